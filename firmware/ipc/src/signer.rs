@@ -1,0 +1,179 @@
+//! The signer's control socket: what it holds, and how a share gets in.
+//!
+//! `GET /v1/status` answers [`SignerStatus`], `POST /v1/shares` takes [`ShareImport`], `GET /metrics` is for Prometheus.
+//! Signing itself is another socket with the Web3Signer API.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Problem, Sensitive};
+
+/// Path of [`SignerStatus`] on the control socket.
+pub const STATUS_PATH: &str = "/v1/status";
+/// Path that takes [`ShareImport`] and answers [`ShareImported`].
+pub const SHARES_PATH: &str = "/v1/shares";
+/// The most validators one import may carry.
+pub const MAX_IMPORTED: usize = 1000;
+
+/// All that the signer tells the page. Nothing in it is secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SignerStatus {
+    /// Version of the software.
+    pub version: String,
+    /// What keeps the shares from being copied on this board.
+    pub protection: KeyProtection,
+    /// The TPM, when there is one.
+    pub tpm: Option<TpmFacts>,
+    /// The HPKE public key that share imports are sealed to, 32 bytes in hex; none while nothing can be sealed.
+    pub import_key: Option<String>,
+    /// The shares held, by public key.
+    pub shares: Vec<HeldShare>,
+    /// What is wrong, the worst first.
+    pub problems: Vec<Problem>,
+}
+
+/// What keeps the shares from being copied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyProtection {
+    /// How strong it is.
+    pub tier: ProtectionTier,
+    /// The same in words, for the page.
+    pub explanation: String,
+}
+
+/// How strong the protection is, the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProtectionTier {
+    /// Sealed to the board's TPM and to the measured, signed boot.
+    TpmMeasuredBoot,
+    /// Sealed to a TPM made of software, as in tests: whoever has its state files has the shares.
+    SoftwareTpm,
+    /// Nothing can be sealed: no share is accepted and nothing is signed.
+    None,
+}
+
+/// The TPM the shares are sealed to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TpmFacts {
+    /// Four letters of the maker, such as `IFX`.
+    pub manufacturer: String,
+    /// The maker's own text, such as `SLB9672`.
+    pub model: String,
+    /// Firmware version.
+    pub firmware: String,
+    /// Whether it is a program and not a chip.
+    pub is_software: bool,
+    /// The PCR whose value must be approved by the image's signature.
+    pub signed_pcr: u8,
+    /// The PCRs whose values must be as they were when sealing.
+    pub literal_pcrs: Vec<u8>,
+}
+
+/// One share in the signer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldShare {
+    /// Public key of the share, `0x` hex.
+    pub pubshare: String,
+    /// Public key of the validator, `0x` hex.
+    pub group_key: String,
+    /// Share index, from 1.
+    pub share_index: u8,
+    /// The last things recorded for it; none when it never signed.
+    pub last_signed: Option<LastSigned>,
+}
+
+/// The highest marks the ledger holds for a share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastSigned {
+    /// Highest attestation source epoch.
+    pub source_epoch: Option<u64>,
+    /// Highest attestation target epoch.
+    pub target_epoch: Option<u64>,
+    /// Highest block slot.
+    pub block_slot: Option<u64>,
+}
+
+/// A sealed envelope with shares; see [`crate::envelope`] for how it is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareImport {
+    /// HPKE encapsulated key, hex.
+    pub enc: String,
+    /// HPKE ciphertext of a [`ShareBundle`] as JSON, hex.
+    pub ciphertext: String,
+}
+
+/// The signer's answer to an import.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareImported {
+    /// Shares that were new.
+    pub imported: Vec<HeldShare>,
+    /// Public keys of shares that were there already, with the same group key and index.
+    pub already_held: Vec<String>,
+}
+
+/// The plaintext inside [`ShareImport`]. It exists where the owner's files are (the page, a tool) and in the signer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareBundle {
+    /// The shares, at most [`MAX_IMPORTED`].
+    pub validators: Vec<ShareEntry>,
+    /// What the shares have signed before.
+    pub history: History,
+    /// The chain these shares may sign for, `0x` hex; pinned for good.
+    pub genesis_validators_root: String,
+    /// The chain's clock, so that the signer can refuse votes from the far future. Left out only by old tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainClock>,
+}
+
+/// One share of one validator.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareEntry {
+    /// The EIP-2335 keystore that holds the share.
+    pub keystore: serde_json::Value,
+    /// Its password.
+    pub password: Sensitive,
+    /// The public key the share must have, `0x` hex.
+    pub public_key: String,
+    /// Public key of the validator, `0x` hex.
+    pub group_public_key: String,
+    /// Share index, from 1.
+    pub share_index: u8,
+}
+
+/// What imported shares have signed before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum History {
+    /// An EIP-3076 interchange document.
+    Interchange(serde_json::Value),
+    /// The owner states that none of these shares ever signed anything.
+    NeverSigned,
+}
+
+/// When the chain's slots are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainClock {
+    /// When the chain began, unix seconds.
+    pub genesis_time: u64,
+    /// Length of a slot.
+    pub slot_ms: u64,
+    /// Slots in an epoch.
+    pub slots_per_epoch: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_reads_as_the_contract_writes_it() {
+        let never: History = serde_json::from_str("\"never_signed\"").unwrap();
+        assert_eq!(never, History::NeverSigned);
+        let some: History = serde_json::from_str("{\"interchange\":{\"metadata\":{}}}").unwrap();
+        assert!(matches!(some, History::Interchange(_)));
+    }
+}

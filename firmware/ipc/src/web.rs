@@ -1,0 +1,65 @@
+//! The page's HTTPS API: what a browser sees of the box.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{NodeStatus, Problem, SignerStatus};
+
+/// Path of [`BoxStatus`].
+pub const STATUS_PATH: &str = "/api/v1/status";
+/// Path that takes [`crate::ClusterSetup`]; needs the claim code.
+pub const CLUSTER_PATH: &str = "/api/v1/cluster";
+/// Path of [`ImportKey`].
+pub const IMPORT_KEY_PATH: &str = "/api/v1/import-key";
+/// Path that takes [`crate::ShareImport`]; needs the claim code.
+pub const SHARES_PATH: &str = "/api/v1/shares";
+
+/// The whole box on one page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BoxStatus {
+    /// The box itself.
+    #[serde(rename = "box")]
+    pub machine: MachineStatus,
+    /// `dv-node`'s status, none when it does not answer.
+    pub node: Option<NodeStatus>,
+    /// The signer's status, none when it does not answer.
+    pub signer: Option<SignerStatus>,
+    /// What is wrong that neither of them can say, such as one of them not answering.
+    pub problems: Vec<Problem>,
+    /// The box's own clock when this was put together, unix milliseconds.
+    pub now_ms: u64,
+}
+
+/// The box itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineStatus {
+    /// Host name.
+    pub name: String,
+    /// Version of the running image.
+    pub image_version: String,
+    /// `release`, `dev` or `native`.
+    pub profile: String,
+    /// How it booted.
+    pub boot: BootStatus,
+}
+
+/// How the box booted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootStatus {
+    /// Whether the firmware checked signatures.
+    pub secure_boot: bool,
+    /// Whether a TPM 2.0 was found.
+    pub tpm: bool,
+    /// Whether the system partition is checked while it is read.
+    pub verity: bool,
+    /// `verified` (signed boot, checked system disk, TPM), `partial` (some of it), or `unverified`.
+    pub state: String,
+    /// The same in words, for the page.
+    pub explanation: String,
+}
+
+/// The key that share imports are sealed to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportKey {
+    /// HPKE public key, 32 bytes in hex.
+    pub import_key: String,
+}
