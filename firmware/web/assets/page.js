@@ -1,0 +1,142 @@
+// Shows the box's own status once a second. Text from the box only ever becomes text nodes, never markup.
+"use strict";
+const $ = (id) => document.getElementById(id);
+let status = null;
+let skewMs = 0; // The box's clock minus this browser's, so that the slot ring follows the box.
+
+function el(tag, attributes, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) node.setAttribute(name, value);
+  for (const child of children) if (child !== null && child !== undefined) node.append(child);
+  return node;
+}
+const short = (hex) => (hex && hex.length > 22 ? `${hex.slice(0, 12)}…${hex.slice(-6)}` : hex || "");
+const fill = (id, nodes, emptyId) => {
+  $(id).replaceChildren(...nodes);
+  if (emptyId) $(emptyId).hidden = nodes.length > 0;
+};
+const row = (tone, what, detail, value) =>
+  el("li", {}, tone === null ? null : el("span", { class: `dot ${tone}` }),
+    el("span", { class: "what" }, what, detail ? el("small", {}, detail) : null),
+    value ? el("span", { class: "value" }, value) : null);
+
+function showState() {
+  const { node, signer } = status;
+  const problems = [...((node && node.problems) || []), ...((signer && signer.problems) || []), ...status.problems];
+  fill("problems", problems.map((p) => el("div", { class: "problem", "data-code": p.code },
+    el("strong", {}, p.message), el("span", {}, p.next_step))));
+  $("problems").hidden = problems.length === 0;
+  const [tone, text] = !node ? ["bad", "node not running"]
+    : node.state === "halted" ? ["bad", "stopped"]
+    : node.state === "waiting_for_cluster" ? ["wait", "waiting for a cluster"]
+    : node.state === "starting" ? ["wait", "starting"]
+    : problems.length ? ["wait", "needs attention"] : ["good", "running"];
+  $("state").className = `badge ${tone}`;
+  $("state").textContent = text;
+}
+
+function showDuties() {
+  const duties = (status.node && status.node.duties) || [];
+  const done = duties.filter((d) => d.outcome === "done").length;
+  const missed = duties.filter((d) => d.outcome === "missed").length;
+  $("duties-done").textContent = done;
+  $("duties-missed").textContent = missed;
+  $("strip").replaceChildren(...duties.map((d) => el("i", { class: d.outcome, title: `slot ${d.slot} ${d.kind}: ${d.outcome}` })));
+  const rows = duties.slice(0, 12).map((d) => {
+    const why = d.reason ? el("small", {}, `${d.reason.message} (${d.reason.component})`)
+      : d.decided_round > 1 ? el("small", {}, `agreed in round ${d.decided_round}`) : null;
+    return el("tr", { "data-slot": d.slot, "data-outcome": d.outcome },
+      el("td", {}, String(d.slot)), el("td", {}, d.kind.replaceAll("_", " ") + (d.validators > 1 ? ` × ${d.validators}` : "")),
+      el("td", { class: "outcome" }, el("span", { class: d.outcome }, d.outcome), why),
+      el("td", {}, memberNames(d.partials_from || [])),
+      el("td", { class: "num" }, d.published_ms_into_slot === null || d.published_ms_into_slot === undefined ? ""
+        : `${(d.published_ms_into_slot / 1000).toFixed(2)} s`));
+  });
+  $("duties").tBodies[0].replaceChildren(...rows);
+  $("duties").hidden = rows.length === 0;
+  $("no-duties").hidden = rows.length > 0;
+}
+
+function memberNames(indices) {
+  const cluster = status.node && status.node.cluster;
+  return indices.map((i) => {
+    const operator = cluster && cluster.operators.find((o) => o.index === i);
+    return operator ? (operator.is_self ? "this box" : operator.name) : `#${i}`;
+  }).join(", ");
+}
+
+function showCluster() {
+  const cluster = status.node && status.node.cluster;
+  $("cluster-name").textContent = cluster
+    ? `${cluster.name} · ${cluster.threshold} of ${cluster.operators.length} must sign` : "Not in a cluster yet";
+  const operators = (cluster && cluster.operators) || [];
+  const up = operators.filter((o) => o.is_self || o.connected).length;
+  $("members-up").textContent = operators.length ? `${up} / ${operators.length}` : "–";
+  fill("members", operators.map((o) => row(o.is_self || o.connected ? "good" : "bad",
+    o.is_self ? `${o.name} (this box)` : o.name,
+    o.is_self ? "" : o.connected ? [o.version, o.address].filter(Boolean).join(" · ") : "not connected",
+    o.clock_offset_ms === null || o.clock_offset_ms === undefined ? "" : `clock ${o.clock_offset_ms >= 0 ? "+" : ""}${o.clock_offset_ms} ms`)), "no-members");
+  fill("validators", ((cluster && cluster.validators) || []).map((v) => row(v.status && v.status.startsWith("active") ? "good" : "wait",
+    el("code", { title: v.group_public_key }, short(v.group_public_key)),
+    v.index === null || v.index === undefined ? "not on the chain yet" : `validator ${v.index}`, v.status || "")), "no-validators");
+}
+
+function showChain() {
+  const chain = status.node && status.node.chain;
+  fill("chain", chain ? chain.beacon_nodes.map((b) => row(b.state === "ready" ? "good" : b.state === "unknown" || b.state === "syncing" ? "wait" : "bad",
+    b.url, [b.version, b.message].filter(Boolean).join(" · "), b.state.replaceAll("_", " ")))
+    .concat([row(null, "Network", "", chain.network), row(null, "Slot time", "", `${chain.slot_ms / 1000} s, ${chain.slots_per_epoch} slots an epoch`)])
+    : [row("wait", "No beacon node yet", "It is named when the box joins a cluster.")]);
+  const clock = status.node && status.node.clock;
+  $("clock").textContent = !clock ? "–" : clock.state === "stepped" ? "off" : clock.offset_ms === null || clock.offset_ms === undefined ? clock.state : `${clock.offset_ms >= 0 ? "+" : ""}${clock.offset_ms} ms`;
+}
+
+function showBox() {
+  const box = status.box, boot = box.boot || {};
+  const lines = [
+    row(boot.state === "verified" ? "good" : "wait", "Start-up", boot.explanation, boot.state),
+    row(boot.secure_boot ? "good" : "wait", "Secure Boot", "", boot.secure_boot ? "on" : "off"),
+    row(boot.verity ? "good" : "wait", "System disk", "", boot.verity ? "read-only, verified" : "not verified"),
+  ];
+  const signer = status.signer;
+  if (signer) {
+    const tier = signer.protection.tier;
+    lines.push(row(tier === "tpm_measured_boot" ? "good" : tier === "none" ? "bad" : "wait", "Key shares",
+      signer.protection.explanation, signer.shares.length === 1 ? "1 held" : `${signer.shares.length} held`));
+    if (signer.tpm) lines.push(row(signer.tpm.is_software ? "wait" : "good", "TPM", signer.tpm.is_software ? "a program, as in tests" : "", `${signer.tpm.manufacturer} ${signer.tpm.model}`));
+  } else lines.push(row("bad", "Signer", "It does not answer; nothing is signed.", ""));
+  fill("box", lines);
+  $("box-name").textContent = box.name;
+  $("version").textContent = `Hearth ${box.image_version} (${box.profile})`;
+}
+
+function tick() {
+  const chain = status && status.node && status.node.chain;
+  if (chain) {
+    const intoMs = Date.now() + skewMs - chain.genesis_time * 1000;
+    const slot = Math.floor(intoMs / chain.slot_ms);
+    const share = ((intoMs % chain.slot_ms) + chain.slot_ms) % chain.slot_ms / chain.slot_ms;
+    document.querySelector(".ring .mark").setAttribute("stroke-dasharray", `${slot < 0 ? 0 : share * 100} 100`);
+    $("slot").textContent = slot < 0 ? `in ${Math.ceil(-intoMs / 1000)} s` : slot.toLocaleString("en");
+    $("epoch").textContent = slot < 0 ? "until the chain starts"
+      : `epoch ${Math.floor(slot / chain.slots_per_epoch).toLocaleString("en")}, ${slot % chain.slots_per_epoch + 1} of ${chain.slots_per_epoch}`;
+  }
+  requestAnimationFrame(() => setTimeout(tick, 100));
+}
+
+async function refresh() {
+  try {
+    const answer = await fetch("/api/v1/status", { cache: "no-store" });
+    if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
+    status = await answer.json();
+    skewMs = status.now_ms - Date.now();
+    showState(); showDuties(); showCluster(); showChain(); showBox();
+    document.body.dataset.ready = "true";
+  } catch (error) {
+    $("state").className = "badge bad";
+    $("state").textContent = "box not reachable";
+  }
+  setTimeout(refresh, 1000);
+}
+refresh();
+tick();
