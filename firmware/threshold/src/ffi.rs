@@ -1,0 +1,297 @@
+//! The arithmetic of blst behind safe types: scalars, points of G1 and G2, hashing to G2.
+//!
+//! The only module with `unsafe`. Every block calls one C function with pointers to live, initialised Rust values of exactly
+//! the type the generated binding asks for; the functions keep no pointer and touch nothing else.
+#![expect(unsafe_code, reason = "blst offers field and group arithmetic only through its C interface")]
+
+use blst::min_pk;
+use blst::{blst_fp, blst_fr, blst_p1, blst_p1_affine, blst_p2, blst_p2_affine, blst_scalar};
+use rand::CryptoRng;
+use zeroize::{Zeroize, Zeroizing};
+
+/// The domain separation tag of Ethereum's signatures.
+pub(crate) const DST: &[u8] = b"BLS_SIG_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_";
+
+/// A number modulo the group order. It may be secret, so it is wiped on drop and not `Copy`.
+pub(crate) struct Fr(blst_fr);
+
+impl Drop for Fr {
+    fn drop(&mut self) {
+        self.0.l.zeroize();
+    }
+}
+
+impl Fr {
+    pub(crate) fn zero() -> Self {
+        Self(blst_fr::default())
+    }
+
+    pub(crate) fn from_u64(value: u64) -> Self {
+        Self::from_u128(value.into())
+    }
+
+    pub(crate) fn from_u128(value: u128) -> Self {
+        let bytes = value.to_le_bytes();
+        let (low, high) = bytes.split_at(8);
+        let limb = |half: &[u8]| half.iter().rev().fold(0, |limb, byte| limb << 8 | u64::from(*byte));
+        let limbs = [limb(low), limb(high), 0, 0];
+        let mut out = Self::zero();
+        // SAFETY: `out` is one blst_fr; the function reads exactly four 64-bit limbs, which `limbs` holds.
+        unsafe { blst::blst_fr_from_uint64(&mut out.0, limbs.as_ptr()) };
+        out
+    }
+
+    /// Reads a canonical big-endian number; none when it is not below the group order.
+    pub(crate) fn from_be_bytes(bytes: &[u8; 32]) -> Option<Self> {
+        let mut scalar = blst_scalar::default();
+        // SAFETY: the function reads exactly 32 bytes, which `bytes` holds, and writes one blst_scalar.
+        unsafe { blst::blst_scalar_from_bendian(&mut scalar, bytes.as_ptr()) };
+        // SAFETY: reads one initialised blst_scalar.
+        let canonical = unsafe { blst::blst_scalar_fr_check(&scalar) };
+        canonical.then(|| Self::from_scalar(&scalar))
+    }
+
+    /// An evenly distributed number: 512 random bits reduced, so that the bias is below 2^-256.
+    pub(crate) fn random(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let mut wide = Zeroizing::new([0_u8; 64]);
+        rng.fill_bytes(wide.as_mut());
+        let mut scalar = blst_scalar::default();
+        // SAFETY: the function reads the given count of bytes, all inside `wide`, and writes one blst_scalar.
+        // Its result only says whether the number is not zero, which callers ask with `is_zero`.
+        let _ = unsafe { blst::blst_scalar_from_be_bytes(&mut scalar, wide.as_ptr(), wide.len()) };
+        Self::from_scalar(&scalar)
+    }
+
+    pub(crate) fn to_be_bytes(&self) -> Zeroizing<[u8; 32]> {
+        let mut bytes = Zeroizing::new([0_u8; 32]);
+        let scalar = self.to_scalar();
+        // SAFETY: reads one blst_scalar and writes exactly 32 bytes, which `bytes` holds.
+        unsafe { blst::blst_bendian_from_scalar(bytes.as_mut_ptr(), &scalar) };
+        bytes
+    }
+
+    pub(crate) fn is_zero(&self) -> bool {
+        self.0 == blst_fr::default()
+    }
+
+    pub(crate) fn add(&self, other: &Self) -> Self {
+        let mut out = Self::zero();
+        // SAFETY: three live blst_fr values.
+        unsafe { blst::blst_fr_add(&mut out.0, &self.0, &other.0) };
+        out
+    }
+
+    pub(crate) fn sub(&self, other: &Self) -> Self {
+        let mut out = Self::zero();
+        // SAFETY: three live blst_fr values.
+        unsafe { blst::blst_fr_sub(&mut out.0, &self.0, &other.0) };
+        out
+    }
+
+    pub(crate) fn mul(&self, other: &Self) -> Self {
+        let mut out = Self::zero();
+        // SAFETY: three live blst_fr values.
+        unsafe { blst::blst_fr_mul(&mut out.0, &self.0, &other.0) };
+        out
+    }
+
+    /// The inverse; zero for zero.
+    pub(crate) fn inverse(&self) -> Self {
+        let mut out = Self::zero();
+        // SAFETY: two live blst_fr values.
+        unsafe { blst::blst_fr_inverse(&mut out.0, &self.0) };
+        out
+    }
+
+    fn from_scalar(scalar: &blst_scalar) -> Self {
+        let mut out = Self::zero();
+        // SAFETY: reads one initialised blst_scalar, writes one blst_fr.
+        unsafe { blst::blst_fr_from_scalar(&mut out.0, scalar) };
+        out
+    }
+
+    /// The plain form; `blst_scalar` wipes itself on drop.
+    fn to_scalar(&self) -> blst_scalar {
+        let mut scalar = blst_scalar::default();
+        // SAFETY: reads one blst_fr, writes one blst_scalar.
+        unsafe { blst::blst_scalar_from_fr(&mut scalar, &self.0) };
+        scalar
+    }
+}
+
+/// What G1 and G2 have in common, as far as interpolation needs it.
+pub(crate) trait Group: Copy {
+    /// The neutral element.
+    fn identity() -> Self;
+    fn add(&self, other: &Self) -> Self;
+    fn double(&self) -> Self;
+    fn negate(&self) -> Self;
+    fn mul(&self, scalar: &Fr) -> Self;
+}
+
+macro_rules! group {
+    ($name:ident, $point:ty, $affine:ty, $parsed:ty, $add:path, $double:path, $negate:path, $mul:path, $from:path, $to:path) => {
+        /// A point in projective form.
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name($point);
+
+        impl Group for $name {
+            fn identity() -> Self {
+                Self(<$point>::default()) // Z = 0 is blst's point at infinity.
+            }
+
+            fn add(&self, other: &Self) -> Self {
+                let mut out = <$point>::default();
+                // SAFETY: three live points; the function is defined for equal points and for infinity.
+                unsafe { $add(&mut out, &self.0, &other.0) };
+                Self(out)
+            }
+
+            fn double(&self) -> Self {
+                let mut out = <$point>::default();
+                // SAFETY: two live points.
+                unsafe { $double(&mut out, &self.0) };
+                Self(out)
+            }
+
+            fn negate(&self) -> Self {
+                let mut out = *self;
+                // SAFETY: one live point, changed in place.
+                unsafe { $negate(&mut out.0, true) };
+                out
+            }
+
+            fn mul(&self, scalar: &Fr) -> Self {
+                let scalar = scalar.to_scalar();
+                let mut out = <$point>::default();
+                // SAFETY: two live points; reads 255 bits, that is 32 bytes, which `scalar.b` holds.
+                unsafe { $mul(&mut out, &self.0, scalar.b.as_ptr(), 255) };
+                Self(out)
+            }
+        }
+
+        impl $name {
+            pub(crate) fn from_parsed(parsed: &$parsed) -> Self {
+                let affine: &$affine = parsed.into();
+                let mut out = <$point>::default();
+                // SAFETY: reads one affine point, writes one projective point.
+                unsafe { $from(&mut out, affine) };
+                Self(out)
+            }
+
+            pub(crate) fn to_parsed(self) -> $parsed {
+                let mut affine = <$affine>::default();
+                // SAFETY: reads one projective point, writes one affine point.
+                unsafe { $to(&mut affine, &self.0) };
+                affine.into()
+            }
+        }
+    };
+}
+
+group!(
+    G1,
+    blst_p1,
+    blst_p1_affine,
+    min_pk::PublicKey,
+    blst::blst_p1_add_or_double,
+    blst::blst_p1_double,
+    blst::blst_p1_cneg,
+    blst::blst_p1_mult,
+    blst::blst_p1_from_affine,
+    blst::blst_p1_to_affine
+);
+group!(
+    G2,
+    blst_p2,
+    blst_p2_affine,
+    min_pk::Signature,
+    blst::blst_p2_add_or_double,
+    blst::blst_p2_double,
+    blst::blst_p2_cneg,
+    blst::blst_p2_mult,
+    blst::blst_p2_from_affine,
+    blst::blst_p2_to_affine
+);
+
+impl G1 {
+    /// The public point of a secret number, in constant time.
+    pub(crate) fn from_secret(secret: &Fr) -> Self {
+        let scalar = secret.to_scalar();
+        let mut out = blst_p1::default();
+        // SAFETY: reads one blst_scalar, writes one point.
+        unsafe { blst::blst_sk_to_pk_in_g1(&mut out, &scalar) };
+        Self(out)
+    }
+}
+
+/// A message hashed to the curve: the costly half of signing, shared by all shares that sign the same message.
+#[derive(Clone, Copy)]
+pub struct HashedMessage(blst_p2);
+
+impl HashedMessage {
+    /// Hashes a message with Ethereum's domain separation tag.
+    pub fn new(message: &[u8]) -> Self {
+        Self(hash_to_g2(message, DST))
+    }
+
+    /// Signs in constant time.
+    pub(crate) fn sign(&self, secret: &Fr) -> min_pk::Signature {
+        let scalar = secret.to_scalar();
+        let mut out = blst_p2::default();
+        // SAFETY: reads one point and one blst_scalar, writes one point.
+        unsafe { blst::blst_sign_pk_in_g1(&mut out, &self.0, &scalar) };
+        G2(out).to_parsed()
+    }
+}
+
+fn hash_to_g2(message: &[u8], dst: &[u8]) -> blst_p2 {
+    let mut out = blst_p2::default();
+    // SAFETY: each pointer comes with the length of its slice (the last pair is empty); writes one point.
+    unsafe {
+        blst::blst_hash_to_g2(
+            &mut out,
+            message.as_ptr(),
+            message.len(),
+            dst.as_ptr(),
+            dst.len(),
+            [].as_ptr(),
+            0,
+        );
+    }
+    out
+}
+
+/// Hashes to G2 with any tag and gives the affine coordinates x.c0, x.c1, y.c0, y.c1, big-endian.
+/// Only conformance tests need this (RFC 9380).
+pub fn hash_to_g2_affine(message: &[u8], dst: &[u8]) -> [[u8; 48]; 4] {
+    let mut affine = blst_p2_affine::default();
+    let point = hash_to_g2(message, dst);
+    // SAFETY: reads one projective point, writes one affine point.
+    unsafe { blst::blst_p2_to_affine(&mut affine, &point) };
+    [affine.x.fp[0], affine.x.fp[1], affine.y.fp[0], affine.y.fp[1]].map(|element| field_bytes(&element))
+}
+
+fn field_bytes(element: &blst_fp) -> [u8; 48] {
+    let mut bytes = [0; 48];
+    // SAFETY: reads one field element, writes exactly 48 bytes.
+    unsafe { blst::blst_bendian_from_fp(bytes.as_mut_ptr(), element) };
+    bytes
+}
+
+/// A non-zero random 64-bit multiplier, in the form batch verification takes.
+pub(crate) fn random_multiplier(rng: &mut (impl CryptoRng + ?Sized)) -> blst_scalar {
+    let mut scalar = blst_scalar::default();
+    scalar.b[..8].copy_from_slice(&nonzero_u64(rng).to_le_bytes());
+    scalar
+}
+
+/// A non-zero random number. Zero would take its signature out of the check.
+pub(crate) fn nonzero_u64(rng: &mut (impl CryptoRng + ?Sized)) -> u64 {
+    loop {
+        let value = rng.next_u64();
+        if value != 0 {
+            return value;
+        }
+    }
+}
