@@ -1,1 +1,33 @@
-//! Room under construction.
+//! The documents that say who is in: identities and node records, the cluster definition and lock of Obol-type
+//! clusters, deposits, and the EIP-2335 files key shares travel in.
+//!
+//! Pure: bytes in, verdicts and bytes out. It opens no file or socket, reads no clock and makes no randomness of its own
+//! (both are arguments). It never accepts half a lock: only [`Lock::verify`] hands out a [`ClusterView`], which `dv-node`
+//! and `signer` build on. Secrets made or opened here are wiped on drop and never printed.
+
+mod bls;
+pub mod definition;
+pub mod deposit;
+mod document;
+pub mod eip712;
+pub mod enr;
+pub mod identity;
+pub mod keystore;
+pub mod lock;
+mod merkle;
+pub mod network;
+pub mod peer;
+mod primitives;
+mod rlp;
+mod view;
+
+pub use definition::{Definition, DefinitionError, SchemaVersion};
+pub use document::{FieldError, FieldProblem, MAX_FILE_BYTES};
+pub use enr::{Enr, EnrError};
+pub use identity::{IdentityError, IdentityKey, IdentityPublicKey};
+pub use keystore::{Keystore, KeystoreError};
+pub use lock::{DistributedValidator, Lock, LockError};
+pub use network::Network;
+pub use peer::{PeerId, PeerIdError};
+pub use rlp::RlpError;
+pub use view::{ClusterView, DEFAULT_GAS_LIMIT, OperatorView, ValidatorView};
