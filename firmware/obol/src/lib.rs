@@ -1,1 +1,19 @@
-//! Room under construction.
+//! Charon's protocols: how an Obol cluster talks.
+//!
+//! Two halves. The codec half (`wire`, `root`, `consensus`, `parsigex`, `priority`, `peerinfo`, `signed`, `unsigned`) is
+//! pure: bytes in, checked messages or a named refusal out. The `host` half is the libp2p node that carries those bytes
+//! between members. Neither decides what to sign, holds a key share or reaches anyone outside the cluster; the identity
+//! key signs messages to other members only. Called by `dv-node`.
+
+pub mod duty;
+mod frame;
+pub mod host;
+pub mod peerinfo;
+pub mod protocol;
+pub mod root;
+pub mod wire;
+
+pub use duty::{Duty, DutyType};
+pub use host::{Host, HostConfig, HostEvent, HostHandle, Inbound, Member};
+pub use libp2p::Multiaddr;
+pub use protocol::Protocol;

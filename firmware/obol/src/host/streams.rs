@@ -1,0 +1,313 @@
+//! The behaviour that opens and accepts streams, and keeps everybody who is no member out.
+//!
+//! Accepted streams go into a bounded queue per peer and protocol, so a burst of one-message streams waits instead of
+//! being lost, and what does not fit is reset and counted.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures::future::{Ready, ready};
+use libp2p::core::transport::PortUse;
+use libp2p::core::{Endpoint, UpgradeInfo};
+use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound};
+use libp2p::swarm::{
+    CloseConnection, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
+    NetworkBehaviour, NotifyHandler, Stream, StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm,
+};
+use libp2p::{InboundUpgrade, Multiaddr, OutboundUpgrade, PeerId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::peer::Peer;
+use super::{MAX_CONNECTIONS_PER_PEER, OUTGOING_STREAMS, RefusedWhy, SEND_DEADLINE};
+use crate::protocol::Protocol;
+
+/// Requests for a stream that wait for a peer to be connected. More than the senders can have under way.
+const MAX_PARKED: usize = 2 * OUTGOING_STREAMS;
+
+/// Why a stream could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpenError {
+    /// The peer does not speak the protocol.
+    Unsupported,
+    /// The connection broke or the negotiation did.
+    Broken,
+}
+
+/// Somebody wants a stream to a peer.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) peer: PeerId,
+    pub(super) protocol: Protocol,
+    pub(super) reply: oneshot::Sender<Result<Stream, OpenError>>,
+}
+
+/// The behaviour. See the module.
+pub(super) struct Streams {
+    members: BTreeMap<PeerId, Arc<Peer>>,
+    opens: mpsc::Receiver<Open>,
+    /// Live connections of each peer, oldest first.
+    connections: BTreeMap<PeerId, VecDeque<ConnectionId>>,
+    parked: BTreeMap<PeerId, VecDeque<Open>>,
+    actions: VecDeque<ToSwarm<Infallible, Open>>,
+    waker: Option<Waker>,
+}
+
+impl Streams {
+    pub(super) fn new(members: BTreeMap<PeerId, Arc<Peer>>, opens: mpsc::Receiver<Open>) -> Self {
+        Self {
+            members,
+            opens,
+            connections: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            actions: VecDeque::new(),
+            waker: None,
+        }
+    }
+
+    fn handler_for(&self, peer: PeerId) -> Result<Handler, ConnectionDenied> {
+        let peer = self.members.get(&peer).ok_or_else(|| ConnectionDenied::new(RefusedWhy::NotAMember))?;
+        Ok(Handler { peer: Arc::clone(peer), requested: VecDeque::new(), waker: None })
+    }
+
+    /// Sends a request to the newest connection, or parks it until there is one.
+    fn dispatch(&mut self, open: Open) {
+        let newest = self.connections.get(&open.peer).and_then(VecDeque::back).copied();
+        if let Some(connection) = newest {
+            self.push(ToSwarm::NotifyHandler {
+                peer_id: open.peer,
+                handler: NotifyHandler::One(connection),
+                event: open,
+            });
+        } else {
+            let parked = self.parked.entry(open.peer).or_default();
+            parked.retain(|open| !open.reply.is_closed());
+            if parked.len() >= MAX_PARKED {
+                parked.pop_front();
+            }
+            parked.push_back(open);
+        }
+    }
+
+    fn push(&mut self, action: ToSwarm<Infallible, Open>) {
+        self.actions.push_back(action);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl NetworkBehaviour for Streams {
+    type ConnectionHandler = Handler;
+    type ToSwarm = Infallible;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.handler_for(peer)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        _: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.handler_for(peer)
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign, non-exhaustive enum; only connections matter here")]
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionEstablished(established) => {
+                let peer = established.peer_id;
+                let connections = self.connections.entry(peer).or_default();
+                connections.push_back(established.connection_id);
+                let excess = connections.len().saturating_sub(MAX_CONNECTIONS_PER_PEER);
+                for oldest in connections.iter().copied().take(excess).collect::<Vec<_>>() {
+                    self.push(ToSwarm::CloseConnection { peer_id: peer, connection: CloseConnection::One(oldest) });
+                }
+                for open in self.parked.remove(&peer).unwrap_or_default() {
+                    self.dispatch(open);
+                }
+            }
+            FromSwarm::ConnectionClosed(closed) => {
+                if let Some(connections) = self.connections.get_mut(&closed.peer_id) {
+                    connections.retain(|id| *id != closed.connection_id);
+                    if connections.is_empty() {
+                        self.connections.remove(&closed.peer_id);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(&mut self, _: PeerId, _: ConnectionId, event: THandlerOutEvent<Self>) {
+        match event {}
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        loop {
+            if let Some(action) = self.actions.pop_front() {
+                return Poll::Ready(action);
+            }
+            match self.opens.poll_recv(cx) {
+                Poll::Ready(Some(open)) => self.dispatch(open),
+                Poll::Ready(None) | Poll::Pending => {
+                    self.waker = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+/// One connection of a member.
+pub(super) struct Handler {
+    peer: Arc<Peer>,
+    requested: VecDeque<Open>,
+    waker: Option<Waker>,
+}
+
+impl ConnectionHandler for Handler {
+    type FromBehaviour = Open;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = AnyProtocol;
+    type OutboundProtocol = OneProtocol;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = oneshot::Sender<Result<Stream, OpenError>>;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, Self::InboundOpenInfo> {
+        SubstreamProtocol::new(AnyProtocol, ()).with_timeout(SEND_DEADLINE)
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        true // Members stay connected; the ping closes what is dead.
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Self::OutboundOpenInfo, Self::ToBehaviour>> {
+        while let Some(open) = self.requested.pop_front() {
+            if open.reply.is_closed() {
+                continue; // Whoever asked has given up.
+            }
+            let protocol =
+                SubstreamProtocol::new(OneProtocol(open.protocol), open.reply).with_timeout(SEND_DEADLINE);
+            return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
+        }
+        self.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn on_behaviour_event(&mut self, open: Open) {
+        self.requested.push_back(open);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign, non-exhaustive enum; the rest is not about streams")]
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<
+            '_,
+            Self::InboundProtocol,
+            Self::OutboundProtocol,
+            Self::InboundOpenInfo,
+            Self::OutboundOpenInfo,
+        >,
+    ) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (stream, protocol), .. }) => {
+                self.peer.accept(protocol, stream);
+            }
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info: reply }) => {
+                let _ = reply.send(Ok(stream));
+            }
+            ConnectionEvent::DialUpgradeError(failed) => {
+                let why = match failed.error {
+                    StreamUpgradeError::NegotiationFailed => OpenError::Unsupported,
+                    StreamUpgradeError::Timeout | StreamUpgradeError::Io(_) => OpenError::Broken,
+                    StreamUpgradeError::Apply(never) => match never {},
+                };
+                let _ = failed.info.send(Err(why));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Accepts every protocol we speak.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AnyProtocol;
+
+/// Offers one protocol, under all its names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OneProtocol(Protocol);
+
+/// A protocol under one of its names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Offer {
+    protocol: Protocol,
+    id: &'static str,
+}
+
+impl AsRef<str> for Offer {
+    fn as_ref(&self) -> &str {
+        self.id
+    }
+}
+
+fn offers(protocol: Protocol) -> impl Iterator<Item = Offer> {
+    // The negotiation library knows only names that begin with a slash.
+    protocol.ids().iter().filter(|id| id.starts_with('/')).map(move |id| Offer { protocol, id })
+}
+
+impl UpgradeInfo for AnyProtocol {
+    type Info = Offer;
+    type InfoIter = std::vec::IntoIter<Offer>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        Protocol::ALL.into_iter().flat_map(offers).collect::<Vec<_>>().into_iter()
+    }
+}
+
+impl InboundUpgrade<Stream> for AnyProtocol {
+    type Output = (Stream, Protocol);
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Output, Self::Error>>;
+
+    fn upgrade_inbound(self, stream: Stream, offer: Offer) -> Self::Future {
+        ready(Ok((stream, offer.protocol)))
+    }
+}
+
+impl UpgradeInfo for OneProtocol {
+    type Info = Offer;
+    type InfoIter = std::vec::IntoIter<Offer>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        offers(self.0).collect::<Vec<_>>().into_iter()
+    }
+}
+
+impl OutboundUpgrade<Stream> for OneProtocol {
+    type Output = Stream;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Output, Self::Error>>;
+
+    fn upgrade_outbound(self, stream: Stream, _: Offer) -> Self::Future {
+        ready(Ok(stream))
+    }
+}
