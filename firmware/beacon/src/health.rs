@@ -1,0 +1,98 @@
+//! What is known about one endpoint.
+
+use crate::chain_info::ChainMismatch;
+use crate::error::{Cause, RequestError};
+use crate::skew::{ClockOffset, SkewMeter};
+
+/// Whether an endpoint can be used, and if not, why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Not asked yet.
+    Unknown,
+    /// On our chain and synced.
+    Ready,
+    /// On our chain, but behind, or its head is not verified.
+    Syncing {
+        /// Slots between its head and now.
+        distance: u64,
+        /// What exactly is lacking, in words.
+        why: &'static str,
+    },
+    /// It follows another chain. It is never asked for duties and never sent anything.
+    WrongChain(ChainMismatch),
+    /// It does not answer, or not with anything that can be used.
+    Failing(RequestError),
+}
+
+impl Health {
+    /// For the owner.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Unknown => "not asked yet".to_owned(),
+            Self::Ready => "ready".to_owned(),
+            Self::Syncing { distance, why } => format!("{why}, {distance} slots behind"),
+            Self::WrongChain(mismatch) => mismatch.to_string(),
+            Self::Failing(error) => error.to_string(),
+        }
+    }
+}
+
+/// One endpoint as shown to the owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointStatus {
+    /// The address without user name and password.
+    pub endpoint: String,
+    /// Whether it can be used.
+    pub health: Health,
+    /// The software it says it is.
+    pub version: Option<String>,
+    /// Its clock minus ours.
+    pub clock: Option<ClockOffset>,
+}
+
+/// The changing part of an endpoint.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) health: Health,
+    pub(crate) version: Option<String>,
+    pub(crate) skew: SkewMeter,
+    /// Requests that failed since the last one that did not; good endpoints are asked first.
+    pub(crate) strikes: u32,
+    /// It has shown the right chain since it was last out of reach.
+    pub(crate) same_chain: bool,
+}
+
+impl State {
+    pub(crate) fn new() -> Self {
+        Self {
+            health: Health::Unknown,
+            version: None,
+            skew: SkewMeter::default(),
+            strikes: 0,
+            same_chain: false,
+        }
+    }
+
+    pub(crate) fn succeeded(&mut self) {
+        self.strikes = 0;
+    }
+
+    /// Notes a failed request. What the failure says about the endpoint itself changes its health at once.
+    pub(crate) fn failed(&mut self, error: &RequestError) {
+        match &error.cause {
+            Cause::Unreachable(_) => {
+                self.strikes = self.strikes.saturating_add(1);
+                self.health = Health::Failing(error.clone());
+                // Whatever listens there next may be another node.
+                self.same_chain = false;
+            }
+            Cause::Syncing(_) => {
+                self.health = Health::Syncing { distance: 0, why: "it says that it is syncing" }
+            }
+            Cause::TimedOut { .. } | Cause::TooLarge { .. } | Cause::Unreadable(_) | Cause::Unfitting(_) => {
+                self.strikes = self.strikes.saturating_add(1);
+            }
+            Cause::NotCurrentSlot(_) | Cause::Refused { .. } => {}
+        }
+    }
+}

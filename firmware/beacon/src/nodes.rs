@@ -1,0 +1,256 @@
+//! The beacon nodes of one box, used as one.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+
+use crate::chain_info::{ChainInfo, ChainMismatch, ExpectedChain};
+use crate::error::{BeaconError, ConfigError, RequestError};
+use crate::events::{self, ChainEvent};
+use crate::health::{EndpointStatus, Health, State};
+use crate::http::{DateReading, Endpoint};
+
+/// More beacon nodes than this would only cost requests.
+pub const MAX_ENDPOINTS: usize = 8;
+
+/// How patient we are with beacon nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A read that takes longer has failed.
+    pub read_ms: u64,
+    /// A submission that takes longer has failed.
+    pub submit_ms: u64,
+    /// A read that takes longer is asked of the next endpoint too; the first good answer wins.
+    pub hedge_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { read_ms: 2_000, submit_ms: 2_000, hedge_ms: 400 }
+    }
+}
+
+/// The client. Cheap to clone; all clones share what is known about the endpoints.
+#[derive(Debug, Clone)]
+pub struct BeaconNodes {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) timeouts: Timeouts,
+    chain: Mutex<Chain>,
+}
+
+#[derive(Debug, Default)]
+struct Chain {
+    expected: ExpectedChain,
+    info: Option<Arc<ChainInfo>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) endpoint: Endpoint,
+    state: Mutex<State>,
+}
+
+impl Node {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn note_date(&self, reading: Option<DateReading>) {
+        if let Some(reading) = reading {
+            self.state().skew.add(reading);
+        }
+    }
+}
+
+impl BeaconNodes {
+    /// Endpoints in the owner's order of preference. Opens no connection yet.
+    pub fn new(urls: &[String], timeouts: Timeouts, expected: ExpectedChain) -> Result<Self, ConfigError> {
+        if urls.is_empty() {
+            return Err(ConfigError::NoEndpoint);
+        }
+        if urls.len() > MAX_ENDPOINTS {
+            return Err(ConfigError::TooMany(urls.len(), MAX_ENDPOINTS));
+        }
+        let node = |url: &String| Ok(Node { endpoint: Endpoint::new(url)?, state: Mutex::new(State::new()) });
+        let nodes = urls.iter().map(node).collect::<Result<Vec<_>, ConfigError>>()?;
+        let chain = Mutex::new(Chain { expected, info: None });
+        Ok(Self { shared: Arc::new(Shared { nodes, timeouts, chain }) })
+    }
+
+    /// The chain, once an endpoint on the expected chain has answered [`BeaconNodes::refresh`].
+    pub fn chain(&self) -> Option<Arc<ChainInfo>> {
+        self.chain_state().info.clone()
+    }
+
+    /// Every endpoint in configured order.
+    pub fn statuses(&self) -> Vec<EndpointStatus> {
+        let status = |node: &Node| {
+            let state = node.state();
+            EndpointStatus {
+                endpoint: node.endpoint.name().to_owned(),
+                health: state.health.clone(),
+                version: state.version.clone(),
+                clock: state.skew.offset(),
+            }
+        };
+        self.shared.nodes.iter().map(status).collect()
+    }
+
+    /// Whether at least one endpoint can be asked for duties.
+    pub fn any_ready(&self) -> bool {
+        self.shared.nodes.iter().any(|node| node.state().health == Health::Ready)
+    }
+
+    /// Asks every endpoint who it is and how it does. Call it every few seconds: it is how endpoints come back.
+    pub async fn refresh(&self) {
+        let mut checks: FuturesUnordered<_> =
+            (0..self.shared.nodes.len()).map(|index| self.refresh_one(index)).collect();
+        while checks.next().await.is_some() {}
+    }
+
+    /// Starts following the events of every endpoint. The streams end when the receiver is dropped.
+    pub fn events(&self) -> mpsc::Receiver<ChainEvent> {
+        let (to, from) = mpsc::channel(64);
+        for node in &self.shared.nodes {
+            tokio::spawn(events::follow(node.endpoint.clone(), self.shared.timeouts.read_ms, to.clone()));
+        }
+        from
+    }
+
+    async fn refresh_one(&self, index: usize) {
+        let node = &self.shared.nodes[index];
+        let health = match self.examine(node).await {
+            Ok(health) => health,
+            Err(error) => {
+                let mut state = node.state();
+                state.failed(&error);
+                Health::Failing(error)
+            }
+        };
+        let mut state = node.state();
+        if std::mem::discriminant(&state.health) != std::mem::discriminant(&health) {
+            let described = health.describe();
+            tracing::info!(endpoint = node.endpoint.name(), state = %described, "beacon node state changed");
+        }
+        if health == Health::Ready {
+            state.succeeded();
+        }
+        state.health = health;
+    }
+
+    async fn examine(&self, node: &Node) -> Result<Health, RequestError> {
+        if let Err(mismatch) = self.check_chain(node).await? {
+            node.state().same_chain = false;
+            return Ok(Health::WrongChain(mismatch));
+        }
+        node.state().same_chain = true;
+        if node.state().version.is_none() {
+            let version = self.fetch_version(node).await?;
+            node.state().version = Some(version);
+        }
+        self.fetch_sync_state(node).await
+    }
+
+    /// The genesis is asked every time: another node may have taken the address over.
+    async fn check_chain(&self, node: &Node) -> Result<Result<(), ChainMismatch>, RequestError> {
+        let genesis = self.fetch_genesis(node).await?;
+        let known = self.chain();
+        if let Some(known) = known {
+            return Ok(known.check_genesis(&genesis));
+        }
+        let info = self.fetch_chain_info(node, &genesis).await?;
+        let mut chain = self.chain_state();
+        let checked = info.check(&chain.expected);
+        if checked.is_ok() && chain.info.is_none() {
+            // From here on every endpoint must be on exactly this chain.
+            chain.expected = info.as_expected(chain.expected.fork_version);
+            chain.info = Some(Arc::new(info));
+            return Ok(Ok(()));
+        }
+        Ok(checked)
+    }
+
+    fn chain_state(&self) -> MutexGuard<'_, Chain> {
+        self.shared.chain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the best endpoint; the next ones too when it fails or takes long. The first good answer wins.
+    pub(crate) async fn read<'a, T, F, Fut>(&'a self, doing: &'static str, ask: F) -> Result<T, BeaconError>
+    where
+        F: Fn(&'a Node) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>> + 'a,
+    {
+        let ask = &ask;
+        let mut waiting = self.candidates().into_iter();
+        let request = |node: &'a Node| async move { (node, ask(node).await) };
+        let Some(first) = waiting.next() else { return Err(self.none_ready(doing)) };
+        let mut running = FuturesUnordered::new();
+        running.push(request(first));
+        let mut asked = 1;
+        let hedge = Duration::from_millis(self.shared.timeouts.hedge_ms);
+        loop {
+            let ask_another = tokio::select! {
+                finished = running.next() => match finished {
+                    Some((node, Ok(value))) => {
+                        node.state().succeeded();
+                        return Ok(value);
+                    }
+                    Some((node, Err(error))) => {
+                        node.state().failed(&error);
+                        if running.is_empty() && waiting.len() == 0 {
+                            return Err(BeaconError::AllFailed { last: error, asked });
+                        }
+                        true
+                    }
+                    None => return Err(self.none_ready(doing)),
+                },
+                () = tokio::time::sleep(hedge), if waiting.len() > 0 => true,
+            };
+            if ask_another && let Some(next) = waiting.next() {
+                asked += 1;
+                running.push(request(next));
+            }
+        }
+    }
+
+    /// Ready endpoints, the least failing first. If none is ready, those which just stopped answering may be tried.
+    fn candidates(&self) -> Vec<&Node> {
+        let mut ready: Vec<(u32, &Node)> = Vec::new();
+        let mut last_resort = Vec::new();
+        for node in &self.shared.nodes {
+            let state = node.state();
+            match &state.health {
+                Health::Ready => ready.push((state.strikes, node)),
+                Health::Failing(_) if state.same_chain => last_resort.push(node),
+                Health::Failing(_) | Health::Unknown | Health::Syncing { .. } | Health::WrongChain(_) => {}
+            }
+        }
+        if ready.is_empty() {
+            return last_resort;
+        }
+        ready.sort_by_key(|(strikes, _)| *strikes); // Stable: the owner's order holds among equals.
+        ready.into_iter().map(|(_, node)| node).collect()
+    }
+
+    /// Endpoints that a signed message may be sent to: all that are known to be on our chain.
+    pub(crate) fn same_chain(&self) -> Vec<usize> {
+        (0..self.shared.nodes.len()).filter(|index| self.shared.nodes[*index].state().same_chain).collect()
+    }
+
+    pub(crate) fn none_ready(&self, doing: &'static str) -> BeaconError {
+        let states = self
+            .statuses()
+            .into_iter()
+            .map(|status| format!("{}: {}", status.endpoint, status.health.describe()));
+        BeaconError::NoneReady { doing, states: states.collect::<Vec<_>>().join("; ") }
+    }
+}

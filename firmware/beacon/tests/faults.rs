@@ -1,0 +1,252 @@
+//! Beacon nodes that are slow, broken, behind, on another chain, or hostile.
+
+#![expect(clippy::unwrap_used, reason = "a test fails loudly")]
+
+mod fake;
+
+use std::time::{Duration, Instant};
+
+use beacon::{BeaconError, BeaconNodes, Cause, ChainEvent, ChainMismatch, ExpectedChain, Health, Timeouts};
+use chain::{
+    AttestationData, Epoch, ForkName, ForkVersion, PublicKeyBytes, Root, SingleAttestation, Slot,
+    ValidatorIndex,
+};
+use fake::{FakeChain, FakeNode, Fault};
+use serde_json::json;
+
+fn keys() -> Vec<PublicKeyBytes> {
+    (0..4).map(|byte| PublicKeyBytes([byte; 48])).collect()
+}
+
+fn client(nodes: &[&FakeNode]) -> BeaconNodes {
+    let urls: Vec<String> = nodes.iter().map(|node| node.url.clone()).collect();
+    let timeouts = Timeouts { read_ms: 1_000, submit_ms: 1_000, hedge_ms: 100 };
+    let expected =
+        ExpectedChain { fork_version: Some(ForkVersion([0x20, 0, 0, 0x89])), ..ExpectedChain::default() };
+    BeaconNodes::new(&urls, timeouts, expected).unwrap()
+}
+
+fn healths(nodes: &BeaconNodes) -> Vec<Health> {
+    nodes.statuses().into_iter().map(|status| status.health).collect()
+}
+
+fn attestation(slot: u64) -> SingleAttestation {
+    let data = AttestationData { slot: Slot(slot), ..AttestationData::default() };
+    SingleAttestation { data, ..SingleAttestation::default() }
+}
+
+#[tokio::test]
+async fn a_healthy_node_answers_everything() {
+    let node = FakeNode::start(FakeChain::new(keys())).await;
+    node.inner.lock().unwrap().statuses.insert(3, "pending_queued".to_owned());
+    let client = client(&[&node]);
+    client.refresh().await;
+    assert_eq!(healths(&client), [Health::Ready]);
+    assert_eq!(client.chain().unwrap().timing.slot_ms, 600_000);
+
+    let unknown = PublicKeyBytes([0xee; 48]);
+    let validators = client.validators(&[keys()[1], keys()[3], unknown]).await.unwrap();
+    assert_eq!(validators.len(), 2);
+    assert!(validators[0].active_at(Epoch(5)));
+    assert!(!validators[1].active_at(Epoch(5)));
+    assert!(client.validators(&[]).await.unwrap().is_empty());
+
+    let duties = client.attester_duties(Epoch(9), &[ValidatorIndex(0), ValidatorIndex(2)]).await.unwrap();
+    assert_eq!(duties.duties.len(), 2);
+    assert!(client.attester_duties(Epoch(9), &[]).await.unwrap().duties.is_empty());
+    assert_eq!(node.hits("duties"), 1, "an empty list is never posted");
+
+    let slot = Slot(node.inner.lock().unwrap().chain.slot_now());
+    assert_eq!(client.attestation_data(slot).await.unwrap().slot, slot);
+    assert!(client.block(Root([9; 32])).await.unwrap().unwrap().canonical);
+    assert!(client.block(Root([8; 32])).await.unwrap().is_none());
+
+    let sent = client.submit_attestations(ForkName::Electra, &[attestation(slot.0)]).await.unwrap();
+    assert!(sent.rejected.is_empty());
+    assert_eq!(node.submitted()[0].1[0]["data"]["slot"], slot.0.to_string());
+    let clock = client.statuses()[0].clock.unwrap();
+    assert!(!clock.surely_beyond(1_000), "{clock:?}");
+}
+
+#[tokio::test]
+async fn attestation_data_is_asked_again_when_the_slot_has_not_started_there() {
+    let node = FakeNode::start(FakeChain::new(keys())).await;
+    let client = client(&[&node]);
+    client.refresh().await;
+    let chain = node.inner.lock().unwrap().chain.clone();
+    let early = br#"{"message":"invalid request: slot 5 is not the current slot 4","code":400}"#.to_vec();
+    node.fault("attestation_data", Fault::SaysFirst(2, 400, early));
+    let slot = Slot(chain.slot_now());
+    assert!(client.attestation_data(slot).await.is_ok());
+    assert_eq!(node.hits("attestation_data"), 3);
+
+    node.heal();
+    let far = client.attestation_data(Slot(slot.0 + 100)).await.unwrap_err();
+    assert!(
+        matches!(&far, BeaconError::AllFailed { last, .. } if matches!(last.cause, Cause::NotCurrentSlot(_))),
+        "{far}"
+    );
+    assert!(far.is_temporary());
+}
+
+#[tokio::test]
+async fn a_node_on_another_chain_is_named_and_never_used() {
+    let good = FakeNode::start(FakeChain::new(keys())).await;
+    let other_chain = FakeChain { genesis_validators_root: Root([66; 32]), ..FakeChain::new(keys()) };
+    let other = FakeNode::start(other_chain).await;
+    let client = client(&[&good, &other]);
+    client.refresh().await;
+    // Both answer at once, so either may be taken for the chain when nothing is pinned: exactly one is refused.
+    let wrong = healths(&client)
+        .iter()
+        .filter(|health| matches!(health, Health::WrongChain(ChainMismatch::GenesisRoot { .. })))
+        .count();
+    assert_eq!(wrong, 1);
+
+    let urls = [good.url.clone(), other.url.clone()];
+    let expected = ExpectedChain { genesis_validators_root: Some(Root([7; 32])), ..ExpectedChain::default() };
+    let client = BeaconNodes::new(&urls, Timeouts::default(), expected).unwrap();
+    client.refresh().await;
+    assert!(matches!(healths(&client)[..], [Health::Ready, Health::WrongChain(_)]));
+    client.submit_attestations(ForkName::Electra, &[attestation(1)]).await.unwrap();
+    client.refresh().await;
+    assert_eq!((good.submitted().len(), other.submitted().len()), (1, 0));
+
+    let lock_for_mainnet =
+        ExpectedChain { fork_version: Some(ForkVersion([0; 4])), ..ExpectedChain::default() };
+    let client = BeaconNodes::new(&urls[..1], Timeouts::default(), lock_for_mainnet).unwrap();
+    client.refresh().await;
+    let text = client.statuses()[0].health.describe();
+    assert!(text.contains("on another chain") && text.contains("0x00000000"), "{text}");
+    let error = client.validators(&keys()).await.unwrap_err();
+    assert!(matches!(error, BeaconError::NoneReady { .. }), "{error}");
+    assert_eq!(good.hits("validators"), 0);
+}
+
+#[tokio::test]
+async fn a_node_that_is_behind_is_not_asked_for_duties() {
+    let node = FakeNode::start(FakeChain::new(keys())).await;
+    node.inner.lock().unwrap().sync_distance = 117;
+    let client = client(&[&node]);
+    client.refresh().await;
+    assert!(matches!(healths(&client)[0], Health::Syncing { distance: 117, .. }));
+    assert!(client.attestation_data(Slot(1)).await.unwrap_err().to_string().contains("117 slots behind"));
+    node.inner.lock().unwrap().sync_distance = 0;
+    client.refresh().await;
+    assert_eq!(healths(&client), [Health::Ready]);
+}
+
+#[tokio::test]
+async fn a_slow_node_is_hedged_and_a_dead_one_skipped() {
+    let slow = FakeNode::start(FakeChain::new(keys())).await;
+    let good = FakeNode::start(FakeChain::new(keys())).await;
+    good.inner.lock().unwrap().chain = slow.inner.lock().unwrap().chain.clone();
+    let client = client(&[&slow, &good]);
+    client.refresh().await;
+    slow.fault("headers", Fault::Slow(Duration::from_secs(30)));
+    let start = Instant::now();
+    assert!(client.block(Root([9; 32])).await.unwrap().is_some());
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    assert_eq!(good.hits("headers"), 1);
+
+    slow.fault("headers", Fault::Says(500, b"internal".to_vec()));
+    assert!(client.block(Root([9; 32])).await.unwrap().is_some());
+    slow.fault("headers", Fault::Endless);
+    assert!(client.block(Root([9; 32])).await.unwrap().is_some());
+    slow.fault("headers", Fault::Says(200, b"{\"data\": 7}".to_vec()));
+    assert!(client.block(Root([9; 32])).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn broken_answers_are_typed_errors() {
+    let node = FakeNode::start(FakeChain::new(keys())).await;
+    let client = client(&[&node]);
+    client.refresh().await;
+    let cause = |error: BeaconError| match error {
+        BeaconError::AllFailed { last, .. } => last.cause,
+        BeaconError::NoneReady { states, .. } => panic!("{states}"),
+    };
+    node.fault("validators", Fault::Endless);
+    assert!(matches!(cause(client.validators(&keys()).await.unwrap_err()), Cause::TooLarge { .. }));
+    node.fault("validators", Fault::Says(200, b"<html>".to_vec()));
+    assert!(matches!(cause(client.validators(&keys()).await.unwrap_err()), Cause::Unreadable(_)));
+    node.fault("validators", Fault::Says(415, b"Unsupported media type: ".to_vec()));
+    assert!(matches!(
+        cause(client.validators(&keys()).await.unwrap_err()),
+        Cause::Refused { status: 415, .. }
+    ));
+    node.fault("validators", Fault::Slow(Duration::from_secs(30)));
+    assert!(matches!(
+        cause(client.validators(&keys()).await.unwrap_err()),
+        Cause::TimedOut { limit_ms: 1_000 }
+    ));
+    node.fault(
+        "duties",
+        Fault::Says(
+            200,
+            json!({"dependent_root": Root([1; 32]), "data": [{
+        "pubkey": keys()[0], "validator_index": "0", "committee_index": "0", "committee_length": "4",
+        "committees_at_slot": "1", "validator_committee_index": "1", "slot": "999999"}]})
+            .to_string()
+            .into_bytes(),
+        ),
+    );
+    let error = client.attester_duties(Epoch(1), &[ValidatorIndex(0)]).await.unwrap_err();
+    assert!(matches!(cause(error), Cause::Unfitting(_)));
+}
+
+#[tokio::test]
+async fn a_submission_succeeds_when_one_node_takes_it() {
+    let chain = FakeChain::new(keys());
+    let (bad, good) = (FakeNode::start(chain.clone()).await, FakeNode::start(chain).await);
+    let client = client(&[&bad, &good]);
+    client.refresh().await;
+    bad.fault("pool", Fault::Says(400, br#"{"message":"x","code":400}"#.to_vec()));
+    assert!(
+        client.submit_attestations(ForkName::Electra, &[attestation(1)]).await.unwrap().rejected.is_empty()
+    );
+
+    let partly = br#"{"message":"One or more messages failed validation","code":400,"failures":[{"index":1,"message":"bad signature"}]}"#;
+    good.fault("pool", Fault::Says(400, partly.to_vec()));
+    let sent =
+        client.submit_attestations(ForkName::Electra, &[attestation(1), attestation(2)]).await.unwrap();
+    assert_eq!(sent.rejected.into_iter().collect::<Vec<_>>(), [(1, "bad signature".to_owned())]);
+
+    let known = br#"{"message":"x","code":400,"failures":[{"index":0,"message":"PriorAttestationKnown"}]}"#;
+    good.fault("pool", Fault::Says(400, known.to_vec()));
+    assert!(
+        client.submit_attestations(ForkName::Electra, &[attestation(1)]).await.unwrap().rejected.is_empty()
+    );
+
+    good.fault("pool", Fault::Says(404, b"404 page not found\n".to_vec()));
+    assert!(client.submit_attestations(ForkName::Electra, &[attestation(1)]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_that_went_away_comes_back() {
+    let chain = FakeChain::new(keys());
+    // A bound port that nobody serves: connections are accepted by the kernel and never answered.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let timeouts = Timeouts { read_ms: 300, submit_ms: 300, hedge_ms: 100 };
+    let client = BeaconNodes::new(&[url], timeouts, ExpectedChain::default()).unwrap();
+    client.refresh().await;
+    assert!(matches!(healths(&client)[0], Health::Failing(_)));
+    assert!(client.chain().is_none());
+    let node = FakeNode::start_on(listener, chain);
+    client.refresh().await;
+    assert_eq!(healths(&client), [Health::Ready]);
+    drop(node);
+}
+
+#[tokio::test]
+async fn events_arrive_and_the_stream_is_opened_again() {
+    let node = FakeNode::start(FakeChain::new(keys())).await;
+    node.fault("events", Fault::SaysFirst(1, 400, b"bad".to_vec()));
+    let client = client(&[&node]);
+    let mut events = client.events();
+    assert!(matches!(events.recv().await.unwrap(), ChainEvent::StreamLost(_)));
+    assert!(matches!(events.recv().await.unwrap(), ChainEvent::StreamOpen { .. }));
+    node.emit("block", &json!({"slot": "5", "block": Root([5; 32])}));
+    assert_eq!(events.recv().await.unwrap(), ChainEvent::Block { slot: Slot(5), block: Root([5; 32]) });
+}
