@@ -1,1 +1,12 @@
-//! Room under construction.
+//! Boots things for tests and for `./hearth run`: a local chain of real parts, the image in QEMU, a software TPM.
+//!
+//! Everything it starts ends with the process that asked for it, even when that is killed. It must never be linked into
+//! anything that runs on the box. Called by `xtask` and by the integration tests here.
+
+pub mod devnet;
+pub mod image;
+pub mod ports;
+pub mod process;
+pub mod swtpm;
+pub mod units;
+pub mod vm;

@@ -1,0 +1,113 @@
+//! Builds the OS image by calling `image/build`, which does nothing when nothing has changed.
+
+use std::io::{self, BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Which image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Console on the serial port, a root shell for tests, test keys.
+    Dev,
+    /// What ships.
+    Release,
+}
+
+impl Profile {
+    /// Its name in `image/mkosi.profiles`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// What to build, and from what.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The repository, which holds `image/` and `systemd/`.
+    pub repository: PathBuf,
+    /// Which image.
+    pub profile: Profile,
+    /// The folder with the programs `signer`, `dv-node` and `web`.
+    pub binaries: PathBuf,
+    /// `sb.key`, `sb.crt`, `pcr.key`, `pcr.crt`; a release must bring its own, a dev image has test keys.
+    pub keys: Option<PathBuf>,
+    /// Also when nothing has changed.
+    pub force: bool,
+}
+
+/// A finished image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The disk image.
+    pub raw: PathBuf,
+    /// Its SHA-256 in hex.
+    pub sha256: String,
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The build script could not be run or its result not be read.
+    #[error("cannot use {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The build failed.
+    #[error("the image was not built:\n{message}")]
+    Build {
+        /// What the script said last.
+        message: String,
+    },
+}
+
+/// Builds the image when anything it is made of has changed. Tells its progress line by line.
+///
+/// # Errors
+/// When the script fails; its own message says what to do.
+pub fn build(options: &Options, mut progress: impl FnMut(&str)) -> Result<Image, ImageError> {
+    let script = options.repository.join("image/build");
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ImageError::File { path, source }
+    };
+    let mut command = Command::new("nice");
+    command.args(["-n", "5"]).arg(&script).args(["--profile", options.profile.name(), "--binaries"]);
+    command.arg(&options.binaries);
+    if let Some(keys) = &options.keys {
+        command.arg("--keys").arg(keys);
+    }
+    if options.force {
+        command.arg("--force");
+    }
+    let (reader, writer) = io::pipe().map_err(file(&script))?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(file(&script))?).stderr(writer);
+    let mut child = command.spawn().map_err(file(&script))?;
+    // Our own ends of the pipe, without which the reading below would never end.
+    drop(command);
+
+    let mut said = Vec::new();
+    let mut raw = None;
+    for line in BufReader::new(reader).lines() {
+        let line = line.map_err(file(&script))?;
+        let told = line.strip_prefix("image: ").unwrap_or(&line);
+        if let Some(path) = told.strip_prefix("done: ").or_else(|| told.strip_prefix("nothing has changed: ")) {
+            raw = Some(PathBuf::from(path));
+        }
+        progress(told);
+        said.push(told.to_owned());
+    }
+    let status = child.wait().map_err(file(&script))?;
+    let last_words = |said: &[String]| said[said.len().saturating_sub(25)..].join("\n");
+    let raw = raw.filter(|_| status.success()).ok_or_else(|| ImageError::Build { message: last_words(&said) })?;
+    let sum_file = raw.with_extension("raw.sha256");
+    let sum = std::fs::read_to_string(&sum_file).map_err(file(&sum_file))?;
+    let sha256 = sum.split_whitespace().next().unwrap_or_default().to_owned();
+    Ok(Image { raw, sha256 })
+}

@@ -1,0 +1,58 @@
+//! What every dev image must prove in a virtual box. One boot proves as much as possible: an emulated one takes a minute.
+
+use std::time::Duration;
+
+use super::{Vm, VmError};
+
+/// Generous, because a build host may be busy; a quiet one needs a third of it.
+pub const BOOT_PATIENCE: Duration = Duration::from_secs(420);
+
+/// One fact about a booted image: what it is called, the command that shows it, what the command must print.
+struct Fact {
+    name: &'static str,
+    command: &'static str,
+    prints: Prints,
+}
+
+enum Prints {
+    Exactly(&'static str),
+    Containing(&'static str),
+}
+use Prints::{Containing, Exactly};
+
+const FACTS: &[Fact] = &[
+    Fact { name: "every daemon is up", command: "systemctl is-active signer dv-node web", prints: Exactly("active\nactive\nactive") },
+    Fact { name: "no unit failed", command: "systemctl list-units --failed --no-legend --plain", prints: Exactly("") },
+    Fact { name: "/var is the encrypted partition", command: "findmnt -no SOURCE,FSTYPE /var", prints: Containing("/dev/mapper/data ext4") },
+    Fact { name: "/var is sealed to PCR 7 and 12", command: "cryptsetup luksDump /dev/disk/by-partlabel/data | grep -E 'tpm2-hash-pcrs|tpm2-pubkey-pcrs' | tr -s ' \\t' ' '", prints: Containing("tpm2-hash-pcrs: 7+12") },
+    Fact { name: "/var is sealed to the signed PCR 11", command: "cryptsetup luksDump /dev/disk/by-partlabel/data | tr -s ' \\t' ' '", prints: Containing("tpm2-pubkey-pcrs: 11") },
+    Fact { name: "the root is a verity device", command: "findmnt -no SOURCE,FSTYPE /", prints: Containing("/dev/mapper/root erofs") },
+    Fact { name: "the root cannot be remounted for writing", command: "mount -o remount,rw / 2>/dev/null || echo refused", prints: Exactly("refused") },
+    Fact { name: "Secure Boot is enforced", command: "od -An -tu1 -j4 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c", prints: Containing("1") },
+    Fact { name: "the kernel is locked down", command: "cat /sys/kernel/security/lockdown", prints: Containing("[integrity]") },
+    Fact { name: "no program is set-uid", command: "find / -xdev -perm /6000 -type f", prints: Exactly("") },
+    Fact { name: "nothing else listens", command: "ss -Hlntu | grep -vE '127\\.0\\.0\\.5[34]|:443 |:3610 |:68 |:5353 |\\[fe80' | wc -l", prints: Exactly("0") },
+    Fact { name: "the firewall drops by default", command: "nft list chain inet hearth input", prints: Containing("policy drop") },
+    Fact { name: "the signer may open the TPM", command: "setpriv --reuid signer --regid signer --groups tss sh -c 'exec 3<>/dev/tpmrm0 && cat /run/systemd/tpm2-pcr-public-key.pem >/dev/null && head -c 1 /run/systemd/tpm2-pcr-signature.json'", prints: Exactly("{") },
+    Fact { name: "the boot is marked good", command: "systemctl is-active boot-complete.target", prints: Exactly("active") },
+];
+
+/// Checks a box that is ready, and returns the facts that do not hold.
+///
+/// # Errors
+/// When the guest's shell does not answer.
+pub fn broken_facts(vm: &mut Vm) -> Result<Vec<String>, VmError> {
+    let mut broken = Vec::new();
+    for fact in FACTS {
+        let output = vm.run(fact.command)?;
+        let text = output.text.trim();
+        let holds = match fact.prints {
+            Exactly(expected) => text == expected,
+            Containing(expected) => text.contains(expected),
+        };
+        if !holds {
+            broken.push(format!("{}: `{}` printed `{text}`", fact.name, fact.command));
+        }
+    }
+    Ok(broken)
+}

@@ -1,0 +1,502 @@
+//! A box in QEMU: the real image, UEFI firmware that enforces Secure Boot, a software TPM, a disk that remembers.
+//!
+//! A [`Vm`] owns a folder with everything that outlives a power cut: the disk, the firmware's variables and the TPM's
+//! state. Two with the same folder are the same box, one after the other. Only `dev` images have the shell that
+//! [`Vm::run`] speaks to; a `release` image answers nothing but its ports.
+
+mod accel;
+pub mod checks;
+mod firmware;
+mod serial;
+mod shell;
+
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+use tempfile::TempDir;
+
+pub use accel::Accel;
+pub use shell::Output;
+
+use crate::process::{Launch, POLL, Process, ProcessError};
+use crate::swtpm::{Swtpm, SwtpmError};
+use firmware::Firmware;
+use serial::Serial;
+use shell::Shell;
+
+/// The line on the serial console of a dev image when every daemon is up.
+pub const READY: &str = "Reached target hearth.target";
+/// The first sign of life of the first system; before it, silence may be the emulator's own hang.
+const INITRD_BANNER: &str = "Reached target ";
+/// What an image says when it gives up and restarts.
+const EMERGENCY: &str = "hearth: emergency";
+/// About one emulated boot in thirty hangs in the early kernel on a busy host; nothing is ever silent this long otherwise.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How the guest reaches the host's loopback.
+pub const HOST_FROM_GUEST: &str = "10.0.2.2";
+const SHELL_PATIENCE: Duration = Duration::from_secs(120);
+const RUN_PATIENCE: Duration = Duration::from_secs(120);
+const STOP_PATIENCE: Duration = Duration::from_secs(120);
+
+/// What can go wrong with a virtual box.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// No firmware for Secure Boot on this host.
+    #[error("no UEFI firmware with Secure Boot found; install the package ovmf")]
+    NoFirmware,
+    /// A file of the box could not be read or written.
+    #[error("cannot use {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk could not be copied.
+    #[error("copying the image to {path} failed ({status}); is the disk full?")]
+    Copy {
+        /// The copy.
+        path: PathBuf,
+        /// What `cp` said.
+        status: ExitStatus,
+    },
+    /// QEMU does not run.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The TPM does not run.
+    #[error(transparent)]
+    Tpm(#[from] SwtpmError),
+    /// Something was asked of a box that is off.
+    #[error("the box is switched off; call power_on first")]
+    Off,
+    /// It did not happen in time.
+    #[error("{what} did not happen within {seconds} s; the serial console ({log}) ends with:\n{tail}")]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        seconds: u64,
+        /// The serial log.
+        log: PathBuf,
+        /// Its end.
+        tail: String,
+    },
+    /// The image gave up.
+    #[error("the guest failed to start and restarts itself; the serial console ({log}) ends with:\n{tail}")]
+    Emergency {
+        /// The serial log.
+        log: PathBuf,
+        /// Its end.
+        tail: String,
+    },
+    /// The guest's shell could not be used.
+    #[error("no answer from the guest's shell (only dev images have one)")]
+    Shell(#[source] io::Error),
+    /// A command in the guest failed.
+    #[error("`{command}` ended with status {status} in the guest:\n{text}")]
+    Command {
+        /// The command.
+        command: String,
+        /// Its exit status.
+        status: i32,
+        /// What it printed.
+        text: String,
+    },
+}
+
+/// How a box is made.
+#[derive(Debug, Clone)]
+pub struct VmBuilder {
+    image: PathBuf,
+    state_dir: PathBuf,
+    memory_mb: u32,
+    cpus: u32,
+    disk_gb: u64,
+    accel: Option<Accel>,
+    forwards: Vec<(u16, u16)>,
+    smbios: Vec<String>,
+}
+
+impl VmBuilder {
+    /// Memory, 1024 MB unless told.
+    pub fn memory_mb(mut self, memory_mb: u32) -> Self {
+        self.memory_mb = memory_mb;
+        self
+    }
+
+    /// Processors. One unless told: an emulated boot takes a quarter longer than with two, and half the host's work.
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// The disk, 8 GB unless told; the file on the host is sparse.
+    pub fn disk_gb(mut self, disk_gb: u64) -> Self {
+        self.disk_gb = disk_gb;
+        self
+    }
+
+    /// How to make the processor; the best that works here unless told.
+    pub fn accel(mut self, accel: Accel) -> Self {
+        self.accel = Some(accel);
+        self
+    }
+
+    /// Makes a TCP port of the guest reachable at 127.0.0.1:`host_port`.
+    pub fn forward(mut self, host_port: u16, guest_port: u16) -> Self {
+        self.forwards.push((host_port, guest_port));
+        self
+    }
+
+    /// Adds a string to the firmware's SMBIOS tables (type 11), the way a host, or an attacker, passes settings to
+    /// systemd: `io.systemd.credential:name=value` (dev images), `io.systemd.stub.kernel-cmdline-extra=…`.
+    pub fn smbios(mut self, string: impl Into<String>) -> Self {
+        self.smbios.push(string.into());
+        self
+    }
+
+    /// Makes the box, or finds it in its folder, and leaves it switched off.
+    ///
+    /// # Errors
+    /// When the folder cannot be filled or the host lacks firmware.
+    pub fn create(self) -> Result<Vm, VmError> {
+        let firmware = Firmware::find().ok_or(VmError::NoFirmware)?;
+        let file = |path: &Path| {
+            let path = path.to_owned();
+            move |source| VmError::File { path, source }
+        };
+        fs::create_dir_all(&self.state_dir).map_err(file(&self.state_dir))?;
+        let disk = self.state_dir.join("disk.raw");
+        if !disk.exists() {
+            copy_disk(&self.image, &disk, self.disk_gb)?;
+        }
+        let variables = self.state_dir.join("firmware-variables.fd");
+        if !variables.exists() {
+            fs::copy(&firmware.blank_variables, &variables).map_err(file(&variables))?;
+        }
+        // The board's identity, from which the machine id is made.
+        let uuid_path = self.state_dir.join("uuid");
+        if !uuid_path.exists() {
+            fs::write(&uuid_path, random_uuid()).map_err(file(&uuid_path))?;
+        }
+        let uuid = fs::read_to_string(&uuid_path).map_err(file(&uuid_path))?;
+        // Paths of unix sockets are limited to 107 bytes, so they cannot live in a folder of the caller's choice.
+        let sockets = tempfile::Builder::new().prefix("hearth-vm-").tempdir().map_err(file(&std::env::temp_dir()))?;
+        let serial = Serial::new(self.state_dir.join("serial.log"));
+        Ok(Vm { recipe: self, firmware, disk, variables, uuid, sockets, serial, running: None, shell: None })
+    }
+
+    /// [`VmBuilder::create`] and [`Vm::power_on`].
+    ///
+    /// # Errors
+    /// Those of both.
+    pub fn start(self) -> Result<Vm, VmError> {
+        let mut vm = self.create()?;
+        vm.power_on()?;
+        Ok(vm)
+    }
+}
+
+/// What ends when the power is cut. QEMU first, then its TPM.
+#[derive(Debug)]
+struct Running {
+    qemu: Process,
+    tpm: Swtpm,
+}
+
+/// A box. Dropping it cuts its power; its folder stays.
+#[derive(Debug)]
+pub struct Vm {
+    recipe: VmBuilder,
+    firmware: Firmware,
+    disk: PathBuf,
+    variables: PathBuf,
+    uuid: String,
+    sockets: TempDir,
+    serial: Serial,
+    shell: Option<Shell>,
+    running: Option<Running>,
+}
+
+impl Vm {
+    /// A box with a copy of `image` as its disk and everything it remembers in `state_dir`.
+    pub fn builder(image: impl Into<PathBuf>, state_dir: impl Into<PathBuf>) -> VmBuilder {
+        VmBuilder {
+            image: image.into(),
+            state_dir: state_dir.into(),
+            memory_mb: 1024,
+            cpus: 1,
+            disk_gb: 8,
+            accel: None,
+            forwards: Vec::new(),
+            smbios: Vec::new(),
+        }
+    }
+
+    /// Everything the guest said on its serial port, over all boots.
+    pub fn serial_log(&self) -> &Path {
+        self.serial.path()
+    }
+
+    /// The box's disk, for tests that look at it or damage it while it is off.
+    pub fn disk(&self) -> &Path {
+        &self.disk
+    }
+
+    /// Switches the box on.
+    ///
+    /// # Errors
+    /// When QEMU or the TPM does not start.
+    pub fn power_on(&mut self) -> Result<(), VmError> {
+        self.power_cut()?;
+        self.serial.mark();
+        let tpm_socket = self.sockets.path().join("tpm");
+        // A TPM that was killed leaves its socket behind.
+        let _ = fs::remove_file(&tpm_socket);
+        let tpm = Swtpm::for_machine(&self.recipe.state_dir.join("tpm"), &tpm_socket)?;
+        let qemu = Launch::new("QEMU", "qemu-system-x86_64", self.recipe.state_dir.join("qemu.log"))
+            .args(self.recipe.accel.unwrap_or_else(Accel::best).arguments())
+            .args(self.arguments(&tpm_socket))
+            .start()?;
+        self.running = Some(Running { qemu, tpm });
+        Ok(())
+    }
+
+    fn arguments(&self, tpm_socket: &Path) -> Vec<String> {
+        let recipe = &self.recipe;
+        let forwards: String =
+            recipe.forwards.iter().map(|(host, guest)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}")).collect();
+        let mut pairs = vec![
+            // With system management mode, only the firmware itself can change its variables.
+            ("-machine", "q35,smm=on,vmport=off".to_owned()),
+            ("-global", "driver=cfi.pflash01,property=secure,value=on".to_owned()),
+            ("-smp", recipe.cpus.to_string()),
+            ("-m", recipe.memory_mb.to_string()),
+            ("-uuid", self.uuid.clone()),
+            ("-display", "none".to_owned()),
+            ("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", self.firmware.code.display())),
+            ("-drive", format!("if=pflash,unit=1,format=raw,file={}", self.variables.display())),
+            // No fsync on the host: a power cut here kills QEMU, not the host.
+            ("-drive", format!("if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}", self.disk.display())),
+            ("-device", "virtio-blk-pci,drive=disk,bootindex=1".to_owned()),
+            ("-chardev", format!("socket,id=tpm,path={}", tpm_socket.display())),
+            ("-tpmdev", "emulator,id=tpm,chardev=tpm".to_owned()),
+            ("-device", "tpm-crb,tpmdev=tpm".to_owned()),
+            ("-object", "rng-random,id=rng,filename=/dev/urandom".to_owned()),
+            ("-device", "virtio-rng-pci,rng=rng".to_owned()),
+            ("-netdev", format!("user,id=net{forwards}")),
+            // Without a boot ROM: the firmware would try to boot from the network.
+            ("-device", "virtio-net-pci,netdev=net,romfile=".to_owned()),
+            ("-chardev", format!("file,id=serial,append=on,path={}", self.serial.path().display())),
+            ("-serial", "chardev:serial".to_owned()),
+            ("-device", "virtio-serial-pci".to_owned()),
+            ("-chardev", format!("socket,id=shell,server=on,wait=off,path={}", self.shell_socket().display())),
+            ("-device", "virtconsole,chardev=shell".to_owned()),
+        ];
+        pairs.extend(recipe.smbios.iter().map(|text| ("-smbios", format!("type=11,value={}", text.replace(',', ",,")))));
+        let flags = ["-nodefaults", "-no-user-config"].map(str::to_owned);
+        flags.into_iter().chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value])).collect()
+    }
+
+    fn shell_socket(&self) -> PathBuf {
+        self.sockets.path().join("shell")
+    }
+
+    /// Waits until every daemon of a dev image is up. A boot that falls silent before the first system has started is
+    /// the emulator's fault and is tried once more. Returns how long it took.
+    ///
+    /// # Errors
+    /// [`VmError::Emergency`] when the image gives up, [`VmError::Timeout`].
+    pub fn wait_ready(&mut self, patience: Duration) -> Result<Duration, VmError> {
+        let start = Instant::now();
+        let mut last = (self.serial.length(), Instant::now());
+        let mut second_chance = true;
+        while start.elapsed() < patience {
+            self.check_alive()?;
+            if self.serial.line_with(READY).is_some() {
+                return Ok(start.elapsed());
+            }
+            if self.serial.line_with(EMERGENCY).is_some() {
+                return Err(VmError::Emergency { log: self.serial.path().to_owned(), tail: self.tail() });
+            }
+            if self.serial.length() != last.0 {
+                last = (self.serial.length(), Instant::now());
+            } else if last.1.elapsed() > SILENCE && second_chance && self.serial.line_with(INITRD_BANNER).is_none() {
+                second_chance = false;
+                self.power_on()?;
+                last = (self.serial.length(), Instant::now());
+            }
+            std::thread::sleep(POLL * 8);
+        }
+        Err(self.timeout("reaching hearth.target", patience))
+    }
+
+    /// Waits for a line on the serial console of this boot that contains `pattern`, and returns it.
+    ///
+    /// # Errors
+    /// [`VmError::Timeout`], or when QEMU ends.
+    pub fn wait_for(&mut self, pattern: &str, patience: Duration) -> Result<String, VmError> {
+        let start = Instant::now();
+        loop {
+            if let Some(line) = self.serial.line_with(pattern) {
+                return Ok(line);
+            }
+            self.check_alive()?;
+            if start.elapsed() > patience {
+                return Err(self.timeout(&format!("`{pattern}` on the console"), patience));
+            }
+            std::thread::sleep(POLL * 8);
+        }
+    }
+
+    /// Waits until the guest behind a forwarded port accepts a connection and says something or keeps it open. QEMU
+    /// itself accepts at once and hangs up when the guest does not answer.
+    ///
+    /// # Errors
+    /// [`VmError::Timeout`], or when QEMU ends.
+    pub fn wait_port(&mut self, host_port: u16, patience: Duration) -> Result<Duration, VmError> {
+        let start = Instant::now();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, host_port));
+        while start.elapsed() < patience {
+            self.check_alive()?;
+            if TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_ok_and(|stream| stays_open(&stream)) {
+                return Ok(start.elapsed());
+            }
+            std::thread::sleep(POLL * 8);
+        }
+        Err(self.timeout(&format!("an answer on port {host_port}"), patience))
+    }
+
+    /// Runs a command as root in a dev image and returns its status and output.
+    ///
+    /// # Errors
+    /// When the shell does not answer, or the command takes longer than two minutes.
+    pub fn run(&mut self, command: &str) -> Result<Output, VmError> {
+        self.check_alive()?;
+        let mut shell = match self.shell.take() {
+            Some(shell) => shell,
+            None => Shell::open(&self.shell_socket(), SHELL_PATIENCE).map_err(VmError::Shell)?,
+        };
+        let output = shell.run(command, RUN_PATIENCE).map_err(VmError::Shell)?;
+        // Kept only while in step: after an error the next call opens a new one.
+        self.shell = Some(shell);
+        Ok(output)
+    }
+
+    /// [`Vm::run`] for a command that must succeed; returns what it printed.
+    ///
+    /// # Errors
+    /// Those of `run`, and [`VmError::Command`].
+    pub fn expect(&mut self, command: &str) -> Result<String, VmError> {
+        match self.run(command)? {
+            Output { status: 0, text } => Ok(text),
+            Output { status, text } => Err(VmError::Command { command: command.to_owned(), status, text }),
+        }
+    }
+
+    /// Restarts a dev image in order; follow with [`Vm::wait_ready`].
+    ///
+    /// # Errors
+    /// When the shell does not answer.
+    pub fn reboot(&mut self) -> Result<(), VmError> {
+        self.run("true")?;
+        self.serial.mark();
+        self.tell("systemctl --no-block reboot")
+    }
+
+    /// Shuts a dev image down in order and waits until it is off.
+    ///
+    /// # Errors
+    /// When the shell does not answer or the guest does not switch itself off.
+    pub fn shutdown(&mut self) -> Result<(), VmError> {
+        self.run("true")?;
+        self.tell("systemctl --no-block poweroff")?;
+        let running = self.running.as_mut().ok_or(VmError::Off)?;
+        if running.qemu.wait(STOP_PATIENCE)?.is_none() {
+            return Err(self.timeout("switching off", STOP_PATIENCE));
+        }
+        self.power_cut()
+    }
+
+    fn tell(&mut self, command: &str) -> Result<(), VmError> {
+        self.shell.take().ok_or(VmError::Off)?.send(command).map_err(VmError::Shell)
+    }
+
+    /// Pulls the plug: nothing in the guest gets to finish anything.
+    ///
+    /// # Errors
+    /// When the processes cannot be ended.
+    pub fn power_cut(&mut self) -> Result<(), VmError> {
+        self.shell = None;
+        if let Some(mut running) = self.running.take() {
+            running.qemu.kill()?;
+            drop(running.tpm);
+        }
+        Ok(())
+    }
+
+    fn check_alive(&mut self) -> Result<(), VmError> {
+        let running = self.running.as_mut().ok_or(VmError::Off)?;
+        running.qemu.check_alive()?;
+        Ok(())
+    }
+
+    fn timeout(&self, what: &str, patience: Duration) -> VmError {
+        VmError::Timeout {
+            what: what.to_owned(),
+            seconds: patience.as_secs(),
+            log: self.serial.path().to_owned(),
+            tail: self.tail(),
+        }
+    }
+
+    fn tail(&self) -> String {
+        let text = self.serial.text();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        let _ = self.power_cut();
+    }
+}
+
+/// A sparse copy, grown to the size of the disk; the image completes it at its first start.
+fn copy_disk(image: &Path, disk: &Path, disk_gb: u64) -> Result<(), VmError> {
+    let error = |source| VmError::File { path: disk.to_owned(), source };
+    let partial = disk.with_extension("partial");
+    let status = Command::new("cp")
+        .args(["--sparse=always", "--reflink=auto"])
+        .args([image, &partial])
+        .status()
+        .map_err(error)?;
+    if !status.success() {
+        return Err(VmError::Copy { path: partial, status });
+    }
+    let file = File::options().write(true).open(&partial).map_err(error)?;
+    let size = file.metadata().map_err(error)?.len().max(disk_gb << 30);
+    file.set_len(size).map_err(error)?;
+    fs::rename(&partial, disk).map_err(error)
+}
+
+fn stays_open(stream: &TcpStream) -> bool {
+    let mut byte = [0_u8; 1];
+    let waited = stream.set_read_timeout(Some(Duration::from_millis(700))).and_then(|()| stream.peek(&mut byte));
+    match waited {
+        Ok(count) => count > 0,
+        Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
+    }
+}
+
+fn random_uuid() -> String {
+    let [a, b, c, d] = rand::rng().random::<[u32; 4]>();
+    format!("{a:08x}-{:04x}-4{:03x}-8{:03x}-{:04x}{d:08x}", b >> 16, b & 0xfff, c >> 20, c & 0xffff)
+}

@@ -1,0 +1,36 @@
+//! Boots the image in QEMU: first start with partitioning and sealing, restart, power cut.
+//!
+//! Needs a built dev image, named by HEARTH_IMAGE (`cargo xtask image` prints its path): a test does not spend minutes
+//! on building one unasked.
+
+use std::path::PathBuf;
+
+use hw_tests::ports::free_port;
+use hw_tests::vm::Vm;
+use hw_tests::vm::checks::{BOOT_PATIENCE, broken_facts};
+
+#[test]
+fn the_image_boots_seals_its_disk_and_opens_it_again() {
+    let Some(image) = std::env::var_os("HEARTH_IMAGE").map(PathBuf::from) else {
+        println!("SKIPPED: no image to boot; set HEARTH_IMAGE to the path of a built dev image");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let page = free_port();
+    let mut vm = Vm::builder(image, dir.path()).forward(page, 443).start().unwrap();
+
+    let first = vm.wait_ready(BOOT_PATIENCE).unwrap();
+    vm.wait_port(page, BOOT_PATIENCE).unwrap();
+    assert_eq!(broken_facts(&mut vm).unwrap(), Vec::<String>::new());
+    vm.expect("echo kept >/var/lib/kept && sync -f /var").unwrap();
+
+    vm.reboot().unwrap();
+    let second = vm.wait_ready(BOOT_PATIENCE).unwrap();
+    assert_eq!(vm.expect("cat /var/lib/kept").unwrap(), "kept\n");
+
+    vm.power_cut().unwrap();
+    vm.power_on().unwrap();
+    let third = vm.wait_ready(BOOT_PATIENCE).unwrap();
+    assert_eq!(vm.expect("cat /var/lib/kept").unwrap(), "kept\n");
+    println!("boots took {first:?} (first), {second:?} (restart), {third:?} (after a power cut)");
+}
