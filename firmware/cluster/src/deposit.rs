@@ -1,9 +1,12 @@
 //! Deposits of a cluster's validators: which amounts, what is signed, and the files the launchpad reads.
 
 use chain::deposit::{
-    compounding_credentials, deposit_data_root, deposit_message_root, deposit_signing_root, withdrawal_credentials,
+    compounding_credentials, deposit_data_root, deposit_message_root, deposit_signing_root,
+    withdrawal_credentials,
 };
-use chain::{Bytes32, DepositData, DepositMessage, ExecutionAddress, ForkVersion, Gwei, PublicKeyBytes, Root};
+use chain::{
+    Bytes32, DepositData, DepositMessage, ExecutionAddress, ForkVersion, Gwei, PublicKeyBytes, Root,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::document::{FieldError, exact, hex_from, to_indented_json};

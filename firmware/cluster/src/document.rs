@@ -12,11 +12,11 @@ use crate::definition::SchemaVersion;
 /// Largest cluster file that is read. A lock of 10,000 validators and 4 operators takes about 30 MB.
 pub const MAX_FILE_BYTES: usize = 64 * 1024 * 1024;
 /// Most operators a cluster may have.
-pub const MAX_OPERATORS: usize = 256;
+pub(crate) const MAX_OPERATORS: usize = 256;
 /// Most validators a cluster may have.
-pub const MAX_VALIDATORS: usize = 65_536;
+pub(crate) const MAX_VALIDATORS: usize = 65_536;
 /// Most partial deposits of one validator, and most deposit amounts of a definition.
-pub const MAX_DEPOSITS: usize = 256;
+pub(crate) const MAX_DEPOSITS: usize = 256;
 
 /// What is wrong with one member of a cluster file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

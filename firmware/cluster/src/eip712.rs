@@ -40,8 +40,7 @@ pub fn digest(statement: Statement, value: &str, chain_id: u64) -> [u8; 32] {
 
 /// Digest of the acceptance of Obol's terms; its domain names no chain.
 pub fn terms_digest(terms_hash: &str, version: u64) -> [u8; 32] {
-    let members =
-        [Member::Text("terms_and_conditions_hash", terms_hash), Member::Number("version", version)];
+    let members = [Member::Text("terms_and_conditions_hash", terms_hash), Member::Number("version", version)];
     typed_data_digest(None, "TermsAndConditions", &members)
 }
 

@@ -162,7 +162,8 @@ impl Enr {
 
     /// Address and ports, as far as the record has well-formed ones. Nothing is ever dialled because of them.
     pub fn endpoint(&self) -> EnrEndpoint {
-        let port = |name: &[u8]| self.value(name).and_then(unsigned).and_then(|port| u16::try_from(port).ok());
+        let port =
+            |name: &[u8]| self.value(name).and_then(unsigned).and_then(|port| u16::try_from(port).ok());
         let octets = self.value(b"ip").and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
         EnrEndpoint { ip: octets.map(Ipv4Addr::from), tcp: port(b"tcp"), udp: port(b"udp") }
     }

@@ -102,8 +102,7 @@ impl IdentityKey {
     pub fn sign(&self, digest: &[u8; 32]) -> [u8; K1_SIGNATURE_LEN] {
         let mut secret = SecretKey::from_secret_bytes(*self.secret)
             .expect("the scalar was checked when this key was made");
-        let signature =
-            RecoverableSignature::sign_ecdsa_recoverable(Message::from_digest(*digest), &secret);
+        let signature = RecoverableSignature::sign_ecdsa_recoverable(Message::from_digest(*digest), &secret);
         secret.non_secure_erase();
         let (recovery, compact) = signature.serialize_compact();
         let mut out = [0_u8; K1_SIGNATURE_LEN];
@@ -207,9 +206,9 @@ impl From<IdentityPublicKey> for String {
 
 /// Recovers the signer of a 65-byte signature; `V` may be 0, 1, 27 or 28.
 pub fn recover(digest: &[u8; 32], signature: &[u8]) -> Result<IdentityPublicKey, IdentityError> {
-    let bytes: &[u8; K1_SIGNATURE_LEN] = signature.try_into().map_err(|_| {
-        IdentityError::SignatureLength { expected: K1_SIGNATURE_LEN, found: signature.len() }
-    })?;
+    let bytes: &[u8; K1_SIGNATURE_LEN] = signature
+        .try_into()
+        .map_err(|_| IdentityError::SignatureLength { expected: K1_SIGNATURE_LEN, found: signature.len() })?;
     let recovery = match bytes[64] {
         0 | 27 => RecoveryId::Zero,
         1 | 28 => RecoveryId::One,

@@ -6,6 +6,7 @@
 //! and `signer` build on. Secrets made or opened here are wiped on drop and never printed.
 
 mod bls;
+pub mod create;
 pub mod definition;
 pub mod deposit;
 mod document;

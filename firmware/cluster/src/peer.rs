@@ -82,10 +82,7 @@ static WORDS: LazyLock<Words> = LazyLock::new(|| {
     let text = include_str!("../data/peer-name-words.txt");
     let lists = text.split_once("\nadjectives\n").and_then(|(_, lists)| lists.split_once("\nnouns\n"));
     let (adjectives, nouns) = lists.expect("the word file is part of this crate");
-    Words {
-        adjectives: adjectives.split_whitespace().collect(),
-        nouns: nouns.split_whitespace().collect(),
-    }
+    Words { adjectives: adjectives.split_whitespace().collect(), nouns: nouns.split_whitespace().collect() }
 });
 
 impl fmt::Display for PeerId {

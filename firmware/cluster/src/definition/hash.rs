@@ -1,7 +1,9 @@
 //! Configuration hash and definition hash of every schema version (obol spec 3.5).
 
 use super::{Definition, Operator, SchemaVersion};
-use crate::document::{FieldError, FieldProblem, MAX_DEPOSITS, MAX_OPERATORS, MAX_VALIDATORS, hex_from, hex_to};
+use crate::document::{
+    FieldError, FieldProblem, MAX_DEPOSITS, MAX_OPERATORS, MAX_VALIDATORS, hex_from, hex_to,
+};
 use crate::identity::K1_SIGNATURE_LEN;
 use crate::merkle::{Chunk, Container};
 
@@ -157,8 +159,7 @@ fn hash_v1_5(definition: &Definition, contents: Contents) -> Result<Chunk, Field
     root.list("validators", &validators, MAX_VALIDATORS)?;
 
     if version >= SchemaVersion::V1_8 {
-        let amounts: Vec<u64> =
-            definition.deposit_amounts.iter().flatten().map(|amount| amount.0).collect();
+        let amounts: Vec<u64> = definition.deposit_amounts.iter().flatten().map(|amount| amount.0).collect();
         root.packed_u64("deposit_amounts", &amounts, MAX_DEPOSITS)?;
     }
     if version >= SchemaVersion::V1_9 {

@@ -124,7 +124,9 @@ pub enum DefinitionError {
     #[error("cluster file: not valid JSON of the expected form ({0}); copy the file again from its source")]
     Json(String),
     /// A version this firmware does not know.
-    #[error("cluster definition: unsupported definition version '{0}'; update this box, or recreate the cluster")]
+    #[error(
+        "cluster definition: unsupported definition version '{0}'; update this box, or recreate the cluster"
+    )]
     UnsupportedVersion(String),
     /// One member is malformed.
     #[error("cluster definition: {0}")]
@@ -206,7 +208,9 @@ pub enum DefinitionError {
         contract: bool,
     },
     /// The chain id of this fork version is not known.
-    #[error("cluster definition: fork_version {0} belongs to no known network, so its signatures cannot be checked")]
+    #[error(
+        "cluster definition: fork_version {0} belongs to no known network, so its signatures cannot be checked"
+    )]
     UnknownNetwork(ForkVersion),
     /// An operator's ENR is broken.
     #[error("cluster definition: operators[{operator}].enr: {source}")]
@@ -217,7 +221,9 @@ pub enum DefinitionError {
         source: EnrError,
     },
     /// Two operators with one identity.
-    #[error("cluster definition: operators[{first}] and operators[{second}] have the same identity (peer id {peer_id})")]
+    #[error(
+        "cluster definition: operators[{first}] and operators[{second}] have the same identity (peer id {peer_id})"
+    )]
     DuplicatePeer {
         /// Position of the first.
         first: usize,

@@ -59,10 +59,9 @@ impl Definition {
     }
 
     fn refuse_operator_signatures(&self) -> Result<(), DefinitionError> {
-        let signed = self
-            .operators
-            .iter()
-            .position(|operator| !operator.config_signature().is_empty() || !operator.enr_signature().is_empty());
+        let signed = self.operators.iter().position(|operator| {
+            !operator.config_signature().is_empty() || !operator.enr_signature().is_empty()
+        });
         match signed {
             None => Ok(()),
             Some(index) => Err(DefinitionError::SignatureNotAllowed {

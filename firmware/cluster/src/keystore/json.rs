@@ -138,7 +138,9 @@ impl TryFrom<CryptoJson> for EncryptedSecret {
                 salt: salt(&params.salt)?,
             },
             ("pbkdf2" | "scrypt", _) => {
-                return Err(KeystoreError::Json("'crypto.kdf.params' belongs to another function".to_owned()));
+                return Err(KeystoreError::Json(
+                    "'crypto.kdf.params' belongs to another function".to_owned(),
+                ));
             }
             (_, _) => {
                 return Err(KeystoreError::Function {
@@ -210,11 +212,7 @@ impl From<&EncryptedSecret> for CryptoJson {
     }
 }
 
-fn expect_function(
-    member: &'static str,
-    found: String,
-    expected: &'static str,
-) -> Result<(), KeystoreError> {
+fn expect_function(member: &'static str, found: String, expected: &'static str) -> Result<(), KeystoreError> {
     if found == expected {
         return Ok(());
     }
@@ -238,6 +236,5 @@ fn array<const N: usize>(
 }
 
 fn hex(text: &str, member: &'static str, expected: &'static str) -> Result<Vec<u8>, KeystoreError> {
-    hex::decode(text.strip_prefix("0x").unwrap_or(text))
-        .map_err(|_| KeystoreError::Hex { member, expected })
+    hex::decode(text.strip_prefix("0x").unwrap_or(text)).map_err(|_| KeystoreError::Hex { member, expected })
 }

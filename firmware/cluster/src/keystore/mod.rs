@@ -24,7 +24,9 @@ pub const SHARE_PATH: &str = "m/12381/3600/0/0/0";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeystoreError {
     /// Larger than any keystore.
-    #[error("keystore: {found} bytes is more than the {limit} a keystore may have; this is another kind of file")]
+    #[error(
+        "keystore: {found} bytes is more than the {limit} a keystore may have; this is another kind of file"
+    )]
     FileTooLarge {
         /// Most bytes allowed.
         limit: usize,
@@ -59,7 +61,9 @@ pub enum KeystoreError {
     #[error("keystore: the parameter '{0}' of its key derivation is invalid")]
     KdfParameter(&'static str),
     /// Parameters that would take too much memory or time.
-    #[error("keystore: its key derivation asks for too much memory or time; export the key with standard parameters")]
+    #[error(
+        "keystore: its key derivation asks for too much memory or time; export the key with standard parameters"
+    )]
     KdfTooCostly,
     /// The checksum does not match.
     #[error("keystore: wrong password; the password is in the keystore-*.txt file of the same number")]
@@ -68,7 +72,9 @@ pub enum KeystoreError {
     #[error("keystore: holds a secret of {0} bytes, a validator key share has 32")]
     SecretLength(usize),
     /// The secret does not belong to the public key.
-    #[error("keystore: the secret inside does not belong to its 'pubkey' {0}; the file is damaged or was edited")]
+    #[error(
+        "keystore: the secret inside does not belong to its 'pubkey' {0}; the file is damaged or was edited"
+    )]
     PublicKeyMismatch(PublicKeyBytes),
     /// The secret is no BLS key.
     #[error("keystore: the secret inside is not a valid BLS key")]
@@ -164,13 +170,11 @@ impl Keystore {
         rng: &mut R,
     ) -> Self {
         let crypto = EncryptedSecret::encrypt(secret.expose_bytes().as_slice(), password, cost, rng);
-        let mut id = [0; 16];
-        rng.fill_bytes(&mut id);
         Self {
             crypto,
             public_key: Some(secret.public_key().to_bytes()),
             path: SHARE_PATH.to_owned(),
-            uuid: uuid::Builder::from_random_bytes(id).into_uuid().to_string().to_uppercase(),
+            uuid: crate::create::random_uuid(rng),
             description: None,
             name: None,
         }

@@ -1,8 +1,8 @@
 //! The lock as JSON.
 
 use chain::{
-    Bytes32, DepositData, ExecutionAddress, Gwei, PublicKeyBytes, SignatureBytes, SignedValidatorRegistration,
-    ValidatorRegistration,
+    Bytes32, DepositData, ExecutionAddress, Gwei, PublicKeyBytes, SignatureBytes,
+    SignedValidatorRegistration, ValidatorRegistration,
 };
 use serde::{Deserialize, Serialize};
 
@@ -102,7 +102,11 @@ impl Lock {
         let signatures = self.node_signatures.iter().map(|signature| hex_to(signature)).collect();
         let json = LockJson {
             cluster_definition: self.definition.to_json_members()?,
-            distributed_validators: self.validators.iter().map(|entry| validator_to(version, entry)).collect(),
+            distributed_validators: self
+                .validators
+                .iter()
+                .map(|entry| validator_to(version, entry))
+                .collect(),
             signature_aggregate: bytes_to(version, &self.signature_aggregate),
             lock_hash: bytes_to(version, &self.compute_lock_hash()?),
             node_signatures: (version >= SchemaVersion::V1_7).then_some(SignatureList(signatures)),
@@ -201,10 +205,7 @@ fn registration_from(path: &str, json: &RegistrationJson) -> Result<SignedValida
             )?),
             gas_limit: message.gas_limit,
             timestamp: message.timestamp,
-            pubkey: PublicKeyBytes(exact(
-                &at("message.pubkey"),
-                &bytes("message.pubkey", &message.pubkey)?,
-            )?),
+            pubkey: PublicKeyBytes(exact(&at("message.pubkey"), &bytes("message.pubkey", &message.pubkey)?)?),
         },
         signature: SignatureBytes(exact(&at("signature"), &bytes("signature", &json.signature)?)?),
     })

@@ -21,7 +21,9 @@ pub enum LockError {
         found: usize,
     },
     /// Not JSON of the right shape.
-    #[error("cluster lock: not valid JSON of the expected form ({0}); copy cluster-lock.json again from its source")]
+    #[error(
+        "cluster lock: not valid JSON of the expected form ({0}); copy cluster-lock.json again from its source"
+    )]
     Json(String),
     /// The definition inside is wrong.
     #[error("cluster lock: {0}")]
@@ -30,7 +32,9 @@ pub enum LockError {
     #[error("cluster lock: {0}")]
     Field(#[from] FieldError),
     /// The stored lock hash is not that of the content.
-    #[error("cluster lock: lock_hash is {found} but the content hashes to {expected}; the file was changed, get the original")]
+    #[error(
+        "cluster lock: lock_hash is {found} but the content hashes to {expected}; the file was changed, get the original"
+    )]
     LockHashMismatch {
         /// Hash of the content.
         expected: String,
@@ -57,7 +61,9 @@ pub enum LockError {
         operators: usize,
     },
     /// Shares and operators disagree.
-    #[error("cluster lock: distributed_validators[{validator}] has {found} public shares for {operators} operators")]
+    #[error(
+        "cluster lock: distributed_validators[{validator}] has {found} public shares for {operators} operators"
+    )]
     ShareCount {
         /// Position of the validator.
         validator: usize,
@@ -75,7 +81,9 @@ pub enum LockError {
         second: usize,
     },
     /// One share twice within a validator.
-    #[error("cluster lock: distributed_validators[{validator}]: public_shares[{first}] and [{second}] are the same")]
+    #[error(
+        "cluster lock: distributed_validators[{validator}]: public_shares[{first}] and [{second}] are the same"
+    )]
     DuplicateShare {
         /// Position of the validator.
         validator: usize,
@@ -85,19 +93,25 @@ pub enum LockError {
         second: usize,
     },
     /// Not a point of the curve's right subgroup.
-    #[error("cluster lock: distributed_validators[{validator}] holds a public key that is not a valid BLS key")]
+    #[error(
+        "cluster lock: distributed_validators[{validator}] holds a public key that is not a valid BLS key"
+    )]
     PublicKey {
         /// Position of the validator.
         validator: usize,
     },
     /// The first shares do not make the validator's key.
-    #[error("cluster lock: distributed_validators[{validator}]: the public shares do not make the validator key; the key generation went wrong, do not use or fund this cluster")]
+    #[error(
+        "cluster lock: distributed_validators[{validator}]: the public shares do not make the validator key; the key generation went wrong, do not use or fund this cluster"
+    )]
     SharesNotOfValidator {
         /// Position of the validator.
         validator: usize,
     },
     /// A later share is not on the polynomial of the others.
-    #[error("cluster lock: distributed_validators[{validator}]: public_shares[{share}] does not belong to the validator key; the key generation went wrong, do not use or fund this cluster")]
+    #[error(
+        "cluster lock: distributed_validators[{validator}]: public_shares[{share}] does not belong to the validator key; the key generation went wrong, do not use or fund this cluster"
+    )]
     ShareNotOfValidator {
         /// Position of the validator.
         validator: usize,
@@ -108,7 +122,9 @@ pub enum LockError {
     #[error("cluster lock: 'signature_aggregate' is missing; get the complete file")]
     AggregateMissing,
     /// `signature_aggregate` does not verify.
-    #[error("cluster lock: 'signature_aggregate' was not made by all key shares of this lock; get the original file")]
+    #[error(
+        "cluster lock: 'signature_aggregate' was not made by all key shares of this lock; get the original file"
+    )]
     AggregateInvalid,
     /// A registration is missing.
     #[error("cluster lock: distributed_validators[{validator}].builder_registration is missing")]
@@ -117,7 +133,9 @@ pub enum LockError {
         validator: usize,
     },
     /// A registration where the version has none.
-    #[error("cluster lock: distributed_validators[{validator}].builder_registration is not allowed in version {version}")]
+    #[error(
+        "cluster lock: distributed_validators[{validator}].builder_registration is not allowed in version {version}"
+    )]
     RegistrationNotAllowed {
         /// Position of the validator.
         validator: usize,
@@ -125,7 +143,9 @@ pub enum LockError {
         version: SchemaVersion,
     },
     /// A registration that does not verify.
-    #[error("cluster lock: distributed_validators[{validator}].builder_registration is not signed by the validator for the definition's fee recipient")]
+    #[error(
+        "cluster lock: distributed_validators[{validator}].builder_registration is not signed by the validator for the definition's fee recipient"
+    )]
     RegistrationInvalid {
         /// Position of the validator.
         validator: usize,
@@ -142,13 +162,17 @@ pub enum LockError {
         found: usize,
     },
     /// A node signature of another key.
-    #[error("cluster lock: node_signatures[{operator}] is not by the identity of operators[{operator}]; get the original file")]
+    #[error(
+        "cluster lock: node_signatures[{operator}] is not by the identity of operators[{operator}]; get the original file"
+    )]
     NodeSignatureInvalid {
         /// Position of the operator.
         operator: usize,
     },
     /// This identity is not a member.
-    #[error("the identity key of this box (peer id {peer_id}) is no operator of the cluster '{cluster}'; import the charon-enr-private-key that belongs to this cluster-lock.json")]
+    #[error(
+        "the identity key of this box (peer id {peer_id}) is no operator of the cluster '{cluster}'; import the charon-enr-private-key that belongs to this cluster-lock.json"
+    )]
     OperatorNotInLock {
         /// Peer id of the identity.
         peer_id: String,
