@@ -5,6 +5,9 @@
 
 pub mod devnet;
 pub mod image;
+pub mod join;
+pub mod member;
+pub mod page;
 pub mod ports;
 pub mod process;
 pub mod swtpm;
