@@ -1,1 +1,59 @@
-//! Room under construction.
+//! One workflow for every duty of a distributed validator: schedule → fetch → agree → sign → collect → combine → publish,
+//! and in the end exactly one outcome.
+//!
+//! A plain state machine that holds one `qbft` instance per duty. It opens no socket, reads no clock, holds no key and
+//! signs nothing; what it wants done is an [`Output`], done in order by `dv-node` (or by `sim`, which breaks everything
+//! around it). It knows nothing of Obol, SSV or pools: a [`Network`] says who proposes and what a value means, and the
+//! kinds of duties are rows of one table ([`Row`]).
+
+mod agree;
+mod collect;
+mod engine;
+mod guard;
+mod kind;
+mod network;
+mod outcome;
+mod publish;
+mod refusal;
+mod retry;
+mod schedule;
+mod sign;
+mod values;
+mod work;
+
+pub use collect::Partial;
+pub use engine::{Clock, Engine, Event, FetchError, Output, PublishError, Saved, Settings, SignError};
+pub use guard::UnknownView;
+pub use kind::{
+    Agreement, Deadline, Duty, DutyKind, Input, Join, Publication, ROWS, Row, SlotShare, Trigger,
+    UnknownKind, Who,
+};
+pub use network::{Network, Payload, Task, TaskId, Unreadable, Value, Vote};
+pub use outcome::{Component, Outcome, Reason, Record};
+pub use publish::{Aggregate, CombineJob};
+pub use qbft::{Digest, Member};
+pub use refusal::Refusal;
+
+/// Agreement messages and sets of partial signatures that wait for a duty which has not begun here.
+pub const MAX_WAITING: usize = 100;
+
+/// Distinct proposed values one member may introduce per duty. Honest members name one per round at most.
+pub const MAX_VALUES_PER_MEMBER: usize = 16;
+
+/// Bytes of proposed values one member may introduce per duty.
+pub const MAX_VALUE_BYTES_PER_MEMBER: usize = 16 << 20;
+
+/// Messages of one duty that one member may partially sign; more validators than one box can serve.
+pub const MAX_TASKS: usize = 4096;
+
+/// Duties that one member may speak of although we have not scheduled them.
+pub const MAX_UNSCHEDULED_PER_MEMBER: usize = 64;
+
+/// Duties scheduled at once: every kind of duty in each slot of four mainnet epochs.
+pub const MAX_SCHEDULED: usize = 2048;
+
+/// Duties of one kind that never expire; the oldest makes room.
+pub const MAX_WITHOUT_DEADLINE: usize = 10;
+
+/// How far in the future a duty may lie.
+pub const MAX_EPOCHS_AHEAD: u64 = 2;

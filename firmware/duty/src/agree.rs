@@ -1,0 +1,149 @@
+//! Agreeing: one `qbft` instance per duty, with the values behind its digests.
+
+use chain::UnixMillis;
+use qbft::{Config, Decision, Digest, Instance, Journal, Message, RoundTimer};
+
+use crate::work::{Context, Decided, Work};
+use crate::{Agreement, MAX_WAITING, Network, Output, Refusal, Saved, Value};
+
+/// Rounds that may end in one step. After a long sleep many are over at once; between some of them the others' answers
+/// shall be heard.
+const MAX_ROUNDS_PER_STEP: usize = 4;
+
+/// Length of round 1; each later round lasts one more of these.
+const ROUND_STEP_MS: u64 = 1000;
+
+impl<S: Clone + PartialEq> Work<S> {
+    pub(crate) fn start_agreement_if_due<N: Network<Seal = S>>(
+        &mut self,
+        context: &Context<'_, N>,
+        out: &mut Vec<Output<S>>,
+    ) {
+        let Agreement::Qbft { extra_ms, .. } = self.row().agreement else { return };
+        let due = self.joins_when_triggered() || self.own.is_some() || self.restored.is_some();
+        if self.agreement.is_some() || !due {
+            return;
+        }
+        let origin = self.duty.triggers_at(&context.settings.timing).unwrap_or(context.now);
+        let config = Config {
+            size: context.settings.size,
+            me: context.settings.me,
+            leader_offset: context.network.leader_offset(self.duty),
+            timer: RoundTimer { origin_ms: origin.0, step_ms: ROUND_STEP_MS, extra_ms },
+        };
+        self.agreement = Some(match self.restored.take() {
+            Some(journal) => Instance::restore(config, journal),
+            None => Instance::new(config),
+        });
+        let first = self.own.map(qbft::Event::Input); // Before the start, so that a leader proposes at once.
+        for event in first.into_iter().chain([qbft::Event::Start]) {
+            let _nothing_to_refuse = self.feed(event, context, out);
+        }
+        while let Some(message) = self.waiting.pop_front() {
+            let _refused_as_if_late = self.feed(qbft::Event::Message(message), context, out);
+        }
+    }
+
+    pub(crate) fn propose<N: Network<Seal = S>>(
+        &mut self,
+        value: Digest,
+        context: &Context<'_, N>,
+        out: &mut Vec<Output<S>>,
+    ) {
+        let _only_zero_is_refused = self.feed(qbft::Event::Input(value), context, out);
+    }
+
+    pub(crate) fn on_message<N: Network<Seal = S>>(
+        &mut self,
+        message: Message<S>,
+        values: &[Value],
+        context: &Context<'_, N>,
+        out: &mut Vec<Output<S>>,
+    ) -> Result<(), Refusal> {
+        if self.row().agreement == Agreement::NotNeeded {
+            return Err(Refusal::NoAgreement(self.duty));
+        }
+        self.values.add_from(&message, values)?;
+        if self.agreement.is_some() {
+            return self.feed(qbft::Event::Message(message), context, out);
+        }
+        // Each member has a share of the queue of its own, so that nobody can fill it alone.
+        let author = message.vote.ballot.author;
+        let share = MAX_WAITING.div_ceil(context.settings.size.members());
+        let waiting = self.waiting.iter().filter(|other| other.vote.ballot.author == author).count();
+        if waiting >= share {
+            return Err(Refusal::TooManyWaiting(self.duty));
+        }
+        self.waiting.push_back(message);
+        Ok(())
+    }
+
+    pub(crate) fn run_round_timer<N: Network<Seal = S>>(
+        &mut self,
+        context: &Context<'_, N>,
+        out: &mut Vec<Output<S>>,
+    ) {
+        for _ in 0..MAX_ROUNDS_PER_STEP {
+            let Some((round, _)) = self.round_timer.filter(|(_, at)| *at <= context.now) else { return };
+            self.round_timer = None;
+            let _never_refused = self.feed(qbft::Event::RoundTimeout(round), context, out);
+        }
+    }
+
+    /// Gives the instance one event and translates what it wants.
+    fn feed<N: Network<Seal = S>>(
+        &mut self,
+        event: qbft::Event<S>,
+        context: &Context<'_, N>,
+        out: &mut Vec<Output<S>>,
+    ) -> Result<(), Refusal> {
+        let Some(agreement) = self.agreement.as_mut() else { return Ok(()) };
+        let mut wants = Vec::new();
+        let result = agreement.step(event, &mut wants);
+        for want in wants {
+            match want {
+                qbft::Output::Persist(journal) => self.persist(journal, out),
+                qbft::Output::Broadcast(message) => {
+                    let values = self.values.for_message(&message);
+                    out.push(Output::Broadcast { duty: self.duty, message, values });
+                }
+                qbft::Output::SetTimer { round, at_ms } => {
+                    self.round_timer = Some((round, UnixMillis(at_ms)))
+                }
+                qbft::Output::StopTimer => self.round_timer = None,
+                qbft::Output::Decided(decision) => self.on_decided(&decision, context, out),
+            }
+        }
+        result.map_err(Refusal::Agreement)
+    }
+
+    fn persist(&mut self, journal: Journal<S>, out: &mut Vec<Output<S>>) {
+        self.saved = true;
+        let prepared = journal.prepared.as_ref().map(|prepared| prepared.value);
+        let decided = journal.decided.as_ref().map(|decision| decision.value);
+        let named = [journal.proposed, journal.voted, prepared, decided];
+        let values = self.values.for_digests(named.into_iter().flatten());
+        out.push(Output::Persist { duty: self.duty, saved: Saved { journal, values } });
+    }
+
+    fn on_decided<N: Network<Seal = S>>(
+        &mut self,
+        decision: &Decision<S>,
+        context: &Context<'_, N>,
+        out: &mut Vec<Output<S>>,
+    ) {
+        let Some(agreement) = self.agreement.as_ref().filter(|_| self.decided.is_none()) else { return };
+        let leader = agreement.leader(decision.round);
+        self.decided = Some(Decided { round: decision.round, leader, value: decision.value });
+        let Some(value) = self.values.get(decision.value) else {
+            // Every message brings the values it names, and restarts keep them: only damaged storage leads here.
+            self.unusable = Some("the value behind the agreed digest is not known".to_owned());
+            return;
+        };
+        match context.network.read(self.duty, &value.bytes) {
+            Ok(tasks) => self.accept_tasks(tasks, context.now),
+            Err(unreadable) => self.unusable = Some(unreadable.to_string()),
+        }
+        out.push(Output::Agreed { duty: self.duty, round: decision.round, value });
+    }
+}

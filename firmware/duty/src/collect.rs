@@ -1,0 +1,176 @@
+//! Partial signatures: one per member and message, the first one counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chain::{Root, SignatureBytes};
+use qbft::Member;
+
+use crate::work::Work;
+use crate::{MAX_TASKS, Payload, Refusal, TaskId};
+
+/// One member's signature under one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partial {
+    /// Whose message.
+    pub id: TaskId,
+    /// Hash tree root of the message, computed by the adapter from `data`.
+    pub message_root: Root,
+    /// The partial signature.
+    pub signature: SignatureBytes,
+    /// The message, in the encoding of the adapter.
+    pub data: Payload,
+}
+
+/// The partial signatures of one duty.
+#[derive(Default)]
+pub(crate) struct Partials {
+    by_task: BTreeMap<TaskId, BTreeMap<Member, Partial>>,
+    wrong: BTreeSet<(TaskId, Member)>,
+    equivocators: BTreeSet<Member>,
+}
+
+impl Partials {
+    /// Adds what one member signed. All good entries are kept even when one is not.
+    pub(crate) fn add(&mut self, member: Member, set: Vec<Partial>) -> Result<(), Refusal> {
+        if set.is_empty() || set.len() > MAX_TASKS {
+            return Err(Refusal::BadSetSize(set.len()));
+        }
+        let mut held = self.by_task.values().filter(|by_member| by_member.contains_key(&member)).count();
+        let mut result = Ok(());
+        for partial in set {
+            if self.wrong.contains(&(partial.id, member)) {
+                result = Err(Refusal::KnownLiar(member));
+            } else if let Some(first) =
+                self.by_task.get(&partial.id).and_then(|by_member| by_member.get(&member))
+            {
+                if first.message_root != partial.message_root || first.signature != partial.signature {
+                    self.equivocators.insert(member);
+                    result = Err(Refusal::Equivocation(member));
+                }
+            } else if held >= MAX_TASKS {
+                return Err(Refusal::BadSetSize(held));
+            } else {
+                held += 1;
+                self.by_task.entry(partial.id).or_default().insert(member, partial);
+            }
+        }
+        result
+    }
+
+    /// Drops a partial signature that turned out to be wrong, and believes its author no more for this message.
+    pub(crate) fn drop_wrong(&mut self, id: &TaskId, member: Member) {
+        if let Some(by_member) = self.by_task.get_mut(id) {
+            by_member.remove(&member);
+        }
+        self.wrong.insert((*id, member));
+    }
+
+    /// The first group of `threshold` members that signed the same message.
+    pub(crate) fn complete(&self, id: &TaskId, threshold: usize) -> Option<Vec<(Member, &Partial)>> {
+        self.groups(id).into_values().find(|group| group.len() >= threshold).map(|mut group| {
+            group.truncate(threshold);
+            group
+        })
+    }
+
+    fn groups(&self, id: &TaskId) -> BTreeMap<Root, Vec<(Member, &Partial)>> {
+        let mut groups: BTreeMap<Root, Vec<(Member, &Partial)>> = BTreeMap::new();
+        for (member, partial) in self.by_task.get(id).into_iter().flatten() {
+            groups.entry(partial.message_root).or_default().push((*member, partial));
+        }
+        groups
+    }
+
+    pub(crate) fn tasks(&self) -> impl Iterator<Item = TaskId> {
+        self.by_task.keys().copied()
+    }
+
+    /// The size of the largest group: for one message, or for any.
+    pub(crate) fn most(&self, id: Option<&TaskId>) -> usize {
+        let ids = self.by_task.keys().filter(|other| id.is_none_or(|id| id == *other));
+        ids.flat_map(|id| self.groups(id).into_values().map(|group| group.len())).max().unwrap_or(0)
+    }
+
+    /// How many members signed anything for this task.
+    pub(crate) fn all(&self, id: &TaskId) -> usize {
+        self.by_task.get(id).map_or(0, BTreeMap::len)
+    }
+
+    pub(crate) fn has(&self, id: &TaskId, member: Member) -> bool {
+        self.by_task.get(id).is_some_and(|by_member| by_member.contains_key(&member))
+    }
+
+    pub(crate) fn liars(&self) -> Vec<Member> {
+        let liars: BTreeSet<Member> = self.wrong.iter().map(|(_, member)| *member).collect();
+        liars.into_iter().collect()
+    }
+
+    pub(crate) fn equivocators(&self) -> Vec<Member> {
+        self.equivocators.iter().copied().collect()
+    }
+}
+
+impl<S> Work<S> {
+    pub(crate) fn on_partials(&mut self, sender: Member, set: Vec<Partial>) -> Result<(), Refusal> {
+        self.partials.add(sender, set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chain::PublicKeyBytes;
+
+    fn partial(root: u8) -> Partial {
+        Partial {
+            id: TaskId::from(PublicKeyBytes([1; 48])),
+            message_root: Root([root; 32]),
+            signature: SignatureBytes([root; 96]),
+            data: Payload::from([root]),
+        }
+    }
+
+    #[test]
+    fn only_equal_messages_count_together() {
+        let mut partials = Partials::default();
+        let id = partial(1).id;
+        for (member, root) in [(0, 1), (1, 2), (2, 1)] {
+            partials.add(Member(member), vec![partial(root)]).unwrap();
+        }
+        assert!(partials.complete(&id, 3).is_none());
+        assert_eq!((partials.most(Some(&id)), partials.all(&id)), (2, 3));
+        partials.add(Member(3), vec![partial(1)]).unwrap();
+        let group: Vec<Member> = partials.complete(&id, 3).unwrap().into_iter().map(|(m, _)| m).collect();
+        assert_eq!(group, [Member(0), Member(2), Member(3)]);
+    }
+
+    #[test]
+    fn an_equivocator_is_named_and_its_first_word_counts() {
+        let mut partials = Partials::default();
+        let id = partial(1).id;
+        partials.add(Member(2), vec![partial(1)]).unwrap();
+        assert_eq!(partials.add(Member(2), vec![partial(1)]), Ok(()), "a repetition is no lie");
+        assert_eq!(partials.add(Member(2), vec![partial(2)]), Err(Refusal::Equivocation(Member(2))));
+        assert_eq!(partials.equivocators(), [Member(2)]);
+        assert_eq!(partials.complete(&id, 1).unwrap()[0].1, &partial(1));
+    }
+
+    #[test]
+    fn a_liar_is_not_believed_again() {
+        let mut partials = Partials::default();
+        let id = partial(1).id;
+        partials.add(Member(2), vec![partial(1)]).unwrap();
+        partials.drop_wrong(&id, Member(2));
+        assert!(partials.complete(&id, 1).is_none());
+        assert_eq!(partials.add(Member(2), vec![partial(1)]), Err(Refusal::KnownLiar(Member(2))));
+        assert_eq!(partials.liars(), [Member(2)]);
+    }
+
+    #[test]
+    fn sets_are_bounded() {
+        let mut partials = Partials::default();
+        assert_eq!(partials.add(Member(0), vec![]), Err(Refusal::BadSetSize(0)));
+        let many = vec![partial(1); MAX_TASKS + 1];
+        assert_eq!(partials.add(Member(0), many), Err(Refusal::BadSetSize(MAX_TASKS + 1)));
+    }
+}

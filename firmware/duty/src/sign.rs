@@ -1,0 +1,99 @@
+//! Asking our signer. It makes up its own mind about every message; here we only decide when to ask.
+
+use std::collections::BTreeMap;
+
+use chain::{SignatureBytes, UnixMillis};
+use qbft::Member;
+
+use crate::engine::{Clock, SignError};
+use crate::retry::Asking;
+use crate::work::{Context, Work};
+use crate::{Output, Partial, Reason, Refusal, Task, TaskId};
+
+/// What is still to be signed, and how asking goes.
+#[derive(Default)]
+pub(crate) struct Signing {
+    asking: Asking,
+    left: BTreeMap<TaskId, Option<SignError>>,
+}
+
+impl Signing {
+    pub(crate) fn expect(&mut self, tasks: impl Iterator<Item = TaskId>) {
+        self.left.extend(tasks.map(|id| (id, None)));
+    }
+
+    pub(crate) fn wake(&self) -> Option<UnixMillis> {
+        self.asking.wake()
+    }
+
+    /// Why a signature is missing, if one is.
+    pub(crate) fn why_missing(&self, clock: Clock) -> Option<Reason> {
+        if self.left.is_empty() {
+            return None;
+        }
+        let told = self.left.values().flatten().next();
+        Some(match told {
+            Some(SignError::Refused(text)) => Reason::SignerRefused(text.clone()),
+            Some(SignError::Unavailable(text)) => Reason::SignerUnavailable(text.clone()),
+            None if clock == Clock::Untrusted => Reason::ClockUntrusted,
+            None => Reason::SignerSilent,
+        })
+    }
+
+    /// What is worth asking for: everything that was not refused for good.
+    fn open(&self) -> impl Iterator<Item = TaskId> {
+        let refused = |error: &Option<SignError>| matches!(error, Some(SignError::Refused(_)));
+        self.left.iter().filter(move |(_, error)| !refused(error)).map(|(id, _)| *id)
+    }
+}
+
+impl<S: Clone + PartialEq> Work<S> {
+    pub(crate) fn ask_signer<N>(&mut self, context: &Context<'_, N>, out: &mut Vec<Output<S>>) {
+        let allowed = self.guard.passed() && context.clock == Clock::Trusted;
+        let asking = self.signing.asking;
+        if !allowed || !(asking.is_idle() || asking.is_due(context.now)) {
+            return;
+        }
+        let Some(agreed) = &self.tasks else { return };
+        let tasks: Vec<Task> = self.signing.open().filter_map(|id| agreed.get(&id).cloned()).collect();
+        if !tasks.is_empty() {
+            self.signing.asking.ask();
+            out.push(Output::Sign { duty: self.duty, tasks });
+        }
+    }
+
+    /// Our signer answered: what is signed becomes one message to the others and counts here.
+    pub(crate) fn on_signed(
+        &mut self,
+        results: Vec<(TaskId, Result<SignatureBytes, SignError>)>,
+        me: Member,
+        now: UnixMillis,
+        out: &mut Vec<Output<S>>,
+    ) -> Result<(), Refusal> {
+        if !self.signing.asking.is_waiting() {
+            return Err(Refusal::NotAsked);
+        }
+        let mut set = Vec::new();
+        for (id, result) in results {
+            let Some(task) = self.tasks.as_ref().and_then(|tasks| tasks.get(&id)) else { continue };
+            match result {
+                Ok(signature) => {
+                    let (message_root, data) = (task.message_root, task.data.clone());
+                    set.push(Partial { id, message_root, signature, data });
+                    self.signing.left.remove(&id);
+                }
+                Err(error) => drop(self.signing.left.insert(id, Some(error))),
+            }
+        }
+        self.signing.asking.answered();
+        if self.signing.open().next().is_some() {
+            self.signing.asking.ask_again_later(now);
+        }
+        if !set.is_empty() {
+            // A refusal to store our own word could only mean that we said it before.
+            let _said_before = self.partials.add(me, set.clone());
+            out.push(Output::SendPartials { duty: self.duty, set });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,381 @@
+//! Everything about one duty, and the order in which it moves.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use chain::{PublicKeyBytes, SlotTiming, UnixMillis};
+use qbft::{Digest, Instance, Journal, Member, Message};
+
+use crate::collect::Partials;
+use crate::engine::Clock;
+use crate::guard::Guard;
+use crate::publish::Results;
+use crate::retry::Asking;
+use crate::sign::Signing;
+use crate::values::Values;
+use crate::{
+    Agreement, Duty, FetchError, Join, Network, Outcome, Output, Payload, Reason, Record, Refusal, Row,
+    Saved, Settings, Task, TaskId, Value, Who,
+};
+
+/// What a duty sees of the world while it moves.
+pub(crate) struct Context<'a, N> {
+    pub(crate) now: UnixMillis,
+    pub(crate) clock: Clock,
+    pub(crate) settings: &'a Settings,
+    pub(crate) network: &'a N,
+}
+
+/// What was agreed on.
+pub(crate) struct Decided {
+    pub(crate) round: u64,
+    pub(crate) leader: Member,
+    pub(crate) value: Digest,
+}
+
+/// One duty. The steps (fetch, agree, judge, sign, collect, publish) live in files of their own; each looks at the state
+/// and does what has become possible, so no order of events can leave one out.
+pub(crate) struct Work<S> {
+    pub(crate) duty: Duty,
+    /// Empty while only peers have spoken of it.
+    pub(crate) validators: BTreeMap<PublicKeyBytes, Payload>,
+    pub(crate) introduced_by: Option<Member>,
+    pub(crate) triggered: bool,
+    pub(crate) values: Values,
+
+    pub(crate) fetch: Asking,
+    pub(crate) fetch_error: Option<String>,
+    /// The first value we fetched: what we propose.
+    pub(crate) own: Option<Digest>,
+    /// The latest view of our own beacon node.
+    pub(crate) own_view: Option<Vec<Task>>,
+
+    pub(crate) waiting: VecDeque<Message<S>>,
+    pub(crate) restored: Option<Journal<S>>,
+    pub(crate) saved: bool,
+    pub(crate) agreement: Option<Instance<S>>,
+    pub(crate) round_timer: Option<(u64, UnixMillis)>,
+    pub(crate) decided: Option<Decided>,
+
+    /// What the scheduled validators have to sign, once known.
+    pub(crate) tasks: Option<BTreeMap<TaskId, Task>>,
+    pub(crate) unusable: Option<String>,
+    pub(crate) guard: Guard,
+    pub(crate) signing: Signing,
+    pub(crate) partials: Partials,
+    pub(crate) results: Results,
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) needs_met: bool,
+}
+
+impl<S> Work<S> {
+    pub(crate) fn new(duty: Duty, introduced_by: Option<Member>) -> Self {
+        Work {
+            duty,
+            validators: BTreeMap::new(),
+            introduced_by,
+            triggered: false,
+            values: Values::default(),
+            fetch: Asking::Idle,
+            fetch_error: None,
+            own: None,
+            own_view: None,
+            waiting: VecDeque::new(),
+            restored: None,
+            saved: false,
+            agreement: None,
+            round_timer: None,
+            decided: None,
+            tasks: None,
+            unusable: None,
+            guard: Guard::default(),
+            signing: Signing::default(),
+            partials: Partials::default(),
+            results: Results::default(),
+            outcome: None,
+            needs_met: false,
+        }
+    }
+
+    pub(crate) fn row(&self) -> &'static Row {
+        self.duty.kind.row()
+    }
+
+    pub(crate) fn is_scheduled(&self) -> bool {
+        !self.validators.is_empty()
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        self.is_scheduled() && self.outcome.is_none()
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.outcome == Some(Outcome::Done)
+    }
+
+    pub(crate) fn is_over(&self, now: UnixMillis, timing: &SlotTiming) -> bool {
+        self.duty.deadline(timing).is_some_and(|deadline| deadline <= now)
+    }
+
+    pub(crate) fn schedule(&mut self, validators: BTreeMap<PublicKeyBytes, Payload>) {
+        for (validator, definition) in validators {
+            self.validators.entry(validator).or_insert(definition);
+        }
+    }
+
+    pub(crate) fn restore(&mut self, saved: Saved<S>) {
+        self.saved = true;
+        saved.values.into_iter().for_each(|value| self.values.add_own(value));
+        self.restored = Some(saved.journal);
+    }
+
+    /// When this duty wants to be pursued again.
+    pub(crate) fn next_wake(&self, timing: &SlotTiming) -> Option<UnixMillis> {
+        let trigger =
+            (self.is_scheduled() && !self.triggered).then(|| self.duty.triggers_at(timing)).flatten();
+        [
+            self.duty.deadline(timing),
+            trigger,
+            self.fetch.wake(),
+            self.round_timer.map(|(_, at)| at),
+            self.guard.wake(),
+            self.signing.wake(),
+            self.results.wake(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}
+
+impl<S: Clone + PartialEq> Work<S> {
+    /// Takes every step that has become possible.
+    pub(crate) fn pursue<N: Network<Seal = S>>(
+        &mut self,
+        done: &BTreeSet<Duty>,
+        context: &Context<'_, N>,
+        out: &mut Vec<Output<S>>,
+    ) {
+        if !self.is_scheduled() || self.is_over(context.now, &context.settings.timing) {
+            return;
+        }
+        let trigger = self.duty.triggers_at(&context.settings.timing);
+        if trigger.is_some_and(|at| at > context.now) {
+            return;
+        }
+        self.triggered = true;
+        let slot = self.duty.slot;
+        self.needs_met = self.row().needs.iter().all(|kind| done.contains(&Duty::new(slot, *kind)));
+        self.ask_for_data(context, out);
+        self.start_agreement_if_due(context, out);
+        self.run_round_timer(context, out);
+        self.read_if_nothing_to_agree(context);
+        self.judge(context);
+        self.ask_signer(context, out);
+        self.combine(context, out);
+        self.publish(context, out);
+        self.conclude(context, out);
+    }
+
+    fn ask_for_data<N>(&mut self, context: &Context<'_, N>, out: &mut Vec<Output<S>>) {
+        let first = self.fetch.is_idle() && self.needs_met;
+        if first || self.fetch.is_due(context.now) {
+            self.fetch.ask();
+            out.push(Output::Fetch { duty: self.duty, validators: self.validators.clone() });
+        }
+    }
+
+    pub(crate) fn on_fetched<N: Network<Seal = S>>(
+        &mut self,
+        result: Result<Value, FetchError>,
+        context: &Context<'_, N>,
+        out: &mut Vec<Output<S>>,
+    ) -> Result<(), Refusal> {
+        if !self.fetch.is_waiting() {
+            return Err(Refusal::NotAsked);
+        }
+        let value = match result {
+            Ok(value) => value,
+            Err(error) => {
+                self.fetch_failed(error, context, out);
+                return Ok(());
+            }
+        };
+        match context.network.read(self.duty, &value.bytes) {
+            Ok(tasks) => {
+                self.fetch.answered();
+                self.own_view = Some(tasks);
+                self.values.add_own(value.clone());
+                if self.own.is_none() {
+                    self.own = Some(value.digest);
+                    self.propose(value.digest, context, out);
+                }
+            }
+            Err(unreadable) => {
+                self.fetch_failed(FetchError::Temporary(unreadable.to_string()), context, out);
+            }
+        }
+        Ok(())
+    }
+
+    fn fetch_failed<N>(&mut self, error: FetchError, context: &Context<'_, N>, out: &mut Vec<Output<S>>) {
+        match error {
+            FetchError::Temporary(text) => {
+                self.fetch_error = Some(text);
+                self.fetch.ask_again_later(context.now);
+            }
+            FetchError::Permanent(text) => {
+                self.fetch_error = Some(text);
+                self.fetch = Asking::GivenUp;
+            }
+            FetchError::NothingToDo => {
+                self.fetch = Asking::GivenUp;
+                self.end(Outcome::NotNeeded, context, out);
+            }
+        }
+    }
+
+    /// Without agreement, what we fetched is what we sign.
+    fn read_if_nothing_to_agree<N>(&mut self, context: &Context<'_, N>) {
+        if self.row().agreement == Agreement::NotNeeded
+            && self.tasks.is_none()
+            && let Some(tasks) = self.own_view.clone()
+        {
+            self.accept_tasks(tasks, context.now);
+        }
+    }
+
+    /// Takes over the messages that are for our validators.
+    pub(crate) fn accept_tasks(&mut self, tasks: Vec<Task>, now: UnixMillis) {
+        let ours = tasks.into_iter().filter(|task| self.validators.contains_key(&task.id.validator));
+        let tasks: BTreeMap<TaskId, Task> = ours.map(|task| (task.id, task)).collect();
+        self.signing.expect(tasks.keys().copied());
+        self.guard.open(now);
+        self.tasks = Some(tasks);
+    }
+
+    /// The messages that must be published for this duty to be done, as far as is known.
+    pub(crate) fn expected(&self) -> BTreeSet<TaskId> {
+        let known = self.tasks.iter().flat_map(|tasks| tasks.keys().copied());
+        let mut expected: BTreeSet<TaskId> = known.collect();
+        if self.row().who == Who::Everyone {
+            let left_out = self.validators.keys().filter(|v| !expected.iter().any(|id| id.validator == **v));
+            let left_out: Vec<TaskId> = left_out.map(|validator| TaskId::from(*validator)).collect();
+            expected.extend(left_out);
+        }
+        expected
+    }
+
+    /// Says that everything is done, when it is.
+    fn conclude<N>(&mut self, context: &Context<'_, N>, out: &mut Vec<Output<S>>) {
+        if self.outcome.is_some() {
+            return;
+        }
+        let expected = self.expected();
+        let all = !expected.is_empty() && expected.iter().all(|id| self.results.is_published(id));
+        let nothing_to_sign = self.row().publication == crate::Publication::NothingSigned;
+        if all || (nothing_to_sign && self.decided.is_some()) {
+            self.end(Outcome::Done, context, out);
+        }
+    }
+
+    /// The deadline has come: says what is missing, if it was not done, and drops everything.
+    pub(crate) fn close<N>(&mut self, context: &Context<'_, N>, out: &mut Vec<Output<S>>) {
+        if self.is_pending() {
+            // Where only selected validators sign, we may have published what the others agreed on without us.
+            let done_by_others = self.expected().is_empty() && self.results.published().count() > 0;
+            let outcome =
+                if done_by_others { Outcome::Done } else { Outcome::Missed(self.why_missed(context)) };
+            self.end(outcome, context, out);
+        }
+        if std::mem::take(&mut self.saved) {
+            out.push(Output::Forget { duty: self.duty });
+        }
+    }
+
+    pub(crate) fn push_out<N>(&mut self, context: &Context<'_, N>, out: &mut Vec<Output<S>>) {
+        if self.is_pending() {
+            self.end(Outcome::Missed(Reason::PushedOut), context, out);
+        }
+        self.close(context, out);
+    }
+
+    fn end<N>(&mut self, outcome: Outcome, context: &Context<'_, N>, out: &mut Vec<Output<S>>) {
+        if self.outcome.is_some() {
+            return;
+        }
+        self.outcome = Some(outcome.clone());
+        let start = context.settings.timing.start_of(self.duty.slot);
+        let published_at = self.results.last_published_at();
+        out.push(Output::Outcome(Record {
+            duty: self.duty,
+            outcome,
+            expected: self.expected().len(),
+            published: self.results.published().count(),
+            decided_round: self.decided.as_ref().map(|decided| decided.round),
+            leader: self.decided.as_ref().map(|decided| decided.leader),
+            partials_from: self.results.contributors(),
+            liars: self.partials.liars(),
+            equivocators: self.partials.equivocators(),
+            withheld: self.why_withheld(context),
+            published_ms_into_slot: published_at.map(|at| at.0.saturating_sub(start.0)),
+        }));
+    }
+
+    /// The one reason, looking from the end of the workflow back to its beginning.
+    fn why_missed<N>(&self, context: &Context<'_, N>) -> Reason {
+        if let Some(reason) = self.results.why_unpublished() {
+            return reason;
+        }
+        if let Some(text) = &self.unusable {
+            return Reason::DecisionUnusable(text.clone());
+        }
+        if self.tasks.is_some() || self.partials.most(None) >= context.settings.threshold {
+            return self.why_uncombined(context);
+        }
+        if !self.needs_met {
+            return Reason::NeedsMissing;
+        }
+        let no_data = match &self.fetch_error {
+            Some(text) => Reason::NoData(text.clone()),
+            None => Reason::NoAnswer,
+        };
+        let Some(agreement) = &self.agreement else { return no_data };
+        let (heard, needed) = (agreement.members_heard(), context.settings.size.quorum());
+        if heard < needed {
+            return Reason::MembersSilent { heard, needed };
+        }
+        if self.values.is_empty() { no_data } else { Reason::NoAgreement { rounds: agreement.round() } }
+    }
+
+    fn why_uncombined<N>(&self, context: &Context<'_, N>) -> Reason {
+        if let Some(reason) = self.why_withheld(context) {
+            return reason;
+        }
+        let need = context.settings.threshold;
+        let uncombined: Vec<TaskId> =
+            self.expected().into_iter().filter(|id| !self.results.is_published(id)).collect();
+        let Some(id) = uncombined.first() else { return Reason::PartialsMissing { have: 0, need } };
+        let left_out = self.tasks.as_ref().is_some_and(|tasks| !tasks.contains_key(id));
+        let liars = self.partials.liars();
+        let have = self.partials.most(Some(id));
+        match () {
+            () if left_out => Reason::LeftOut,
+            () if !liars.is_empty() => Reason::PartialsWrong(liars),
+            () if self.partials.all(id) >= need => Reason::PartialsDiffer,
+            () => Reason::PartialsMissing { have, need },
+        }
+    }
+
+    /// Why our own partial signature is missing although there was something to sign.
+    fn why_withheld<N>(&self, context: &Context<'_, N>) -> Option<Reason> {
+        let tasks = self.tasks.as_ref().filter(|tasks| !tasks.is_empty())?;
+        if tasks.keys().all(|id| self.partials.has(id, context.settings.me)) {
+            return None;
+        }
+        self.guard.why_closed().or_else(|| self.signing.why_missing(context.clock))
+    }
+
+    pub(crate) fn joins_when_triggered(&self) -> bool {
+        matches!(self.row().agreement, Agreement::Qbft { join: Join::WhenTriggered, .. })
+    }
+}
