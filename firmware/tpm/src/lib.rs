@@ -1,1 +1,31 @@
-//! Room under construction.
+//! Seals secrets to the board's TPM and to the signed boot, opens them again, and counts where nobody can count back.
+//!
+//! A blob made here opens only on the same TPM, only after a boot whose measurement (PCR 11) the image's key has
+//! approved, and only with the same Secure Boot state and the same command-line extras (PCR 7 and 12) as when it was
+//! sealed. So it survives our updates and opens for nothing else. What each of the three is for: decision 0120.
+//!
+//! The only user of `tss-esapi`. It must never write a secret anywhere or log one, and leaves no object or session
+//! behind in the TPM. Called by `signer`; developers' tools use [`devpolicy`] and [`swtpm`], which the image lacks.
+
+pub mod blob;
+pub mod policy;
+
+#[cfg(feature = "device")]
+mod counter;
+#[cfg(feature = "device")]
+mod device;
+#[cfg(feature = "dev")]
+pub mod devpolicy;
+#[cfg(feature = "device")]
+mod error;
+#[cfg(feature = "dev")]
+pub mod swtpm;
+
+pub use blob::SealedBlob;
+#[cfg(feature = "device")]
+pub use counter::Counter;
+#[cfg(feature = "device")]
+pub use device::{MAX_SECRET_BYTES, Tpm, TpmIdentity};
+#[cfg(feature = "device")]
+pub use error::TpmError;
+pub use policy::{Policy, PolicyError};

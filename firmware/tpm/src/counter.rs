@@ -1,0 +1,120 @@
+//! A number in the TPM that only grows, to notice when a disk was put back to an earlier day.
+
+use tss_esapi::{
+    attributes::NvIndexAttributesBuilder,
+    constants::{CapabilityType, NvIndexType, Tss2ResponseCodeKind},
+    handles::{NvIndexHandle, NvIndexTpmHandle, TpmHandle},
+    interface_types::{
+        algorithm::HashingAlgorithm,
+        resource_handles::{NvAuth, Provision},
+        session_handles::AuthSession,
+    },
+    structures::{CapabilityData, NvPublicBuilder},
+};
+
+use crate::{Tpm, TpmError, device::kind, error::Doing as _};
+
+const COUNTER_BYTES: u16 = 8;
+
+/// A monotonic counter in the TPM's non-volatile memory.
+///
+/// A TPM never lets a counter go back, not even by deleting and defining it anew: the new one starts above every
+/// counter there ever was. Each step wears the memory (makers promise about 100,000), so it is stepped at start and
+/// at import, never per signature.
+pub struct Counter<'a> {
+    tpm: &'a mut Tpm,
+    index: u32,
+}
+
+impl Tpm {
+    /// The counter at an NV index of the owner.
+    pub fn counter(&mut self, index: u32) -> Counter<'_> {
+        Counter { tpm: self, index }
+    }
+}
+
+impl Counter<'_> {
+    /// The counter's value; none when it was never stepped.
+    pub fn read(&mut self) -> Result<Option<u64>, TpmError> {
+        if !self.exists()? {
+            return Ok(None);
+        }
+        let handle = self.handle()?;
+        let (public, _) = self.tpm.context.nv_read_public(handle).doing("describing the counter")?;
+        let attributes = public.attributes();
+        if attributes.index_type().ok() != Some(NvIndexType::Counter)
+            || public.data_size() != usize::from(COUNTER_BYTES)
+        {
+            return Err(TpmError::BadCounter { index: self.index });
+        }
+        let read = self.tpm.context.execute_with_session(Some(AuthSession::Password), |context| {
+            context.nv_read(NvAuth::Owner, handle, COUNTER_BYTES, 0)
+        });
+        let bytes = match read {
+            // Between its definition and its first step a counter has no value.
+            Err(error) if kind(error) == Some(Tss2ResponseCodeKind::NvUninitialized) => return Ok(None),
+            other => other.doing("reading the counter")?,
+        };
+        let bytes = bytes.value().try_into().map_err(|_| TpmError::BadCounter { index: self.index })?;
+        Ok(Some(u64::from_be_bytes(bytes)))
+    }
+
+    /// Steps the counter, making it first when it does not exist, and reads it back.
+    pub fn increment(&mut self) -> Result<u64, TpmError> {
+        if !self.exists()? {
+            self.define()?;
+        }
+        let handle = self.handle()?;
+        self.tpm
+            .context
+            .execute_with_session(Some(AuthSession::Password), |context| {
+                context.nv_increment(NvAuth::Owner, handle)
+            })
+            .doing("stepping the counter")?;
+        self.read()?.ok_or(TpmError::BadCounter { index: self.index })
+    }
+
+    fn exists(&mut self) -> Result<bool, TpmError> {
+        let (found, _) = self
+            .tpm
+            .context
+            .get_capability(CapabilityType::Handles, self.index, 1)
+            .doing("looking for the counter")?;
+        Ok(matches!(found, CapabilityData::Handles(handles)
+            if handles.iter().any(|handle| u32::from(*handle) == self.index)))
+    }
+
+    fn define(&mut self) -> Result<(), TpmError> {
+        let doing = "making the counter";
+        let attributes = NvIndexAttributesBuilder::new()
+            .with_nv_index_type(NvIndexType::Counter)
+            .with_owner_write(true)
+            .with_owner_read(true)
+            .with_no_da(true)
+            .build()
+            .doing(doing)?;
+        let public = NvPublicBuilder::new()
+            .with_nv_index(NvIndexTpmHandle::new(self.index).doing(doing)?)
+            .with_index_name_algorithm(HashingAlgorithm::Sha256)
+            .with_index_attributes(attributes)
+            .with_data_area_size(usize::from(COUNTER_BYTES))
+            .build()
+            .doing(doing)?;
+        self.tpm
+            .context
+            .execute_with_session(Some(AuthSession::Password), |context| {
+                context.nv_define_space(Provision::Owner, None, public)
+            })
+            .doing(doing)?;
+        Ok(())
+    }
+
+    fn handle(&mut self) -> Result<NvIndexHandle, TpmError> {
+        let index = NvIndexTpmHandle::new(self.index).doing("naming the counter")?;
+        self.tpm
+            .context
+            .tr_from_tpm_public(TpmHandle::from(index))
+            .map(NvIndexHandle::from)
+            .doing("finding the counter")
+    }
+}

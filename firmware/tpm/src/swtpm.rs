@@ -1,0 +1,96 @@
+//! A software TPM for native members and tests, run as a child process.
+
+use std::{
+    io,
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A running software TPM. Ends when dropped; its state stays in its directory.
+#[derive(Debug)]
+pub struct Swtpm {
+    child: Child,
+    tcti: String,
+    state: PathBuf,
+}
+
+impl Swtpm {
+    /// Starts a software TPM whose state is in `state` (made when missing). Starting it is what a power-on is to a
+    /// chip: PCRs are reset, keys stay.
+    pub fn start(state: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(state)?;
+        let mut last = io::Error::other("no free ports");
+        for _ in 0..20 {
+            match Self::start_on(two_free_ports()?, state) {
+                Ok(started) => return Ok(started),
+                // Somebody else took the port in between.
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// The address to open it at.
+    pub fn tcti(&self) -> &str {
+        &self.tcti
+    }
+
+    /// Switches it off and on again.
+    pub fn power_cycle(self) -> io::Result<Self> {
+        let state = self.state.clone();
+        drop(self);
+        Self::start(&state)
+    }
+
+    fn start_on(port: u16, state: &Path) -> io::Result<Self> {
+        let child = Command::new("swtpm")
+            .args(["socket", "--tpm2", "--tpmstate"])
+            .arg(format!("dir={}", state.display()))
+            .args(["--server", &format!("type=tcp,port={port}")])
+            .args(["--ctrl", &format!("type=tcp,port={}", port + 1)])
+            .args(["--flags", "not-need-init,startup-clear"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let tcti = format!("swtpm:host=127.0.0.1,port={port}");
+        let mut started = Self { child, tcti, state: state.to_owned() };
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = started.child.try_wait()? {
+                return Err(io::Error::other(format!("swtpm ended at once: {status}")));
+            }
+            if TcpStream::connect(("127.0.0.1", port + 1)).is_ok() {
+                return Ok(started);
+            }
+            if begun.elapsed() > START_TIMEOUT {
+                return Err(io::Error::other("swtpm does not answer"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Swtpm {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The TPM library expects the control port right after the server port.
+fn two_free_ports() -> io::Result<u16> {
+    for _ in 0..100 {
+        let first = TcpListener::bind(("127.0.0.1", 0))?;
+        let port = first.local_addr()?.port();
+        let Some(next) = port.checked_add(1) else { continue };
+        if TcpListener::bind(("127.0.0.1", next)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::other("no two free ports in a row"))
+}
