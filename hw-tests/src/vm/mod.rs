@@ -441,7 +441,11 @@ impl Vm {
         Ok(())
     }
 
-    fn check_alive(&mut self) -> Result<(), VmError> {
+    /// Fails when QEMU or the TPM has ended by itself, or when the box is off.
+    ///
+    /// # Errors
+    /// With the end of that one's log.
+    pub fn check_alive(&mut self) -> Result<(), VmError> {
         let running = self.running.as_mut().ok_or(VmError::Off)?;
         running.qemu.check_alive()?;
         Ok(())

@@ -1,0 +1,272 @@
+//! A member of a cluster as ordinary processes: the daemons of a box without the box.
+//!
+//! The same programs, the same sockets and the same TPM policy as in the image; the TPM is a program, nothing was
+//! measured at start, and there is no systemd, so each daemon opens its own sockets.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::page::{Page, PageError};
+use crate::ports::free_ports;
+use crate::process::{Launch, POLL, Process, ProcessError};
+use crate::swtpm::{Swtpm, SwtpmError};
+
+/// How long a daemon may take to open its sockets.
+const START_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why a native member does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// Its folder could not be filled.
+    #[error("cannot use {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A process did not start, or ended.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// No software TPM.
+    #[error(transparent)]
+    Tpm(#[from] SwtpmError),
+    /// Its page does not answer.
+    #[error(transparent)]
+    Page(#[from] PageError),
+    /// A daemon did not open its socket.
+    #[error("{what} did not appear within 60 s; see the logs in {dir}")]
+    Silent {
+        /// What was waited for.
+        what: String,
+        /// The member's folder.
+        dir: PathBuf,
+    },
+}
+
+/// A native member. Dropping it stops its processes; its folder stays.
+#[derive(Debug)]
+pub struct Member {
+    name: String,
+    dir: PathBuf,
+    binaries: PathBuf,
+    p2p_port: u16,
+    page_port: u16,
+    // Stopped in this order: whoever uses another one first.
+    web: Option<Process>,
+    node: Option<Process>,
+    signer: Option<Process>,
+    tpm: Option<Swtpm>,
+}
+
+impl Member {
+    /// Makes the folder and starts the daemons from `binaries`. They wait for a cluster.
+    ///
+    /// # Errors
+    /// When a daemon does not come up.
+    pub fn start(name: &str, dir: &Path, binaries: &Path) -> Result<Self, MemberError> {
+        let ports = free_ports(2);
+        let mut member = Self {
+            name: name.to_owned(),
+            dir: dir.to_owned(),
+            binaries: binaries.to_owned(),
+            p2p_port: ports[0],
+            page_port: ports[1],
+            web: None,
+            node: None,
+            signer: None,
+            tpm: None,
+        };
+        for sub in ["signer", "dv-node", "web", "run", "boot"] {
+            member.make_dir(sub)?;
+        }
+        member.power_on()?;
+        Ok(member)
+    }
+
+    /// Starts whatever does not run. The folder remembers everything, like a box that was switched off.
+    ///
+    /// # Errors
+    /// When a daemon does not come up.
+    pub fn power_on(&mut self) -> Result<(), MemberError> {
+        if self.tpm.is_none() {
+            self.tpm = Some(Swtpm::start(&self.dir.join("tpm"))?);
+        }
+        if self.signer.is_none() {
+            self.start_signer()?;
+        }
+        if self.node.is_none() {
+            self.start_node()?;
+        }
+        if self.web.is_none() {
+            self.start_web()?;
+        }
+        Ok(())
+    }
+
+    /// Ends everything at once, as a power cut would.
+    ///
+    /// # Errors
+    /// When a process cannot be ended.
+    pub fn power_cut(&mut self) -> Result<(), MemberError> {
+        for process in [&mut self.web, &mut self.node, &mut self.signer] {
+            if let Some(mut process) = process.take() {
+                process.kill()?;
+            }
+        }
+        self.tpm = None;
+        Ok(())
+    }
+
+    /// What it is called in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its folder, with a log file for each daemon.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where other members reach it.
+    pub fn p2p_port(&self) -> u16 {
+        self.p2p_port
+    }
+
+    /// Where its page is.
+    pub fn page_address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.page_port).into()
+    }
+
+    /// Its page, with the claim code that the member's owner would read on a screen.
+    ///
+    /// # Errors
+    /// When the page has not written its code.
+    pub fn page(&self) -> Result<Page, MemberError> {
+        let path = self.dir.join("web/claim-code");
+        let code = fs::read_to_string(&path).map_err(|source| MemberError::File { path, source })?;
+        Ok(Page::new(self.page_address()).with_claim_code(code.trim()))
+    }
+
+    /// The control socket of dv-node.
+    pub fn node_socket(&self) -> PathBuf {
+        self.dir.join("run/dv-node-control.sock")
+    }
+
+    /// The control socket of the signer.
+    pub fn signer_socket(&self) -> PathBuf {
+        self.dir.join("run/signer-control.sock")
+    }
+
+    /// The dv-node process, to stop, freeze or kill.
+    pub fn node(&mut self) -> &mut Option<Process> {
+        &mut self.node
+    }
+
+    /// The signer process, to stop, freeze or kill.
+    pub fn signer(&mut self) -> &mut Option<Process> {
+        &mut self.signer
+    }
+
+    /// Names and process ids, for benchmarks and for people who look.
+    pub fn processes(&self) -> Vec<(String, u32)> {
+        let all = [("signer", &self.signer), ("dv-node", &self.node), ("web", &self.web)];
+        all.into_iter().filter_map(|(name, process)| Some((name.to_owned(), process.as_ref()?.id()))).collect()
+    }
+
+    /// Fails when one of its processes has ended by itself.
+    ///
+    /// # Errors
+    /// [`ProcessError::Ended`] with the end of that one's log.
+    pub fn check_alive(&mut self) -> Result<(), MemberError> {
+        for process in [&mut self.signer, &mut self.node, &mut self.web].into_iter().flatten() {
+            process.check_alive()?;
+        }
+        Ok(())
+    }
+
+    fn start_signer(&mut self) -> Result<(), MemberError> {
+        let boot = self.dir.join("boot");
+        let approval = tpm::devpolicy::make(&boot, &[tpm::devpolicy::UNMEASURED]).map_err(self.file(&boot))?;
+        let tcti = self.tpm.as_ref().map(Swtpm::tcti).unwrap_or_default();
+        let dir = self.dir.display();
+        let config = format!(
+            "state_dir = \"{dir}/signer\"\n\n\
+             [tpm]\ntcti = \"{tcti}\"\npcr_public_key = \"{}\"\npcr_signature = \"{}\"\nliteral_pcrs = [7, 12]\n\n\
+             [callers]\nsign = [\"self\"]\ncontrol = [\"self\"]\n\n\
+             [listen]\nsign = \"{dir}/run/sign.sock\"\ncontrol = \"{dir}/run/signer-control.sock\"\n",
+            approval.public_key.display(),
+            approval.signature.display(),
+        );
+        self.signer = Some(self.launch("signer", &config)?);
+        self.wait_for_file("run/sign.sock")?;
+        self.wait_for_file("run/signer-control.sock")
+    }
+
+    fn start_node(&mut self) -> Result<(), MemberError> {
+        let dir = self.dir.display();
+        let config = format!(
+            "state_dir = \"{dir}/dv-node\"\nsigner_socket = \"{dir}/run/sign.sock\"\n\n\
+             [p2p]\nlisten = [\"/ip4/127.0.0.1/tcp/{}\"]\n\n\
+             [callers]\ncontrol = [\"self\"]\n\n\
+             [listen]\ncontrol = \"{dir}/run/dv-node-control.sock\"\n",
+            self.p2p_port,
+        );
+        self.node = Some(self.launch("dv-node", &config)?);
+        self.wait_for_file("run/dv-node-control.sock")
+    }
+
+    fn start_web(&mut self) -> Result<(), MemberError> {
+        let dir = self.dir.display();
+        let config = format!(
+            "state_dir = \"{dir}/web\"\nname = \"{}\"\nlisten = \"{}\"\n\
+             node_socket = \"{dir}/run/dv-node-control.sock\"\nsigner_socket = \"{dir}/run/signer-control.sock\"\n",
+            self.name,
+            self.page_address(),
+        );
+        self.web = Some(self.launch("web", &config)?);
+        Page::new(self.page_address()).wait(START_PATIENCE)?;
+        Ok(())
+    }
+
+    fn launch(&self, program: &str, config: &str) -> Result<Process, MemberError> {
+        let config_path = self.dir.join(format!("{program}.toml"));
+        fs::write(&config_path, config).map_err(self.file(&config_path))?;
+        Ok(Launch::new(
+            format!("{program} of {}", self.name),
+            self.binaries.join(program),
+            self.dir.join(format!("{program}.log")),
+        )
+        .arg("--config")
+        .arg(&config_path)
+        .start()?)
+    }
+
+    fn make_dir(&self, sub: &str) -> Result<(), MemberError> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let path = self.dir.join(sub);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(self.file(&path))
+    }
+
+    fn file(&self, path: &Path) -> impl FnOnce(io::Error) -> MemberError + use<> {
+        let path = path.to_owned();
+        move |source| MemberError::File { path, source }
+    }
+
+    fn wait_for_file(&mut self, name: &str) -> Result<(), MemberError> {
+        let path = self.dir.join(name);
+        let deadline = Instant::now() + START_PATIENCE;
+        while !path.exists() {
+            self.check_alive()?;
+            if Instant::now() > deadline {
+                return Err(MemberError::Silent { what: path.display().to_string(), dir: self.dir.clone() });
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! A box's page as its owner uses it: status for everybody, changes with the claim code.
+//!
+//! The import goes the owner's way on purpose, for boxes and for native members alike: shares are sealed here to the
+//! signer's key, so the page's server and the network between see an envelope and nothing else.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use ipc::web::{BoxStatus, CLUSTER_PATH, IMPORT_KEY_PATH, ImportKey, SHARES_PATH, STATUS_PATH};
+use ipc::{ClusterSetup, Problem, ShareImport};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::devnet::wait;
+
+/// Long enough for a TPM under emulation to seal a share.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why the page could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PageError {
+    /// No answer.
+    #[error("the page at {address} does not answer")]
+    Unreachable {
+        /// Where it was looked for.
+        address: SocketAddr,
+        /// The cause.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The box said no, and why.
+    #[error("the page at {address} refused {path} ({status}): {problem}")]
+    Refused {
+        /// The box.
+        address: SocketAddr,
+        /// What was asked.
+        path: &'static str,
+        /// HTTP status.
+        status: u16,
+        /// Its own words.
+        problem: Problem,
+    },
+    /// An answer that is not what the contract says.
+    #[error("the page at {address} gave an answer that cannot be read: {text}")]
+    Malformed {
+        /// The box.
+        address: SocketAddr,
+        /// The beginning of the answer.
+        text: String,
+    },
+}
+
+/// A blocking client of one box's page.
+#[derive(Clone, Debug)]
+pub struct Page {
+    address: SocketAddr,
+    client: reqwest::Client,
+    code: Option<String>,
+}
+
+impl Page {
+    /// The page at `address`. Its certificate is the box's own, made on the box, so it is taken as it comes: this
+    /// client talks over loopback only.
+    ///
+    /// # Panics
+    /// When the HTTP client cannot be made, which only a broken build can cause.
+    pub fn new(address: SocketAddr) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .tls_danger_accept_invalid_certs(true)
+            .timeout(TIMEOUT)
+            .no_proxy()
+            .build()
+            .expect("a client without files can always be made");
+        Self { address, client, code: None }
+    }
+
+    /// The same with the owner's claim code.
+    #[must_use]
+    pub fn with_claim_code(mut self, code: impl Into<String>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The whole box.
+    ///
+    /// # Errors
+    /// When it does not answer as it should.
+    pub fn status(&self) -> Result<BoxStatus, PageError> {
+        self.ask(STATUS_PATH, self.client.get(self.url(STATUS_PATH)))
+    }
+
+    /// Waits until the page answers.
+    ///
+    /// # Errors
+    /// The last failure, when it does not within `patience`.
+    pub fn wait(&self, patience: Duration) -> Result<BoxStatus, PageError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.status() {
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(200)),
+                answered => return answered,
+            }
+        }
+    }
+
+    /// The key that shares are sealed to.
+    ///
+    /// # Errors
+    /// When the signer cannot take shares, with its reason.
+    pub fn import_key(&self) -> Result<String, PageError> {
+        let key: ImportKey = self.ask(IMPORT_KEY_PATH, self.client.get(self.url(IMPORT_KEY_PATH)))?;
+        Ok(key.import_key)
+    }
+
+    /// Hands over sealed shares.
+    ///
+    /// # Errors
+    /// When the signer refuses, with its reason.
+    pub fn import_shares(&self, sealed: &ShareImport) -> Result<serde_json::Value, PageError> {
+        self.ask(SHARES_PATH, self.body(self.client.post(self.url(SHARES_PATH)), sealed))
+    }
+
+    /// Makes the box a member of a cluster.
+    ///
+    /// # Errors
+    /// When dv-node refuses, with its reason.
+    pub fn set_cluster(&self, setup: &ClusterSetup) -> Result<serde_json::Value, PageError> {
+        self.ask(CLUSTER_PATH, self.body(self.client.put(self.url(CLUSTER_PATH)), setup))
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.address)
+    }
+
+    fn body(&self, request: reqwest::RequestBuilder, body: &impl Serialize) -> reqwest::RequestBuilder {
+        let request = request.json(body);
+        match &self.code {
+            Some(code) => request.bearer_auth(code),
+            None => request,
+        }
+    }
+
+    fn ask<T: DeserializeOwned>(&self, path: &'static str, request: reqwest::RequestBuilder) -> Result<T, PageError> {
+        let address = self.address;
+        let (status, text) = wait(async move {
+            let response = request.send().await?;
+            Ok::<_, reqwest::Error>((response.status(), response.text().await?))
+        })
+        .map_err(|source| PageError::Unreachable { address, source })?;
+        if status.is_success() {
+            let text = if text.is_empty() { "null" } else { &text };
+            return serde_json::from_str(text).map_err(|_| malformed(address, text));
+        }
+        match serde_json::from_str(&text) {
+            Ok(problem) => Err(PageError::Refused { address, path, status: status.as_u16(), problem }),
+            Err(_) => Err(malformed(address, &text)),
+        }
+    }
+}
+
+fn malformed(address: SocketAddr, text: &str) -> PageError {
+    PageError::Malformed { address, text: text.chars().take(200).collect() }
+}
