@@ -17,6 +17,7 @@ pub mod server;
 pub mod service;
 pub mod signer;
 pub mod web;
+pub mod web3signer;
 
 mod problem;
 mod sensitive;
@@ -27,3 +28,4 @@ pub use problem::Problem;
 pub use sensitive::Sensitive;
 pub use signer::{ShareImport, SignerStatus};
 pub use web::BoxStatus;
+pub use web3signer::{SignAnswer, SignRequest};

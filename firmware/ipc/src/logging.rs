@@ -15,7 +15,13 @@ pub fn start(filter: &str) {
     let _ = match journal {
         Some(journal) => registry.with(journal).try_init(),
         None => registry
-            .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false))
+            .with(
+                tracing_subscriber::fmt::layer()
+                    .with_writer(std::io::stderr)
+                    .with_ansi(false)
+                    // A log that cannot be written (a full disk) must not end the daemon.
+                    .log_internal_errors(false),
+            )
             .try_init(),
     };
 }
