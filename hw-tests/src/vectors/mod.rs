@@ -4,6 +4,9 @@
 //! skipped, by name, so that nothing is forgotten silently. The folder may hold more or fewer cases than any we have seen.
 
 pub mod bls;
+pub mod cluster_files;
+pub mod identity;
+pub mod keystores;
 pub mod report;
 pub mod threshold_bls;
 
@@ -36,6 +39,13 @@ pub fn sets() -> Vec<Set> {
         Set { name: "bls/eth_aggregate_pubkeys", run: bls::eth_aggregate_pubkeys },
         Set { name: "bls/eth_fast_aggregate_verify", run: bls::eth_fast_aggregate_verify },
         Set { name: "threshold-bls", run: threshold_bls::run },
+        Set { name: "enr-identity", run: identity::records },
+        Set { name: "keystores/eip2335", run: keystores::eip2335 },
+        Set { name: "obol/cluster", run: cluster_files::cluster },
+        Set { name: "obol/deposit", run: cluster_files::deposit },
+        Set { name: "obol/identity", run: identity::obol },
+        Set { name: "obol/keystore", run: keystores::obol },
+        Set { name: "obol/layout", run: cluster_files::layout },
     ]
 }
 
@@ -50,7 +60,9 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("validator-api", "the validator API is not built"),
     ("web3signer", "recorded requests: the signer's own tests replay them"),
     ("obol/dkg", "key generation between boxes is not built"),
-    ("obol/layout", "the box does not write Charon's directories"),
+    ("keystores/eip2333", "the box derives no keys from seeds"),
+    ("keystores/eip2386", "the box keeps no wallets"),
+    ("keystores/bip39", "the box has no mnemonics"),
     ("obol/obolapi", "the box does not call the Obol API"),
 ];
 
