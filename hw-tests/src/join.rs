@@ -80,11 +80,10 @@ impl NodeFolder {
         let lock = self.lock()?;
         let mut validators = Vec::new();
         for (position, validator) in lock.validators.iter().enumerate() {
-            let keystore = self.read_text(&format!("validator_keys/keystore-{position}.json"))?;
-            let password = self.read_text(&format!("validator_keys/keystore-{position}.txt"))?;
-            let keystore = serde_json::from_str(&keystore).map_err(|error| JoinError::Content {
-                path: self.path.join(format!("validator_keys/keystore-{position}.json")),
-                why: error.to_string(),
+            let stem = self.keystore_stem(position);
+            let password = self.read_text(&format!("{stem}.txt"))?;
+            let keystore = serde_json::from_str(&self.read_text(&format!("{stem}.json"))?).map_err(|error| {
+                JoinError::Content { path: self.path.join(format!("{stem}.json")), why: error.to_string() }
             })?;
             let pubshare = validator.public_shares.get(usize::from(share_index) - 1);
             let pubshare = pubshare.ok_or_else(|| JoinError::Content {
@@ -120,6 +119,16 @@ impl NodeFolder {
         let identity_key = Sensitive::new(self.read_text("charon-enr-private-key")?.trim().to_owned());
         page.set_cluster(&ClusterSetup { lock, identity_key, beacon_nodes: chain.beacon_nodes.clone(), peers })?;
         Ok(())
+    }
+
+    /// Keystores made cheaply for tests say so in their name.
+    fn keystore_stem(&self, position: usize) -> String {
+        let insecure = format!("validator_keys/keystore-insecure-{position}");
+        if self.path.join(format!("{insecure}.json")).exists() {
+            insecure
+        } else {
+            format!("validator_keys/keystore-{position}")
+        }
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, JoinError> {

@@ -12,4 +12,5 @@ pub mod ports;
 pub mod process;
 pub mod swtpm;
 pub mod units;
+pub mod vectors;
 pub mod vm;

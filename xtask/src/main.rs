@@ -1,2 +1,102 @@
-//! Room under construction.
-fn main() {}
+//! The one door for tools, behind `./hearth`: every word a person or a build machine types ends here.
+//!
+//! It starts, watches and reports; what it starts lives in `hw-tests` and in the rooms. It never runs on the box.
+
+mod arrows;
+mod run;
+mod say;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Hearth: firmware for a plug-and-play Ethereum staking box.
+#[derive(Parser)]
+#[command(name = "hearth", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    word: Option<Word>,
+}
+
+#[derive(Subcommand)]
+enum Word {
+    /// Boot a box beside a local chain and three other members, and show its page.
+    Run(run::Arguments),
+    /// Run everything that must pass, or one part of it.
+    Test {
+        /// The part; all of them when left out.
+        part: Option<test::Part>,
+    },
+    /// Run the conformance suite on a folder laid out like ../shared/vectors.
+    Vectors {
+        /// The folder.
+        dir: PathBuf,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build the OS image.
+    Image {
+        /// Which one.
+        #[arg(long, value_enum, default_value_t = Profile::Dev)]
+        profile: Profile,
+    },
+    /// Say what each word does.
+    Help,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Profile {
+    /// With consoles for people who work on it.
+    Dev,
+    /// What a buyer flashes.
+    Release,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.word.unwrap_or(Word::Help) {
+        Word::Run(arguments) => run::run(&arguments),
+        Word::Test { part } => test::run(part),
+        Word::Vectors { dir, json } => vectors(&dir, json),
+        Word::Image { profile } => run::build_image(profile).map(|_| ()),
+        Word::Help => {
+            help();
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::failed(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn vectors(dir: &std::path::Path, json: bool) -> anyhow::Result<()> {
+    use hw_tests::vectors::Format;
+    anyhow::ensure!(dir.is_dir(), "there is no folder {}; give one laid out like ../shared/vectors", dir.display());
+    let totals = hw_tests::vectors::run(dir, if json { Format::Json } else { Format::Text });
+    anyhow::ensure!(totals.failed == 0, "{} conformance cases failed", totals.failed);
+    anyhow::ensure!(totals.passed > 0, "no conformance case ran; is {} laid out like ../shared/vectors?", dir.display());
+    Ok(())
+}
+
+fn help() {
+    println!(
+        "Hearth: firmware for a plug-and-play Ethereum staking box.
+
+  ./hearth run             boot a box in QEMU beside a local chain and three other members; prints the page's address
+      --fast               no image: the box is a native process too
+      --check              unattended: ends as soon as the chain holds an attestation that needed the box
+      --json               the result as JSON on standard output
+      --fork fulu          Fulu with epochs of 32 slots (default: Electra with epochs of 8)
+      --slot-seconds N     instead of the measured slot time
+  ./hearth test [PART]     everything that must pass, or one part: lint unit vectors sim units fast image e2e
+  ./hearth vectors DIR     the conformance suite on a folder of test vectors   [--json]
+  ./hearth image           build the OS image   [--profile dev|release]"
+    );
+}

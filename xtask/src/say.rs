@@ -1,0 +1,55 @@
+//! What a person sees while something long runs: a line when a step begins, signs of life, a line when it ends.
+//!
+//! All of it goes to standard error, so that standard output stays free for results.
+
+use std::io::IsTerminal as _;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+fn start() -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now)
+}
+
+fn coloured() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+fn line(colour: &str, mark: &str, text: &str) {
+    let seconds = start().elapsed().as_secs_f32();
+    if coloured() {
+        eprintln!("\x1b[2m{seconds:7.1} s\x1b[0m \x1b[{colour}m{mark}\x1b[0m {text}");
+    } else {
+        eprintln!("{seconds:7.1} s {mark} {text}");
+    }
+}
+
+/// A step begins.
+pub(crate) fn begin(text: &str) {
+    line("1;34", "▸", text);
+}
+
+/// A detail or a sign of life of the step that runs.
+pub(crate) fn detail(text: &str) {
+    line("2", "·", text);
+}
+
+/// A step went well.
+pub(crate) fn good(text: &str) {
+    line("32", "✓", text);
+}
+
+/// Something that the reader should know.
+pub(crate) fn note(text: &str) {
+    line("33", "!", text);
+}
+
+/// A step, or all of it, failed.
+pub(crate) fn failed(text: &str) {
+    line("1;31", "✗", text);
+}
+
+/// Seconds with one decimal, for a duration in a sentence.
+pub(crate) fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f32())
+}

@@ -1,0 +1,318 @@
+//! `./hearth test`: everything that must pass, each thing built once, progress all the way.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use serde_json::Value;
+
+use crate::{arrows, run, say};
+
+/// The parts of the test, in the order they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Part {
+    /// Formatting, clippy, arrows between rooms, shell scripts.
+    Lint,
+    /// Every crate's own tests.
+    Unit,
+    /// The conformance vectors.
+    Vectors,
+    /// The deterministic simulator.
+    Sim,
+    /// How locked the units are.
+    Units,
+    /// A chain and four native members: `run --fast --check`, and the page in a browser.
+    Fast,
+    /// The image: built, booted, rebooted, inspected.
+    Image,
+    /// The box in QEMU attests on chain: `run --check`.
+    E2e,
+}
+
+/// What ran and how it ended.
+#[derive(Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    times: Vec<(&'static str, Duration)>,
+    failures: Vec<String>,
+}
+
+impl Tally {
+    fn pass(&mut self, what: &str) {
+        self.passed += 1;
+        say::good(what);
+    }
+
+    fn fail(&mut self, what: String) {
+        self.failed += 1;
+        say::failed(&what);
+        self.failures.push(what);
+    }
+
+    fn judge(&mut self, what: &str, result: anyhow::Result<()>) {
+        match result {
+            Ok(()) => self.pass(what),
+            Err(error) => self.fail(format!("{what}: {error:#}")),
+        }
+    }
+}
+
+/// Runs one part, or all of them.
+pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let parts: Vec<Part> = part.map_or_else(|| Part::value_variants().to_vec(), |part| vec![part]);
+    let mut tally = Tally::default();
+    let mut executables = None;
+    for part in parts {
+        let part_begun = Instant::now();
+        let name = match part {
+            Part::Lint => "lint",
+            Part::Unit => "unit",
+            Part::Vectors => "vectors",
+            Part::Sim => "sim",
+            Part::Units => "units",
+            Part::Fast => "fast",
+            Part::Image => "image",
+            Part::E2e => "e2e",
+        };
+        say::begin(&format!("{name}: {}", describe(part)));
+        if matches!(part, Part::Unit | Part::Sim | Part::Fast | Part::Image) && executables.is_none() {
+            match build_tests() {
+                Ok(built) => executables = Some(built),
+                Err(error) => {
+                    tally.fail(format!("the tests do not build: {error:#}"));
+                    break;
+                }
+            }
+        }
+        let built = executables.as_ref();
+        match part {
+            Part::Lint => lint(&mut tally),
+            Part::Unit => run_executables(&mut tally, built, |test| !test.is_slow() && test.package != "sim"),
+            Part::Vectors => vectors(&mut tally),
+            Part::Sim => run_executables(&mut tally, built, |test| test.package == "sim"),
+            Part::Units => tally.judge("every unit is locked tightly enough", run::check_units()),
+            Part::Fast => {
+                run_executables(&mut tally, built, |test| test.is("devnet"));
+                tally.judge("four native members attest on chain", run::check_fast());
+                run_executables(&mut tally, built, |test| test.is("page"));
+            }
+            Part::Image => {
+                tally.judge("the image builds", run::build_image(crate::Profile::Dev).map(|_| ()));
+                run_executables(&mut tally, built, |test| test.is("boot"));
+            }
+            Part::E2e => tally.judge("the box in QEMU attests on chain", run::check_box()),
+        }
+        tally.times.push((name, part_begun.elapsed()));
+    }
+    for (name, time) in &tally.times {
+        say::detail(&format!("{name:<8} {}", say::seconds(*time)));
+    }
+    for failure in &tally.failures {
+        say::failed(failure);
+    }
+    say::detail(&format!("in all {}", say::seconds(begun.elapsed())));
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    anyhow::ensure!(tally.failed == 0, "{} tests failed", tally.failed);
+    Ok(())
+}
+
+fn describe(part: Part) -> &'static str {
+    match part {
+        Part::Lint => "formatting, clippy, arrows between rooms, scripts",
+        Part::Unit => "every crate's own tests",
+        Part::Vectors => "conformance vectors",
+        Part::Sim => "whole clusters under faults, seed by seed",
+        Part::Units => "how locked the units are",
+        Part::Fast => "a real chain and four native members",
+        Part::Image => "build the image, boot it, look inside",
+        Part::E2e => "the box in QEMU, on a real chain, in a real cluster",
+    }
+}
+
+fn lint(tally: &mut Tally) {
+    tally.judge("formatting", quiet("fmt", Command::new(env!("CARGO")).args(["fmt", "--all", "--check"])));
+    let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"];
+    tally.judge("clippy", quiet("clippy", Command::new(env!("CARGO")).args(clippy)));
+    match arrows::wrong() {
+        Ok(wrong) if wrong.is_empty() => tally.pass("arrows between rooms"),
+        Ok(wrong) => tally.fail(wrong.join("; ")),
+        Err(error) => tally.fail(format!("arrows between rooms: {error:#}")),
+    }
+    for script in ["hearth", ".ci/run", "image/build", "hw-tests/devnet/ensure-go.sh"] {
+        tally.judge(&format!("{script} is well-formed"), quiet("bash", Command::new("bash").args(["-n", script])));
+    }
+}
+
+fn vectors(tally: &mut Tally) {
+    let dir = std::env::var_os("HEARTH_VECTORS").map_or_else(|| PathBuf::from("../shared/vectors"), PathBuf::from);
+    if !dir.is_dir() {
+        tally.skipped += 1;
+        say::note(&format!("SKIPPED: no conformance vectors at {}; set HEARTH_VECTORS to their folder", dir.display()));
+        return;
+    }
+    let totals = hw_tests::vectors::run(&dir, hw_tests::vectors::Format::Text);
+    tally.passed += totals.passed;
+    tally.failed += totals.failed;
+    tally.skipped += totals.skipped;
+    if totals.failed > 0 || totals.passed == 0 {
+        tally.failures.push(format!("conformance vectors: {} failed, {} passed", totals.failed, totals.passed));
+    }
+}
+
+/// One test executable that cargo built.
+struct Executable {
+    package: String,
+    target: String,
+    path: PathBuf,
+    dir: PathBuf,
+}
+
+impl Executable {
+    fn is(&self, target: &str) -> bool {
+        self.package == "hw-tests" && self.target == target
+    }
+
+    /// Needs a chain, a browser or QEMU, and runs in a part of its own.
+    fn is_slow(&self) -> bool {
+        ["devnet", "page", "boot"].iter().any(|target| self.is(target))
+    }
+}
+
+/// Builds everything there is to test, once, and asks cargo where it put it.
+fn build_tests() -> anyhow::Result<Vec<Executable>> {
+    say::detail("building all tests");
+    let (log, log_path) = log("build-tests")?;
+    let json_path = log_path.with_extension("json");
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["test", "--workspace", "--no-run", "--locked", "--message-format=json"]);
+    command.stdin(Stdio::null()).stdout(File::create(&json_path)?).stderr(log);
+    wait(command, &log_path)?;
+    let mut executables = BTreeMap::new();
+    for line in std::fs::read_to_string(&json_path)?.lines() {
+        let message: Value = serde_json::from_str(line).context("cargo's messages")?;
+        let (Some(path), true) = (message["executable"].as_str(), message["profile"]["test"] == true) else { continue };
+        let manifest = PathBuf::from(message["manifest_path"].as_str().unwrap_or_default());
+        let dir = manifest.parent().context("a manifest has a folder")?.to_owned();
+        let package = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let target = message["target"]["name"].as_str().unwrap_or_default().to_owned();
+        executables.insert((package.clone(), target.clone()), Executable { package, target, path: path.into(), dir });
+    }
+    Ok(executables.into_values().collect())
+}
+
+fn run_executables(tally: &mut Tally, built: Option<&Vec<Executable>>, wanted: impl Fn(&Executable) -> bool) {
+    let chosen: Vec<&Executable> = built.into_iter().flatten().filter(|test| wanted(test)).collect();
+    if chosen.is_empty() {
+        tally.fail("there is no test to run here, although there should be".to_owned());
+    }
+    for test in chosen {
+        let name = format!("{}/{}", test.package, test.target);
+        let begun = Instant::now();
+        let outcome = log(&name.replace('/', "-")).and_then(|(out, path)| {
+            let err = out.try_clone()?;
+            let mut command = Command::new(&test.path);
+            command.current_dir(&test.dir).stdin(Stdio::null()).stdout(out).stderr(err);
+            let result = wait(command, &path);
+            Ok((result, std::fs::read_to_string(&path).unwrap_or_default()))
+        });
+        match outcome {
+            Ok((result, text)) => {
+                let [passed, failed, ignored] = counts(&text);
+                tally.passed += passed;
+                tally.failed += failed;
+                tally.skipped += ignored;
+                for skipped in text.lines().filter(|line| line.contains("SKIPPED:")) {
+                    tally.skipped += 1;
+                    say::note(skipped);
+                }
+                match result {
+                    Ok(()) => say::good(&format!("{name}: {passed} passed in {}", say::seconds(begun.elapsed()))),
+                    Err(error) => {
+                        eprintln!("{}", interesting(&text));
+                        let message = format!("{name}: {error:#}");
+                        say::failed(&message);
+                        tally.failed += u64::from(failed == 0);
+                        tally.failures.push(message);
+                    }
+                }
+            }
+            Err(error) => tally.fail(format!("{name}: {error:#}")),
+        }
+    }
+}
+
+/// The numbers of the line with which a Rust test executable ends.
+fn counts(text: &str) -> [u64; 3] {
+    let Some(line) = text.lines().rev().find(|line| line.starts_with("test result:")) else { return [0; 3] };
+    ["passed", "failed", "ignored"].map(|word| {
+        let before = line.split(';').find_map(|part| part.trim().strip_suffix(word));
+        before.and_then(|before| before.trim().rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+    })
+}
+
+/// The part of a failed test's output that says why.
+fn interesting(text: &str) -> &str {
+    let from = text.find("\nfailures:\n").unwrap_or_else(|| {
+        text.char_indices().rev().nth(4000).map_or(0, |(position, _)| position)
+    });
+    &text[from..]
+}
+
+/// Runs a command that should say nothing; shows what it said when it fails.
+fn quiet(name: &str, command: &mut Command) -> anyhow::Result<()> {
+    let (out, path) = log(name)?;
+    command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+    let mut owned = Command::new(command.get_program());
+    std::mem::swap(&mut owned, command);
+    let result = wait(owned, &path);
+    if result.is_err() {
+        eprintln!("{}", std::fs::read_to_string(&path).unwrap_or_default());
+    }
+    result
+}
+
+/// A log file of this test run.
+fn log(name: &str) -> anyhow::Result<(File, PathBuf)> {
+    let dir = run::cache()?.join("test-logs");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let path = dir.join(format!("{name}.log"));
+    Ok((File::create(&path).with_context(|| format!("cannot write {}", path.display()))?, path))
+}
+
+/// Waits for a command; every twenty seconds says what it is at.
+fn wait(mut command: Command, log: &Path) -> anyhow::Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command.spawn().with_context(|| format!("cannot start {program}"))?;
+    let mut shown = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            anyhow::ensure!(status.success(), "{status}; its output is in {}", log.display());
+            return Ok(());
+        }
+        if shown.elapsed() > Duration::from_secs(20) {
+            shown = Instant::now();
+            let last = hw_tests::process::log_tail(log, 1);
+            say::detail(last.trim().get(..120).unwrap_or(last.trim()));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_how_a_test_executable_ended() {
+        let text = "x\ntest result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.4s\n";
+        assert_eq!(counts(text), [12, 3, 1]);
+        assert_eq!(counts("nothing"), [0, 0, 0]);
+    }
+}
