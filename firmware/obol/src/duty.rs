@@ -194,12 +194,16 @@ impl Now {
 mod tests {
     use super::*;
 
-    const NOW: Now =
-        Now { since_genesis_ns: 12_000_000_000 * 100, lengths: SlotLengths { slot_ns: 12_000_000_000, slots_per_epoch: 32 } };
+    const NOW: Now = Now {
+        since_genesis_ns: 12_000_000_000 * 100,
+        lengths: SlotLengths { slot_ns: 12_000_000_000, slots_per_epoch: 32 },
+    };
 
     #[test]
     fn the_gate_admits_two_epochs_ahead_and_any_past() {
-        for (slot, admitted) in [(0, true), (100, true), (6 * 32 - 1, true), (6 * 32, false), (u64::MAX, false)] {
+        for (slot, admitted) in
+            [(0, true), (100, true), (6 * 32 - 1, true), (6 * 32, false), (u64::MAX, false)]
+        {
             assert_eq!(NOW.admits(Duty::new(slot, DutyType::Attester)), admitted, "slot {slot}");
         }
     }

@@ -122,7 +122,10 @@ mod tests {
 
     #[test]
     fn too_long_endless_and_empty_prefixes_are_named() {
-        assert!(matches!(read_all(&frame(&[0; 11]), 10).0, Err(FrameError::TooLong { announced: 11, max: 10 })));
+        assert!(matches!(
+            read_all(&frame(&[0; 11]), 10).0,
+            Err(FrameError::TooLong { announced: 11, max: 10 })
+        ));
         assert!(matches!(read_all(&[0xff; 20], 10).0, Err(FrameError::Prefix)));
         assert!(matches!(read_all(&[], 10).0, Err(FrameError::Ended)));
     }

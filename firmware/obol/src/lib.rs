@@ -5,12 +5,20 @@
 //! between members. Neither decides what to sign, holds a key share or reaches anyone outside the cluster; the identity
 //! key signs messages to other members only. Called by `dv-node`.
 
+pub mod attestation;
+pub mod consensus;
 pub mod duty;
 mod frame;
 pub mod host;
+pub mod parsigex;
 pub mod peerinfo;
+pub mod proposal;
 pub mod protocol;
 pub mod root;
+mod scan;
+pub mod signed;
+pub mod unsigned;
+pub mod versioned;
 pub mod wire;
 
 pub use duty::{Duty, DutyType};

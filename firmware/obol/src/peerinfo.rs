@@ -87,12 +87,18 @@ fn timestamp(unix_ms: u64) -> Timestamp {
 }
 
 /// Checks an answer. `received_ms` is our time when it came, `round_trip_ms` how long we waited for it.
-pub fn check(bytes: &[u8], lock_hash: &[u8; 32], received_ms: u64, round_trip_ms: u64) -> Result<Report, Ignored> {
+pub fn check(
+    bytes: &[u8],
+    lock_hash: &[u8; 32],
+    received_ms: u64,
+    round_trip_ms: u64,
+) -> Result<Report, Ignored> {
     let info = PeerInfo::decode(bytes).map_err(|_| Ignored::Malformed)?;
     let sent_ms = info.sent_at.and_then(millis).ok_or(Ignored::Timestamp)?;
     let started_at = info.started_at.ok_or(Ignored::Timestamp)?;
     let git_hash_ok = info.git_hash == "unknown"
-        || (info.git_hash.len() == 7 && info.git_hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+        || (info.git_hash.len() == 7
+            && info.git_hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
     if !git_hash_ok {
         return Err(Ignored::GitHash);
     }
@@ -102,7 +108,8 @@ pub fn check(bytes: &[u8], lock_hash: &[u8; 32], received_ms: u64, round_trip_ms
         return Err(Ignored::Version);
     }
     let expected = i128::from(received_ms) - i128::from(round_trip_ms / 2);
-    let offset = (i128::from(sent_ms) - expected).clamp(-i128::from(MAX_OFFSET_MS), i128::from(MAX_OFFSET_MS));
+    let offset =
+        (i128::from(sent_ms) - expected).clamp(-i128::from(MAX_OFFSET_MS), i128::from(MAX_OFFSET_MS));
     Ok(Report {
         charon_version: cut(&info.charon_version, MAX_TEXT),
         dv_client: cut(&info.dv_client, MAX_TEXT),
@@ -249,12 +256,17 @@ mod tests {
             builder_api_enabled: false,
         };
         let report = check(&encode(&own, 5_000, 1_000), &[3; 32], 5_000, 0).unwrap();
-        assert_eq!((report.clock_offset_ms, report.nickname.len(), report.dv_client.as_str()), (0, 32, DV_CLIENT));
+        assert_eq!(
+            (report.clock_offset_ms, report.nickname.len(), report.dv_client.as_str()),
+            (0, 32, DV_CLIENT)
+        );
     }
 
     #[test]
     fn unknown_minors_are_unsupported_but_newer_ones_are_not() {
-        for (text, supported) in [("v1.10.9", true), ("v0.19", false), ("v1.11-dev", true), ("v2.0", true), ("v1.0", true)] {
+        for (text, supported) in
+            [("v1.10.9", true), ("v0.19", false), ("v1.11-dev", true), ("v2.0", true), ("v1.0", true)]
+        {
             assert_eq!(Version::parse(text).unwrap().is_supported(), supported, "{text}");
         }
     }

@@ -1,7 +1,5 @@
 //! The 32-byte root of a message: SSZ merkleisation of its deterministic encoding, without length mix-in.
 
-use std::collections::BTreeMap;
-
 use prost::{Message, encoding};
 use sha2::{Digest, Sha256};
 
@@ -65,14 +63,14 @@ pub fn message_root(message: &impl Message) -> [u8; 32] {
 
 /// Value hash of an unsigned data set: keys sorted, values as received.
 pub fn unsigned_set_root(set: &wire::UnsignedDataSet) -> [u8; 32] {
-    bytes_root(&encode_bytes_map(&set.set))
+    bytes_root(&unsigned_set_encoding(set))
 }
 
-/// Encodes field 1, `map<string, bytes>`, as the reference does: key and value of an entry are always written, also
-/// when empty, which the derived encoder would leave out.
-fn encode_bytes_map(map: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
+/// The deterministic encoding of an unsigned data set, as the reference writes it: key and value of an entry always stand
+/// there, also when empty, which the derived encoder would leave out.
+pub fn unsigned_set_encoding(set: &wire::UnsignedDataSet) -> Vec<u8> {
     let mut out = Vec::new();
-    for (key, value) in map {
+    for (key, value) in &set.set {
         let mut entry = Vec::with_capacity(key.len() + value.len() + 16);
         encoding::string::encode(1, key, &mut entry);
         encoding::bytes::encode(2, value, &mut entry);

@@ -304,7 +304,10 @@ impl Complete for PriorityResult {
         self.msgs.iter().try_for_each(Complete::complete)?;
         self.topics.iter().try_for_each(|topic| {
             topic.topic.as_ref().ok_or("topic")?;
-            topic.priorities.iter().try_for_each(|scored| scored.priority.as_ref().map(|_| ()).ok_or("priority"))
+            topic
+                .priorities
+                .iter()
+                .try_for_each(|scored| scored.priority.as_ref().map(|_| ()).ok_or("priority"))
         })
     }
 }

@@ -16,8 +16,8 @@ use super::peer::{Inboxes, Peer};
 use super::streams::Streams;
 use super::swarm::{Behaviour, Loop};
 use super::{
-    HostConfig, HostError, HostEvent, HostHandle, INCOMING_MESSAGES, INCOMING_QUEUE, MAX_CONNECTIONS_PER_PEER,
-    incoming, outgoing, unix_ms,
+    HostConfig, HostError, HostEvent, HostHandle, INCOMING_MESSAGES, INCOMING_QUEUE,
+    MAX_CONNECTIONS_PER_PEER, incoming, outgoing, unix_ms,
 };
 use crate::peerinfo;
 use crate::protocol::Protocol;
@@ -37,16 +37,19 @@ const MAX_STREAMS: usize = 512;
 
 pub(super) fn spawn(config: HostConfig) -> Result<(HostHandle, mpsc::Receiver<HostEvent>), HostError> {
     let HostConfig { identity: mut secret, listen, members, info } = config;
-    let secret = secp256k1::SecretKey::try_from_bytes(secret.as_mut_slice()).map_err(|_| HostError::Identity)?;
+    let secret =
+        secp256k1::SecretKey::try_from_bytes(secret.as_mut_slice()).map_err(|_| HostError::Identity)?;
     let keypair = Keypair::from(secp256k1::Keypair::from(secret));
-    let own = cluster::PeerId::from_bytes(&keypair.public().to_peer_id().to_bytes()).map_err(|_| HostError::Identity)?;
+    let own = cluster::PeerId::from_bytes(&keypair.public().to_peer_id().to_bytes())
+        .map_err(|_| HostError::Identity)?;
 
     let mut peers = BTreeMap::new();
     let mut by_libp2p = BTreeMap::new();
     let mut inboxes = Vec::new();
     let mut addrs = Vec::new();
     for member in members {
-        let libp2p = identity::PeerId::from_bytes(&member.peer_id.to_bytes()).map_err(|_| HostError::Identity)?;
+        let libp2p =
+            identity::PeerId::from_bytes(&member.peer_id.to_bytes()).map_err(|_| HostError::Identity)?;
         let (peer, boxes) = Peer::new(member.peer_id, libp2p);
         by_libp2p.insert(libp2p, Arc::clone(&peer));
         addrs.push((libp2p, member.addrs));
@@ -58,10 +61,13 @@ pub(super) fn spawn(config: HostConfig) -> Result<(HostHandle, mpsc::Receiver<Ho
 
     let (opens, open_requests) = mpsc::channel(64);
     let agent = format!("obolnetwork-charon/{}", info.charon_version);
-    let behaviour = behaviour(&keypair, Streams::new(by_libp2p.clone(), open_requests), agent, by_libp2p.len());
+    let behaviour =
+        behaviour(&keypair, Streams::new(by_libp2p.clone(), open_requests), agent, by_libp2p.len());
     let mut swarm = build_swarm(keypair, behaviour)?;
     for addr in listen {
-        swarm.listen_on(addr.clone()).map_err(|source| HostError::Listen { addr, source: Box::new(source) })?;
+        swarm
+            .listen_on(addr.clone())
+            .map_err(|source| HostError::Listen { addr, source: Box::new(source) })?;
     }
 
     // A place for every message all peers may have under way, so that no peer ever waits for another's.
@@ -89,7 +95,9 @@ fn behaviour(keypair: &Keypair, streams: Streams, agent: String, members: usize)
                 .with_agent_version(agent)
                 .with_cache_size(0), // Only configured addresses are dialled, never those a peer claims.
         ),
-        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT)),
+        ping: ping::Behaviour::new(
+            ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
+        ),
     }
 }
 
@@ -132,10 +140,22 @@ fn start_tasks(
     let mut tasks = JoinSet::new();
     for (peer, boxes) in inboxes {
         for (protocol, accepted) in boxes {
-            tasks.spawn(incoming::run(Arc::clone(&peer), protocol, accepted, events.clone(), Arc::clone(&answer)));
+            tasks.spawn(incoming::run(
+                Arc::clone(&peer),
+                protocol,
+                accepted,
+                events.clone(),
+                Arc::clone(&answer),
+            ));
         }
         tasks.spawn(outgoing::run(Arc::clone(&peer), handle.opens.clone()));
-        tasks.spawn(ask_info(peer, handle.opens.clone(), events.clone(), Arc::clone(&answer), info.lock_hash));
+        tasks.spawn(ask_info(
+            peer,
+            handle.opens.clone(),
+            events.clone(),
+            Arc::clone(&answer),
+            info.lock_hash,
+        ));
     }
     tasks
 }
@@ -159,7 +179,9 @@ async fn ask_info(
             continue;
         }
         let asked = Instant::now();
-        let Ok(answer) = outgoing::request(&peer, &opens, Protocol::PeerInfo, &question()).await else { continue };
+        let Ok(answer) = outgoing::request(&peer, &opens, Protocol::PeerInfo, &question()).await else {
+            continue;
+        };
         let round_trip_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
         match peerinfo::check(&answer, &lock_hash, unix_ms(), round_trip_ms) {
             Ok(info) => {

@@ -49,7 +49,9 @@ async fn serve(
 ) -> Result<(), FrameError> {
     let mut held: Option<OwnedSemaphorePermit> = None;
     let reserve = |step: usize| {
-        let permit = u32::try_from(step).ok().and_then(|step| Arc::clone(&peer.bytes).try_acquire_many_owned(step).ok());
+        let permit = u32::try_from(step)
+            .ok()
+            .and_then(|step| Arc::clone(&peer.bytes).try_acquire_many_owned(step).ok());
         match (permit, &mut held) {
             (None, _) => return false,
             (Some(permit), Some(held)) => held.merge(permit),

@@ -291,7 +291,12 @@ impl HostHandle {
     }
 
     /// Asks one member and waits for its answer, at most [`SEND_DEADLINE`].
-    pub async fn request(&self, to: &PeerId, protocol: Protocol, message: &[u8]) -> Result<Vec<u8>, RequestError> {
+    pub async fn request(
+        &self,
+        to: &PeerId,
+        protocol: Protocol,
+        message: &[u8],
+    ) -> Result<Vec<u8>, RequestError> {
         let peer = self.peers.get(to).ok_or(RequestError::NotAMember)?;
         outgoing::request(peer, &self.opens, protocol, message).await
     }

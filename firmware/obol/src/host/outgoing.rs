@@ -76,7 +76,9 @@ pub(super) async fn request(
         frame::read(&mut stream, protocol.max_bytes(), |_| true)
             .map_err(|error| match error {
                 frame::FrameError::TooLong { .. } | frame::FrameError::Prefix => RequestError::TooLong,
-                frame::FrameError::Io(_) | frame::FrameError::Ended | frame::FrameError::Budget => RequestError::Reset,
+                frame::FrameError::Io(_) | frame::FrameError::Ended | frame::FrameError::Budget => {
+                    RequestError::Reset
+                }
             })
             .await
     };
@@ -98,7 +100,11 @@ async fn open(peer: &Peer, opens: &mpsc::Sender<Open>, protocol: Protocol) -> Re
 }
 
 /// Runs an attempt, and once more after a pause when it was reset, all under one deadline.
-async fn with_retry<T, F>(peer: &Peer, deadline: Instant, mut attempt: impl FnMut() -> F) -> Result<T, RequestError>
+async fn with_retry<T, F>(
+    peer: &Peer,
+    deadline: Instant,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, RequestError>
 where
     F: Future<Output = Result<T, RequestError>>,
 {

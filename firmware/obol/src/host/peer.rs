@@ -8,7 +8,9 @@ use libp2p::{Multiaddr, swarm::Stream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::{INCOMING_BYTES, INCOMING_MESSAGES, INCOMING_QUEUE, OUTGOING_QUEUE, OUTGOING_STREAMS, PeerCounters};
+use super::{
+    INCOMING_BYTES, INCOMING_MESSAGES, INCOMING_QUEUE, OUTGOING_QUEUE, OUTGOING_STREAMS, PeerCounters,
+};
 use crate::protocol::Protocol;
 
 /// Sent streams of one peer kept open at once.

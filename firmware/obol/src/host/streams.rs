@@ -14,8 +14,8 @@ use libp2p::core::{Endpoint, UpgradeInfo};
 use libp2p::swarm::handler::{ConnectionEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound};
 use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-    NetworkBehaviour, NotifyHandler, Stream, StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm,
+    NetworkBehaviour, NotifyHandler, Stream, StreamUpgradeError, SubstreamProtocol, THandler,
+    THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{InboundUpgrade, Multiaddr, OutboundUpgrade, PeerId};
 use tokio::sync::{mpsc, oneshot};
@@ -124,7 +124,10 @@ impl NetworkBehaviour for Streams {
         self.handler_for(peer)
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign, non-exhaustive enum; only connections matter here")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a foreign, non-exhaustive enum; only connections matter here"
+    )]
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
@@ -133,7 +136,10 @@ impl NetworkBehaviour for Streams {
                 connections.push_back(established.connection_id);
                 let excess = connections.len().saturating_sub(MAX_CONNECTIONS_PER_PEER);
                 for oldest in connections.iter().copied().take(excess).collect::<Vec<_>>() {
-                    self.push(ToSwarm::CloseConnection { peer_id: peer, connection: CloseConnection::One(oldest) });
+                    self.push(ToSwarm::CloseConnection {
+                        peer_id: peer,
+                        connection: CloseConnection::One(oldest),
+                    });
                 }
                 for open in self.parked.remove(&peer).unwrap_or_default() {
                     self.dispatch(open);
@@ -217,7 +223,10 @@ impl ConnectionHandler for Handler {
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign, non-exhaustive enum; the rest is not about streams")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a foreign, non-exhaustive enum; the rest is not about streams"
+    )]
     fn on_connection_event(
         &mut self,
         event: ConnectionEvent<
@@ -229,10 +238,16 @@ impl ConnectionHandler for Handler {
         >,
     ) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (stream, protocol), .. }) => {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: (stream, protocol),
+                ..
+            }) => {
                 self.peer.accept(protocol, stream);
             }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info: reply }) => {
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: stream,
+                info: reply,
+            }) => {
                 let _ = reply.send(Ok(stream));
             }
             ConnectionEvent::DialUpgradeError(failed) => {

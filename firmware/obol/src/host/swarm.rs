@@ -65,7 +65,8 @@ impl Loop {
         events: mpsc::Sender<HostEvent>,
     ) -> Self {
         let now = Instant::now();
-        let dials = addrs.into_iter().map(|(peer, addrs)| (peer, Dial { addrs, failures: 0, next: Some(now) }));
+        let dials =
+            addrs.into_iter().map(|(peer, addrs)| (peer, Dial { addrs, failures: 0, next: Some(now) }));
         Self { swarm, peers, dials: dials.collect(), events, backlog: VecDeque::new() }
     }
 
@@ -160,7 +161,10 @@ impl Loop {
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign, non-exhaustive enum; the rest needs no action")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a foreign, non-exhaustive enum; the rest needs no action"
+    )]
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
@@ -173,13 +177,22 @@ impl Loop {
             SwarmEvent::IncomingConnectionError { send_back_addr, error, peer_id, .. } => {
                 self.on_incoming_error(send_back_addr, &error, peer_id);
             }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => self.on_dial_failed(peer, &error),
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                self.on_dial_failed(peer, &error)
+            }
             SwarmEvent::NewListenAddr { address, .. } => self.tell(HostEvent::Listening { addr: address }),
-            SwarmEvent::ListenerClosed { reason: Err(error), .. } | SwarmEvent::ListenerError { error, .. } => {
+            SwarmEvent::ListenerClosed { reason: Err(error), .. }
+            | SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(%error, "a listening address failed");
             }
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => self.on_ping(event.peer, event.connection, event.result),
-            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(event)) => {
+                self.on_ping(event.peer, event.connection, event.result)
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                peer_id,
+                info,
+                ..
+            })) => {
                 if let Some(peer) = self.peers.get(&peer_id) {
                     let agent = info.agent_version.chars().filter(|c| !c.is_control()).take(128).collect();
                     peer.state().agent = Some(agent);
@@ -224,7 +237,10 @@ impl Loop {
         self.tell(HostEvent::PeerDisconnected { peer: peer.id, why });
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign, non-exhaustive enum; the rest is noise of strangers")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a foreign, non-exhaustive enum; the rest is noise of strangers"
+    )]
     fn on_incoming_error(&mut self, addr: Multiaddr, error: &ListenError, peer_id: Option<PeerId>) {
         let why = match error {
             ListenError::Denied { cause } => match cause.downcast_ref::<RefusedWhy>() {
@@ -239,7 +255,12 @@ impl Loop {
         self.tell(HostEvent::Refused { peer_id, addr, why });
     }
 
-    fn on_ping(&mut self, peer_id: PeerId, connection: ConnectionId, result: Result<Duration, ping::Failure>) {
+    fn on_ping(
+        &mut self,
+        peer_id: PeerId,
+        connection: ConnectionId,
+        result: Result<Duration, ping::Failure>,
+    ) {
         match result {
             Ok(round_trip) => {
                 if let Some(peer) = self.peers.get(&peer_id) {
@@ -258,15 +279,21 @@ impl Loop {
 }
 
 /// Why a dial failed, in words an owner can act on.
-#[expect(clippy::wildcard_enum_match_arm, reason = "a foreign, non-exhaustive enum; its own words serve for the rest")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a foreign, non-exhaustive enum; its own words serve for the rest"
+)]
 fn dial_failure(error: &DialError) -> String {
     match error {
         DialError::WrongPeerId { obtained, address } => {
             format!("{address} belongs to another node, {obtained}; correct this member's address")
         }
-        DialError::LocalPeerId { address } => format!("{address} is this box itself; correct this member's address"),
+        DialError::LocalPeerId { address } => {
+            format!("{address} is this box itself; correct this member's address")
+        }
         DialError::Transport(attempts) => {
-            let texts: Vec<_> = attempts.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+            let texts: Vec<_> =
+                attempts.iter().map(|(address, error)| format!("{address}: {error}")).collect();
             format!("not reachable: {}", texts.join("; "))
         }
         other => other.to_string(),
