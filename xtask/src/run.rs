@@ -22,7 +22,7 @@ use hw_tests::join::{ChainFacts, NodeFolder};
 use hw_tests::member::Member;
 use hw_tests::page::Page;
 use hw_tests::ports::free_ports;
-use hw_tests::vm::{Accel, Vm};
+use hw_tests::vm::Vm;
 use ipc::signer::ChainClock;
 use ipc::web::BoxStatus;
 
@@ -365,8 +365,7 @@ fn slot_seconds(arguments: &Arguments, tools: &Tools, dir: &Path) -> anyhow::Res
 
 /// Boots the image and reads the claim code off its console, as an owner would off the screen.
 fn boot_box(image: &Image, dir: &Path, steps: &mut Steps<'_>) -> anyhow::Result<Machine> {
-    let accel = Accel::best();
-    say::begin(&format!("booting the box in QEMU ({accel:?}) with UEFI Secure Boot and a software TPM"));
+    say::begin("booting the box in QEMU with UEFI Secure Boot and a software TPM");
     let ports = free_ports(2);
     let (p2p_port, page_port) = (ports[0], ports[1]);
     let mut vm = Vm::builder(&image.raw, dir).forward(p2p_port, 3610).forward(page_port, 443).start()?;
