@@ -8,6 +8,7 @@ pub mod cluster_files;
 pub mod identity;
 pub mod keystores;
 pub mod report;
+pub mod slashing;
 pub mod threshold_bls;
 
 use report::Report;
@@ -38,6 +39,7 @@ pub fn sets() -> Vec<Set> {
         Set { name: "bls/hash_to_G2", run: bls::hash_to_g2 },
         Set { name: "bls/eth_aggregate_pubkeys", run: bls::eth_aggregate_pubkeys },
         Set { name: "bls/eth_fast_aggregate_verify", run: bls::eth_fast_aggregate_verify },
+        Set { name: "slashing-protection", run: slashing::run },
         Set { name: "threshold-bls", run: threshold_bls::run },
         Set { name: "enr-identity", run: identity::records },
         Set { name: "keystores/eip2335", run: keystores::eip2335 },
@@ -167,7 +169,6 @@ fn count_files(dir: &Path) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-#[expect(clippy::print_stdout, reason = "the lines are this command's result")]
 fn print_line(name: &str, report: &Report, format: Format) {
     let why = report.why.join("; ");
     match format {

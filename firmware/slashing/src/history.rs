@@ -1,0 +1,277 @@
+//! What is known to have been signed with one key.
+
+use crate::check::{AttestationPermit, BlockPermit, Refusal, check_attestation, check_block};
+use crate::interchange::ValidatorRecord;
+use chain::{Epoch, PublicKeyBytes, Root, Slot};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+/// An attestation that was signed. Without its signing root nobody can prove a later request to be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SignedAttestation {
+    /// Its source checkpoint's epoch.
+    pub source_epoch: Epoch,
+    /// Its target checkpoint's epoch.
+    pub target_epoch: Epoch,
+    /// What was signed, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_root: Option<Root>,
+}
+
+/// A block that was signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SignedBlock {
+    /// Its slot.
+    pub slot: Slot,
+    /// What was signed, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_root: Option<Root>,
+}
+
+/// Low watermarks: what lies below is no longer known in detail and therefore refused. They only ever rise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Floors {
+    /// Blocks at or below are refused.
+    pub block: Option<Slot>,
+    /// Attestations with a source below are refused; the source itself may repeat.
+    pub source: Option<Epoch>,
+    /// Attestations with a target at or below are refused.
+    pub target: Option<Epoch>,
+}
+
+/// How much detail a history keeps. Both are safe; they differ in which harmless requests they refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// Every entry, until [`History::prune`]. Identical requests may be signed again.
+    Complete,
+    /// Only the floors, at the highest values ever seen (EIP-3076 "minimal"). Nothing may be signed twice.
+    Watermark,
+}
+
+/// The signing history of one key: floors, and entries above and around them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    key: PublicKeyBytes,
+    retention: Retention,
+    floors: Floors,
+    /// More than one entry per slot only when imported: then somebody already broke the rule.
+    blocks: BTreeSet<SignedBlock>,
+    /// By target epoch.
+    attestations: BTreeMap<Epoch, BTreeSet<SignedAttestation>>,
+}
+
+/// Why a permit was not recorded. Nothing may be signed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The permit was given for another key.
+    #[error("the permit belongs to key {0}, not to this history")]
+    OtherKey(PublicKeyBytes),
+    /// Something else was recorded since the check.
+    #[error("the permit is out of date: the history changed after the check")]
+    Stale(#[source] Refusal),
+}
+
+impl History {
+    /// A key that has never signed. Use it only when that is known: a new key, or the owner's explicit word.
+    pub fn never_signed(key: PublicKeyBytes, retention: Retention) -> Self {
+        Self {
+            key,
+            retention,
+            floors: Floors::default(),
+            blocks: BTreeSet::new(),
+            attestations: BTreeMap::new(),
+        }
+    }
+
+    /// The history as a ledger stored it.
+    pub fn restore(
+        key: PublicKeyBytes,
+        retention: Retention,
+        floors: Floors,
+        blocks: impl IntoIterator<Item = SignedBlock>,
+        attestations: impl IntoIterator<Item = SignedAttestation>,
+    ) -> Self {
+        let mut history = Self { floors, ..Self::never_signed(key, retention) };
+        history.add(blocks, attestations);
+        history
+    }
+
+    /// Whose history this is.
+    pub fn key(&self) -> PublicKeyBytes {
+        self.key
+    }
+
+    /// The low watermarks.
+    pub fn floors(&self) -> Floors {
+        self.floors
+    }
+
+    /// All known blocks, oldest first.
+    pub fn blocks(&self) -> impl Iterator<Item = SignedBlock> {
+        self.blocks.iter().copied()
+    }
+
+    /// All known attestations, by target.
+    pub fn attestations(&self) -> impl Iterator<Item = SignedAttestation> {
+        self.attestations.values().flatten().copied()
+    }
+
+    /// The blocks known for one slot.
+    pub(crate) fn blocks_at(&self, slot: Slot) -> impl Iterator<Item = &SignedBlock> {
+        self.blocks
+            .range(SignedBlock { slot, signing_root: None }..)
+            .take_while(move |block| block.slot == slot)
+    }
+
+    /// The attestations known for one target.
+    pub(crate) fn attestations_at(&self, target: Epoch) -> impl Iterator<Item = &SignedAttestation> {
+        self.attestations.get(&target).into_iter().flatten()
+    }
+
+    /// The attestations with a higher target.
+    pub(crate) fn attestations_after(&self, target: Epoch) -> impl Iterator<Item = &SignedAttestation> {
+        self.attestations.range((Bound::Excluded(target), Bound::Unbounded)).flat_map(|(_, all)| all)
+    }
+
+    /// The attestations with a lower target.
+    pub(crate) fn attestations_before(&self, target: Epoch) -> impl Iterator<Item = &SignedAttestation> {
+        self.attestations.range(..target).flat_map(|(_, all)| all)
+    }
+
+    /// Takes note of an attestation that is durable in the ledger.
+    pub fn record_attestation(
+        &mut self,
+        permit: AttestationPermit,
+    ) -> Result<SignedAttestation, RecordError> {
+        if permit.key() != self.key {
+            return Err(RecordError::OtherKey(permit.key()));
+        }
+        let _still_valid = check_attestation(self, permit.vote()).map_err(RecordError::Stale)?;
+        let entry = permit.entry();
+        self.add([], [entry]);
+        Ok(entry)
+    }
+
+    /// Takes note of a block that is durable in the ledger.
+    pub fn record_block(&mut self, permit: BlockPermit) -> Result<SignedBlock, RecordError> {
+        if permit.key() != self.key {
+            return Err(RecordError::OtherKey(permit.key()));
+        }
+        let _still_valid = check_block(self, permit.proposal()).map_err(RecordError::Stale)?;
+        let entry = permit.entry();
+        self.add([entry], []);
+        Ok(entry)
+    }
+
+    /// Takes over what an interchange file tells about this key. Never loosens: floors stay or rise, entries are added.
+    /// All entries of one file must come in one call, since the lowest of them become the floors of a new history.
+    pub fn learn(
+        &mut self,
+        blocks: impl IntoIterator<Item = SignedBlock>,
+        attestations: impl IntoIterator<Item = SignedAttestation>,
+    ) {
+        self.add(blocks, attestations);
+    }
+
+    /// Forgets entries more than `slots` and `epochs` behind the newest, and raises the floors over them: whatever could
+    /// conflict with a forgotten entry is refused from then on. The newest entries always stay.
+    pub fn prune(&mut self, slots: u64, epochs: u64) {
+        let newest_slot = self.blocks.last().map(|block| block.slot);
+        if let Some(keep_from) = newest_slot.map(|slot| slot.saturating_sub(slots)) {
+            let kept = self.blocks.split_off(&SignedBlock { slot: keep_from, signing_root: None });
+            let forgotten = std::mem::replace(&mut self.blocks, kept);
+            self.raise(Floors { block: forgotten.last().map(|block| block.slot), ..Floors::default() });
+        }
+        let newest_target = self.attestations.last_key_value().map(|(target, _)| *target);
+        if let Some(keep_from) = newest_target.map(|target| target.saturating_sub(epochs)) {
+            let kept = self.attestations.split_off(&keep_from);
+            let forgotten = std::mem::replace(&mut self.attestations, kept);
+            self.raise(Floors {
+                block: None,
+                source: forgotten.values().flatten().map(|entry| entry.source_epoch).max(),
+                target: forgotten.last_key_value().map(|(target, _)| *target),
+            });
+        }
+    }
+
+    /// Everything known, for a complete interchange file. A floor that no entry stands for becomes an entry without a
+    /// signing root, so that the reader's knowledge begins no lower than ours.
+    pub(crate) fn record(&self) -> ValidatorRecord {
+        let mut signed_blocks: Vec<_> = self.blocks().collect();
+        let mut signed_attestations: Vec<_> = self.attestations().collect();
+        if let Some(slot) = self.floors.block.filter(|floor| self.blocks_at(*floor).next().is_none()) {
+            signed_blocks.insert(0, SignedBlock { slot, signing_root: None });
+        }
+        let lowest_source = signed_attestations.iter().map(|entry| entry.source_epoch).min();
+        let lowest_target = signed_attestations.iter().map(|entry| entry.target_epoch).min();
+        if self.floors.source.or(self.floors.target).is_some()
+            && (self.floors.source != lowest_source || self.floors.target != lowest_target)
+        {
+            signed_attestations.insert(0, self.floor_entry(self.floors.source, self.floors.target));
+        }
+        ValidatorRecord { pubkey: self.key, signed_blocks, signed_attestations }
+    }
+
+    /// One entry per kind at the highest values, for a minimal interchange file.
+    pub(crate) fn minimal_record(&self) -> ValidatorRecord {
+        let highest_slot = self.floors.block.max(self.blocks.last().map(|block| block.slot));
+        let highest_source =
+            self.floors.source.max(self.attestations().map(|entry| entry.source_epoch).max());
+        let highest_target =
+            self.floors.target.max(self.attestations().map(|entry| entry.target_epoch).max());
+        let attestation =
+            highest_source.or(highest_target).map(|_| self.floor_entry(highest_source, highest_target));
+        ValidatorRecord {
+            pubkey: self.key,
+            signed_blocks: highest_slot
+                .map(|slot| SignedBlock { slot, signing_root: None })
+                .into_iter()
+                .collect(),
+            signed_attestations: attestation.into_iter().collect(),
+        }
+    }
+
+    fn floor_entry(&self, source: Option<Epoch>, target: Option<Epoch>) -> SignedAttestation {
+        let source_epoch = source.unwrap_or_default();
+        SignedAttestation { source_epoch, target_epoch: target.unwrap_or(source_epoch), signing_root: None }
+    }
+
+    /// Adds entries and sets the floors they imply.
+    fn add(
+        &mut self,
+        blocks: impl IntoIterator<Item = SignedBlock>,
+        attestations: impl IntoIterator<Item = SignedAttestation>,
+    ) {
+        let blocks: BTreeSet<_> = blocks.into_iter().collect();
+        let attestations: BTreeSet<_> = attestations.into_iter().collect();
+        let sources = attestations.iter().map(|entry| entry.source_epoch);
+        let targets = attestations.iter().map(|entry| entry.target_epoch);
+        match self.retention {
+            Retention::Watermark => self.raise(Floors {
+                block: blocks.last().map(|block| block.slot),
+                source: sources.max(),
+                target: targets.max(),
+            }),
+            Retention::Complete => {
+                // The first entries ever seen tell where knowledge begins (EIP-3076 conditions 2, 5 and 6). Later and
+                // older entries do not lower it again.
+                self.raise(Floors {
+                    block: self.floors.block.or(blocks.first().map(|block| block.slot)),
+                    source: self.floors.source.or(sources.min()),
+                    target: self.floors.target.or(targets.min()),
+                });
+                self.blocks.extend(blocks);
+                for entry in attestations {
+                    self.attestations.entry(entry.target_epoch).or_default().insert(entry);
+                }
+            }
+        }
+    }
+
+    fn raise(&mut self, floors: Floors) {
+        self.floors.block = self.floors.block.max(floors.block);
+        self.floors.source = self.floors.source.max(floors.source);
+        self.floors.target = self.floors.target.max(floors.target);
+    }
+}
