@@ -1,0 +1,171 @@
+//! A box's page in a real browser: what a person would see, read back and kept as a picture.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use thirtyfour::prelude::*;
+
+use crate::devnet::wait;
+use crate::ports::free_port;
+use crate::process::{Launch, POLL, Process, ProcessError};
+
+const DRIVER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the page may take to show what is asked for.
+const PAGE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why the page could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum BrowserError {
+    /// No browser.
+    #[error("Chromium cannot be driven; are the packages chromium and chromium-driver installed?")]
+    Driver(#[from] ProcessError),
+    /// The driver said no.
+    #[error("the browser failed while {doing}")]
+    Browser {
+        /// What was asked of it.
+        doing: &'static str,
+        /// Its words.
+        #[source]
+        source: Box<WebDriverError>,
+    },
+    /// The page does not show what it should.
+    #[error("the page does not show {what}; it says: {text}")]
+    Missing {
+        /// What was looked for.
+        what: &'static str,
+        /// The text of the page.
+        text: String,
+    },
+    /// The picture could not be kept.
+    #[error("cannot write {path}")]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What a visitor sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The badge in the corner.
+    pub state: String,
+    /// The big number.
+    pub slot: String,
+    /// Rows of the list of members.
+    pub members: usize,
+    /// Rows of duties that are done.
+    pub done: usize,
+    /// Texts of the problems shown.
+    pub problems: Vec<String>,
+}
+
+/// Opens the page at `address` in headless Chromium, waits until it shows at least one duty done, and reads it. Keeps a
+/// picture when `picture` names a file (PNG).
+///
+/// # Errors
+/// When there is no browser or the page does not show it.
+pub fn look(address: SocketAddr, size: (u32, u32), picture: Option<&Path>) -> Result<Seen, BrowserError> {
+    let dir = tempfile::tempdir().map_err(|source| BrowserError::Picture { path: std::env::temp_dir(), source })?;
+    let port = free_port();
+    let mut driver = Launch::new("chromedriver", "chromedriver", dir.path().join("chromedriver.log"))
+        .arg(format!("--port={port}"))
+        .start()?;
+    wait_for_driver(&mut driver, port)?;
+    let profile = dir.path().join("profile");
+    let (png, seen) = wait(async move { visit(address, port, size, &profile).await })?;
+    driver.stop()?;
+    if let Some(path) = picture {
+        fs::write(path, png).map_err(|source| BrowserError::Picture { path: path.to_owned(), source })?;
+    }
+    Ok(seen)
+}
+
+fn wait_for_driver(driver: &mut Process, port: u16) -> Result<(), BrowserError> {
+    let deadline = Instant::now() + DRIVER_PATIENCE;
+    while std::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).is_err() && Instant::now() < deadline {
+        driver.check_alive()?;
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(WebDriverError) -> BrowserError {
+    move |source| BrowserError::Browser { doing, source: Box::new(source) }
+}
+
+async fn visit(
+    address: SocketAddr,
+    port: u16,
+    (width, height): (u32, u32),
+    profile: &Path,
+) -> Result<(Vec<u8>, Seen), BrowserError> {
+    let setting = failed("being set up");
+    let capabilities = (|| {
+        let mut capabilities = DesiredCapabilities::chrome();
+        for argument in [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--hide-scrollbars",
+            &format!("--window-size={width},{height}"),
+            &format!("--user-data-dir={}", profile.display()),
+        ] {
+            capabilities.add_arg(argument)?;
+        }
+        // The box's own certificate, which no authority signed.
+        capabilities.accept_insecure_certs(true)?;
+        Ok(capabilities)
+    })()
+    .map_err(setting)?;
+    let browser = WebDriver::new(format!("http://127.0.0.1:{port}"), capabilities).await.map_err(failed("starting"))?;
+    let result = read(&browser, address).await;
+    let _ = browser.quit().await;
+    result
+}
+
+async fn read(browser: &WebDriver, address: SocketAddr) -> Result<(Vec<u8>, Seen), BrowserError> {
+    browser.goto(format!("https://{address}/")).await.map_err(failed("opening the page"))?;
+    let deadline = Instant::now() + PAGE_PATIENCE;
+    let done = By::Css("#duties tbody tr[data-outcome=done]");
+    loop {
+        let rows = browser.find_all(done.clone()).await.map_err(failed("reading the duties"))?;
+        if !rows.is_empty() {
+            break;
+        }
+        if Instant::now() > deadline {
+            let text = text(browser, "body").await?.chars().take(600).collect();
+            return Err(BrowserError::Missing { what: "any duty that is done", text });
+        }
+        tokio::time::sleep(POLL * 8).await;
+    }
+    let problems = browser.find_all(By::Css("#problems .problem")).await.map_err(failed("reading the problems"))?;
+    let mut problem_texts = Vec::new();
+    for problem in problems {
+        problem_texts.push(problem.text().await.map_err(failed("reading a problem"))?);
+    }
+    let seen = Seen {
+        state: text(browser, "#state").await?,
+        slot: text(browser, "#slot").await?,
+        members: browser.find_all(By::Css("#members li")).await.map_err(failed("reading the members"))?.len(),
+        done: browser.find_all(done).await.map_err(failed("reading the duties"))?.len(),
+        problems: problem_texts,
+    };
+    let png = browser.screenshot_as_png().await.map_err(failed("taking a picture"))?;
+    Ok((png, seen))
+}
+
+async fn text(browser: &WebDriver, selector: &str) -> Result<String, BrowserError> {
+    let element = browser.find(By::Css(selector)).await.map_err(failed("reading the page"))?;
+    element.text().await.map_err(failed("reading the page"))
+}
