@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::wire;
 
 /// Epochs a duty may lie ahead of the current epoch.
@@ -112,6 +114,25 @@ impl Duty {
         wire::Duty { slot: self.slot, r#type: self.kind.number() }
     }
 
+    /// How long rounds of this duty's agreement last, for a slot that starts at `slot_start_ms`.
+    pub fn round_timer(self, slot_start_ms: u64, slot_ms: u64) -> qbft::RoundTimer {
+        let (delay_ms, extra_ms) = match self.kind {
+            DutyType::Proposer => (0, 500),
+            DutyType::Attester => (slot_ms / 3, 0),
+            DutyType::Aggregator | DutyType::SyncContribution => (slot_ms / 3 * 2 + slot_ms % 3 * 2 / 3, 0),
+            DutyType::Signature
+            | DutyType::Exit
+            | DutyType::BuilderProposer
+            | DutyType::BuilderRegistration
+            | DutyType::Randao
+            | DutyType::PrepareAggregator
+            | DutyType::SyncMessage
+            | DutyType::PrepareSyncContribution
+            | DutyType::InfoSync => (0, 0),
+        };
+        qbft::RoundTimer { origin_ms: slot_start_ms.saturating_add(delay_ms), step_ms: 1000, extra_ms }
+    }
+
     /// Peer index of the leader of a round of this duty's agreement in a cluster of `nodes` members (0 for none).
     pub fn leader(self, round: u64, nodes: u8) -> u8 {
         let sum = u128::from(self.slot) + u128::from(self.kind as u8) + u128::from(round);
@@ -152,6 +173,27 @@ impl SlotLengths {
         };
         Some(duration.saturating_add(slot / 12))
     }
+}
+
+/// Members a committee's aggregate should have authors from, on average (`TARGET_AGGREGATORS_PER_COMMITTEE`, and the same
+/// number per sync subcommittee).
+const TARGET_AGGREGATORS: u64 = 16;
+/// `SYNC_COMMITTEE_SIZE / SYNC_COMMITTEE_SUBNET_COUNT / TARGET_AGGREGATORS_PER_SYNC_SUBCOMMITTEE` of mainnet.
+const SYNC_AGGREGATOR_MODULO: u64 = 512 / 4 / TARGET_AGGREGATORS;
+
+/// Whether a selection proof makes a validator an aggregator of its attestation committee.
+pub fn is_attestation_aggregator(selection_proof: &[u8], committee_length: u64) -> bool {
+    is_selected(selection_proof, (committee_length / TARGET_AGGREGATORS).max(1))
+}
+
+/// Whether a selection proof makes a validator an aggregator of its sync subcommittee.
+pub fn is_sync_aggregator(selection_proof: &[u8]) -> bool {
+    is_selected(selection_proof, SYNC_AGGREGATOR_MODULO)
+}
+
+fn is_selected(selection_proof: &[u8], modulo: u64) -> bool {
+    let hash = Sha256::digest(selection_proof);
+    hash.first_chunk().is_some_and(|first| u64::from_le_bytes(*first).is_multiple_of(modulo))
 }
 
 /// What the receivers need to know about the present. Plain numbers: the caller reads the clock.

@@ -8,10 +8,14 @@
 pub mod attestation;
 pub mod consensus;
 pub mod duty;
+#[cfg(feature = "host")]
 mod frame;
+#[cfg(feature = "host")]
 pub mod host;
+pub mod infosync;
 pub mod parsigex;
 pub mod peerinfo;
+pub mod priority;
 pub mod proposal;
 pub mod protocol;
 pub mod root;
@@ -22,6 +26,8 @@ pub mod versioned;
 pub mod wire;
 
 pub use duty::{Duty, DutyType};
+#[cfg(feature = "host")]
 pub use host::{Host, HostConfig, HostEvent, HostHandle, Inbound, Member};
+#[cfg(feature = "host")]
 pub use libp2p::Multiaddr;
 pub use protocol::Protocol;

@@ -21,6 +21,21 @@ const MAX_TEXT: usize = 64;
 /// Longest nickname, in characters.
 const MAX_NICKNAME: usize = 32;
 
+/// What we say about ourselves in peerinfo.
+#[derive(Clone, Debug)]
+pub struct OwnInfo {
+    /// Version of the reference we are compatible with, such as `v1.10.3`.
+    pub charon_version: String,
+    /// Lock hash of the cluster.
+    pub lock_hash: [u8; 32],
+    /// 7 hex digits or `unknown`.
+    pub git_hash: String,
+    /// Name the operator gave this node, at most 32 characters.
+    pub nickname: String,
+    /// Whether the builder API is in use.
+    pub builder_api_enabled: bool,
+}
+
 /// What a peer said about itself, checked and cut to size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -64,7 +79,7 @@ pub enum Ignored {
 }
 
 /// Encodes what we say about ourselves.
-pub fn encode(own: &crate::host::OwnInfo, now_ms: u64, started_ms: u64) -> Vec<u8> {
+pub fn encode(own: &OwnInfo, now_ms: u64, started_ms: u64) -> Vec<u8> {
     PeerInfo {
         charon_version: own.charon_version.clone(),
         lock_hash: own.lock_hash.to_vec(),
@@ -248,7 +263,7 @@ mod tests {
 
     #[test]
     fn what_we_send_passes_our_own_check() {
-        let own = crate::host::OwnInfo {
+        let own = OwnInfo {
             charon_version: "v1.10.3".into(),
             lock_hash: [3; 32],
             git_hash: "unknown".into(),

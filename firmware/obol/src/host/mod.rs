@@ -21,6 +21,8 @@ use tokio::time::Instant;
 
 pub use peer::PeerState;
 
+pub use crate::peerinfo::OwnInfo;
+
 use crate::frame;
 use crate::protocol::Protocol;
 
@@ -50,21 +52,6 @@ pub struct Member {
     pub peer_id: PeerId,
     /// Where to dial it; empty when it will dial us.
     pub addrs: Vec<Multiaddr>,
-}
-
-/// What we say about ourselves in peerinfo.
-#[derive(Clone, Debug)]
-pub struct OwnInfo {
-    /// Version of the reference we are compatible with, such as `v1.10.3`.
-    pub charon_version: String,
-    /// Lock hash of the cluster.
-    pub lock_hash: [u8; 32],
-    /// 7 hex digits or `unknown`.
-    pub git_hash: String,
-    /// Name the operator gave this node, at most 32 characters.
-    pub nickname: String,
-    /// Whether the builder API is in use.
-    pub builder_api_enabled: bool,
 }
 
 /// What the host needs to start.

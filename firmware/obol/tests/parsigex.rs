@@ -1,0 +1,204 @@
+//! Which partial signatures are taken, and which messages are refused under which name.
+
+use std::collections::BTreeSet;
+
+use chain::{
+    Attestation, AttestationData, Epoch, PublicKeyBytes, Root, SignatureBytes, SignedVoluntaryExit, Slot,
+    SyncCommitteeMessage, ValidatorIndex, VoluntaryExit,
+};
+use obol::attestation::{AnyAttestation, VersionedAttestation};
+use obol::duty::{Duty, DutyType, Now, SlotLengths};
+use obol::parsigex::{Context, Received, Refusal, encode, receive};
+use obol::signed::{BeaconCommitteeSelection, Signed, SignedRandao, SyncCommitteeSelection};
+use obol::versioned::{DecodeError, FULU};
+use obol::wire::ParSigExMsg;
+use proptest::prelude::*;
+use prost::Message as _;
+
+const SIGNATURE: SignatureBytes = SignatureBytes([0xb5; 96]);
+const VALIDATORS: [PublicKeyBytes; 2] = [PublicKeyBytes([1; 48]), PublicKeyBytes([2; 48])];
+
+fn receive_from(sender: u8, bytes: &[u8]) -> Result<Received, Refusal> {
+    let validators = BTreeSet::from(VALIDATORS);
+    let lengths = SlotLengths { slot_ns: 12_000_000_000, slots_per_epoch: 32 };
+    let now = Now { since_genesis_ns: 100 * 12_000_000_000, lengths };
+    receive(bytes, &Context { validators: &validators, members: 4, now, sender })
+}
+
+fn attestation(index: u64) -> Signed {
+    let mut committee_bits = ssz_types_bits();
+    committee_bits.committee_bits.set(1, true).unwrap();
+    let data = AttestationData { slot: Slot(100), ..AttestationData::default() };
+    let attestation = Attestation { data, signature: SIGNATURE, ..committee_bits };
+    Signed::Attestation(VersionedAttestation {
+        version: FULU,
+        validator_index: Some(ValidatorIndex(index)),
+        attestation: AnyAttestation::Electra(attestation),
+    })
+}
+
+/// An attestation as a validator client gives it: an empty bit list, which is one byte.
+fn ssz_types_bits() -> Attestation {
+    let bytes = [&236_u32.to_le_bytes()[..], &[0; 128 + 96 + 8], &[1]].concat();
+    <Attestation as ssz::Decode>::from_ssz_bytes(&bytes).unwrap()
+}
+
+fn signed() -> [(DutyType, Signed); 7] {
+    let (validator_index, slot) = (ValidatorIndex(7), Slot(100));
+    let exit = VoluntaryExit { epoch: Epoch(3), validator_index };
+    [
+        (DutyType::Attester, attestation(7)),
+        (DutyType::Randao, Signed::Randao(SignedRandao { epoch: Epoch(3), signature: SIGNATURE })),
+        (DutyType::Exit, Signed::Exit(SignedVoluntaryExit { message: exit, signature: SIGNATURE })),
+        (
+            DutyType::PrepareAggregator,
+            Signed::CommitteeSelection(BeaconCommitteeSelection { validator_index, slot, selection_proof: SIGNATURE }),
+        ),
+        (
+            DutyType::PrepareSyncContribution,
+            Signed::SyncSelection(SyncCommitteeSelection {
+                validator_index,
+                slot,
+                subcommittee_index: 3,
+                selection_proof: SIGNATURE,
+            }),
+        ),
+        (
+            DutyType::SyncMessage,
+            Signed::SyncMessage(SyncCommitteeMessage {
+                slot,
+                beacon_block_root: Root([4; 32]),
+                validator_index,
+                signature: SIGNATURE,
+            }),
+        ),
+        (DutyType::Attester, attestation(u64::MAX)),
+    ]
+}
+
+fn duty(kind: DutyType) -> Duty {
+    Duty::new(100, kind)
+}
+
+#[test]
+fn every_kind_of_partial_signature_arrives_as_it_was_sent() {
+    for (kind, signed) in signed() {
+        let bytes = encode(duty(kind), 2, VALIDATORS.iter().map(|validator| (validator, &signed)));
+        let received = receive_from(2, &bytes).unwrap();
+        assert_eq!((received.duty, received.share_index), (duty(kind), 2));
+        assert_eq!(received.partials.keys().copied().collect::<Vec<_>>(), VALIDATORS);
+        for partial in received.partials.values() {
+            assert_eq!(partial.signed, signed);
+            assert_eq!(partial.signed.signature(), Some(SIGNATURE));
+            assert_eq!(partial.signed.message_root(), signed.clone().with_signature(SignatureBytes::ZERO).message_root());
+        }
+    }
+}
+
+#[test]
+fn an_exit_is_written_as_json_and_read_in_both_forms() {
+    let (kind, exit) = signed()[2].clone();
+    assert_eq!(exit.encode()[0], b'{');
+    let Signed::Exit(plain) = &exit else { unreachable!() };
+    let ssz = ssz::Encode::as_ssz_bytes(plain);
+    assert_eq!(ssz.len(), 112);
+    assert_eq!(Signed::decode(kind, &ssz).unwrap(), exit);
+    assert_eq!(Signed::decode(kind, &exit.encode()).unwrap(), exit);
+}
+
+#[test]
+fn an_attestation_is_read_from_either_header_and_from_json() {
+    let Signed::Attestation(new) = attestation(7) else { unreachable!() };
+    let old = VersionedAttestation { validator_index: None, ..new.clone() };
+    assert_eq!((new.encode().len() - old.encode().len(), new.encode()[16], old.encode()[8]), (8, 20, 12));
+    for form in [new.clone(), old] {
+        for bytes in [form.encode(), form.to_json()] {
+            assert_eq!(VersionedAttestation::decode(&bytes).unwrap(), form);
+        }
+    }
+}
+
+/// Receives an attester message after a change.
+fn changed(change: impl FnOnce(&mut ParSigExMsg)) -> Result<Received, Refusal> {
+    let signed = attestation(7);
+    let bytes = encode(duty(DutyType::Attester), 2, VALIDATORS.iter().map(|validator| (validator, &signed)));
+    let mut message = ParSigExMsg::decode(bytes.as_slice()).unwrap();
+    change(&mut message);
+    receive_from(2, &message.encode_to_vec())
+}
+
+#[test]
+fn every_broken_rule_has_its_name() {
+    type Change = fn(&mut ParSigExMsg);
+    let table: &[(Change, Refusal)] = &[
+        (|m| m.duty = None, Refusal::Absent("duty")),
+        (|m| m.data_set = None, Refusal::Absent("data_set")),
+        (|m| m.data_set.as_mut().unwrap().set.clear(), Refusal::Empty),
+        (|m| m.duty.as_mut().unwrap().r#type = 14, Refusal::UnknownDuty(14)),
+        (|m| m.duty.as_mut().unwrap().r#type = 3, Refusal::NothingSigned),
+        (|m| m.duty.as_mut().unwrap().r#type = 5, Refusal::NothingSigned),
+        (|m| m.duty.as_mut().unwrap().r#type = 13, Refusal::NothingSigned),
+        (|m| m.duty.as_mut().unwrap().slot = 6 * 32, Refusal::TooEarly),
+        (|m| m.duty.as_mut().unwrap().slot = 60, Refusal::Expired),
+        (|m| entry(m).share_idx = 0, Refusal::UnknownShare(0)),
+        (|m| entry(m).share_idx = 5, Refusal::UnknownShare(5)),
+        (|m| entry(m).share_idx = -1, Refusal::UnknownShare(-1)),
+        (|m| entry(m).share_idx = 258, Refusal::UnknownShare(258)),
+        (|m| entry(m).share_idx = 3, Refusal::NotTheSendersShare(3)),
+        (|m| entry(m).data.truncate(30), Refusal::Entry(DecodeError::Malformed)),
+        (|m| entry(m).data[0] = 7, Refusal::Entry(DecodeError::UnknownFork(7))),
+        (
+            |m| entry(m).data = attestation(7).with_signature(SignatureBytes::ZERO).encode(),
+            Refusal::ZeroSignature,
+        ),
+        (|m| rename(m, |key| key.to_uppercase()), Refusal::UnknownValidator),
+        (|m| rename(m, |key| key.replace("02", "03")), Refusal::UnknownValidator),
+        (|m| rename(m, |key| key[2..].to_owned()), Refusal::UnknownValidator),
+        (
+            |m| {
+                let set = &mut m.data_set.as_mut().unwrap().set;
+                set.insert("x".into(), Default::default());
+            },
+            Refusal::TooManyEntries,
+        ),
+    ];
+    for (index, (change, refusal)) in table.iter().enumerate() {
+        assert_eq!(changed(change).unwrap_err(), *refusal, "row {index}");
+    }
+    assert!(changed(|_| ()).is_ok());
+}
+
+fn entry(message: &mut ParSigExMsg) -> &mut obol::wire::ParSignedData {
+    message.data_set.as_mut().unwrap().set.values_mut().last().unwrap()
+}
+
+fn rename(message: &mut ParSigExMsg, rename: impl Fn(&str) -> String) {
+    let set = &mut message.data_set.as_mut().unwrap().set;
+    let (key, data) = set.pop_last().unwrap();
+    set.insert(rename(&key), data);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn any_bytes_are_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(receive_from(2, &bytes).is_err());
+        for kind in DutyType::ALL {
+            let _ = Signed::decode(kind, &bytes);
+            let _ = obol::unsigned::Unsigned::decode(kind, &bytes);
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_never_panics_and_never_changes_the_sender(at in any::<prop::sample::Index>(), bit in 0_u8..8) {
+        for (kind, signed) in signed() {
+            let mut bytes = encode(duty(kind), 2, [(&VALIDATORS[0], &signed)]);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            if let Ok(received) = receive_from(2, &bytes) {
+                prop_assert_eq!(received.share_index, 2);
+            }
+        }
+    }
+}
