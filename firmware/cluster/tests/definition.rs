@@ -1,5 +1,7 @@
 //! What a definition must satisfy.
 
+#![allow(clippy::unwrap_used, reason = "a failed helper fails its test")]
+
 mod sample;
 
 use cluster::definition::Signer;

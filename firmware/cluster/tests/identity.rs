@@ -1,5 +1,7 @@
 //! Identity keys and signatures: the refusals. The good cases are vectors.
 
+#![allow(clippy::unwrap_used, reason = "a failed helper fails its test")]
+
 use cluster::identity::recover;
 use cluster::{IdentityError, IdentityKey, IdentityPublicKey, PeerId};
 use rand::SeedableRng;

@@ -1,5 +1,7 @@
 //! Keystores: what we write we read, and absurd or hostile ones are refused before any work is done.
 
+#![allow(clippy::unwrap_used, reason = "a failed helper fails its test")]
+
 use cluster::keystore::{KdfCost, Keystore, KeystoreError};
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;

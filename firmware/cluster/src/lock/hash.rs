@@ -67,7 +67,7 @@ fn validator_chunk(validator: &DistributedValidator, version: SchemaVersion) -> 
         | SchemaVersion::V1_5 => {}
     }
     if version >= SchemaVersion::V1_7 {
-        element.chunk(registration_chunk(&validator.builder_registration.clone().unwrap_or_default()));
+        element.chunk(registration_chunk(&validator.builder_registration.unwrap_or_default()));
     }
     Ok(element.root())
 }

@@ -25,7 +25,7 @@ impl Lock {
         self.verify_aggregate(&shares)?;
         self.verify_registrations()?;
         self.verify_node_signatures(&records)?;
-        Ok(ClusterView::new(self, &records, threshold)?)
+        ClusterView::new(self, &records, threshold)
     }
 
     /// Checks the three stored hashes against the content.

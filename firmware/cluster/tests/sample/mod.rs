@@ -52,10 +52,12 @@ pub(crate) fn in_version(created: &CreatedCluster, version: SchemaVersion) -> Lo
         }
     }
     for validator in &mut lock.validators {
-        let keep = match version {
-            v if v < SchemaVersion::V1_6 => 0,
-            v if v < SchemaVersion::V1_8 => 1,
-            _ => validator.deposits.len(),
+        let keep = if version < SchemaVersion::V1_6 {
+            0
+        } else if version < SchemaVersion::V1_8 {
+            1
+        } else {
+            validator.deposits.len()
         };
         validator.deposits.truncate(keep);
         if version < SchemaVersion::V1_7 {
@@ -74,10 +76,11 @@ pub(crate) fn seal(created: &CreatedCluster, lock: &mut Lock) {
     let shares = created.nodes.iter().flat_map(|node| &node.shares);
     let signatures: Vec<Signature> = shares.map(|share| share.key().sign_hashed(&message)).collect();
     lock.signature_aggregate = threshold::aggregate_signatures(&signatures).unwrap().to_bytes().0.to_vec();
-    lock.node_signatures = match lock.definition.version {
-        version if version < SchemaVersion::V1_7 => Vec::new(),
-        _ => created.nodes.iter().map(|node| node.identity.sign(&lock.lock_hash).to_vec()).collect(),
-    };
+    lock.node_signatures.clear();
+    if lock.definition.version >= SchemaVersion::V1_7 {
+        let signatures = created.nodes.iter().map(|node| node.identity.sign(&lock.lock_hash).to_vec());
+        lock.node_signatures = signatures.collect();
+    }
 }
 
 /// Lets every wallet sign the definition, then seals the lock.
@@ -93,10 +96,8 @@ pub(crate) fn sign_definition(created: &CreatedCluster, lock: &mut Lock) {
         lock.definition.creator = Creator { address: address(creator), config_signature: Vec::new() };
     }
     let config_hash = format!("0x{}", hex::encode(lock.definition.compute_config_hash().unwrap()));
-    let statement = match version {
-        SchemaVersion::V1_3 => Statement::ConfigHash,
-        _ => Statement::OperatorConfigHash,
-    };
+    let statement =
+        if version == SchemaVersion::V1_3 { Statement::ConfigHash } else { Statement::OperatorConfigHash };
     for (operator, wallet) in lock.definition.operators.iter_mut().zip(&wallets) {
         operator.config_signature = Some(wallet.sign(&digest(statement, &config_hash, chain_id)).to_vec());
         operator.enr_signature = Some(wallet.sign(&digest(Statement::Enr, &operator.enr, chain_id)).to_vec());
