@@ -1,0 +1,89 @@
+//! The control socket: status, sealed imports, metrics.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::{get, post},
+};
+use ipc::{
+    Problem, ShareImport, SignerStatus,
+    signer::{SHARES_PATH, STATUS_PATH},
+};
+
+use crate::signer::Signer;
+
+/// The router.
+pub(crate) fn router(signer: Arc<Signer>) -> Router {
+    Router::new()
+        .route(STATUS_PATH, get(status))
+        .route(SHARES_PATH, post(import))
+        .route("/metrics", get(metrics))
+        .with_state(signer)
+}
+
+async fn status(State(signer): State<Arc<Signer>>) -> Json<SignerStatus> {
+    Json(signer.status().await)
+}
+
+async fn import(State(signer): State<Arc<Signer>>, body: Bytes) -> Response {
+    let sealed: ShareImport = match serde_json::from_slice(&body) {
+        Ok(sealed) => sealed,
+        Err(error) => {
+            let problem = Problem::new(
+                "malformed",
+                format!("The request is malformed: {error}."),
+                "Send `enc` and `ciphertext` as hex.",
+            );
+            return ipc::server::refusal(StatusCode::BAD_REQUEST, problem);
+        }
+    };
+    // Finished even when the caller hangs up: what is begun is stored whole, and the caller can ask again.
+    let importing = tokio::spawn(async move { signer.import(sealed).await });
+    match importing.await {
+        Ok(Ok(imported)) => Json(imported).into_response(),
+        Ok(Err(problem)) => {
+            tracing::warn!(code = %problem.code, reason = %problem.message, "an import was refused");
+            ipc::server::refusal(status_of(&problem), problem)
+        }
+        Err(_) => {
+            let problem =
+                Problem::new("import_failed", "The import failed by a fault of ours.", "Report this.");
+            ipc::server::refusal(StatusCode::INTERNAL_SERVER_ERROR, problem)
+        }
+    }
+}
+
+/// The box's own trouble is 503; everything else is about the file.
+fn status_of(problem: &Problem) -> StatusCode {
+    const OURS: [&str; 14] = [
+        "starting",
+        "tpm_missing",
+        "tpm_unavailable",
+        "boot_changed",
+        "software_changed",
+        "other_tpm",
+        "vault_damaged",
+        "vault_missing",
+        "vault_unavailable",
+        "boot_not_measured",
+        "ledger_damaged",
+        "ledger_newer",
+        "ledger_unavailable",
+        "ledger_rolled_back",
+    ];
+    if OURS.contains(&problem.code.as_str()) {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::UNPROCESSABLE_ENTITY
+    }
+}
+
+async fn metrics(State(signer): State<Arc<Signer>>) -> Response {
+    const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, TYPE)], signer.metrics.text()).into_response()
+}

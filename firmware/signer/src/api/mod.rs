@@ -1,0 +1,4 @@
+//! The two sockets.
+
+pub(crate) mod control;
+pub(crate) mod sign;

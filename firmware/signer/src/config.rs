@@ -1,0 +1,93 @@
+//! The signer's configuration, read once at start.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use ipc::server::CallerNames;
+use serde::Deserialize;
+
+/// Everything the signer is told.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the ledger, the sealed shares and the sealed vault key are.
+    pub state_dir: PathBuf,
+    /// Log level.
+    #[serde(default = "default_log")]
+    pub log: String,
+    /// What secrets are sealed to.
+    pub tpm: TpmConfig,
+    /// Who may call.
+    pub callers: Callers,
+    /// Sockets of a signer that systemd did not start.
+    #[serde(default)]
+    pub listen: Listen,
+}
+
+/// What secrets are sealed to.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TpmConfig {
+    /// `device:/dev/tpmrm0`, or a software TPM's address.
+    pub tcti: String,
+    /// The image's key.
+    pub pcr_public_key: PathBuf,
+    /// The image's approvals of PCR 11 values.
+    pub pcr_signature: PathBuf,
+    /// PCRs that must be as they were when sealing.
+    pub literal_pcrs: Vec<u8>,
+    /// NV index of the anti-rollback counter.
+    #[serde(default = "default_counter_index")]
+    pub counter_index: u32,
+}
+
+/// Users, by name or number; `self` is the user the signer runs as.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Callers {
+    /// Who may ask for signatures.
+    pub sign: CallerNames,
+    /// Who may read the status and hand in sealed shares.
+    pub control: CallerNames,
+}
+
+/// Socket paths.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// The signing socket.
+    pub sign: Option<PathBuf>,
+    /// The control socket.
+    pub control: Option<PathBuf>,
+}
+
+fn default_log() -> String {
+    "info".to_owned()
+}
+
+fn default_counter_index() -> u32 {
+    0x0150_0021
+}
+
+impl Config {
+    /// Reads the file.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("the configuration {} is not valid", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_configuration_is_valid() {
+        let shipped =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../image/mkosi.extra/usr/lib/hearth/signer.toml");
+        let config = Config::load(&shipped).unwrap();
+        assert_eq!(config.tpm.literal_pcrs, [7, 12]);
+        assert_eq!(config.tpm.counter_index, default_counter_index());
+    }
+}

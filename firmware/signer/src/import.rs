@@ -1,0 +1,233 @@
+//! How a share gets in: opened here, checked against what its owner says, stored with its history in one step.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use chain::{PublicKeyBytes, Root, SlotTiming};
+use cluster::keystore::Keystore;
+use ipc::{
+    Problem, ShareImport,
+    signer::{History as StatedHistory, MAX_IMPORTED, ShareBundle, ShareEntry, ShareImported},
+};
+use slashing::Interchange;
+use threshold::{SecretKey, SecretShare, ShareIndex};
+
+use crate::{
+    ledger::{Entries, Import, ShareRow},
+    rollback,
+    share::{Share, held},
+    signer::{Signer, blocking, ledger_problem},
+};
+
+/// A share out of its keystore, and what belongs to it.
+struct Unpacked {
+    row: ShareRow,
+    secret: SecretKey,
+}
+
+impl Signer {
+    /// Takes in a sealed bundle. Either all of it is stored, or nothing.
+    pub(crate) async fn import(self: &Arc<Self>, sealed: ShareImport) -> Result<ShareImported, Problem> {
+        let _one_at_a_time = self.importing.lock().await;
+        let (vault, ledger) = self.open_parts()?;
+        let opened = Arc::clone(&vault);
+        let unpacked = blocking(move || {
+            let bundle = opened.import_key().open(&sealed).map_err(|error| {
+                bad(
+                    "envelope_invalid",
+                    &error.to_string(),
+                    "Fetch the import key from this box and seal the file again.",
+                )
+            })?;
+            unpack(bundle)
+        })
+        .await
+        .ok_or_else(|| {
+            bad("import_failed", "reading the shares failed by a fault of ours", "Report this.")
+        })?;
+        let (shares, mut histories) = unpacked?;
+
+        let mut imported = ShareImported { imported: Vec::new(), already_held: Vec::new() };
+        let (mut imports, mut adopted) = (Vec::new(), Vec::new());
+        for Unpacked { mut row, secret } in shares {
+            let history = histories.remove(&row.pubshare).ok_or_else(|| {
+                bad(
+                    "share_twice",
+                    &format!("the share {} is in the file twice", row.pubshare),
+                    "Make a file with each share once.",
+                )
+            })?;
+            match self.known_row(&row.pubshare) {
+                // Its seal, index and chain stay as they are; only history may be added.
+                Some(known) => {
+                    same_facts(&known, &row)?;
+                    imported.already_held.push(row.pubshare.to_string());
+                    imports.push(Import { row: known, history });
+                }
+                None => {
+                    row.sealed = vault.seal_share(&row, &secret)?;
+                    imported.imported.push(held(&row));
+                    let index = ShareIndex::try_from(row.share_index).map_err(|_| zero_index())?;
+                    adopted.push(Share::new(row.clone(), SecretShare::new(index, secret)));
+                    imports.push(Import { row, history });
+                }
+            }
+        }
+        // The ledger first, the TPM's counter after it; see `rollback`.
+        let next = self.counter().map(|counter| counter.saturating_add(1));
+        ledger.import(imports, next).await.map_err(|error| ledger_problem(&error))?;
+        let stepped = rollback::step(&self.config.tpm).await;
+        let new_shares = adopted.len();
+        self.adopt(adopted);
+        match stepped {
+            Ok(counter) => self.set_counter(counter),
+            // The shares are stored and the ledger is one ahead, which the next start forgives. Stepping it again now
+            // would not be, so no further import is taken before that.
+            Err(problem) => {
+                tracing::error!(code = %problem.code, "the TPM's counter could not be stepped after an import");
+                return Err(problem);
+            }
+        }
+        tracing::info!(new_shares, already_held = imported.already_held.len(), "shares imported");
+        Ok(imported)
+    }
+}
+
+/// Decrypts every share and checks it against what the bundle says of it.
+fn unpack(bundle: ShareBundle) -> Result<(Vec<Unpacked>, BTreeMap<PublicKeyBytes, Entries>), Problem> {
+    if bundle.validators.is_empty() || bundle.validators.len() > MAX_IMPORTED {
+        return Err(bad(
+            "bundle_size",
+            &format!("the file holds {} shares; it must be 1 to {MAX_IMPORTED}", bundle.validators.len()),
+            "Split the file.",
+        ));
+    }
+    let genesis_validators_root: Root =
+        bundle.genesis_validators_root.parse().map_err(|_| not_hex("genesis_validators_root"))?;
+    if let Some(clock) = &bundle.chain {
+        let genesis_ms = clock.genesis_time.saturating_mul(1000);
+        SlotTiming::new(genesis_ms, clock.slot_ms, clock.slots_per_epoch).map_err(|error| {
+            bad("clock_invalid", &error.to_string(), "Take the values from a beacon node of the chain.")
+        })?;
+    }
+    let mut shares = Vec::with_capacity(bundle.validators.len());
+    for entry in &bundle.validators {
+        shares.push(unpack_one(entry, genesis_validators_root, &bundle)?);
+    }
+    let keys: Vec<PublicKeyBytes> = shares.iter().map(|share| share.row.pubshare).collect();
+    let histories = histories(&bundle.history, genesis_validators_root, &keys)?;
+    Ok((shares, histories))
+}
+
+fn unpack_one(
+    entry: &ShareEntry,
+    genesis_validators_root: Root,
+    bundle: &ShareBundle,
+) -> Result<Unpacked, Problem> {
+    let stated: PublicKeyBytes = entry.public_key.parse().map_err(|_| not_hex("public_key"))?;
+    let group_key: PublicKeyBytes =
+        entry.group_public_key.parse().map_err(|_| not_hex("group_public_key"))?;
+    threshold::PublicKey::parse(&group_key).map_err(|error| {
+        bad(
+            "group_key_invalid",
+            &format!("the validator key {group_key}: {error}"),
+            "Check the cluster lock.",
+        )
+    })?;
+    if entry.share_index == 0 {
+        return Err(zero_index());
+    }
+    let json = serde_json::to_vec(&entry.keystore).unwrap_or_default();
+    let invalid = |error: cluster::keystore::KeystoreError| {
+        bad(
+            "keystore_invalid",
+            &format!("the share {stated}: {error}"),
+            "Check the file and its password, and try again.",
+        )
+    };
+    let secret = Keystore::from_json(&json)
+        .map_err(invalid)?
+        .decrypt_key(entry.password.expose_secret())
+        .map_err(invalid)?;
+    let found = secret.public_key().to_bytes();
+    if found != stated {
+        return Err(bad(
+            "pubshare_mismatch",
+            &format!("the keystore holds the share {found}, not {stated}"),
+            "Use the keystore of this member: each member of the cluster has its own.",
+        ));
+    }
+    let row = ShareRow {
+        pubshare: found,
+        group_key,
+        share_index: entry.share_index,
+        genesis_validators_root,
+        clock: bundle.chain,
+        sealed: Vec::new(),
+    };
+    Ok(Unpacked { row, secret })
+}
+
+/// What each share signed before. A history that does not mention a share is no statement about it.
+fn histories(
+    stated: &StatedHistory,
+    genesis_validators_root: Root,
+    keys: &[PublicKeyBytes],
+) -> Result<BTreeMap<PublicKeyBytes, Entries>, Problem> {
+    let document = match stated {
+        StatedHistory::NeverSigned => {
+            return Ok(keys.iter().map(|key| (*key, Entries::default())).collect());
+        }
+        StatedHistory::Interchange(document) => serde_json::to_vec(document).unwrap_or_default(),
+    };
+    let next_step = "Export the slashing protection history from the client that used these shares, or state that they never signed.";
+    let mut entries = Interchange::parse(&document, genesis_validators_root)
+        .map_err(|error| bad("history_invalid", &error.to_string(), next_step))?
+        .by_key();
+    keys.iter()
+        .map(|key| match entries.remove(key) {
+            // A record without entries is the old client's word that the key never signed.
+            Some(history) => Ok((*key, history)),
+            None => Err(bad(
+                "history_missing",
+                &format!("the history says nothing about the share {key}"),
+                next_step,
+            )),
+        })
+        .collect()
+}
+
+fn same_facts(known: &ShareRow, stated: &ShareRow) -> Result<(), Problem> {
+    let same = known.group_key == stated.group_key
+        && known.share_index == stated.share_index
+        && known.genesis_validators_root == stated.genesis_validators_root;
+    if same {
+        return Ok(());
+    }
+    Err(bad(
+        "share_conflict",
+        &format!("the share {} is already held with another validator, index or chain", known.pubshare),
+        "Check that the file belongs to this cluster.",
+    ))
+}
+
+fn bad(code: &str, message: &str, next_step: &str) -> Problem {
+    let mut letters = message.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
+    Problem::new(code, format!("{first}{}.", letters.as_str()), next_step)
+}
+
+fn not_hex(field: &str) -> Problem {
+    bad(
+        "bundle_invalid",
+        &format!("`{field}` is not hex of the right length"),
+        "Make the file again with a current tool.",
+    )
+}
+
+fn zero_index() -> Problem {
+    bad(
+        "share_index_zero",
+        "share indices start at 1",
+        "Take the index from the cluster lock: the first member has 1.",
+    )
+}

@@ -1,0 +1,148 @@
+//! The record of everything ever signed, and the only place from which a permission to sign comes.
+//!
+//! One thread owns the database. Requests that wait while it writes are checked and committed together, so a slot's
+//! burst costs one fsync. A [`Clearance`] exists only for a message whose record is on the disk.
+
+mod store;
+mod writer;
+
+pub(crate) use writer::SLOW_COMMIT;
+
+use std::path::Path;
+
+use chain::{PublicKeyBytes, Root};
+use ipc::signer::{ChainClock, LastSigned};
+use slashing::{SignedAttestation, SignedBlock};
+use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use store::{LedgerError, Store};
+
+use crate::{
+    message::{Message, Vote},
+    metrics::Metrics,
+    refusal::Refusal,
+};
+
+/// Requests that may wait for the writer; beyond that the caller is told to come back.
+const QUEUE: usize = 4096;
+
+/// What the database keeps of a share besides its history. The secret is sealed; see [`crate::vault`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ShareRow {
+    /// Public key of the share.
+    pub pubshare: PublicKeyBytes,
+    /// Public key of the validator.
+    pub group_key: PublicKeyBytes,
+    /// Share index, from 1.
+    pub share_index: u8,
+    /// The chain it may sign for.
+    pub genesis_validators_root: Root,
+    /// When that chain's slots are.
+    pub clock: Option<ChainClock>,
+    /// The secret, sealed.
+    pub sealed: Vec<u8>,
+}
+
+/// One share to be imported, with all that is known of what it signed.
+pub(crate) struct Import {
+    /// The share.
+    pub row: ShareRow,
+    /// What it signed; both empty only when its owner says that it never did.
+    pub history: Entries,
+}
+
+/// What an interchange file says about one share.
+pub(crate) type Entries = (Vec<SignedBlock>, Vec<SignedAttestation>);
+
+/// The proof that a message may be signed by one key: the rules were asked and the record, if it needs one, is durable.
+/// Made only by this module, used up by signing.
+#[derive(Debug)]
+#[must_use = "a clearance does nothing until it is signed"]
+pub(crate) struct Clearance {
+    key: PublicKeyBytes,
+    signing_root: Root,
+}
+
+impl Clearance {
+    /// Whose key may sign.
+    pub(crate) fn key(&self) -> PublicKeyBytes {
+        self.key
+    }
+
+    /// What may be signed.
+    pub(crate) fn signing_root(&self) -> Root {
+        self.signing_root
+    }
+}
+
+/// A handle to the thread that owns the ledger.
+#[derive(Clone)]
+pub(crate) struct Ledger {
+    jobs: mpsc::Sender<Job>,
+}
+
+enum Job {
+    Record { key: PublicKeyBytes, message: Message, reply: oneshot::Sender<Result<Clearance, Refusal>> },
+    Import { shares: Vec<Import>, counter: Option<u64>, reply: oneshot::Sender<Result<(), LedgerError>> },
+    SetCounter { value: u64, reply: oneshot::Sender<Result<(), LedgerError>> },
+    Marks { reply: oneshot::Sender<Vec<(PublicKeyBytes, LastSigned)>> },
+    Ping { reply: oneshot::Sender<()> },
+}
+
+/// What the ledger held when it was opened.
+pub(crate) struct Opened {
+    /// The handle.
+    pub ledger: Ledger,
+    /// The shares it keeps.
+    pub rows: Vec<ShareRow>,
+    /// The TPM counter's value as the ledger knows it.
+    pub counter: Option<u64>,
+}
+
+impl Ledger {
+    /// Opens the database in `state_dir`, checks it, and starts its thread.
+    pub(crate) fn open(state_dir: &Path, metrics: Metrics) -> Result<Opened, LedgerError> {
+        let store = Store::open(state_dir)?;
+        let (rows, counter) = (store.rows()?, store.counter()?);
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        writer::start(store, queue, metrics)?;
+        Ok(Opened { ledger: Self { jobs }, rows, counter })
+    }
+
+    /// Clears a message for signing. When it can be punished, its record is durable before this returns.
+    pub(crate) async fn clear(&self, key: PublicKeyBytes, message: &Message) -> Result<Clearance, Refusal> {
+        if message.vote == Vote::None {
+            return Ok(Clearance { key, signing_root: message.signing_root });
+        }
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Record { key, message: message.clone(), reply };
+        self.jobs.try_send(job).map_err(|_| Refusal::NotDurable("too many votes are waiting".to_owned()))?;
+        answer.await.unwrap_or_else(|_| Err(Refusal::NotDurable("the ledger has stopped".to_owned())))
+    }
+
+    /// Stores shares and their histories in one step: all of it or none.
+    pub(crate) async fn import(&self, shares: Vec<Import>, counter: Option<u64>) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::Import { shares, counter, reply }).await?
+    }
+
+    /// Stores what the TPM's counter is about to be.
+    pub(crate) async fn set_counter(&self, value: u64) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::SetCounter { value, reply }).await?
+    }
+
+    /// The highest marks of every share.
+    pub(crate) async fn marks(&self) -> Result<Vec<(PublicKeyBytes, LastSigned)>, LedgerError> {
+        self.ask(|reply| Job::Marks { reply }).await
+    }
+
+    /// Resolves once the thread has answered.
+    pub(crate) async fn ping(&self) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::Ping { reply }).await
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(job(reply)).await.map_err(|_| LedgerError::Stopped)?;
+        answer.await.map_err(|_| LedgerError::Stopped)
+    }
+}

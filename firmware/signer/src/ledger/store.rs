@@ -1,0 +1,370 @@
+//! The database: SQLite, write-ahead log, every commit synced.
+//!
+//! Shares and histories are in one file on purpose (decision 0121): a share without its history cannot exist, whatever
+//! is deleted or restored, and an import is one transaction.
+
+use std::{
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use chain::{Epoch, PublicKeyBytes, Root, Slot};
+use ipc::signer::ChainClock;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use slashing::{Floors, History, Retention, SignedAttestation, SignedBlock};
+
+use super::ShareRow;
+
+const FILE: &str = "ledger.db";
+/// "Hrth", so that `file` and a careful person can tell what this is.
+const APPLICATION_ID: i32 = 0x4872_7468;
+const SCHEMA_VERSION: i32 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+CREATE TABLE shares (
+    id INTEGER PRIMARY KEY,
+    pubshare BLOB NOT NULL UNIQUE,
+    group_key BLOB NOT NULL,
+    share_index INTEGER NOT NULL,
+    genesis_validators_root BLOB NOT NULL,
+    genesis_time INTEGER, slot_ms INTEGER, slots_per_epoch INTEGER,
+    sealed BLOB NOT NULL,
+    floor_block INTEGER, floor_source INTEGER, floor_target INTEGER
+) STRICT;
+CREATE TABLE attestations (
+    share INTEGER NOT NULL REFERENCES shares (id),
+    target INTEGER NOT NULL, source INTEGER NOT NULL, signing_root BLOB
+) STRICT;
+CREATE UNIQUE INDEX attestation ON attestations (share, target, source, signing_root);
+CREATE TABLE blocks (
+    share INTEGER NOT NULL REFERENCES shares (id),
+    slot INTEGER NOT NULL, signing_root BLOB
+) STRICT;
+CREATE UNIQUE INDEX block ON blocks (share, slot, signing_root);
+";
+
+/// Why the ledger cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LedgerError {
+    /// The directory or file cannot be used.
+    #[error("cannot use {}", .path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// SQLite refused.
+    #[error("the ledger could not be read or written: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The file is damaged.
+    #[error("the ledger is damaged ({0})")]
+    Damaged(String),
+    /// The file was written by newer software.
+    #[error("the ledger has version {found}, this software knows up to {SCHEMA_VERSION}")]
+    Newer {
+        /// Version found.
+        found: i32,
+    },
+    /// A number that no chain reaches.
+    #[error("the history holds an epoch or slot beyond any real one: {0}")]
+    TooLarge(u64),
+    /// The share is there with other facts.
+    #[error("the share {0} is already held with another validator, index or chain")]
+    Conflict(PublicKeyBytes),
+    /// The thread has ended.
+    #[error("the ledger's thread has stopped")]
+    Stopped,
+}
+
+/// The open database.
+pub(crate) struct Store {
+    connection: Connection,
+}
+
+impl Store {
+    /// Opens or creates the ledger and checks all of it. A damaged one is never repaired: what it forgot could be signed
+    /// twice.
+    pub(crate) fn open(state_dir: &Path) -> Result<Self, LedgerError> {
+        let io = |source| LedgerError::Io { path: state_dir.to_owned(), source };
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(io)?;
+        let path = state_dir.join(FILE);
+        // Made by us, for its mode; SQLite's other files take the mode over.
+        std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(io)?;
+        crate::files::sync_dir(state_dir).map_err(io)?;
+        let connection = Connection::open(&path)?;
+        // Nobody else may open the file while we have it: two signers on one ledger would be two ledgers.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "trusted_schema", false)?;
+        let mut store = Self { connection };
+        store.create_or_check()?;
+        Ok(store)
+    }
+
+    fn create_or_check(&mut self) -> Result<(), LedgerError> {
+        let verdict: String = self.connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(LedgerError::Damaged(verdict));
+        }
+        let version: i32 = self.connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let application: i32 =
+            self.connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        match (application, version) {
+            (0, 0) => {
+                let transaction = self.begin()?;
+                transaction.execute_batch(SCHEMA)?;
+                transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+                transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+                Ok(transaction.commit()?)
+            }
+            (APPLICATION_ID, SCHEMA_VERSION) => Ok(()),
+            (APPLICATION_ID, found) => Err(LedgerError::Newer { found }),
+            (other, _) => Err(LedgerError::Damaged(format!("another program's file, {other:#x}"))),
+        }
+    }
+
+    /// Starts a transaction that has the write lock from the beginning.
+    pub(crate) fn begin(&mut self) -> Result<Transaction<'_>, LedgerError> {
+        Ok(self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
+    }
+
+    /// Whether a failed transaction is still open, after which nothing may be believed until it is rolled back.
+    pub(crate) fn settle(&mut self) -> Result<(), LedgerError> {
+        if self.connection.is_autocommit() {
+            Ok(())
+        } else {
+            Ok(self.connection.execute_batch("ROLLBACK")?)
+        }
+    }
+
+    /// The shares kept.
+    pub(crate) fn rows(&self) -> Result<Vec<ShareRow>, LedgerError> {
+        let mut query = self.connection.prepare(
+            "SELECT pubshare, group_key, share_index, genesis_validators_root, genesis_time, slot_ms,
+                    slots_per_epoch, sealed FROM shares ORDER BY pubshare",
+        )?;
+        let rows = query.query_map([], |row| {
+            let clock =
+                (row.get::<_, Option<i64>>(4)?, row.get::<_, Option<i64>>(5)?, row.get::<_, Option<i64>>(6)?);
+            Ok((
+                row.get::<_, Vec<u8>>(0)?,
+                row.get::<_, Vec<u8>>(1)?,
+                row.get::<_, u8>(2)?,
+                row.get::<_, Vec<u8>>(3)?,
+                clock,
+                row.get::<_, Vec<u8>>(7)?,
+            ))
+        })?;
+        rows.map(|row| {
+            let (pubshare, group_key, share_index, root, clock, sealed) = row?;
+            let clock = match clock {
+                (Some(genesis_time), Some(slot_ms), Some(slots_per_epoch)) => Some(ChainClock {
+                    genesis_time: from_sql(genesis_time)?,
+                    slot_ms: from_sql(slot_ms)?,
+                    slots_per_epoch: from_sql(slots_per_epoch)?,
+                }),
+                _ => None,
+            };
+            Ok(ShareRow {
+                pubshare: bytes(&pubshare)?,
+                group_key: bytes(&group_key)?,
+                share_index,
+                genesis_validators_root: bytes(&root)?,
+                clock,
+                sealed,
+            })
+        })
+        .collect()
+    }
+
+    /// The TPM counter's value as it was last known, or about to become.
+    pub(crate) fn counter(&self) -> Result<Option<u64>, LedgerError> {
+        self.connection
+            .query_row("SELECT value FROM meta WHERE name = 'counter'", [], |row| row.get::<_, i64>(0))
+            .optional()?
+            .map(from_sql)
+            .transpose()
+    }
+
+    /// Everything known of each share, with the share's row number.
+    pub(crate) fn histories(&self) -> Result<Vec<(i64, History)>, LedgerError> {
+        let mut query = self.connection.prepare(
+            "SELECT id, pubshare, floor_block, floor_source, floor_target FROM shares ORDER BY id",
+        )?;
+        let shares = query.query_map([], |row| {
+            let floors =
+                (row.get::<_, Option<i64>>(2)?, row.get::<_, Option<i64>>(3)?, row.get::<_, Option<i64>>(4)?);
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?, floors))
+        })?;
+        shares
+            .map(|share| {
+                let (id, pubshare, (block, source, target)) = share?;
+                let floors = Floors {
+                    block: block.map(from_sql).transpose()?.map(Slot),
+                    source: source.map(from_sql).transpose()?.map(Epoch),
+                    target: target.map(from_sql).transpose()?.map(Epoch),
+                };
+                let (blocks, attestations) = (self.blocks(id)?, self.attestations(id)?);
+                Ok((
+                    id,
+                    History::restore(bytes(&pubshare)?, Retention::Complete, floors, blocks, attestations),
+                ))
+            })
+            .collect()
+    }
+
+    fn attestations(&self, share: i64) -> Result<Vec<SignedAttestation>, LedgerError> {
+        let mut query = self
+            .connection
+            .prepare_cached("SELECT source, target, signing_root FROM attestations WHERE share = ?1")?;
+        let rows = query.query_map([share], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<Vec<u8>>>(2)?))
+        })?;
+        rows.map(|row| {
+            let (source, target, root) = row?;
+            Ok(SignedAttestation {
+                source_epoch: Epoch(from_sql(source)?),
+                target_epoch: Epoch(from_sql(target)?),
+                signing_root: root.as_deref().map(bytes).transpose()?,
+            })
+        })
+        .collect()
+    }
+
+    fn blocks(&self, share: i64) -> Result<Vec<SignedBlock>, LedgerError> {
+        let mut query =
+            self.connection.prepare_cached("SELECT slot, signing_root FROM blocks WHERE share = ?1")?;
+        let rows =
+            query.query_map([share], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Vec<u8>>>(1)?)))?;
+        rows.map(|row| {
+            let (slot, root) = row?;
+            Ok(SignedBlock {
+                slot: Slot(from_sql(slot)?),
+                signing_root: root.as_deref().map(bytes).transpose()?,
+            })
+        })
+        .collect()
+    }
+}
+
+/// Writes one attestation; an identical one that is there already stays.
+pub(super) fn insert_attestation(
+    transaction: &Transaction<'_>,
+    share: i64,
+    entry: &SignedAttestation,
+) -> Result<(), LedgerError> {
+    transaction
+        .prepare_cached(
+            "INSERT OR IGNORE INTO attestations (share, target, source, signing_root) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            share,
+            to_sql(entry.target_epoch.0)?,
+            to_sql(entry.source_epoch.0)?,
+            entry.signing_root.as_ref().map(Root::as_slice)
+        ])?;
+    Ok(())
+}
+
+/// Writes one block; an identical one that is there already stays.
+pub(super) fn insert_block(
+    transaction: &Transaction<'_>,
+    share: i64,
+    entry: &SignedBlock,
+) -> Result<(), LedgerError> {
+    transaction
+        .prepare_cached("INSERT OR IGNORE INTO blocks (share, slot, signing_root) VALUES (?1, ?2, ?3)")?
+        .execute(params![share, to_sql(entry.slot.0)?, entry.signing_root.as_ref().map(Root::as_slice)])?;
+    Ok(())
+}
+
+/// Writes the whole history of a share in place of what is stored of it.
+pub(super) fn replace_history(
+    transaction: &Transaction<'_>,
+    share: i64,
+    history: &History,
+) -> Result<(), LedgerError> {
+    let Floors { block, source, target } = history.floors();
+    transaction.execute(
+        "UPDATE shares SET floor_block = ?2, floor_source = ?3, floor_target = ?4 WHERE id = ?1",
+        params![
+            share,
+            block.map(|slot| to_sql(slot.0)).transpose()?,
+            source.map(|epoch| to_sql(epoch.0)).transpose()?,
+            target.map(|epoch| to_sql(epoch.0)).transpose()?
+        ],
+    )?;
+    transaction.execute("DELETE FROM attestations WHERE share = ?1", [share])?;
+    transaction.execute("DELETE FROM blocks WHERE share = ?1", [share])?;
+    for entry in history.attestations() {
+        insert_attestation(transaction, share, &entry)?;
+    }
+    for entry in history.blocks() {
+        insert_block(transaction, share, &entry)?;
+    }
+    Ok(())
+}
+
+/// Adds a share and says where it is. One that is there already must be the same in all but its sealed form.
+pub(super) fn insert_share(transaction: &Transaction<'_>, row: &ShareRow) -> Result<i64, LedgerError> {
+    let known = transaction
+        .query_row(
+            "SELECT id, group_key, share_index, genesis_validators_root FROM shares WHERE pubshare = ?1",
+            [row.pubshare.as_slice()],
+            |found| {
+                let same = found.get::<_, Vec<u8>>(1)? == row.group_key.as_slice()
+                    && found.get::<_, u8>(2)? == row.share_index
+                    && found.get::<_, Vec<u8>>(3)? == row.genesis_validators_root.as_slice();
+                Ok((found.get::<_, i64>(0)?, same))
+            },
+        )
+        .optional()?;
+    match known {
+        Some((id, true)) => Ok(id),
+        Some((_, false)) => Err(LedgerError::Conflict(row.pubshare)),
+        None => {
+            let clock = |part: fn(&ChainClock) -> u64| row.clock.as_ref().map(part).map(to_sql).transpose();
+            transaction.execute(
+                "INSERT INTO shares (pubshare, group_key, share_index, genesis_validators_root, genesis_time,
+                                     slot_ms, slots_per_epoch, sealed)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![
+                    row.pubshare.as_slice(),
+                    row.group_key.as_slice(),
+                    row.share_index,
+                    row.genesis_validators_root.as_slice(),
+                    clock(|clock| clock.genesis_time)?,
+                    clock(|clock| clock.slot_ms)?,
+                    clock(|clock| clock.slots_per_epoch)?,
+                    row.sealed
+                ],
+            )?;
+            Ok(transaction.last_insert_rowid())
+        }
+    }
+}
+
+/// Writes the counter.
+pub(super) fn write_counter(transaction: &Transaction<'_>, value: u64) -> Result<(), LedgerError> {
+    transaction
+        .execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('counter', ?1)", [to_sql(value)?])?;
+    Ok(())
+}
+
+fn to_sql(value: u64) -> Result<i64, LedgerError> {
+    i64::try_from(value).map_err(|_| LedgerError::TooLarge(value))
+}
+
+fn from_sql(value: i64) -> Result<u64, LedgerError> {
+    u64::try_from(value).map_err(|_| LedgerError::Damaged(format!("negative number {value}")))
+}
+
+fn bytes<'a, T: TryFrom<&'a [u8]>>(found: &'a [u8]) -> Result<T, LedgerError> {
+    T::try_from(found)
+        .map_err(|_| LedgerError::Damaged(format!("{} bytes where a key or root belongs", found.len())))
+}

@@ -1,0 +1,83 @@
+//! Holds this box's key shares and signs with them: the one process that could cost an owner their stake.
+//!
+//! A request goes through a fixed order: caller, key, chain, signing root recomputed from the whole message, clock,
+//! EIP-3076, durable record, signature. Each step uses up the proof of the one before, so no step can be left out. Shares
+//! are in the clear only in this process's memory; on the disk they are sealed under a key that the TPM gives out to
+//! the measured, signed boot alone.
+//!
+//! It has no network. It must never sign a bare root, never sign before the record is on the disk, never log or store a
+//! secret in the clear. `dv-node` asks for signatures, `web` for the status and hands in sealed shares; nobody else may call.
+
+mod api;
+mod config;
+mod files;
+mod harden;
+mod import;
+mod ledger;
+mod message;
+mod metrics;
+mod refusal;
+mod rollback;
+mod share;
+mod signer;
+mod vault;
+
+use std::{path::Path, time::Duration};
+
+use anyhow::Context as _;
+use ipc::{listen::Inherited, server::Limits, service};
+
+pub use config::Config;
+pub use refusal::Refusal;
+
+/// A thousand keystores with scrypt take minutes on a small board.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(900);
+/// An envelope is hex in JSON: twice the plaintext, and a little.
+const MAX_IMPORT_BYTES: usize = 2 * ipc::envelope::MAX_PLAINTEXT_BYTES + 4096;
+
+/// Runs the signer until it is asked to stop.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut inherited = Inherited::from_environment()?;
+    let sign_socket =
+        inherited.take("sign", config.listen.sign.as_deref()).context("opening the signing socket")?;
+    let control_socket =
+        inherited.take("control", config.listen.control.as_deref()).context("opening the control socket")?;
+    let (sign_callers, control_callers) = (config.callers.sign.resolve(), config.callers.control.resolve());
+
+    let signer = signer::Signer::start(config, metrics::Metrics::default()).await;
+    tokio::spawn(std::sync::Arc::clone(&signer).keep_unlocking());
+    let sign = ipc::server::serve(
+        sign_socket,
+        api::sign::router(std::sync::Arc::clone(&signer)),
+        sign_callers,
+        Limits::default(),
+    );
+    let control_limits =
+        Limits { body_bytes: MAX_IMPORT_BYTES, request_timeout: IMPORT_TIMEOUT, ..Limits::default() };
+    let control = ipc::server::serve(
+        control_socket,
+        api::control::router(std::sync::Arc::clone(&signer)),
+        control_callers,
+        control_limits,
+    );
+    service::ready("answering");
+    let watchdog = async {
+        service::watchdog(|| signer.is_alive()).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = sign => {}
+        () = control => {}
+        () = watchdog => {}
+        () = service::asked_to_stop() => tracing::info!("asked to stop"),
+    }
+    Ok(())
+}
+
+/// Reads the configuration, starts the log and hardens the process: all that must come before the first thread.
+pub fn prepare(config: &Path) -> anyhow::Result<Config> {
+    let config = Config::load(config)?;
+    ipc::logging::start(&config.log);
+    harden::harden();
+    Ok(config)
+}

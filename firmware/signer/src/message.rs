@@ -1,0 +1,263 @@
+//! What is signed: a whole message, read from the request and hashed here. A root is never taken from the caller.
+
+use std::collections::BTreeMap;
+
+use chain::{
+    AggregateAndProof, AttestationData, BeaconBlockHeader, ContributionAndProof, DomainType, Epoch, ForkInfo,
+    Mainnet, Minimal, Phase0AggregateAndProof, Preset, Root, Slot, SyncAggregatorSelectionData, decimal,
+    domain,
+};
+use ipc::{SignRequest, signer::ChainClock};
+use serde::{Deserialize, de::DeserializeOwned};
+use tree_hash::TreeHash;
+
+use crate::refusal::Refusal;
+
+/// A message that passed all checks that need no ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    /// The API's word for its type.
+    pub kind: Kind,
+    /// What the share signs.
+    pub signing_root: Root,
+    /// The epoch it belongs to.
+    pub epoch: Epoch,
+    /// What the ledger must know.
+    pub vote: Vote,
+}
+
+/// How a message can be punished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Vote {
+    /// By another attestation.
+    Attestation {
+        /// Justified checkpoint's epoch.
+        source: Epoch,
+        /// Voted checkpoint's epoch.
+        target: Epoch,
+    },
+    /// By another block.
+    Block {
+        /// Its slot.
+        slot: Slot,
+    },
+    /// Not at all.
+    None,
+}
+
+/// The types that are signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Kind {
+    /// `ATTESTATION`
+    Attestation,
+    /// `BLOCK_V2`
+    Block,
+    /// `RANDAO_REVEAL`
+    RandaoReveal,
+    /// `AGGREGATION_SLOT`
+    AggregationSlot,
+    /// `AGGREGATE_AND_PROOF`
+    AggregateAndProof,
+    /// `AGGREGATE_AND_PROOF_V2`
+    AggregateAndProofV2,
+    /// `SYNC_COMMITTEE_MESSAGE`
+    SyncCommitteeMessage,
+    /// `SYNC_COMMITTEE_SELECTION_PROOF`
+    SyncCommitteeSelectionProof,
+    /// `SYNC_COMMITTEE_CONTRIBUTION_AND_PROOF`
+    SyncCommitteeContributionAndProof,
+}
+
+impl Kind {
+    /// All types, with their names in the API.
+    pub(crate) const ALL: [(Self, &'static str); 9] = [
+        (Self::Attestation, "ATTESTATION"),
+        (Self::Block, "BLOCK_V2"),
+        (Self::RandaoReveal, "RANDAO_REVEAL"),
+        (Self::AggregationSlot, "AGGREGATION_SLOT"),
+        (Self::AggregateAndProof, "AGGREGATE_AND_PROOF"),
+        (Self::AggregateAndProofV2, "AGGREGATE_AND_PROOF_V2"),
+        (Self::SyncCommitteeMessage, "SYNC_COMMITTEE_MESSAGE"),
+        (Self::SyncCommitteeSelectionProof, "SYNC_COMMITTEE_SELECTION_PROOF"),
+        (Self::SyncCommitteeContributionAndProof, "SYNC_COMMITTEE_CONTRIBUTION_AND_PROOF"),
+    ];
+
+    /// The name in the API.
+    pub(crate) fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
+    }
+
+    /// Names of types that exist elsewhere and are refused here must not look like typing errors, so every other name
+    /// is "not supported yet".
+    fn parse(name: &str) -> Result<Self, Refusal> {
+        Self::ALL
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map(|(kind, _)| *kind)
+            .ok_or_else(|| Refusal::NotSupported(name.chars().take(64).collect()))
+    }
+}
+
+/// Reads a request for a share of the given chain.
+pub(crate) fn read(
+    request: &SignRequest,
+    genesis_validators_root: Root,
+    clock: Option<&ChainClock>,
+) -> Result<Message, Refusal> {
+    let kind = Kind::parse(&request.kind)?;
+    let fork_info =
+        request.fork_info.ok_or_else(|| Refusal::Malformed("`fork_info` is missing".to_owned()))?;
+    if fork_info.genesis_validators_root != genesis_validators_root {
+        return Err(Refusal::WrongChain);
+    }
+    let message = Reader { kind, fork_info, clock, body: &request.body }.message()?;
+    match request.signing_root {
+        Some(expected) if expected != message.signing_root => Err(Refusal::RootMismatch),
+        Some(_) | None => Ok(message),
+    }
+}
+
+struct Reader<'a> {
+    kind: Kind,
+    fork_info: ForkInfo,
+    clock: Option<&'a ChainClock>,
+    body: &'a BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct AtSlot {
+    slot: Slot,
+}
+
+#[derive(Deserialize)]
+struct AtEpoch {
+    epoch: Epoch,
+}
+
+#[derive(Deserialize)]
+struct SyncMessage {
+    beacon_block_root: Root,
+    slot: Slot,
+}
+
+#[derive(Deserialize)]
+struct BlockV2 {
+    block_header: BeaconBlockHeader,
+}
+
+#[derive(Deserialize)]
+struct AggregateV2 {
+    data: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+struct SelectionData {
+    slot: Slot,
+    #[serde(with = "decimal")]
+    subcommittee_index: u64,
+}
+
+impl Reader<'_> {
+    fn message(&self) -> Result<Message, Refusal> {
+        match self.kind {
+            Kind::Attestation => self.attestation(),
+            Kind::Block => self.block(),
+            Kind::RandaoReveal => {
+                let AtEpoch { epoch } = self.field("randao_reveal")?;
+                Ok(self.harmless(domain::RANDAO, epoch, &epoch))
+            }
+            Kind::AggregationSlot => {
+                let AtSlot { slot } = self.field("aggregation_slot")?;
+                Ok(self.harmless(domain::SELECTION_PROOF, self.epoch_of(slot)?, &slot))
+            }
+            Kind::AggregateAndProof => {
+                let aggregate: Phase0AggregateAndProof = self.field("aggregate_and_proof")?;
+                let epoch = self.epoch_of(aggregate.aggregate.data.slot)?;
+                Ok(self.harmless(domain::AGGREGATE_AND_PROOF, epoch, &aggregate))
+            }
+            Kind::AggregateAndProofV2 if self.minimal_preset()? => self.aggregate_v2::<Minimal>(),
+            Kind::AggregateAndProofV2 => self.aggregate_v2::<Mainnet>(),
+            Kind::SyncCommitteeMessage => {
+                let message: SyncMessage = self.field("sync_committee_message")?;
+                Ok(self.harmless(
+                    domain::SYNC_COMMITTEE,
+                    self.epoch_of(message.slot)?,
+                    &message.beacon_block_root,
+                ))
+            }
+            Kind::SyncCommitteeSelectionProof => {
+                let SelectionData { slot, subcommittee_index } =
+                    self.field("sync_aggregator_selection_data")?;
+                let data = SyncAggregatorSelectionData { slot, subcommittee_index };
+                Ok(self.harmless(domain::SYNC_COMMITTEE_SELECTION_PROOF, self.epoch_of(slot)?, &data))
+            }
+            Kind::SyncCommitteeContributionAndProof if self.minimal_preset()? => {
+                self.contribution::<Minimal>()
+            }
+            Kind::SyncCommitteeContributionAndProof => self.contribution::<Mainnet>(),
+        }
+    }
+
+    fn attestation(&self) -> Result<Message, Refusal> {
+        let data: AttestationData = self.field("attestation")?;
+        let (source, target) = (data.source.epoch, data.target.epoch);
+        if source > target {
+            return Err(Refusal::Malformed("the source checkpoint is later than the target".to_owned()));
+        }
+        // A valid vote's target is its slot's epoch; anything else helps nobody and could poison the ledger.
+        if self.clock.is_some() && self.epoch_of(data.slot)? != target {
+            return Err(Refusal::Malformed("the target checkpoint is not of the slot's epoch".to_owned()));
+        }
+        let vote = Vote::Attestation { source, target };
+        Ok(Message { vote, ..self.harmless(domain::BEACON_ATTESTER, target, &data) })
+    }
+
+    fn block(&self) -> Result<Message, Refusal> {
+        let BlockV2 { block_header } = self.field("beacon_block")?;
+        let epoch = self.epoch_of(block_header.slot)?;
+        let vote = Vote::Block { slot: block_header.slot };
+        Ok(Message { vote, ..self.harmless(domain::BEACON_PROPOSER, epoch, &block_header) })
+    }
+
+    fn aggregate_v2<P: Preset>(&self) -> Result<Message, Refusal> {
+        let AggregateV2 { data } = self.field("aggregate_and_proof")?;
+        let aggregate: AggregateAndProof<P> = parse("aggregate_and_proof", &data)?;
+        let epoch = self.epoch_of(aggregate.aggregate.data.slot)?;
+        Ok(self.harmless(domain::AGGREGATE_AND_PROOF, epoch, &aggregate))
+    }
+
+    fn contribution<P: Preset>(&self) -> Result<Message, Refusal> {
+        let contribution: ContributionAndProof<P> = self.field("contribution_and_proof")?;
+        let epoch = self.epoch_of(contribution.contribution.slot)?;
+        Ok(self.harmless(domain::CONTRIBUTION_AND_PROOF, epoch, &contribution))
+    }
+
+    fn harmless(&self, domain_type: DomainType, epoch: Epoch, object: &impl TreeHash) -> Message {
+        let domain = domain::domain_at(domain_type, epoch, &self.fork_info);
+        let signing_root = chain::signing_root(object, domain);
+        Message { kind: self.kind, signing_root, epoch, vote: Vote::None }
+    }
+
+    fn field<T: DeserializeOwned>(&self, name: &str) -> Result<T, Refusal> {
+        let value = self.body.get(name).ok_or_else(|| Refusal::Malformed(format!("`{name}` is missing")))?;
+        parse(name, value)
+    }
+
+    fn epoch_of(&self, slot: Slot) -> Result<Epoch, Refusal> {
+        Ok(slot.epoch(self.clock()?.slots_per_epoch))
+    }
+
+    /// Containers with bit fields are hashed to another root under the minimal preset of test chains, which alone has
+    /// eight slots in an epoch.
+    fn minimal_preset(&self) -> Result<bool, Refusal> {
+        Ok(self.clock()?.slots_per_epoch == 8)
+    }
+
+    fn clock(&self) -> Result<&ChainClock, Refusal> {
+        self.clock.ok_or_else(|| Refusal::NoChainClock(self.kind.name().to_owned()))
+    }
+}
+
+fn parse<T: DeserializeOwned>(name: &str, value: &serde_json::Value) -> Result<T, Refusal> {
+    T::deserialize(value).map_err(|error| Refusal::Malformed(format!("`{name}`: {error}")))
+}

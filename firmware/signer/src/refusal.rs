@@ -1,0 +1,152 @@
+//! Every reason for not signing, as a closed list, with the words a person reads.
+
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use ipc::Problem;
+
+/// Why a request was refused. The stake is never at risk in any of them: a missed duty costs cents.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The key is not here.
+    #[error("no share with the public key {0} is held")]
+    UnknownKey(String),
+    /// The request is not one.
+    #[error("the request is malformed: {0}")]
+    Malformed(String),
+    /// A type that is not signed yet.
+    #[error("messages of type {0} are not supported yet")]
+    NotSupported(String),
+    /// The message belongs to another chain.
+    #[error("the message is for another chain than the one this share was imported for")]
+    WrongChain,
+    /// The caller expects another root.
+    #[error("the signing root in the request is not that of its message")]
+    RootMismatch,
+    /// The message is from the future.
+    #[error(
+        "the message is for epoch {epoch} and the clock says epoch {now}: a vote so far ahead would block all votes before it"
+    )]
+    TooFarAhead {
+        /// The message's epoch.
+        epoch: u64,
+        /// The epoch now.
+        now: u64,
+    },
+    /// EIP-3076 says no.
+    #[error("signing this could be punished: {0}")]
+    Slashable(String),
+    /// The message belongs to a time this signer cannot place.
+    #[error("this share was imported without its chain's clock, which messages of type {0} need")]
+    NoChainClock(String),
+    /// The record could not be made durable.
+    #[error("the record of this vote could not be written: {0}")]
+    NotDurable(String),
+    /// The signer does not sign at all now.
+    #[error("{}", .0.message)]
+    NotReady(Problem),
+}
+
+impl Refusal {
+    /// Stable word for programs and metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownKey(_) => "unknown_key",
+            Self::Malformed(_) => "malformed",
+            Self::NotSupported(_) => "not_supported_yet",
+            Self::WrongChain => "wrong_chain",
+            Self::RootMismatch => "signing_root_mismatch",
+            Self::TooFarAhead { .. } => "too_far_ahead",
+            Self::Slashable(_) => "slashable",
+            Self::NoChainClock(_) => "no_chain_clock",
+            Self::NotDurable(_) => "not_durable",
+            Self::NotReady(_) => "not_ready",
+        }
+    }
+
+    /// Every code, so that each is a metric from the start.
+    pub const CODES: [&'static str; 10] = [
+        "unknown_key",
+        "malformed",
+        "not_supported_yet",
+        "wrong_chain",
+        "signing_root_mismatch",
+        "too_far_ahead",
+        "slashable",
+        "no_chain_clock",
+        "not_durable",
+        "not_ready",
+    ];
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownKey(_) => StatusCode::NOT_FOUND,
+            Self::Malformed(_) | Self::NotSupported(_) => StatusCode::BAD_REQUEST,
+            Self::WrongChain
+            | Self::RootMismatch
+            | Self::TooFarAhead { .. }
+            | Self::Slashable(_)
+            | Self::NoChainClock(_) => StatusCode::PRECONDITION_FAILED,
+            Self::NotDurable(_) | Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn next_step(&self) -> &'static str {
+        match self {
+            Self::UnknownKey(_) => {
+                "Import the share first, or ask with the share's own public key and not the validator's."
+            }
+            Self::Malformed(_) => {
+                "Correct the caller: it must send the whole message as the Web3Signer API has it."
+            }
+            Self::NotSupported(_) => "Update the box when a version that supports it is out.",
+            Self::WrongChain => "Point the node at a beacon node of the cluster's chain.",
+            Self::RootMismatch => {
+                "Check that the caller and this box agree on the fork; update the older of the two."
+            }
+            Self::TooFarAhead { .. } => "Check the clocks of this box and of the beacon node.",
+            Self::Slashable(_) => {
+                "Nothing to do if it happens once, around a restart. If it repeats, make sure that no other box uses this share."
+            }
+            Self::NoChainClock(_) => "Import the share again with a newer tool; the old record is kept.",
+            Self::NotDurable(_) => {
+                "Free some disk space, or replace the disk. Signing goes on by itself once records can be written."
+            }
+            Self::NotReady(_) => "See the signer's status.",
+        }
+    }
+
+    /// The same for the caller.
+    pub fn to_problem(&self) -> Problem {
+        match self {
+            Self::NotReady(problem) => problem.clone(),
+            other => Problem::new(other.code(), sentence(&other.to_string()), other.next_step()),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        ipc::server::refusal(self.status(), self.to_problem())
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_happened_and_what_to_do() {
+        let problem = Refusal::TooFarAhead { epoch: 9, now: 2 }.to_problem();
+        assert_eq!(problem.code, "too_far_ahead");
+        assert!(problem.message.starts_with("The message is for epoch 9"), "{}", problem.message);
+        assert!(problem.next_step.contains("clocks"));
+    }
+}

@@ -1,0 +1,352 @@
+//! The signer as a whole: from start to a signature, in the order that keeps the stake safe.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+
+use chain::{Epoch, PublicKeyBytes, SignatureBytes, SlotTiming, UnixMillis};
+use ipc::{
+    Problem, SignRequest, SignerStatus,
+    signer::{ChainClock, HeldShare, KeyProtection, ProtectionTier},
+};
+
+use crate::{
+    config::Config,
+    ledger::{Ledger, LedgerError, Opened, ShareRow},
+    message,
+    metrics::Metrics,
+    refusal::Refusal,
+    rollback,
+    share::{self, Share},
+    vault::{Vault, VaultError},
+};
+
+/// How often a locked signer tries again: the TPM's driver may come up after us.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// The whole signer. Shared by all requests.
+pub(crate) struct Signer {
+    pub(crate) config: Config,
+    pub(crate) metrics: Metrics,
+    ledger: Result<Ledger, Problem>,
+    state: RwLock<State>,
+    /// Imports go one after the other: each may take 256 MB for a keystore's scrypt.
+    pub(crate) importing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    vault: Option<Arc<Vault>>,
+    /// Why there is no vault, or what is wrong with single shares.
+    problems: Vec<Problem>,
+    /// All shares in the ledger, whether they could be opened or not.
+    rows: Vec<ShareRow>,
+    shares: BTreeMap<PublicKeyBytes, Arc<Share>>,
+    counter: Option<u64>,
+}
+
+impl Signer {
+    /// Opens ledger and vault. Never fails: a signer that cannot sign says why on its status.
+    pub(crate) async fn start(config: Config, metrics: Metrics) -> Arc<Self> {
+        let (ledger, rows, counter) = match Ledger::open(&config.state_dir, metrics.clone()) {
+            Ok(Opened { ledger, rows, counter }) => (Ok(ledger), rows, counter),
+            Err(error) => {
+                tracing::error!(%error, "the ledger cannot be used: nothing is signed");
+                (Err(ledger_problem(&error)), Vec::new(), None)
+            }
+        };
+        let state = RwLock::new(State { rows, counter, ..State::default() });
+        let signer =
+            Arc::new(Self { config, metrics, ledger, state, importing: tokio::sync::Mutex::default() });
+        signer.unlock().await;
+        signer
+    }
+
+    /// Keeps trying to unlock, for as long as that can help.
+    pub(crate) async fn keep_unlocking(self: Arc<Self>) {
+        while self.ledger.is_ok() && self.read(|state| state.vault.is_none()) {
+            tokio::time::sleep(RETRY).await;
+            self.unlock().await;
+        }
+    }
+
+    /// TPM, vault, anti-rollback, shares; in this order, and each only if the one before went well.
+    async fn unlock(&self) {
+        let Ok(ledger) = &self.ledger else { return };
+        let (rows, counter) = self.read(|state| (state.rows.clone(), state.counter));
+        let (state_dir, tpm) = (self.config.state_dir.clone(), self.config.tpm.clone());
+        let shares_exist = !rows.is_empty();
+        let opened = blocking(move || Vault::open(&state_dir, &tpm, shares_exist)).await;
+        let vault = match opened {
+            Some(Ok(vault)) => vault,
+            Some(Err(error)) => return self.stay_locked(error.to_problem()),
+            None => return self.stay_locked(crashed()),
+        };
+        let stepped = rollback::step_at_start(&self.config.tpm, ledger, counter, shares_exist).await;
+        match stepped {
+            Ok(counter) => self.write(|state| state.counter = Some(counter)),
+            Err(problem) => return self.stay_locked(problem),
+        }
+        let mut problems = Vec::new();
+        let mut shares = BTreeMap::new();
+        for row in rows {
+            match vault.open_share(&row) {
+                Some(secret) => {
+                    shares.insert(row.pubshare, Arc::new(Share::new(row, secret)));
+                }
+                None => {
+                    tracing::error!(pubshare = %row.pubshare, "a sealed share does not open: it was changed");
+                    problems.push(damaged_share(&row));
+                }
+            }
+        }
+        tracing::info!(shares = shares.len(), "unlocked: ready to sign");
+        self.metrics.holding(shares.len());
+        self.write(|state| {
+            state.vault = Some(Arc::new(vault));
+            state.problems = problems;
+            state.shares = shares;
+        });
+    }
+
+    fn stay_locked(&self, problem: Problem) {
+        let news = self.read(|state| state.problems.first() != Some(&problem));
+        if news {
+            tracing::error!(code = %problem.code, reason = %problem.message, "locked: nothing is signed");
+        }
+        self.write(|state| state.problems = vec![problem]);
+    }
+
+    /// From a request to a signature. Each step uses up the proof of the one before.
+    pub(crate) async fn sign(
+        &self,
+        key: PublicKeyBytes,
+        request: &SignRequest,
+    ) -> Result<SignatureBytes, Refusal> {
+        let outcome = self.try_sign(key, request).await;
+        if let Err(refusal) = &outcome {
+            self.metrics.refused(refusal);
+            tracing::warn!(pubshare = %key, kind = %request.kind.chars().take(64).collect::<String>(), code = refusal.code(), %refusal, "refused to sign");
+        }
+        outcome
+    }
+
+    async fn try_sign(&self, key: PublicKeyBytes, request: &SignRequest) -> Result<SignatureBytes, Refusal> {
+        let ledger = self.ready()?;
+        let share = self
+            .read(|state| state.shares.get(&key).cloned())
+            .ok_or_else(|| Refusal::UnknownKey(key.to_string()))?;
+        let row = share.row();
+        let message = message::read(request, row.genesis_validators_root, row.clock.as_ref())?;
+        if let Some(clock) = &row.clock {
+            not_too_far_ahead(message.epoch, clock, now())?;
+        }
+        let clearance = ledger.clear(key, &message).await?;
+        let signature = share.sign(clearance).ok_or_else(|| Refusal::UnknownKey(key.to_string()))?;
+        self.metrics.signed(message.kind);
+        Ok(signature)
+    }
+
+    fn ready(&self) -> Result<&Ledger, Refusal> {
+        let ledger = self.ledger.as_ref().map_err(|problem| Refusal::NotReady(problem.clone()))?;
+        match self.read(|state| state.vault.is_none().then(|| state.problems.first().cloned())) {
+            None => Ok(ledger),
+            Some(problem) => Err(Refusal::NotReady(problem.unwrap_or_else(starting))),
+        }
+    }
+
+    /// The open vault and the ledger, for an import.
+    pub(crate) fn open_parts(&self) -> Result<(Arc<Vault>, &Ledger), Problem> {
+        let ledger = self.ready().map_err(|refusal| refusal.to_problem())?;
+        let vault = self.read(|state| state.vault.clone()).ok_or_else(starting)?;
+        Ok((vault, ledger))
+    }
+
+    /// The share of that key as the ledger has it.
+    pub(crate) fn known_row(&self, key: &PublicKeyBytes) -> Option<ShareRow> {
+        self.read(|state| state.rows.iter().find(|row| row.pubshare == *key).cloned())
+    }
+
+    pub(crate) fn counter(&self) -> Option<u64> {
+        self.read(|state| state.counter)
+    }
+
+    pub(crate) fn set_counter(&self, counter: u64) {
+        self.write(|state| state.counter = Some(counter));
+    }
+
+    /// Puts imported shares into service.
+    pub(crate) fn adopt(&self, shares: Vec<Share>) {
+        let held = self.write(|state| {
+            for share in shares {
+                state.rows.push(share.row().clone());
+                state.shares.insert(share.row().pubshare, Arc::new(share));
+            }
+            state.shares.len()
+        });
+        self.metrics.holding(held);
+    }
+
+    /// The keys that can sign now.
+    pub(crate) fn public_keys(&self) -> Vec<PublicKeyBytes> {
+        self.read(|state| state.shares.keys().copied().collect())
+    }
+
+    /// What the page shows.
+    pub(crate) async fn status(&self) -> SignerStatus {
+        let (vault, mut problems, rows) =
+            self.read(|state| (state.vault.clone(), state.problems.clone(), state.rows.clone()));
+        let mut shares: BTreeMap<PublicKeyBytes, HeldShare> =
+            rows.iter().map(|row| (row.pubshare, share::held(row))).collect();
+        match &self.ledger {
+            Ok(ledger) => match ledger.marks().await {
+                Ok(marks) => {
+                    for (key, marks) in marks {
+                        let signed = marks.target_epoch.is_some() || marks.block_slot.is_some();
+                        if let Some(share) = shares.get_mut(&key) {
+                            share.last_signed = signed.then_some(marks);
+                        }
+                    }
+                }
+                Err(error) => problems.insert(0, ledger_problem(&error)),
+            },
+            Err(problem) => problems.insert(0, problem.clone()),
+        }
+        let facts = vault.as_ref().map(|vault| vault.facts().clone());
+        SignerStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protection: protection(facts.as_ref().map(|facts| facts.is_software)),
+            import_key: vault.map(|vault| vault.import_key().public_hex()),
+            tpm: facts,
+            shares: shares.into_values().collect(),
+            problems,
+        }
+    }
+
+    /// Whether the parts that must answer do. Feeds the watchdog.
+    pub(crate) async fn is_alive(&self) -> bool {
+        match &self.ledger {
+            Ok(ledger) => ledger.ping().await.is_ok(),
+            Err(_) => true, // It says so on its status; a restart would not help.
+        }
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Runs slow work beside the event loop; none when it panicked.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// One epoch ahead is allowed, for clients prepare the next one. A vote for the far future would be recorded and would
+/// forbid every honest vote until then.
+fn not_too_far_ahead(epoch: Epoch, clock: &ChainClock, now: UnixMillis) -> Result<(), Refusal> {
+    let genesis_ms = clock.genesis_time.saturating_mul(1000);
+    let timing = SlotTiming::new(genesis_ms, clock.slot_ms, clock.slots_per_epoch).map_err(|error| {
+        Refusal::Malformed(format!("the chain's clock of this share is not valid: {error}"))
+    })?;
+    let current = timing.epoch_at(now).unwrap_or(Epoch(0));
+    if epoch > current.saturating_add(1) {
+        return Err(Refusal::TooFarAhead { epoch: epoch.0, now: current.0 });
+    }
+    Ok(())
+}
+
+fn protection(is_software: Option<bool>) -> KeyProtection {
+    let (tier, explanation) = match is_software {
+        Some(false) => (
+            ProtectionTier::TpmMeasuredBoot,
+            "Shares are sealed to this board's TPM and open only for software signed by the image's maker.",
+        ),
+        Some(true) => (
+            ProtectionTier::SoftwareTpm,
+            "Shares are sealed to a TPM made of software: good for trying things out, no protection against whoever can read its files.",
+        ),
+        None => (
+            ProtectionTier::None,
+            "Nothing can be sealed or opened now: no share is accepted and nothing is signed.",
+        ),
+    };
+    KeyProtection { tier, explanation: explanation.to_owned() }
+}
+
+fn damaged_share(row: &ShareRow) -> Problem {
+    Problem::new(
+        "share_damaged",
+        format!("The sealed share {} was changed and does not open.", row.pubshare),
+        "Import this share again from your own copy; what it has signed is still known.",
+    )
+}
+
+fn starting() -> Problem {
+    Problem::new("starting", "The signer is still starting.", "Wait a moment.")
+}
+
+fn crashed() -> Problem {
+    Problem::new(
+        "vault_unavailable",
+        "Opening the vault failed by a fault of ours.",
+        "Restart the box and report this.",
+    )
+}
+
+pub(crate) fn ledger_problem(error: &LedgerError) -> Problem {
+    let (code, next_step) = match error {
+        LedgerError::Damaged(_) => (
+            "ledger_damaged",
+            "Do not restore an old copy. Wait until the cluster has gone on without this box for two epochs, then set the box up anew and import the shares with the history that the other boxes know.",
+        ),
+        LedgerError::Newer { .. } => ("ledger_newer", "Install the newer image again."),
+        LedgerError::Conflict(_) => ("share_conflict", "Check that the file belongs to this cluster."),
+        LedgerError::TooLarge(_) => {
+            ("history_invalid", "Export the history again; it must be of the cluster's chain.")
+        }
+        LedgerError::Io { .. } | LedgerError::Sqlite(_) | LedgerError::Stopped => (
+            "ledger_unavailable",
+            "Free some disk space and restart the box; if it persists, replace the disk.",
+        ),
+    };
+    Problem::new(code, format!("The record of what was signed cannot be used: {error}."), next_step)
+}
+
+impl From<VaultError> for Problem {
+    fn from(error: VaultError) -> Self {
+        error.to_problem()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn votes_beyond_the_next_epoch_are_refused() {
+        let clock = ChainClock { genesis_time: 1000, slot_ms: 2000, slots_per_epoch: 8 };
+        let in_epoch_5 = UnixMillis(1_000_000 + 5 * 8 * 2000 + 1);
+        for (epoch, now, allowed) in [
+            (5, in_epoch_5, true),
+            (6, in_epoch_5, true),
+            (7, in_epoch_5, false),
+            (u64::MAX, in_epoch_5, false),
+            (0, UnixMillis(0), true),
+            (1, UnixMillis(0), true),
+            (2, UnixMillis(0), false),
+        ] {
+            assert_eq!(not_too_far_ahead(Epoch(epoch), &clock, now).is_ok(), allowed, "epoch {epoch}");
+        }
+    }
+}

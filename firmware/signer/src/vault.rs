@@ -1,0 +1,191 @@
+//! The box's own secrets: one key that the TPM keeps, and the shares sealed under it.
+//!
+//! `vault.tpm` holds 64 bytes sealed to the TPM and the signed boot: the vault key and the private half of the import key.
+//! Every share is sealed under the vault key (XChaCha20-Poly1305) together with the facts that belong to it, so that none
+//! of them can be swapped. One TPM operation opens a thousand shares (decision 0122).
+
+use std::path::{Path, PathBuf};
+
+use chacha20poly1305::{
+    XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, KeyInit as _, Payload},
+};
+use ipc::{Problem, envelope::ImportSecret, signer::TpmFacts};
+use rand::TryRngCore as _;
+use threshold::{SecretKey, SecretShare, ShareIndex};
+use tpm::{Policy, SealedBlob, Tpm, TpmError, policy::SIGNED_PCR};
+use zeroize::Zeroizing;
+
+use crate::{config::TpmConfig, files, ledger::ShareRow};
+
+const FILE: &str = "vault.tpm";
+const KEY_BYTES: usize = 32;
+const NONCE_BYTES: usize = 24;
+
+/// Why the vault does not open.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VaultError {
+    /// The TPM says no.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// The boot's public key or approvals cannot be read.
+    #[error(transparent)]
+    Policy(#[from] tpm::PolicyError),
+    /// The file cannot be read or written.
+    #[error("cannot use {}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Shares are there and the vault is not.
+    #[error("{} is gone, and the shares cannot be opened without it", .path.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What came out of the TPM is not a vault.
+    #[error("the vault's content is not what was put in")]
+    Damaged,
+    /// No randomness.
+    #[error("the operating system gave no randomness")]
+    NoRandomness,
+}
+
+impl VaultError {
+    /// The same for the owner.
+    pub(crate) fn to_problem(&self) -> Problem {
+        let (code, next_step) = match self {
+            Self::Tpm(TpmError::Missing { .. }) => (
+                "tpm_missing",
+                "Switch the TPM on in the firmware settings (it may be called fTPM or PTT), or use a board that has one. Until then no share is accepted and nothing is signed.",
+            ),
+            Self::Tpm(TpmError::PcrMismatch { .. }) => {
+                ("boot_changed", "Restore the Secure Boot settings and remove add-ons, then restart.")
+            }
+            Self::Tpm(TpmError::NotApproved | TpmError::OtherSigner) => {
+                ("software_changed", "Install a genuine image; the shares stay sealed until then.")
+            }
+            Self::Tpm(TpmError::OtherTpm) => (
+                "other_tpm",
+                "Put the disk back into the box it comes from. A share is never copied: moving to a new box means importing there and removing here.",
+            ),
+            Self::Tpm(TpmError::Tampered | TpmError::Blob(_)) | Self::Damaged => (
+                "vault_damaged",
+                "Do not restore an old copy of the disk. Set the box up anew and import the shares with their history.",
+            ),
+            Self::Gone { .. } => {
+                ("vault_missing", "Set the box up anew and import the shares with their history.")
+            }
+            Self::Policy(_) => (
+                "boot_not_measured",
+                "Start the box from its signed image: the files that prove the boot are missing.",
+            ),
+            Self::Tpm(_) | Self::Io { .. } | Self::NoRandomness => {
+                ("vault_unavailable", "Restart the box; if it persists, look into the log of the signer.")
+            }
+        };
+        Problem::new(code, format!("The shares cannot be opened: {self}."), next_step)
+    }
+}
+
+/// The open vault.
+pub(crate) struct Vault {
+    key: XChaCha20Poly1305,
+    import: ImportSecret,
+    facts: TpmFacts,
+}
+
+impl Vault {
+    /// Opens the vault in `state_dir`, or makes one when there is none and nothing depends on one.
+    pub(crate) fn open(state_dir: &Path, config: &TpmConfig, shares_exist: bool) -> Result<Self, VaultError> {
+        let path = state_dir.join(FILE);
+        let io = |source| VaultError::Io { path: path.clone(), source };
+        let mut tpm = Tpm::open(&config.tcti)?;
+        let policy = Policy::load(&config.pcr_public_key, &config.pcr_signature, &config.literal_pcrs)?;
+        let identity = tpm.identity()?;
+        let facts = TpmFacts {
+            manufacturer: identity.manufacturer,
+            model: identity.model,
+            firmware: identity.firmware,
+            is_software: identity.is_software,
+            signed_pcr: SIGNED_PCR,
+            literal_pcrs: policy.literal_pcrs().to_vec(),
+        };
+        let limit = u64::try_from(tpm::blob::MAX_BLOB_BYTES).unwrap_or(u64::MAX) + 1;
+        let secrets = match files::read_small(&path, limit).map_err(io)? {
+            Some(bytes) => tpm.unseal(&SealedBlob::from_bytes(&bytes).map_err(TpmError::Blob)?, &policy)?,
+            None if shares_exist => return Err(VaultError::Gone { path }),
+            None => {
+                let secrets = new_secrets()?;
+                let blob = tpm.seal(&secrets, &policy)?;
+                files::write_atomically(&path, &blob.to_bytes()).map_err(io)?;
+                tracing::info!("a new vault was made and sealed to the TPM");
+                secrets
+            }
+        };
+        let (key, import) = secrets.split_at_checked(KEY_BYTES).ok_or(VaultError::Damaged)?;
+        Ok(Self {
+            key: XChaCha20Poly1305::new_from_slice(key).map_err(|_| VaultError::Damaged)?,
+            import: ImportSecret::from_bytes(import).ok_or(VaultError::Damaged)?,
+            facts,
+        })
+    }
+
+    /// The key that opens share imports.
+    pub(crate) fn import_key(&self) -> &ImportSecret {
+        &self.import
+    }
+
+    /// The TPM it is sealed to.
+    pub(crate) fn facts(&self) -> &TpmFacts {
+        &self.facts
+    }
+
+    /// Seals a share's secret together with the facts in `row` (whose `sealed` is not looked at).
+    pub(crate) fn seal_share(&self, row: &ShareRow, secret: &SecretKey) -> Result<Vec<u8>, VaultError> {
+        let mut nonce = [0; NONCE_BYTES];
+        rand::rngs::OsRng.try_fill_bytes(&mut nonce).map_err(|_| VaultError::NoRandomness)?;
+        let bytes = secret.expose_bytes();
+        let payload = Payload { msg: bytes.as_slice(), aad: &facts_of(row) };
+        let sealed =
+            self.key.encrypt(XNonce::from_slice(&nonce), payload).map_err(|_| VaultError::Damaged)?;
+        Ok([&nonce[..], &sealed].concat())
+    }
+
+    /// Opens a share and checks that it is the one its public key says.
+    pub(crate) fn open_share(&self, row: &ShareRow) -> Option<SecretShare> {
+        let (nonce, sealed) = row.sealed.split_at_checked(NONCE_BYTES)?;
+        let payload = Payload { msg: sealed, aad: &facts_of(row) };
+        let secret = Zeroizing::new(self.key.decrypt(XNonce::from_slice(nonce), payload).ok()?);
+        let key = SecretKey::from_bytes(&secret).ok()?;
+        (key.public_key().to_bytes() == row.pubshare)
+            .then(|| Some(SecretShare::new(ShareIndex::try_from(row.share_index).ok()?, key)))
+            .flatten()
+    }
+}
+
+fn new_secrets() -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    rand::rngs::OsRng.try_fill_bytes(key.as_mut_slice()).map_err(|_| VaultError::NoRandomness)?;
+    let import = ImportSecret::generate().to_bytes();
+    Ok(Zeroizing::new([key.as_slice(), &import].concat()))
+}
+
+/// What a share's seal is bound to. Every field has a fixed length, so two different rows never read the same.
+fn facts_of(row: &ShareRow) -> Vec<u8> {
+    let mut facts = b"hearth share v1".to_vec();
+    facts.extend(row.pubshare.as_slice());
+    facts.extend(row.group_key.as_slice());
+    facts.push(row.share_index);
+    facts.extend(row.genesis_validators_root.as_slice());
+    facts.push(u8::from(row.clock.is_some()));
+    if let Some(clock) = &row.clock {
+        for number in [clock.genesis_time, clock.slot_ms, clock.slots_per_epoch] {
+            facts.extend(number.to_be_bytes());
+        }
+    }
+    facts
+}
