@@ -61,3 +61,23 @@ pub(crate) fn deserialize<'de, const N: usize, D: Deserializer<'de>>(
     }
     deserializer.deserialize_str(Hex::<N>)
 }
+
+/// Reads `0x` hex of any length; what it is read from bounds it.
+pub(crate) fn deserialize_any_length<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<u8>, D::Error> {
+    struct Hex;
+    impl Visitor<'_> for Hex {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes as 0x hex")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+            let digits = text.strip_prefix("0x").ok_or(HexError::NoPrefix).map_err(E::custom)?;
+            hex::decode(digits).map_err(|_| E::custom(HexError::Digit))
+        }
+    }
+    deserializer.deserialize_str(Hex)
+}

@@ -11,6 +11,7 @@ pub mod domain;
 mod fork;
 mod hex_form;
 mod preset;
+pub mod progressive;
 mod quantity;
 mod timing;
 mod uint256;

@@ -11,7 +11,7 @@ mod deposit;
 mod report;
 #[path = "../../../hw-tests/src/vectors/signing_roots.rs"]
 mod signing_roots;
-#[path = "../../../hw-tests/src/vectors/ssz.rs"]
+#[path = "../../../hw-tests/src/vectors/ssz_static.rs"]
 mod ssz_static;
 
 use report::Report;

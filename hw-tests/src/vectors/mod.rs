@@ -5,10 +5,13 @@
 
 pub mod bls;
 pub mod cluster_files;
+pub mod deposit;
 pub mod identity;
 pub mod keystores;
 pub mod report;
+pub mod signing_roots;
 pub mod slashing;
+pub mod ssz_static;
 pub mod threshold_bls;
 
 use report::Report;
@@ -39,7 +42,7 @@ pub fn sets() -> Vec<Set> {
         Set { name: "bls/hash_to_G2", run: bls::hash_to_g2 },
         Set { name: "bls/eth_aggregate_pubkeys", run: bls::eth_aggregate_pubkeys },
         Set { name: "bls/eth_fast_aggregate_verify", run: bls::eth_fast_aggregate_verify },
-        Set { name: "ssz/ssz_static", run: ssz::run },
+        Set { name: "ssz/ssz_static", run: ssz_static::run },
         Set { name: "signing-roots", run: signing_roots::run },
         Set { name: "deposit", run: deposit::run },
         Set { name: "obol/deposit", run: deposit::run },

@@ -4,7 +4,7 @@ use super::report::{Report, equal, files, hex_field, label, read_as, read_json, 
 use chain::{
     Domain, DomainType, Epoch, ForkInfo, ForkName, ForkVersion, Mainnet, Root, SignatureBytes, Slot,
 };
-use chain::{compute_domain, domain};
+use chain::{compute_domain, domain, gloas};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -150,7 +150,7 @@ fn object(case: &Value) -> Result<Option<Object>, String> {
             let aggregate: chain::Phase0AggregateAndProof = whole(message)?;
             of(&aggregate, domain::AGGREGATE_AND_PROOF, Rule::At(epoch()?))
         }
-        "AGGREGATE_AND_PROOF_V2" => return aggregate_v2(fork, message, epoch()?),
+        "AGGREGATE_AND_PROOF_V2" => aggregate_v2(fork, message, epoch()?)?,
         "SYNC_COMMITTEE_MESSAGE" => {
             let root: Root = read_as(message, "beacon_block_root")?;
             of(&root, domain::SYNC_COMMITTEE, Rule::At(epoch()?))
@@ -175,6 +175,18 @@ fn object(case: &Value) -> Result<Option<Object>, String> {
             let deposit: chain::DepositMessage = whole(message)?;
             of(&deposit, domain::DEPOSIT, Rule::Genesis)
         }
+        "EXECUTION_PAYLOAD_BID" => {
+            let bid: gloas::ExecutionPayloadBid = whole(message)?;
+            of(&bid, domain::BEACON_BUILDER, Rule::At(epoch()?))
+        }
+        "PAYLOAD_ATTESTATION" => {
+            let data: gloas::PayloadAttestationData = whole(message)?;
+            of(&data, domain::PTC_ATTESTER, Rule::At(epoch()?))
+        }
+        "PROPOSER_PREFERENCES" => {
+            let preferences: gloas::ProposerPreferences = whole(message)?;
+            of(&preferences, domain::PROPOSER_PREFERENCES, Rule::At(epoch()?))
+        }
         "BLS_TO_EXECUTION_CHANGE" => {
             let change: chain::BlsToExecutionChange = whole(message)?;
             of(&change, domain::BLS_TO_EXECUTION_CHANGE, Rule::GenesisVersion)
@@ -184,18 +196,21 @@ fn object(case: &Value) -> Result<Option<Object>, String> {
     Ok(Some(object))
 }
 
-fn aggregate_v2(fork: ForkName, message: &Value, epoch: Epoch) -> Result<Option<Object>, String> {
+fn aggregate_v2(fork: ForkName, message: &Value, epoch: Epoch) -> Result<Object, String> {
     let data = message.get("data").ok_or("no data")?;
     let rule = Rule::At(epoch);
     Ok(match fork {
-        ForkName::Gloas => None,
+        ForkName::Gloas => {
+            let aggregate: gloas::AggregateAndProof = whole(data)?;
+            of(&aggregate, domain::AGGREGATE_AND_PROOF, rule)
+        }
         ForkName::Electra | ForkName::Fulu => {
-            let aggregate: chain::AggregateAndProof<Mainnet> = whole(data)?;
-            Some(of(&aggregate, domain::AGGREGATE_AND_PROOF, rule))
+            let aggregate: chain::AggregateAndProof = whole(data)?;
+            of(&aggregate, domain::AGGREGATE_AND_PROOF, rule)
         }
         ForkName::Phase0 | ForkName::Altair | ForkName::Bellatrix | ForkName::Capella | ForkName::Deneb => {
             let aggregate: chain::Phase0AggregateAndProof = whole(data)?;
-            Some(of(&aggregate, domain::AGGREGATE_AND_PROOF, rule))
+            of(&aggregate, domain::AGGREGATE_AND_PROOF, rule)
         }
     })
 }

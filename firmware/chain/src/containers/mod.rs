@@ -7,6 +7,7 @@ mod attestation;
 mod block;
 mod duties;
 mod execution;
+pub mod gloas;
 mod message;
 mod sync;
 

@@ -107,9 +107,31 @@ fn electra<P: Preset>(kind: &str, case: &Path) -> Option<Result<(), String>> {
 
 /// The draft fork.
 fn gloas<P: Preset>(kind: &str, case: &Path) -> Option<Result<(), String>> {
+    use chain::gloas;
     let run = match kind {
+        "AggregateAndProof" => run_case::<gloas::AggregateAndProof<P>>,
+        "Attestation" => run_case::<gloas::Attestation<P>>,
+        "AttesterSlashing" => run_case::<gloas::AttesterSlashing>,
+        "BeaconBlock" => run_case::<gloas::BeaconBlock<P>>,
+        "BeaconBlockBody" => run_case::<gloas::BeaconBlockBody<P>>,
+        "BuilderDepositRequest" => run_case::<gloas::BuilderDepositRequest>,
+        "BuilderExitRequest" => run_case::<gloas::BuilderExitRequest>,
         "ContributionAndProof" => run_case::<chain::ContributionAndProof<P>>,
+        "ExecutionPayload" => run_case::<gloas::ExecutionPayload>,
+        "ExecutionPayloadBid" => run_case::<gloas::ExecutionPayloadBid>,
+        "ExecutionPayloadEnvelope" => run_case::<gloas::ExecutionPayloadEnvelope>,
+        "ExecutionRequests" => run_case::<gloas::ExecutionRequests>,
+        "IndexedAttestation" => run_case::<gloas::IndexedAttestation>,
+        "IndexedPayloadAttestation" => run_case::<gloas::IndexedPayloadAttestation<P>>,
+        "PayloadAttestation" => run_case::<gloas::PayloadAttestation<P>>,
+        "PayloadAttestationData" => run_case::<gloas::PayloadAttestationData>,
+        "PayloadAttestationMessage" => run_case::<gloas::PayloadAttestationMessage>,
+        "ProposerPreferences" => run_case::<gloas::ProposerPreferences>,
+        "SignedAggregateAndProof" => run_case::<gloas::SignedAggregateAndProof<P>>,
         "SignedContributionAndProof" => run_case::<chain::SignedContributionAndProof<P>>,
+        "SignedExecutionPayloadBid" => run_case::<gloas::SignedExecutionPayloadBid>,
+        "SignedExecutionPayloadEnvelope" => run_case::<gloas::SignedExecutionPayloadEnvelope>,
+        "SignedProposerPreferences" => run_case::<gloas::SignedProposerPreferences>,
         "SyncAggregate" => run_case::<chain::SyncAggregate<P>>,
         "SyncCommitteeContribution" => run_case::<chain::SyncCommitteeContribution<P>>,
         _ => return None,
