@@ -45,7 +45,6 @@ pub fn sets() -> Vec<Set> {
         Set { name: "ssz/ssz_static", run: ssz_static::run },
         Set { name: "signing-roots", run: signing_roots::run },
         Set { name: "deposit", run: deposit::run },
-        Set { name: "obol/deposit", run: deposit::run },
         Set { name: "slashing-protection", run: slashing::run },
         Set { name: "threshold-bls", run: threshold_bls::run },
         Set { name: "enr-identity", run: identity::records },
