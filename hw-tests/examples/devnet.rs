@@ -24,7 +24,9 @@ fn main() -> Result<()> {
         ["run", "electra", seconds] => {
             run(dir.path(), Config { slot_seconds: number(seconds)?, ..Config::electra() }, tools)
         }
-        ["run", "fulu", seconds] => run(dir.path(), Config { slot_seconds: number(seconds)?, ..Config::fulu() }, tools),
+        ["run", "fulu", seconds] => {
+            run(dir.path(), Config { slot_seconds: number(seconds)?, ..Config::fulu() }, tools)
+        }
         ["measure", seconds, slots, busy] => {
             let config = Config { slot_seconds: number(seconds)?, ..Config::electra() };
             let busy = usize::try_from(number(busy)?)?;
@@ -35,7 +37,9 @@ fn main() -> Result<()> {
             println!("{} s", choose_slot_seconds(dir.path(), &tools, &mut say)?);
             Ok(())
         }
-        _ => bail!("usage: run [electra|fulu] [slot seconds] | measure <slot seconds> <slots> <busy loops> | choose"),
+        _ => bail!(
+            "usage: run [electra|fulu] [slot seconds] | measure <slot seconds> <slots> <busy loops> | choose"
+        ),
     }
 }
 
@@ -47,14 +51,20 @@ fn run(dir: &std::path::Path, config: Config, tools: Tools) -> Result<()> {
     let slots_per_epoch = config.slots_per_epoch;
     let mut chain = Devnet::prepare(dir, config, tools, &[])?;
     chain.start(Duration::from_secs(15))?;
-    println!("beacon API {}, execution API {}, files in {}", chain.beacon_url(), chain.execution_url(), dir.display());
+    println!(
+        "beacon API {}, execution API {}, files in {}",
+        chain.beacon_url(),
+        chain.execution_url(),
+        dir.display()
+    );
     println!("Enter ends it; whatever ends this program ends the chain too.");
     let (ended, end) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let _ = std::io::stdin().read_line(&mut String::new());
         let _ = ended.send(());
     });
-    let mut follower = inclusion::Follower::new(inclusion::Reader::new(chain.api(), slots_per_epoch), 1.into());
+    let mut follower =
+        inclusion::Follower::new(inclusion::Reader::new(chain.api(), slots_per_epoch), 1.into());
     let wait = Duration::from_secs(chain.config().slot_seconds);
     while end.recv_timeout(wait).is_err() {
         let health = chain.health()?;

@@ -29,7 +29,12 @@ pub fn free_ports(count: usize) -> Vec<u16> {
             held.push((port, tcp, udp));
         }
     }
-    assert!(held.len() == count, "no {count} free ports between {} and {} on loopback", RANGE.start, RANGE.end);
+    assert!(
+        held.len() == count,
+        "no {count} free ports between {} and {} on loopback",
+        RANGE.start,
+        RANGE.end
+    );
     held.into_iter().map(|(port, _, _)| port).collect()
 }
 

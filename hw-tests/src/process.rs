@@ -319,7 +319,10 @@ impl Drop for Process {
 /// [`ProcessError`] when it cannot be started or does not end with exit code 0.
 pub fn run(launch: Launch) -> Result<(), ProcessError> {
     let mut process = launch.start()?;
-    let status = process.child.wait().map_err(|source| ProcessError::Control { name: process.name.clone(), source })?;
+    let status = process
+        .child
+        .wait()
+        .map_err(|source| ProcessError::Control { name: process.name.clone(), source })?;
     if status.success() {
         return Ok(());
     }

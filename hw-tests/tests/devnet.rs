@@ -74,7 +74,8 @@ fn a_chain_makes_blocks_with_the_fillers_votes_and_leaves_nothing_behind() {
     let mut follower = Follower::new(Reader::new(chain.api(), slots_per_epoch), Slot(1));
     let epoch = Slot(0)..Slot(slots_per_epoch);
     chain.wait_for_head(Slot(slots_per_epoch + 1), PATIENCE).unwrap();
-    let due: BTreeSet<_> = (0..slots_per_epoch).flat_map(|slot| reader.attesters(Slot(slot)).unwrap()).collect();
+    let due: BTreeSet<_> =
+        (0..slots_per_epoch).flat_map(|slot| reader.attesters(Slot(slot)).unwrap()).collect();
     assert_eq!(due.len() as u64, fillers + 1);
     let included = reader.included_of_all(epoch.clone()).unwrap();
     // A machine that compiles something meanwhile loses votes, most of them in the first slots.
@@ -84,7 +85,10 @@ fn a_chain_makes_blocks_with_the_fillers_votes_and_leaves_nothing_behind() {
     }
     let voters: BTreeSet<_> = included.iter().map(|inclusion| inclusion.validator).collect();
     assert_eq!(voters.len(), included.len(), "a validator votes once in an epoch");
-    assert!(reader.included(ValidatorIndex(0), epoch.clone()).unwrap().is_empty(), "nobody holds the key of this one");
+    assert!(
+        reader.included(ValidatorIndex(0), epoch.clone()).unwrap().is_empty(),
+        "nobody holds the key of this one"
+    );
     assert_eq!(reader.included(included[0].validator, epoch.clone()).unwrap(), included[..1]);
 
     // Following the blocks tells the same as looking back, and each vote once.
@@ -120,7 +124,9 @@ fn settings_of_genesis_are_what_was_asked_for() {
     let deposits: Vec<DepositEntry> =
         serde_json::from_slice(&std::fs::read(dir.path().join("deposits.json")).unwrap()).unwrap();
     assert_eq!(deposits.last(), Some(&silent.deposit));
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(dir.path().join("jwt.hex")).unwrap().permissions());
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(dir.path().join("jwt.hex")).unwrap().permissions(),
+    );
     assert_eq!(mode & 0o777, 0o600);
 }
 

@@ -123,7 +123,12 @@ impl BeaconApi {
     }
 
     /// A text somewhere in an answer.
-    pub(super) fn text<'a>(&self, answer: &'a Value, pointer: &str, what: &'static str) -> Result<&'a str, ApiError> {
+    pub(super) fn text<'a>(
+        &self,
+        answer: &'a Value,
+        pointer: &str,
+        what: &'static str,
+    ) -> Result<&'a str, ApiError> {
         answer.pointer(pointer).and_then(Value::as_str).ok_or_else(|| self.malformed(what))
     }
 

@@ -105,11 +105,21 @@ pub(super) fn execution_genesis(hoodi: &str) -> Result<Value, DevnetError> {
     let strange = |what: &'static str| DevnetError::ExecutionGenesis { what };
     let hoodi: Value = serde_json::from_str(hoodi).map_err(|_| strange("is not JSON"))?;
     let mut config = hoodi["config"].as_object().ok_or_else(|| strange("has no config"))?.clone();
-    for dated in ["pragueTime", "osakaTime", "bpo1Time", "bpo2Time", "bpo3Time", "bpo4Time", "bpo5Time", "amsterdamTime"] {
+    for dated in [
+        "pragueTime",
+        "osakaTime",
+        "bpo1Time",
+        "bpo2Time",
+        "bpo3Time",
+        "bpo4Time",
+        "bpo5Time",
+        "amsterdamTime",
+    ] {
         config.remove(dated);
     }
     config.insert("chainId".into(), json!(CHAIN_ID));
-    let blobs = |target, max, fraction| json!({"target": target, "max": max, "baseFeeUpdateFraction": fraction});
+    let blobs =
+        |target, max, fraction| json!({"target": target, "max": max, "baseFeeUpdateFraction": fraction});
     config.insert(
         "blobSchedule".into(),
         json!({

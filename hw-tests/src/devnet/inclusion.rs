@@ -63,14 +63,18 @@ impl Reader {
     pub fn block(&mut self, slot: Slot) -> Result<Vec<Inclusion>, ApiError> {
         // Asked by root, so that the block and its name belong together even when the chain reorganises.
         let Some(root) = self.api.block_root(slot)? else { return Ok(Vec::new()) };
-        let Some(block) = self.api.find(&format!("/eth/v2/beacon/blocks/{root}"))? else { return Ok(Vec::new()) };
+        let Some(block) = self.api.find(&format!("/eth/v2/beacon/blocks/{root}"))? else {
+            return Ok(Vec::new());
+        };
         let block_root = root.parse().map_err(|_| self.api.malformed("block root"))?;
-        let attestations = self.api.list(&block, "/data/message/body/attestations", "list of attestations")?;
+        let attestations =
+            self.api.list(&block, "/data/message/body/attestations", "list of attestations")?;
         let mut found = Vec::new();
         for attestation in attestations {
             let vote = Vote::parse(attestation).ok_or_else(|| self.api.malformed("Electra attestation"))?;
             let committees = self.committees(vote.slot)?;
-            let members = vote.members(committees).ok_or_else(|| self.api.malformed("committees for a vote"))?;
+            let members =
+                vote.members(committees).ok_or_else(|| self.api.malformed("committees for a vote"))?;
             found.extend(members.into_iter().map(|validator| Inclusion {
                 validator,
                 attestation_slot: vote.slot,
@@ -89,7 +93,11 @@ impl Reader {
     ///
     /// # Errors
     /// See [`Self::block`].
-    pub fn included(&mut self, validator: ValidatorIndex, slots: Range<Slot>) -> Result<Vec<Inclusion>, ApiError> {
+    pub fn included(
+        &mut self,
+        validator: ValidatorIndex,
+        slots: Range<Slot>,
+    ) -> Result<Vec<Inclusion>, ApiError> {
         let all = self.included_of_all(slots)?;
         Ok(all.into_iter().filter(|inclusion| inclusion.validator == validator).collect())
     }
@@ -139,7 +147,8 @@ impl Reader {
             let path = format!("/eth/v1/beacon/states/head/committees?epoch={epoch}&slot={}", slot.0);
             let answer = self.api.get(&path)?;
             let entries = self.api.list(&answer, "/data", "list of committees")?;
-            let committees = parse_committees(entries).ok_or_else(|| self.api.malformed("list of committees"))?;
+            let committees =
+                parse_committees(entries).ok_or_else(|| self.api.malformed("list of committees"))?;
             if self.committees.len() >= REMEMBERED_SLOTS {
                 self.committees.pop_first();
             }
@@ -180,7 +189,9 @@ impl Follower {
                 Err(_) if !new.is_empty() => break,
                 Err(error) => return Err(error),
             };
-            new.extend(votes.into_iter().filter(|vote| self.told.insert((vote.attestation_slot, vote.validator))));
+            new.extend(
+                votes.into_iter().filter(|vote| self.told.insert((vote.attestation_slot, vote.validator))),
+            );
             self.next = Slot(self.next.0 + 1);
         }
         // No block may include what is older than the epoch before it.
@@ -230,7 +241,9 @@ impl Vote {
             seats.extend(committees.get(*index)?);
         }
         let fits = seats.len() == self.members.len();
-        fits.then(|| seats.into_iter().zip(&self.members).filter(|(_, voted)| **voted).map(|(who, _)| who).collect())
+        fits.then(|| {
+            seats.into_iter().zip(&self.members).filter(|(_, voted)| **voted).map(|(who, _)| who).collect()
+        })
     }
 }
 
@@ -314,18 +327,23 @@ mod tests {
     #[test]
     fn bits_that_do_not_fit_the_committees_are_refused() {
         let committees = [indices(&[10, 11, 12])];
-        for (committee_bits, aggregation_bits) in [("0x0100000000000000", "0x3a"), ("0x0200000000000000", "0x0f")] {
+        for (committee_bits, aggregation_bits) in
+            [("0x0100000000000000", "0x3a"), ("0x0200000000000000", "0x0f")]
+        {
             let vote = Vote::parse(&attestation(committee_bits, aggregation_bits)).unwrap();
             assert_eq!(vote.members(&committees), None);
         }
-        for (committee_bits, aggregation_bits) in [("0x01", "0x0f"), ("0x0100000000000000", "0x"), ("01", "0x0f")] {
+        for (committee_bits, aggregation_bits) in
+            [("0x01", "0x0f"), ("0x0100000000000000", "0x"), ("01", "0x0f")]
+        {
             assert!(Vote::parse(&attestation(committee_bits, aggregation_bits)).is_none());
         }
     }
 
     #[test]
     fn committees_are_ordered_by_index_and_complete() {
-        let entry = |index: &str, members: &[&str]| json!({"index": index, "slot": "9", "validators": members});
+        let entry =
+            |index: &str, members: &[&str]| json!({"index": index, "slot": "9", "validators": members});
         let parsed = parse_committees(&[entry("1", &["20"]), entry("0", &["10", "11"])]);
         assert_eq!(parsed, Some(vec![indices(&[10, 11]), indices(&[20])]));
         assert_eq!(parse_committees(&[entry("1", &["20"])]), None);

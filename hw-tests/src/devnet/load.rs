@@ -76,7 +76,8 @@ pub struct Measurement {
 impl Measurement {
     /// Whether this slot time is good enough for tests.
     pub fn holds(&self) -> bool {
-        self.missed.len() <= TOLERATED_MISSES && self.votes_included * 100 >= self.votes_due * NEEDED_VOTES_PERCENT
+        self.missed.len() <= TOLERATED_MISSES
+            && self.votes_included * 100 >= self.votes_due * NEEDED_VOTES_PERCENT
     }
 }
 

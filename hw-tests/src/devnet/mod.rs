@@ -9,6 +9,7 @@ mod genesis;
 pub mod inclusion;
 mod interop;
 mod load;
+mod sync_committee;
 mod tools;
 
 use std::fs;
@@ -49,7 +50,9 @@ pub enum DevnetError {
         source: std::io::Error,
     },
     /// There is nowhere to keep built tools.
-    #[error("neither XDG_CACHE_HOME nor HOME is set, so there is nowhere to keep built tools: set one of them")]
+    #[error(
+        "neither XDG_CACHE_HOME nor HOME is set, so there is nowhere to keep built tools: set one of them"
+    )]
     NoCache,
     /// No Go to build geth and Prysm with.
     #[error("no Go that can build geth and Prysm: {reason}")]
@@ -68,11 +71,18 @@ pub enum DevnetError {
         tail: String,
     },
     /// geth's built-in genesis is not what this code was written for.
-    #[error("the genesis printed by `geth dumpgenesis --hoodi` {what}: the pinned geth and this harness do not fit")]
+    #[error(
+        "the genesis printed by `geth dumpgenesis --hoodi` {what}: the pinned geth and this harness do not fit"
+    )]
     ExecutionGenesis {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The genesis state is not what this code was written for.
+    #[error(
+        "the genesis state made by prysmctl has its sync committees elsewhere: the pinned Prysm and this harness do not fit"
+    )]
+    GenesisState,
     /// The settings cannot work.
     #[error("this chain cannot run: {why}")]
     Config {
@@ -126,6 +136,15 @@ pub enum Place {
     Last,
 }
 
+/// Who sits in the sync committees until the third period (512 epochs; with 8 slots of 2 s more than two hours).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncCommittee {
+    /// Eight fillers: far less work, and no sync duty for distributed validators.
+    Fillers,
+    /// Everybody by chance, as on a public chain.
+    Everybody,
+}
+
 /// The shape of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -139,6 +158,8 @@ pub struct Config {
     pub filler_validators: u64,
     /// Where the distributed validators stand.
     pub distributed: Place,
+    /// Who sits in the sync committees.
+    pub sync_committee: SyncCommittee,
 }
 
 impl Config {
@@ -150,6 +171,7 @@ impl Config {
             slot_seconds: SLOT_SECONDS_FLOOR,
             filler_validators: 64,
             distributed: Place::First,
+            sync_committee: SyncCommittee::Fillers,
         }
     }
 
@@ -242,7 +264,9 @@ pub struct Devnet {
     config: Config,
     tools: Tools,
     ports: Ports,
-    fillers: u64,
+    /// Public keys of genesis: all of them, and the fillers'.
+    keys: Vec<[u8; 48]>,
+    filler_keys: Vec<[u8; 48]>,
     genesis_time: Option<u64>,
     // Stopped in this order: whoever uses another one first.
     validator: Option<Process>,
@@ -266,9 +290,10 @@ impl Devnet {
     ) -> Result<Self, DevnetError> {
         config.check()?;
         let ports = Ports::choose();
-        let chain = Self {
+        let mut chain = Self {
             dir: dir.to_owned(),
-            fillers: config.filler_validators,
+            keys: Vec::new(),
+            filler_keys: Vec::new(),
             api: BeaconApi::new(&format!("http://127.0.0.1:{}", ports.beacon_http)),
             config,
             tools,
@@ -298,7 +323,14 @@ impl Devnet {
         chain.write("execution-in.json", &chain.execution_genesis()?)?;
         let secret: [u8; 32] = rand::random();
         chain.write("jwt.hex", hex::encode(secret).as_bytes())?;
-        let deposits = chain.deposits(distributed)?;
+        let fillers = chain.filler_deposits()?;
+        let distributed: Vec<_> = distributed.iter().map(|validator| validator.deposit.clone()).collect();
+        chain.filler_keys = public_keys(&fillers)?;
+        let deposits = match chain.config.distributed {
+            Place::First => [distributed, fillers].concat(),
+            Place::Last => [fillers, distributed].concat(),
+        };
+        chain.keys = public_keys(&deposits)?;
         let deposits = serde_json::to_vec_pretty(&deposits).expect("strings and numbers serialize");
         chain.write("deposits.json", &deposits)?;
         Ok(chain)
@@ -311,7 +343,15 @@ impl Devnet {
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DevnetError> {
         let path = self.path(name);
         // Private, because one of these files is the engine's shared secret.
-        let write = || fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&path)?.write_all(bytes);
+        let write = || {
+            fs::OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&path)?
+                .write_all(bytes)
+        };
         write().map_err(|source| DevnetError::File { path: path.clone(), source })
     }
 
@@ -325,14 +365,8 @@ impl Devnet {
         Ok(serde_json::to_vec_pretty(&genesis).expect("a JSON value serializes"))
     }
 
-    /// The validators of genesis in the order of their indices.
-    fn deposits(&self, distributed: &[DistributedValidator]) -> Result<Vec<DepositEntry>, DevnetError> {
-        let fillers = (0..self.fillers).map(interop_deposit).collect::<Result<Vec<_>, _>>()?;
-        let distributed = distributed.iter().map(|validator| validator.deposit.clone()).collect::<Vec<_>>();
-        Ok(match self.config.distributed {
-            Place::First => [distributed, fillers].concat(),
-            Place::Last => [fillers, distributed].concat(),
-        })
+    fn filler_deposits(&self) -> Result<Vec<DepositEntry>, DevnetError> {
+        (0..self.config.filler_validators).map(interop_deposit).collect()
     }
 
     /// Makes the genesis state and starts the three programs; the first slot begins `genesis_delay` from now.
@@ -374,10 +408,16 @@ impl Devnet {
                 .args(["--deposit-json-file", "deposits.json", "--num-validators", "0"])
                 .args(["--output-ssz", "genesis.ssz"]),
         )?;
+        if self.config.sync_committee == SyncCommittee::Fillers {
+            sync_committee::give_to_fillers(&self.path("genesis.ssz"), &self.keys, &self.filler_keys)?;
+        }
         process::run(
-            Launch::new("geth init", &self.tools.geth, self.path("geth.log"))
-                .current_dir(&self.dir)
-                .args(["init", "--datadir", "execution", "execution-genesis.json"]),
+            Launch::new("geth init", &self.tools.geth, self.path("geth.log")).current_dir(&self.dir).args([
+                "init",
+                "--datadir",
+                "execution",
+                "execution-genesis.json",
+            ]),
         )?;
         Ok(())
     }
@@ -439,7 +479,12 @@ impl Devnet {
             .current_dir(&self.dir)
             .args(["--accept-terms-of-use", "--datadir", "validator", "--wallet-dir", "validator-wallet"])
             .args(["--chain-config-file", "config.yaml", "--force-clear-db"])
-            .args(["--interop-start-index", "0", "--interop-num-validators", &self.fillers.to_string()])
+            .args([
+                "--interop-start-index",
+                "0",
+                "--interop-num-validators",
+                &self.config.filler_validators.to_string(),
+            ])
             .args(["--enable-beacon-rest-api", "--beacon-rest-api-provider", &self.beacon_url()])
             .args(["--rpc-host", "127.0.0.1", "--rpc-port", &ports.validator_rpc.to_string()])
             .args(["--http-host", "127.0.0.1", "--http-port", &ports.validator_http.to_string()])
@@ -528,7 +573,8 @@ impl Devnet {
     /// # Errors
     /// When a program ends, or it takes longer than `patience` after that slot should have begun.
     pub fn wait_for_head(&mut self, slot: Slot, patience: Duration) -> Result<(), DevnetError> {
-        let begins = UNIX_EPOCH + Duration::from_secs(self.genesis_time()? + slot.0 * self.config.slot_seconds);
+        let begins =
+            UNIX_EPOCH + Duration::from_secs(self.genesis_time()? + slot.0 * self.config.slot_seconds);
         let until_then = begins.duration_since(SystemTime::now()).unwrap_or_default();
         let limit = until_then + patience;
         let deadline = Instant::now() + limit;
@@ -628,6 +674,15 @@ fn wait_for_port(process: &mut Process, dir: &Path, answers: impl Fn() -> bool) 
         }
         std::thread::sleep(POLL);
     }
+}
+
+fn public_keys(deposits: &[DepositEntry]) -> Result<Vec<[u8; 48]>, DevnetError> {
+    let key = |deposit: &DepositEntry| {
+        let text = deposit.pubkey.trim_start_matches("0x");
+        hex::decode(text).ok()?.try_into().ok()
+    };
+    let keys: Option<Vec<_>> = deposits.iter().map(key).collect();
+    keys.ok_or(DevnetError::Config { why: "a deposit has a public key that is not 48 bytes of hex" })
 }
 
 fn unix_seconds(time: SystemTime) -> u64 {

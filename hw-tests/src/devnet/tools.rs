@@ -150,11 +150,8 @@ impl ToolModule {
         let list = out.join("packages.log");
         process::run(launch("go list", &list).args(["list", "-deps"]).args(self.packages))?;
         let total = line_count(&list);
-        let mut build = launch("go build", &log)
-            .args(["build", "-v", "-o"])
-            .arg(out)
-            .args(self.packages)
-            .start()?;
+        let mut build =
+            launch("go build", &log).args(["build", "-v", "-o"]).arg(out).args(self.packages).start()?;
         loop {
             match build.wait(PROGRESS_EVERY)? {
                 Some(status) if status.success() => return Ok(()),
