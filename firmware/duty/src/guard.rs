@@ -47,6 +47,11 @@ impl Guard {
         self.state == State::Passed
     }
 
+    /// Whether nothing speaks against signing so far.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self.state, State::Passed | State::Unjudged)
+    }
+
     pub(crate) fn wake(&self) -> Option<UnixMillis> {
         self.patience_until.filter(|_| self.state == State::Unjudged)
     }

@@ -40,6 +40,11 @@ impl Signing {
         })
     }
 
+    /// Whether the signer has said no to anything so far.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.left.values().any(Option::is_some)
+    }
+
     /// What is worth asking for: everything that was not refused for good.
     fn open(&self) -> impl Iterator<Item = TaskId> {
         let refused = |error: &Option<SignError>| matches!(error, Some(SignError::Refused(_)));

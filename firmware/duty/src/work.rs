@@ -303,6 +303,9 @@ impl<S: Clone + PartialEq> Work<S> {
         if self.outcome.is_some() {
             return;
         }
+        // Others may have been quick enough to finish the duty before our own signature is there: that is not withheld.
+        let still_coming = outcome == Outcome::Done && self.is_own_partial_coming(context);
+        let withheld = self.why_withheld(context).filter(|_| !still_coming);
         self.outcome = Some(outcome.clone());
         let start = context.settings.timing.start_of(self.duty.slot);
         let published_at = self.results.last_published_at();
@@ -316,7 +319,7 @@ impl<S: Clone + PartialEq> Work<S> {
             partials_from: self.results.contributors(),
             liars: self.partials.liars(),
             equivocators: self.partials.equivocators(),
-            withheld: self.why_withheld(context),
+            withheld,
             published_ms_into_slot: published_at.map(|at| at.0.saturating_sub(start.0)),
         }));
     }
@@ -373,6 +376,10 @@ impl<S: Clone + PartialEq> Work<S> {
             return None;
         }
         self.guard.why_closed().or_else(|| self.signing.why_missing(context.clock))
+    }
+
+    fn is_own_partial_coming<N>(&self, context: &Context<'_, N>) -> bool {
+        self.guard.may_pass() && context.clock == Clock::Trusted && !self.signing.has_failed()
     }
 
     pub(crate) fn joins_when_triggered(&self) -> bool {
