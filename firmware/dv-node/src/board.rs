@@ -1,0 +1,225 @@
+//! What this process says about itself: the status for the page, the counters for Prometheus.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipc::node::{ClockState, ClockStatus, DutyOutcome, DutyReason, DutyRecord, MAX_DUTIES_SHOWN, NodeState};
+use ipc::{NodeStatus, Problem};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Shared by the event loop, which writes, and the control socket, which reads.
+#[derive(Debug)]
+pub struct Board {
+    status: Mutex<NodeStatus>,
+    finished: Mutex<VecDeque<DutyRecord>>,
+    registry: Mutex<Registry>,
+    /// The counters.
+    pub metrics: Metrics,
+}
+
+/// Counters and gauges, all under `hearth_dv_`.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Duties that ended, by kind, outcome and reason.
+    pub duties: Family<DutyLabels, Counter>,
+    /// Messages of members that were not listened to.
+    pub refused: Family<RefusedLabels, Counter>,
+    /// Wrong partial signatures, by member.
+    pub liars: Family<MemberLabels, Counter>,
+    /// Members connected, without ourselves.
+    pub peers_connected: Gauge,
+    /// Beacon nodes that are ready.
+    pub beacon_nodes_ready: Gauge,
+    /// Problems shown to the owner.
+    pub problems: Gauge,
+    /// The current slot.
+    pub slot: Gauge,
+    /// Reference clock minus ours, milliseconds.
+    pub clock_offset_ms: Gauge,
+    /// Seconds into the slot at which attestations were published.
+    pub published_seconds: Latency,
+    /// Seconds from the trigger of a combination to its result.
+    pub combine_seconds: Latency,
+    /// Seconds that making the journal durable took.
+    pub journal_seconds: Latency,
+    /// Seconds that the signer took for one set.
+    pub sign_seconds: Latency,
+    /// Rounds in which agreements ended.
+    pub rounds: Rounds,
+}
+
+/// A histogram of seconds.
+#[derive(Debug, Clone)]
+pub struct Latency(pub Histogram);
+
+impl Default for Latency {
+    fn default() -> Self {
+        let bounds = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 4.0, 6.0, 8.0, 12.0];
+        Self(Histogram::new(bounds))
+    }
+}
+
+/// A histogram of rounds.
+#[derive(Debug, Clone)]
+pub struct Rounds(pub Histogram);
+
+impl Default for Rounds {
+    fn default() -> Self {
+        Self(Histogram::new([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0]))
+    }
+}
+
+/// Labels of a duty that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DutyLabels {
+    /// Name of the kind.
+    pub kind: String,
+    /// `done` or `missed`.
+    pub outcome: String,
+    /// Code of the reason, or empty.
+    pub reason: String,
+}
+
+/// Labels of a message not listened to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusedLabels {
+    /// The sender's name.
+    pub member: String,
+    /// What it was.
+    pub protocol: String,
+}
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct MemberLabels {
+    /// Its name.
+    pub member: String,
+}
+
+impl Default for Board {
+    fn default() -> Self {
+        let metrics = Metrics::default();
+        let mut registry = Registry::with_prefix("hearth_dv");
+        metrics.register(&mut registry);
+        Self {
+            status: Mutex::new(empty_status()),
+            finished: Mutex::default(),
+            registry: Mutex::new(registry),
+            metrics,
+        }
+    }
+}
+
+impl Metrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("duties", "Duties that ended", self.duties.clone());
+        registry.register("messages_refused", "Messages of members not listened to", self.refused.clone());
+        registry.register("wrong_partials", "Wrong partial signatures", self.liars.clone());
+        registry.register("peers_connected", "Members connected", self.peers_connected.clone());
+        registry.register(
+            "beacon_nodes_ready",
+            "Beacon nodes that are ready",
+            self.beacon_nodes_ready.clone(),
+        );
+        registry.register("problems", "Problems shown to the owner", self.problems.clone());
+        registry.register("slot", "Current slot", self.slot.clone());
+        registry.register("clock_offset_ms", "Reference clock minus ours", self.clock_offset_ms.clone());
+        registry.register(
+            "published_seconds",
+            "Into the slot, when published",
+            self.published_seconds.0.clone(),
+        );
+        registry.register("combine_seconds", "Combining and verifying a set", self.combine_seconds.0.clone());
+        registry.register("journal_seconds", "Making the journal durable", self.journal_seconds.0.clone());
+        registry.register("sign_seconds", "The signer's answer to a set", self.sign_seconds.0.clone());
+        registry.register("decided_round", "Rounds in which agreements ended", self.rounds.0.clone());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn empty_status() -> NodeStatus {
+    NodeStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        state: NodeState::WaitingForCluster,
+        problems: Vec::new(),
+        cluster: None,
+        chain: None,
+        duties: Vec::new(),
+        clock: ClockStatus { state: ClockState::Unknown, offset_ms: None },
+    }
+}
+
+impl Board {
+    /// The status as of now.
+    pub fn status(&self) -> NodeStatus {
+        lock(&self.status).clone()
+    }
+
+    /// There is no cluster, or it cannot be served: only this can be said.
+    pub fn idle(&self, state: NodeState, problems: Vec<Problem>) {
+        *lock(&self.status) = NodeStatus { state, problems, ..empty_status() };
+    }
+
+    /// Replaces the status; the finished duties are added to the pending ones given.
+    pub fn publish(&self, mut status: NodeStatus) {
+        self.metrics.problems.set(i64::try_from(status.problems.len()).unwrap_or(i64::MAX));
+        let finished = lock(&self.finished);
+        let room = MAX_DUTIES_SHOWN.saturating_sub(status.duties.len());
+        status.duties.extend(finished.iter().take(room).cloned());
+        drop(finished);
+        status.duties.sort_by(|a, b| b.slot.cmp(&a.slot).then(a.kind.cmp(&b.kind)));
+        *lock(&self.status) = status;
+    }
+
+    /// A duty ended.
+    pub fn finished(&self, record: DutyRecord) {
+        self.count(&record);
+        let mut finished = lock(&self.finished);
+        finished.push_front(record);
+        finished.truncate(MAX_DUTIES_SHOWN);
+    }
+
+    fn count(&self, record: &DutyRecord) {
+        let outcome = match record.outcome {
+            DutyOutcome::Done => "done",
+            DutyOutcome::Missed => "missed",
+            DutyOutcome::Pending => "pending",
+        };
+        let reason =
+            record.reason.as_ref().map(|reason: &DutyReason| reason.code.clone()).unwrap_or_default();
+        let labels = DutyLabels {
+            kind: format!("{:?}", record.kind).to_lowercase(),
+            outcome: outcome.to_owned(),
+            reason,
+        };
+        self.metrics.duties.get_or_create(&labels).inc();
+        if let Some(ms) = record.published_ms_into_slot {
+            self.metrics.published_seconds.0.observe(seconds(ms));
+        }
+        if let Some(round) = record.decided_round {
+            self.metrics.rounds.0.observe(f64::from(u32::try_from(round).unwrap_or(u32::MAX)));
+        }
+    }
+
+    /// The counters as Prometheus wants them.
+    pub fn metrics_text(&self) -> String {
+        let mut text = String::new();
+        if prometheus_client::encoding::text::encode(&mut text, &lock(&self.registry)).is_err() {
+            text.clear(); // Writing into a string does not fail.
+        }
+        text
+    }
+}
+
+/// Milliseconds as seconds, for histograms.
+pub(crate) fn seconds(ms: u64) -> f64 {
+    f64::from(u32::try_from(ms).unwrap_or(u32::MAX)) / 1_000.0
+}

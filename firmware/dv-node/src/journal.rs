@@ -1,0 +1,317 @@
+//! What the agreements must not forget: the latest state of each duty, durable before a word of it is spoken.
+//!
+//! One append-only file of records `length ‖ checksum ‖ payload`. A crash can tear only the last record, which had not
+//! been acknowledged; it is cut off at the next start. Duties that are over are forgotten, and when most of the file is
+//! about such duties it is written anew, beside its place and then renamed.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::store::{replace_file, sync_parent};
+
+/// Length (4) and checksum (8).
+const HEADER: usize = 12;
+/// Room for one duty's state: proofs of all members twice over, and a key.
+const MAX_RECORD: usize = 1 << 20;
+/// Beyond this the file cannot be ours.
+const MAX_FILE: u64 = 256 << 20;
+/// The file is written anew when it is larger than this and than four times what still matters.
+const COMPACT_ABOVE: u64 = 1 << 20;
+const KEY_LEN: usize = 9;
+
+/// Which duty: slot and number of the kind.
+pub type Key = (u64, u8);
+
+/// The journal. Whoever appends must not act on the state before `append` has returned `Ok`.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: Option<File>,
+    /// Bytes in the file, all of them whole records.
+    len: u64,
+    live: BTreeMap<Key, Vec<u8>>,
+}
+
+/// What was found at the start.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing, or everything whole but perhaps the very last record.
+    Whole,
+    /// Records in the middle cannot be read: what was said about some duties is forgotten.
+    Damaged,
+}
+
+impl Journal {
+    /// Opens or makes the file and reads what is in it.
+    pub fn open(path: &Path) -> io::Result<(Self, Found)> {
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        sync_parent(path)?;
+        let size = file.metadata()?.len();
+        let mut bytes = Vec::new();
+        if size <= MAX_FILE {
+            file.read_to_end(&mut bytes)?;
+        }
+        let mut live = BTreeMap::new();
+        let mut at = 0;
+        while let Some((key, payload, next)) = read_record(&bytes, at) {
+            keep(&mut live, key, payload);
+            at = next;
+        }
+        let found = judge_rest(&bytes, at, size);
+        let len = u64::try_from(at).map_err(io::Error::other)?;
+        let mut journal = Self { path: path.to_owned(), file: Some(file), len, live };
+        if len != size {
+            tracing::warn!(
+                kept_bytes = len,
+                found_bytes = size,
+                ?found,
+                "the end of the journal could not be read"
+            );
+            journal.rewrite()?;
+        }
+        Ok((journal, found))
+    }
+
+    /// The latest state of every duty that is not over.
+    pub fn live(&self) -> impl Iterator<Item = (Key, &[u8])> {
+        self.live.iter().map(|(key, payload)| (*key, payload.as_slice()))
+    }
+
+    /// Adds states and returns when they are durable. After an error none of them may be acted upon; they are kept in
+    /// memory, and [`Journal::repair`] tries again.
+    pub fn append(&mut self, records: &[(Key, Vec<u8>)]) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for (key, payload) in records {
+            write_record(&mut bytes, *key, payload)?;
+            keep(&mut self.live, *key, payload);
+        }
+        if self.len > COMPACT_ABOVE && self.len > 4 * self.live_bytes() {
+            return self.rewrite();
+        }
+        let Some(file) = &mut self.file else {
+            return Err(io::Error::other("the journal is waiting for repair"));
+        };
+        let written = file
+            .seek(SeekFrom::Start(self.len))
+            .and_then(|_| file.write_all(&bytes))
+            .and_then(|()| file.sync_data());
+        match written {
+            Ok(()) => {
+                self.len += u64::try_from(bytes.len()).unwrap_or(0);
+                Ok(())
+            }
+            Err(error) => {
+                // After a failed sync the kernel may have dropped our pages: this descriptor is not to be trusted again.
+                self.file = None;
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets a duty that is over. Cheap: nothing is written.
+    pub fn forget(&mut self, key: Key) {
+        self.live.remove(&key);
+    }
+
+    /// Whether the last write failed.
+    pub fn is_broken(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// After a failure: writes everything that matters into a new file. On success all of it is durable.
+    pub fn repair(&mut self) -> io::Result<()> {
+        if self.file.is_some() { Ok(()) } else { self.rewrite() }
+    }
+
+    fn live_bytes(&self) -> u64 {
+        let bytes: usize = self.live.values().map(|payload| payload.len() + HEADER + KEY_LEN).sum();
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    fn rewrite(&mut self) -> io::Result<()> {
+        self.file = None;
+        let mut bytes = Vec::new();
+        for (key, payload) in &self.live {
+            write_record(&mut bytes, *key, payload)?;
+        }
+        replace_file(&self.path, &bytes)?;
+        self.file = Some(OpenOptions::new().read(true).write(true).open(&self.path)?);
+        self.len = u64::try_from(bytes.len()).map_err(io::Error::other)?;
+        Ok(())
+    }
+}
+
+/// An empty payload means that the duty is over.
+fn keep(live: &mut BTreeMap<Key, Vec<u8>>, key: Key, payload: &[u8]) {
+    if payload.is_empty() {
+        live.remove(&key);
+    } else {
+        live.insert(key, payload.to_vec());
+    }
+}
+
+fn checksum(body: &[u8]) -> [u8; 8] {
+    let digest = Sha256::digest(body);
+    let mut short = [0; 8];
+    short.copy_from_slice(&digest[..8]);
+    short
+}
+
+fn write_record(to: &mut Vec<u8>, key: Key, payload: &[u8]) -> io::Result<()> {
+    if payload.len() > MAX_RECORD {
+        return Err(io::Error::other("a state too large for the journal"));
+    }
+    let mut body = Vec::with_capacity(KEY_LEN + payload.len());
+    body.extend_from_slice(&key.0.to_le_bytes());
+    body.push(key.1);
+    body.extend_from_slice(payload);
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    to.extend_from_slice(&length.to_le_bytes());
+    to.extend_from_slice(&checksum(&body));
+    to.extend_from_slice(&body);
+    Ok(())
+}
+
+/// The record at an offset and where the next one starts; `None` when there is no whole record.
+fn read_record(bytes: &[u8], at: usize) -> Option<(Key, &[u8], usize)> {
+    let header = bytes.get(at..at.checked_add(HEADER)?)?;
+    let length = usize::try_from(u32::from_le_bytes(header[..4].try_into().ok()?)).ok()?;
+    if !(KEY_LEN..=MAX_RECORD + KEY_LEN).contains(&length) {
+        return None;
+    }
+    let end = at.checked_add(HEADER)?.checked_add(length)?;
+    let body = bytes.get(at + HEADER..end)?;
+    if header[4..] != checksum(body) {
+        return None;
+    }
+    let slot = u64::from_le_bytes(body[..8].try_into().ok()?);
+    Some(((slot, body[8]), &body[KEY_LEN..], end))
+}
+
+/// A torn last record is what a crash leaves. If whole records follow the unreadable place, it was no crash.
+fn judge_rest(bytes: &[u8], at: usize, size: u64) -> Found {
+    if u64::try_from(bytes.len()) != Ok(size) {
+        return Found::Damaged; // Too large to be ours; nothing was read.
+    }
+    let rest = &bytes[at..];
+    let torn = rest.len() <= HEADER + KEY_LEN + MAX_RECORD
+        && !(1..rest.len()).any(|skip| read_record(rest, skip).is_some());
+    if torn { Found::Whole } else { Found::Damaged }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn state(journal: &Journal) -> Vec<(Key, Vec<u8>)> {
+        journal.live().map(|(key, payload)| (key, payload.to_vec())).collect()
+    }
+
+    fn record(slot: u64, text: &str) -> (Key, Vec<u8>) {
+        ((slot, 2), text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn the_latest_state_of_each_duty_survives() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (mut journal, found) = Journal::open(&path).unwrap();
+        assert_eq!(found, Found::Whole);
+        journal.append(&[record(5, "a"), record(6, "b")]).unwrap();
+        journal.append(&[record(5, "c")]).unwrap();
+        journal.append(&[record(6, "")]).unwrap();
+        drop(journal);
+        let (journal, found) = Journal::open(&path).unwrap();
+        assert_eq!((state(&journal), found), (vec![record(5, "c")], Found::Whole));
+    }
+
+    #[test]
+    fn a_crash_at_any_byte_loses_at_most_the_record_being_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        journal.append(&[record(5, "first")]).unwrap();
+        let first = std::fs::metadata(&path).unwrap().len();
+        journal.append(&[record(6, "second")]).unwrap();
+        drop(journal);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in usize::try_from(first).unwrap()..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let (mut journal, found) = Journal::open(&path).unwrap();
+            assert_eq!((state(&journal), found), (vec![record(5, "first")], Found::Whole), "cut at {cut}");
+            journal.append(&[record(7, "third")]).unwrap();
+            drop(journal);
+            let (journal, _) = Journal::open(&path).unwrap();
+            assert_eq!(state(&journal), vec![record(5, "first"), record(7, "third")], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_middle_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        journal.append(&[record(5, "first"), record(6, "second")]).unwrap();
+        drop(journal);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[15] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let (journal, found) = Journal::open(&path).unwrap();
+        assert_eq!(found, Found::Damaged);
+        assert!(state(&journal).is_empty());
+    }
+
+    #[test]
+    fn forgotten_duties_leave_the_file_when_it_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        let large = "x".repeat(64 * 1024);
+        for slot in 0..100 {
+            journal.append(&[record(slot, &large)]).unwrap();
+            journal.forget((slot, 2));
+        }
+        assert!(std::fs::metadata(&path).unwrap().len() < 2 * COMPACT_ABOVE);
+        journal.append(&[record(200, "kept")]).unwrap();
+        drop(journal);
+        let (journal, _) = Journal::open(&path).unwrap();
+        assert!(state(&journal).contains(&record(200, "kept")));
+    }
+
+    #[test]
+    fn a_failed_write_is_repaired_with_everything_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        journal.append(&[record(1, "a")]).unwrap();
+        // A read-only descriptor fails every write, as a full disk would.
+        journal.file = Some(File::open(&path).unwrap());
+        assert!(journal.append(&[record(2, "b")]).is_err());
+        assert!(journal.is_broken());
+        assert!(journal.append(&[record(3, "c")]).is_err());
+        journal.repair().unwrap();
+        drop(journal);
+        let (journal, _) = Journal::open(&path).unwrap();
+        assert_eq!(state(&journal), vec![record(1, "a"), record(2, "b"), record(3, "c")]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn random_files_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("journal");
+            std::fs::write(&path, bytes).unwrap();
+            let (mut journal, _) = Journal::open(&path).unwrap();
+            journal.append(&[record(1, "a")]).unwrap();
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The member of the cluster: finds out which duties the cluster's validators have, agrees on them with the other
+//! members, gets this box's partial signatures from the signer, combines and publishes.
+//!
+//! One event loop around the pure `duty` engine: everything slow runs beside it and comes back as an event. It never holds
+//! a key share (the signer does, and judges every message itself) and never says anything that it would not remember
+//! after a crash. Started by systemd; spoken to over its control socket by `web`.
+
+pub mod board;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod journal;
+pub mod node;
+pub mod obol_network;
+pub mod setup;
+pub mod signer;
+pub mod store;

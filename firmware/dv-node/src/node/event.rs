@@ -1,0 +1,42 @@
+//! Every reason this process ever wakes up.
+
+use std::collections::BTreeSet;
+
+use beacon::{AttesterDuties, BeaconError, ChainEvent, ValidatorInfo};
+use chain::{Epoch, PublicKeyBytes, SignatureBytes};
+use duty::{Duty, FetchError, PublishError, SignError, TaskId, Value};
+use ipc::ClientError;
+use obol::HostEvent;
+use qbft::Member;
+use tokio::sync::oneshot;
+
+/// One thing that happened. The loop takes one at a time.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Time passed.
+    Tick,
+    /// Something from the other members, or about them.
+    Host(HostEvent),
+    /// Something a beacon node reported by itself.
+    Chain(ChainEvent),
+    /// All beacon nodes were examined.
+    BeaconExamined,
+    /// What the chain knows about our validators.
+    Validators(Result<Vec<ValidatorInfo>, BeaconError>),
+    /// The attester duties of an epoch.
+    Duties(Epoch, Result<AttesterDuties, BeaconError>),
+    /// What the signer holds.
+    Shares(Result<BTreeSet<PublicKeyBytes>, ClientError>),
+    /// A value to propose, or none.
+    Fetched(Duty, Result<Value, FetchError>),
+    /// The signer's answers.
+    Signed(Duty, Vec<(TaskId, Result<SignatureBytes, SignError>)>),
+    /// Combined and verified signatures, or who spoiled them.
+    Combined(Duty, Vec<(TaskId, Result<SignatureBytes, Vec<Member>>)>),
+    /// The beacon nodes' answer to a publication.
+    Published(Duty, Result<(), PublishError>),
+    /// A member's answer in an info-sync, or none.
+    Priority(Duty, Member, Option<Vec<u8>>),
+    /// The watchdog asks whether the loop still turns.
+    Alive(oneshot::Sender<()>),
+}

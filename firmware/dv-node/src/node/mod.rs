@@ -1,0 +1,433 @@
+//! The running node: one event loop around the duty engine.
+
+mod event;
+mod inbound;
+mod infosync;
+mod perform;
+mod report;
+mod resolve;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use beacon::{BeaconNodes, ChainInfo, ExpectedChain};
+use chain::{PublicKeyBytes, Slot, UnixMillis};
+use duty::{Clock, Duty, Engine, Output, Saved};
+use ipc::Problem;
+use obol::consensus::Seal;
+use obol::{Host, HostConfig, HostEvent, HostHandle};
+use tokio::sync::{mpsc, watch};
+
+use crate::board::Board;
+use crate::clock::{ClockGuard, Trust};
+use crate::config::Config;
+use crate::journal::{Found, Journal};
+use crate::obol_network::ObolNetwork;
+use crate::setup::Membership;
+use crate::signer::Signer;
+use crate::store::{PinnedChain, Store, StoreError};
+
+pub(crate) use event::Event;
+
+/// The status is made anew, the clocks compared and everything late looked at this often.
+const PULSE_MS: u64 = 1_000;
+/// Beacon nodes are examined this often.
+const EXAMINE_EVERY: Duration = Duration::from_secs(3);
+/// The signer is asked this often what it holds.
+const ASK_SIGNER_EVERY: Duration = Duration::from_secs(5);
+/// A failed start of the peer-to-peer host is tried again this often.
+const HOST_RETRY: Duration = Duration::from_secs(5);
+/// Events of our own tasks waiting for the loop. They are few; the bound only catches a bug.
+const EVENTS: usize = 4_096;
+/// How long a decision waits for our own beacon node's view.
+const VIEW_PATIENCE_MS: u64 = 2_000;
+/// Version of the reference whose wire we speak.
+const CHARON_VERSION: &str = "v1.10.3";
+
+/// What a node needs from the outside.
+pub struct Surroundings {
+    /// The configuration.
+    pub config: Config,
+    /// The state directory.
+    pub store: Store,
+    /// Where to report.
+    pub board: Arc<Board>,
+    /// Turns `true` when the node has to end.
+    pub stop: watch::Receiver<bool>,
+    /// The watchdog's questions.
+    pub alive: mpsc::Receiver<tokio::sync::oneshot::Sender<()>>,
+}
+
+/// A member of a cluster.
+pub(crate) struct Node {
+    config: Config,
+    store: Store,
+    board: Arc<Board>,
+    membership: Membership,
+    validators: Arc<BTreeSet<PublicKeyBytes>>,
+    operators: Vec<cluster::IdentityPublicKey>,
+    beacon: BeaconNodes,
+    signer: Signer,
+    events: mpsc::Sender<Event>,
+    started: Instant,
+    clock: ClockGuard,
+    host: Option<HostHandle>,
+    host_problem: Option<Problem>,
+    host_tried: Option<Instant>,
+    examined: Option<Instant>,
+    examining: bool,
+    chain_problem: Option<Problem>,
+    shares_asked: Option<Instant>,
+    shares: report::Shares,
+    peers: BTreeMap<qbft::Member, report::Peer>,
+    own_identity_seen: Option<Instant>,
+    liars: BTreeMap<qbft::Member, Instant>,
+    duties: resolve::Duties,
+    infosync: infosync::InfoSync,
+    running: Option<Running>,
+}
+
+/// What exists once the chain is known.
+pub(crate) struct Running {
+    chain: Arc<ChainInfo>,
+    engine: Engine<ObolNetwork>,
+    journal: Journal,
+    trusted: Option<Clock>,
+    /// The last slot whose start was seen.
+    slot: Option<Slot>,
+    /// Restored duties of slots that are past: they are scheduled again when the duties of their epoch are known.
+    restored: BTreeSet<Duty>,
+    /// No duty of this slot or an earlier one is done: what we said about them is forgotten.
+    silent_until: Option<Slot>,
+    /// Our partial signatures as sent, for members that connect late.
+    sent_partials: BTreeMap<Duty, Arc<[u8]>>,
+}
+
+/// Why a node cannot even begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A beacon node address of the stored cluster is not usable.
+    #[error(transparent)]
+    Beacon(#[from] beacon::ConfigError),
+    /// The state directory cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Runs until told to stop.
+pub async fn run(membership: Membership, around: Surroundings) -> Result<(), StartError> {
+    let Surroundings { config, store, board, mut stop, mut alive } = around;
+    let pinned = store.load_chain()?;
+    let expected = ExpectedChain {
+        fork_version: Some(membership.view.fork_version),
+        genesis_validators_root: pinned.map(|chain| chain.genesis_validators_root),
+        genesis_time_s: pinned.map(|chain| chain.genesis_time),
+    };
+    let beacon = BeaconNodes::new(&membership.beacon_nodes, config.beacon.into(), expected)?;
+    let (events, mut inbox) = mpsc::channel(EVENTS);
+    let mut chain_events = beacon.events();
+    let others = membership.view.operators.len().saturating_sub(1);
+    let mut node = Node {
+        clock: ClockGuard::new(config.clock.max_offset_ms, others),
+        validators: Arc::new(membership.keys.keys().copied().collect()),
+        operators: membership.view.operators.iter().map(|operator| operator.public_key).collect(),
+        signer: Signer::new(&config.signer_socket),
+        config,
+        store,
+        board,
+        membership,
+        beacon,
+        events,
+        started: Instant::now(),
+        host: None,
+        host_problem: None,
+        host_tried: None,
+        examined: None,
+        examining: false,
+        chain_problem: None,
+        shares_asked: None,
+        shares: report::Shares::Unknown,
+        peers: BTreeMap::new(),
+        own_identity_seen: None,
+        liars: BTreeMap::new(),
+        duties: resolve::Duties::default(),
+        infosync: infosync::InfoSync::default(),
+        running: None,
+    };
+    let mut host_events: Option<mpsc::Receiver<HostEvent>> = None;
+    tracing::info!(cluster = %node.membership.view.name, share_index = node.membership.share_index, "serving the cluster");
+    loop {
+        if let Some(receiver) = node.start_host() {
+            host_events = Some(receiver);
+        }
+        let wake = tokio::time::Instant::now() + node.until_next_wake();
+        let event = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            Some(question) = alive.recv() => Event::Alive(question),
+            Some(event) = inbox.recv() => event,
+            () = tokio::time::sleep_until(wake) => Event::Tick,
+            event = receive(&mut host_events) => Event::Host(event),
+            Some(event) = chain_events.recv() => Event::Chain(event),
+        };
+        node.handle(event);
+    }
+}
+
+async fn receive(events: &mut Option<mpsc::Receiver<HostEvent>>) -> HostEvent {
+    if let Some(receiver) = events
+        && let Some(event) = receiver.recv().await
+    {
+        return event;
+    }
+    std::future::pending().await
+}
+
+/// The wall clock. Slots are wall-clock times; whether it may be believed is [`ClockGuard`]'s business.
+pub(crate) fn wall() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Node {
+    /// Takes one event. Never waits for anything but the journal's disk.
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Tick => self.pulse(),
+            Event::Host(event) => self.on_host(event),
+            Event::Chain(event) => self.on_chain(event),
+            Event::BeaconExamined => self.on_beacon_examined(),
+            Event::Validators(result) => self.on_validators(result),
+            Event::Duties(epoch, result) => self.on_duties(epoch, result),
+            Event::Shares(result) => self.on_shares(result),
+            Event::Fetched(duty, result) => self.step(duty::Event::Fetched { duty, result }),
+            Event::Signed(duty, results) => self.step(duty::Event::Signed { duty, results }),
+            Event::Combined(duty, results) => self.on_combined(duty, results),
+            Event::Published(duty, result) => self.step(duty::Event::Published { duty, result }),
+            Event::Priority(duty, member, answer) => self.on_priority_answer(duty, member, answer),
+            // Whoever asked has given up waiting: fine.
+            Event::Alive(answer) => drop(answer.send(())),
+        }
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn until_next_wake(&self) -> Duration {
+        let now = wall();
+        let pulse = PULSE_MS - now.0 % PULSE_MS;
+        let Some(running) = &self.running else { return Duration::from_millis(pulse) };
+        let timing = &running.chain.timing;
+        let next_slot = match timing.slot_at(now) {
+            Some(slot) => timing.start_of(slot.saturating_add(1)),
+            None => timing.start_of(Slot(0)),
+        };
+        let engine = running.engine.next_wake().map_or(u64::MAX, |at| at.0.saturating_sub(now.0));
+        // At least a millisecond, so that a wake in the past cannot become a busy loop.
+        Duration::from_millis(pulse.min(next_slot.0.saturating_sub(now.0)).min(engine).max(1))
+    }
+
+    /// Time passed: everything that is due.
+    fn pulse(&mut self) {
+        let now = wall();
+        let monotonic_ms = self.monotonic_ms();
+        if let Some(by_ms) = self.clock.look(now, monotonic_ms) {
+            tracing::warn!(by_ms, "the clock was set; nothing is signed until another clock confirms it");
+        }
+        if let Some(running) = &mut self.running
+            && running.journal.is_broken()
+            && let Err(error) = tokio::task::block_in_place(|| running.journal.repair())
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the journal still cannot be written");
+        }
+        self.examine_beacon_nodes();
+        self.ask_what_signer_holds();
+        self.update_trust();
+        self.on_slot(now);
+        self.infosync_due(now);
+        self.step(duty::Event::Tick);
+        self.report();
+    }
+
+    fn examine_beacon_nodes(&mut self) {
+        if self.examining || self.examined.is_some_and(|at| at.elapsed() < EXAMINE_EVERY) {
+            return;
+        }
+        self.examining = true;
+        self.examined = Some(Instant::now());
+        let beacon = self.beacon.clone();
+        self.spawn(async move {
+            beacon.refresh().await;
+            Event::BeaconExamined
+        });
+    }
+
+    fn on_beacon_examined(&mut self) {
+        self.examining = false;
+        // The clock furthest from ours among the nodes that can be used.
+        let offsets =
+            self.beacon.statuses().into_iter().filter(|status| status.health == beacon::Health::Ready);
+        self.clock.beacon(
+            offsets.filter_map(|status| status.clock).max_by_key(|offset| offset.estimate_ms().abs()),
+        );
+        if self.running.is_none()
+            && let Some(chain) = self.beacon.chain()
+        {
+            self.begin(&chain);
+        }
+        self.update_trust();
+    }
+
+    /// The chain is known: from here on duties can be done.
+    fn begin(&mut self, chain: &Arc<ChainInfo>) {
+        let pinned = PinnedChain {
+            genesis_validators_root: chain.genesis_validators_root,
+            genesis_time: chain.genesis_time_s,
+        };
+        let opened = tokio::task::block_in_place(|| {
+            // Pinned before the first duty, so that no other chain can ever slip in.
+            if self.store.load_chain()? != Some(pinned) {
+                self.store.save_chain(&pinned)?;
+            }
+            let path = self.store.journal_path();
+            Journal::open(&path).map_err(|source| StoreError::Io { doing: "open", path, source })
+        });
+        let (journal, found) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot start doing duties");
+                self.chain_problem = Some(report::disk_problem(&error.to_string()));
+                return;
+            }
+        };
+        self.chain_problem = None;
+        let size = match qbft::Size::new(self.membership.view.operators.len()) {
+            Ok(size) => size,
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the cluster has an impossible size"
+                );
+                return; // Checked at setup.
+            }
+        };
+        let (restored, readable) = restore(&journal);
+        let forgotten = found == Found::Damaged || !readable;
+        let silent_until = if forgotten { chain.timing.slot_at(wall()) } else { None };
+        if forgotten {
+            tracing::warn!("the journal was damaged: duties of past slots are left to the other members");
+        }
+        let settings = duty::Settings {
+            timing: chain.timing,
+            size,
+            me: self.membership.me(),
+            threshold: usize::from(self.membership.view.threshold),
+            unknown_view: duty::UnknownView::Refuse,
+            view_patience_ms: VIEW_PATIENCE_MS,
+        };
+        let network = ObolNetwork { timing: chain.timing, schedule: chain.schedule.clone() };
+        tracing::info!(network = %chain.network, restored = restored.len(), "the chain is known; duties begin");
+        self.running = Some(Running {
+            chain: Arc::clone(chain),
+            restored: restored.keys().copied().collect(),
+            engine: Engine::new(settings, network, restored),
+            journal,
+            trusted: None,
+            slot: None,
+            silent_until,
+            sent_partials: BTreeMap::new(),
+        });
+    }
+
+    fn update_trust(&mut self) {
+        let trust = self.clock.trust(self.monotonic_ms());
+        let clock = if trust == Trust::Trusted { Clock::Trusted } else { Clock::Untrusted };
+        let changed = match &mut self.running {
+            Some(running) => running.trusted.replace(clock) != Some(clock),
+            None => false,
+        };
+        if changed {
+            match clock {
+                Clock::Trusted => tracing::info!("the clock is trusted"),
+                Clock::Untrusted => tracing::error!(?trust, "the clock is not trusted: nothing is signed"),
+            }
+            self.step(duty::Event::Clock(clock));
+        }
+    }
+
+    /// Gives the engine one event and does what it wants.
+    fn step(&mut self, event: duty::Event<Seal>) {
+        let Some(running) = &mut self.running else { return };
+        let mut out = Vec::new();
+        if let Err(refusal) = running.engine.step(wall(), event, &mut out) {
+            tracing::debug!(%refusal, "the engine did not take an event");
+        }
+        self.perform(out);
+    }
+
+    /// Starts the peer-to-peer host when it does not run.
+    fn start_host(&mut self) -> Option<mpsc::Receiver<HostEvent>> {
+        if self.host.is_some() || self.host_tried.is_some_and(|at| at.elapsed() < HOST_RETRY) {
+            return None;
+        }
+        self.host_tried = Some(Instant::now());
+        let view = &self.membership.view;
+        let started = Host::spawn(HostConfig {
+            identity: self.membership.identity.secret_bytes().clone(),
+            listen: self.config.p2p.listen.clone(),
+            members: self.membership.members.clone(),
+            info: obol::host::OwnInfo {
+                charon_version: CHARON_VERSION.to_owned(),
+                lock_hash: view.lock_hash,
+                git_hash: "unknown".to_owned(),
+                nickname: self.config.p2p.nickname.clone(),
+                builder_api_enabled: false,
+            },
+        });
+        match started {
+            Ok((handle, events)) => {
+                self.host = Some(handle);
+                self.host_problem = None;
+                Some(events)
+            }
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot talk to the other members");
+                self.host_problem = Some(Problem::new(
+                    "p2p_failed",
+                    crate::setup::sentence(&error.to_string()),
+                    "Free the port or change `p2p.listen`; this box tries again by itself.",
+                ));
+                None
+            }
+        }
+    }
+
+    /// Runs something that ends in an event.
+    fn spawn(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let event = work.await;
+            // The loop is gone when the node ends.
+            drop(events.send(event).await);
+        });
+    }
+}
+
+/// What the journal holds for duties that are not over. The flag says whether all of it could be read.
+fn restore(journal: &Journal) -> (BTreeMap<Duty, Saved<Seal>>, bool) {
+    let mut restored = BTreeMap::new();
+    let mut readable = true;
+    for ((slot, number), payload) in journal.live() {
+        let kind = duty::DutyKind::from_number(i64::from(number));
+        match (kind, serde_json::from_slice::<Saved<Seal>>(payload)) {
+            (Ok(kind), Ok(saved)) => drop(restored.insert(Duty::new(Slot(slot), kind), saved)),
+            (Ok(_) | Err(_), _) => readable = false,
+        }
+    }
+    (restored, readable)
+}
+
+/// Outputs of the engine.
+pub(crate) type Outputs = Vec<Output<Seal>>;

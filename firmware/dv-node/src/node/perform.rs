@@ -1,0 +1,355 @@
+//! Doing what the engine wants, in its order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use chain::{AttesterDuty, ForkInfo, PublicKeyBytes, SignatureBytes, SingleAttestation};
+use duty::{
+    Aggregate, CombineJob, Duty, DutyKind, FetchError, Output, Partial, Payload, PublishError, Saved,
+    SignError, Task, TaskId,
+};
+use obol::Protocol;
+use obol::consensus::{self, Seal};
+use qbft::Member;
+use threshold::{CombineError, Job, ShareIndex};
+
+use super::{Event, Node, Outputs};
+use crate::board::MemberLabels;
+use crate::journal::Key;
+use crate::obol_network::{attester_signing_root, encode_partials, single_attestation, to_wire, vote_of};
+use crate::setup::ValidatorKeys;
+use crate::signer::Request;
+
+/// Duties whose partial signatures are kept for members that connect late.
+const SENT_KEPT: usize = 64;
+
+impl Node {
+    /// Does everything in order. Nothing is said before what must be remembered about it is on disk.
+    pub(crate) fn perform(&mut self, outputs: Outputs) {
+        let mut to_persist: Vec<(Key, Vec<u8>)> = Vec::new();
+        for output in outputs {
+            match output {
+                Output::Persist { duty, saved } => match encode_saved(&saved) {
+                    Some(bytes) => to_persist.push((key_of(duty), bytes)),
+                    None => tracing::error!(%duty, "a state cannot be encoded"),
+                },
+                Output::Forget { duty } => {
+                    if let Some(running) = &mut self.running {
+                        to_persist.retain(|(key, _)| *key != key_of(duty));
+                        running.journal.forget(key_of(duty));
+                        running.sent_partials.remove(&duty);
+                    }
+                }
+                speaking @ (Output::Broadcast { .. } | Output::Sign { .. }) => {
+                    if self.make_durable(&mut to_persist) {
+                        self.speak(speaking);
+                    } else {
+                        self.stay_silent(speaking);
+                    }
+                }
+                Output::Fetch { duty, validators } => self.fetch(duty, &validators),
+                Output::Agreed { duty, round, value } => {
+                    tracing::debug!(%duty, round, "the members agreed");
+                    if duty.kind == DutyKind::InfoSync {
+                        self.on_priorities_agreed(duty, &value);
+                    }
+                }
+                Output::SendPartials { duty, set } => self.send_partials(duty, &set),
+                Output::Combine { duty, jobs } => self.combine(duty, jobs),
+                Output::Publish { duty, set } => self.publish(duty, &set),
+                Output::Provide { .. } => {} // No duty of ours builds on another one yet.
+                Output::Outcome(record) => self.on_outcome(record),
+            }
+        }
+        self.make_durable(&mut to_persist);
+    }
+
+    /// Whether everything that has to be remembered is on disk.
+    fn make_durable(&mut self, records: &mut Vec<(Key, Vec<u8>)>) -> bool {
+        let Some(running) = &mut self.running else { return false };
+        if records.is_empty() {
+            return !running.journal.is_broken();
+        }
+        let records = std::mem::take(records);
+        let start = Instant::now();
+        let written = tokio::task::block_in_place(|| running.journal.append(&records));
+        self.board.metrics.journal_seconds.0.observe(start.elapsed().as_secs_f64());
+        if let Err(error) = &written {
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                "the journal cannot be written: nothing is said or signed"
+            );
+        }
+        written.is_ok()
+    }
+
+    fn speak(&mut self, output: Output<Seal>) {
+        match output {
+            Output::Broadcast { duty, message, values } => self.broadcast(duty, &message, &values),
+            Output::Sign { duty, tasks } => self.sign(duty, tasks),
+            Output::Persist { .. }
+            | Output::Forget { .. }
+            | Output::Fetch { .. }
+            | Output::Agreed { .. }
+            | Output::SendPartials { .. }
+            | Output::Combine { .. }
+            | Output::Publish { .. }
+            | Output::Provide { .. }
+            | Output::Outcome(_) => {}
+        }
+    }
+
+    /// The disk does not take what we would have to remember. A lost broadcast is made up for by the next rounds.
+    fn stay_silent(&mut self, output: Output<Seal>) {
+        if let Output::Sign { duty, tasks } = output {
+            let why = SignError::Unavailable("this box's disk cannot be written".to_owned());
+            let results = tasks.into_iter().map(|task| (task.id, Err(why.clone()))).collect();
+            self.spawn(async move { Event::Signed(duty, results) });
+        }
+    }
+
+    fn broadcast(&self, duty: Duty, message: &qbft::Message<Seal>, values: &[duty::Value]) {
+        let (Some(host), Ok(wire_duty)) = (&self.host, to_wire(duty)) else { return };
+        let find = |digest: &qbft::Digest| {
+            values.iter().find(|value| value.digest == *digest).map(|value| Arc::clone(&value.bytes))
+        };
+        match consensus::encode(wire_duty, message, self.membership.me(), &self.membership.identity, find) {
+            Ok(bytes) => host.broadcast(Protocol::Qbft, &bytes),
+            Err(error) => tracing::error!(%duty, %error, "our own agreement message cannot be encoded"),
+        }
+    }
+
+    fn fetch(&mut self, duty: Duty, validators: &BTreeMap<PublicKeyBytes, Payload>) {
+        if duty.kind == DutyKind::InfoSync {
+            return self.start_exchange(duty);
+        }
+        let Some(running) = &self.running else { return };
+        let network = running.engine.network().clone();
+        let over = running.slot.is_some_and(|now| now > duty.slot);
+        let duties: BTreeMap<PublicKeyBytes, AttesterDuty> = validators
+            .iter()
+            .filter_map(|(validator, payload)| Some((*validator, serde_json::from_slice(payload).ok()?)))
+            .collect();
+        let beacon = self.beacon.clone();
+        self.spawn(async move {
+            if duty.kind != DutyKind::Attester {
+                let text = format!("this version does not do {} duties", duty.kind.row().name);
+                return Event::Fetched(duty, Err(FetchError::Permanent(text)));
+            }
+            if over {
+                // Beacon nodes give attestation data for their current slot only.
+                let text = "the slot is over".to_owned();
+                return Event::Fetched(duty, Err(FetchError::Permanent(text)));
+            }
+            let result = match beacon.attestation_data(duty.slot).await {
+                Ok(vote) => Ok(network.attester_value(vote, &duties)),
+                Err(error) if error.is_temporary() => Err(FetchError::Temporary(error.to_string())),
+                // A refusal now says little about the next try: beacon nodes give 400 and 500 for passing states.
+                Err(error) => Err(FetchError::Temporary(error.to_string())),
+            };
+            Event::Fetched(duty, result)
+        });
+    }
+
+    fn sign(&self, duty: Duty, tasks: Vec<Task>) {
+        let Some(running) = &self.running else { return };
+        let fork_info = ForkInfo {
+            fork: running.chain.schedule.fork_at(running.chain.timing.epoch_of(duty.slot)),
+            genesis_validators_root: running.chain.genesis_validators_root,
+        };
+        let mut requests = Vec::with_capacity(tasks.len());
+        let mut results = Vec::new();
+        for task in tasks {
+            match self.request(&task, &fork_info) {
+                Ok(request) => requests.push(request),
+                Err(why) => results.push((task.id, Err(SignError::Refused(why)))),
+            }
+        }
+        let (signer, board) = (self.signer.clone(), Arc::clone(&self.board));
+        self.spawn(async move {
+            let start = Instant::now();
+            results.extend(signer.sign(fork_info, requests).await);
+            board.metrics.sign_seconds.0.observe(start.elapsed().as_secs_f64());
+            Event::Signed(duty, results)
+        });
+    }
+
+    fn request(&self, task: &Task, fork_info: &ForkInfo) -> Result<Request<TaskId>, String> {
+        let keys = self.membership.keys.get(&task.id.validator).ok_or("not a validator of this cluster")?;
+        let data = vote_of(&task.data).map_err(|error| error.to_string())?;
+        Ok(Request {
+            key: task.id,
+            share: keys.own_share,
+            signing_root: attester_signing_root(task.message_root, &data, fork_info),
+            data,
+        })
+    }
+
+    fn send_partials(&mut self, duty: Duty, set: &[Partial]) {
+        let bytes = match encode_partials(duty, self.membership.share_index, set) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                return tracing::error!(%duty, %error, "our own partial signatures cannot be encoded");
+            }
+        };
+        if let Some(host) = &self.host {
+            host.broadcast(Protocol::ParSigEx, &bytes);
+        }
+        if let Some(running) = &mut self.running {
+            running.sent_partials.insert(duty, bytes.into());
+            while running.sent_partials.len() > SENT_KEPT {
+                running.sent_partials.pop_first();
+            }
+        }
+    }
+
+    /// A member that connects may have missed what we sent while it was away.
+    pub(crate) fn resend_partials(&self, peer: &cluster::PeerId) {
+        let (Some(host), Some(running)) = (&self.host, &self.running) else { return };
+        let now = super::wall();
+        for (duty, bytes) in &running.sent_partials {
+            if duty.deadline(&running.chain.timing).is_some_and(|deadline| deadline > now) {
+                let _only_strangers_fail = host.send(peer, Protocol::ParSigEx, bytes);
+            }
+        }
+    }
+
+    /// Pairings take milliseconds: they run on a thread of their own.
+    fn combine(&self, duty: Duty, jobs: Vec<CombineJob>) {
+        let Some(running) = &self.running else { return };
+        let fork_info = ForkInfo {
+            fork: running.chain.schedule.fork_at(running.chain.timing.epoch_of(duty.slot)),
+            genesis_validators_root: running.chain.genesis_validators_root,
+        };
+        let keys = Arc::clone(&self.membership.keys);
+        let threshold = usize::from(self.membership.view.threshold);
+        let (events, board) = (self.events.clone(), Arc::clone(&self.board));
+        tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
+            let results = combine_jobs(&jobs, &keys, threshold, &fork_info);
+            board.metrics.combine_seconds.0.observe(start.elapsed().as_secs_f64());
+            // The loop is gone when the node ends.
+            drop(events.blocking_send(Event::Combined(duty, results)));
+        });
+    }
+
+    pub(crate) fn on_combined(
+        &mut self,
+        duty: Duty,
+        results: Vec<(TaskId, Result<SignatureBytes, Vec<Member>>)>,
+    ) {
+        for liar in results.iter().filter_map(|(_, result)| result.as_ref().err()).flatten() {
+            let member = self.membership.name_of(*liar).to_owned();
+            tracing::warn!(%duty, member, "a member sent a wrong partial signature");
+            self.board.metrics.liars.get_or_create(&MemberLabels { member }).inc();
+            self.liars.insert(*liar, Instant::now());
+        }
+        self.step(duty::Event::Combined { duty, results });
+    }
+
+    fn publish(&self, duty: Duty, set: &[Aggregate]) {
+        let Some(running) = &self.running else { return };
+        let epoch = running.chain.timing.epoch_of(duty.slot);
+        let fork = running.chain.schedule.fork_name_at(epoch);
+        let mut attestations: Vec<SingleAttestation> = Vec::with_capacity(set.len());
+        for aggregate in set {
+            let own = self.duties.of_validator(epoch, duty.slot, &aggregate.id.validator);
+            match single_attestation(&aggregate.data, aggregate.signature, own) {
+                Ok(attestation) => attestations.push(attestation),
+                Err(error) => tracing::error!(%duty, %error, "a result cannot be published"),
+            }
+        }
+        let beacon = self.beacon.clone();
+        self.spawn(async move {
+            let result = match beacon.submit_attestations(fork, &attestations).await {
+                Ok(sent) if sent.rejected.is_empty() => Ok(()),
+                Ok(sent) => {
+                    let texts: Vec<&str> = sent.rejected.values().map(String::as_str).collect();
+                    Err(PublishError::Permanent(texts.join("; ")))
+                }
+                Err(error) if error.is_temporary() => Err(PublishError::Temporary(error.to_string())),
+                Err(error) => Err(PublishError::Permanent(error.to_string())),
+            };
+            Event::Published(duty, result)
+        });
+    }
+}
+
+fn key_of(duty: Duty) -> Key {
+    (duty.slot.0, duty.kind.row().number)
+}
+
+fn encode_saved(saved: &Saved<Seal>) -> Option<Vec<u8>> {
+    serde_json::to_vec(saved).ok()
+}
+
+/// Combines first and looks for liars only when the result does not verify.
+fn combine_jobs(
+    jobs: &[CombineJob],
+    keys: &BTreeMap<PublicKeyBytes, ValidatorKeys>,
+    threshold: usize,
+    fork_info: &ForkInfo,
+) -> Vec<(TaskId, Result<SignatureBytes, Vec<Member>>)> {
+    let mut results = Vec::with_capacity(jobs.len());
+    let mut prepared = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        match prepare(job, keys, fork_info) {
+            Some(ready) => prepared.push(ready),
+            None => results.push((job.id, Err(Vec::new()))),
+        }
+    }
+    let to_combine: Vec<Job<'_>> = prepared
+        .iter()
+        .map(|ready| Job {
+            group_key: &ready.keys.group,
+            public_shares: &ready.keys.shares,
+            threshold,
+            message: &ready.signing_root.0,
+            partials: &ready.partials,
+        })
+        .collect();
+    let combined = threshold::combine_all(&to_combine, &mut rand::rng());
+    for (ready, result) in prepared.iter().zip(combined) {
+        let result = match result {
+            Ok(combined) => Ok(combined.signature),
+            Err(CombineError::TooFew { liars, .. }) => Err(liars.into_iter().filter_map(member_of).collect()),
+            Err(CombineError::Malformed { index, .. }) => Err(member_of(index).into_iter().collect()),
+            Err(
+                CombineError::Interpolation(_) | CombineError::NotInSubgroup | CombineError::WrongGroupKey,
+            ) => Err(Vec::new()),
+        };
+        results.push((ready.id, result));
+    }
+    results
+}
+
+struct Ready<'a> {
+    id: TaskId,
+    keys: &'a ValidatorKeys,
+    signing_root: chain::Root,
+    partials: Vec<(ShareIndex, SignatureBytes)>,
+}
+
+fn prepare<'a>(
+    job: &CombineJob,
+    keys: &'a BTreeMap<PublicKeyBytes, ValidatorKeys>,
+    fork_info: &ForkInfo,
+) -> Option<Ready<'a>> {
+    let keys = keys.get(&job.id.validator)?;
+    let vote = vote_of(&job.data).ok()?;
+    let partials = job
+        .partials
+        .iter()
+        .filter_map(|(member, signature)| Some((ShareIndex::new(u64::from(member.0) + 1).ok()?, *signature)));
+    Some(Ready {
+        id: job.id,
+        keys,
+        signing_root: attester_signing_root(job.message_root, &vote, fork_info),
+        partials: partials.collect(),
+    })
+}
+
+fn member_of(index: ShareIndex) -> Option<Member> {
+    u8::try_from(index.get().checked_sub(1)?).ok().map(Member)
+}

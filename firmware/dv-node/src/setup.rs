@@ -1,0 +1,217 @@
+//! From what the owner hands in to a membership that can be trusted, or to a problem that says what to do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chain::PublicKeyBytes;
+use cluster::{ClusterView, IdentityKey, Lock, LockError, Network, PeerId};
+use ipc::{ClusterSetup, Problem};
+use obol::host;
+use threshold::{PublicKey, ShareIndex};
+
+/// More addresses than any cluster has.
+const MAX_PEER_ADDRESSES: usize = 256;
+
+/// Everything about this box's place in its cluster. Made only by [`verify`].
+#[derive(Debug, Clone)]
+pub struct Membership {
+    /// The cluster as its verified lock has it.
+    pub view: Arc<ClusterView>,
+    /// Our identity key.
+    pub identity: Arc<IdentityKey>,
+    /// Our share index, from 1.
+    pub share_index: u8,
+    /// The other members and where they are dialled.
+    pub members: Vec<host::Member>,
+    /// Beacon nodes, the preferred one first.
+    pub beacon_nodes: Vec<String>,
+    /// The keys of every validator, parsed once.
+    pub keys: Arc<BTreeMap<PublicKeyBytes, ValidatorKeys>>,
+}
+
+/// The keys of one validator.
+#[derive(Debug)]
+pub struct ValidatorKeys {
+    /// Its own key.
+    pub group: PublicKey,
+    /// The public share of every member.
+    pub shares: BTreeMap<ShareIndex, PublicKey>,
+    /// This box's public share.
+    pub own_share: PublicKeyBytes,
+}
+
+impl Membership {
+    /// Our position, from 0.
+    pub fn me(&self) -> qbft::Member {
+        qbft::Member(self.share_index.saturating_sub(1))
+    }
+
+    /// The position of a member by its peer id.
+    pub fn member_of(&self, peer: &PeerId) -> Option<qbft::Member> {
+        let index = self.view.operators.iter().position(|operator| operator.peer_id == *peer)?;
+        u8::try_from(index).ok().map(qbft::Member)
+    }
+
+    /// A member's readable name.
+    pub fn name_of(&self, member: qbft::Member) -> &str {
+        self.view.operators.get(usize::from(member.0)).map_or("nobody", |operator| operator.name.as_str())
+    }
+}
+
+/// Checks everything that can be checked without asking anybody. Takes a while for large clusters: not for the event loop.
+pub fn verify(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, Problem> {
+    let identity = IdentityKey::from_file_text(setup.identity_key.expose_secret())
+        .map_err(|error| advised("identity_key_invalid", &error.to_string(), KEY_ADVICE))?;
+    let lock = Lock::from_value(setup.lock.clone()).map_err(lock_problem)?;
+    let view = lock.verify(networks).map_err(lock_problem)?;
+    let share_index = view.share_index_of(&identity.public_key()).map_err(|error| {
+        advised(
+            "identity_not_in_lock",
+            &error.to_string(),
+            "Import the identity key that belongs to this cluster lock.",
+        )
+    })?;
+    qbft::Size::new(view.operators.len()).map_err(|error| {
+        advised("cluster_too_large", &error.to_string(), "Join a cluster with fewer members.")
+    })?;
+    let members = members(setup, &view, share_index)?;
+    let keys = keys(&view, share_index)?;
+    if setup.beacon_nodes.is_empty() {
+        return Err(Problem::new(
+            "beacon_node_missing",
+            "No beacon node is named.",
+            "Name at least one beacon node, such as http://127.0.0.1:5052.",
+        ));
+    }
+    Ok(Membership {
+        view: Arc::new(view),
+        identity: Arc::new(identity),
+        share_index,
+        members,
+        beacon_nodes: setup.beacon_nodes.clone(),
+        keys: Arc::new(keys),
+    })
+}
+
+const KEY_ADVICE: &str = "Restore charon-enr-private-key from your backup.";
+const LOCK_ADVICE: &str = "Get the original cluster-lock.json from whoever created the cluster.";
+
+fn lock_problem(error: LockError) -> Problem {
+    advised("lock_invalid", &error.to_string(), LOCK_ADVICE)
+}
+
+/// The errors of `cluster` end with their advice after a semicolon; without one, `advice` stands in.
+fn advised(code: &str, text: &str, advice: &str) -> Problem {
+    let (what, next_step) = text.rsplit_once("; ").unwrap_or((text, advice));
+    Problem::new(code, sentence(what), sentence(next_step))
+}
+
+/// First letter large, full stop at the end.
+pub(crate) fn sentence(text: &str) -> String {
+    let mut chars = text.trim().chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    let mut whole = first + chars.as_str();
+    if !whole.ends_with(['.', '!', '?']) {
+        whole.push('.');
+    }
+    whole
+}
+
+/// Every operator but ourselves, with the addresses that were given for it.
+fn members(setup: &ClusterSetup, view: &ClusterView, share_index: u8) -> Result<Vec<host::Member>, Problem> {
+    if setup.peers.len() > MAX_PEER_ADDRESSES {
+        return Err(Problem::new(
+            "peer_address_invalid",
+            format!(
+                "{} member addresses are given, at most {MAX_PEER_ADDRESSES} are taken.",
+                setup.peers.len()
+            ),
+            "Give one or two addresses per member.",
+        ));
+    }
+    let own = usize::from(share_index) - 1;
+    let mut addresses: BTreeMap<PeerId, Vec<obol::Multiaddr>> = view
+        .operators
+        .iter()
+        .filter(|operator| operator.index != own)
+        .map(|operator| (operator.peer_id, Vec::new()))
+        .collect();
+    for text in &setup.peers {
+        let (peer, address) = host::parse_member_address(text).map_err(|error| {
+            Problem::new(
+                "peer_address_invalid",
+                sentence(&error.to_string()),
+                "Correct the address; the member's own page shows it.",
+            )
+        })?;
+        if view.operators.get(own).is_some_and(|operator| operator.peer_id == peer) {
+            continue; // A list of everybody may be given to everybody.
+        }
+        match addresses.get_mut(&peer) {
+            Some(list) => list.push(address),
+            None => {
+                return Err(Problem::new(
+                    "peer_not_in_lock",
+                    format!(
+                        "The member address {text} belongs to peer {peer}, who is no operator of the cluster '{}'.",
+                        view.name
+                    ),
+                    "Remove this address, or import the lock of the cluster that this member belongs to.",
+                ));
+            }
+        }
+    }
+    Ok(addresses.into_iter().map(|(peer_id, addrs)| host::Member { peer_id, addrs }).collect())
+}
+
+fn keys(view: &ClusterView, share_index: u8) -> Result<BTreeMap<PublicKeyBytes, ValidatorKeys>, Problem> {
+    let bad = |_| lock_problem(LockError::PublicKey { validator: 0 });
+    let mut keys = BTreeMap::new();
+    for validator in &view.validators {
+        let group = PublicKey::parse(&validator.group_public_key).map_err(bad)?;
+        let mut shares = BTreeMap::new();
+        for (index, share) in (1_u64..).zip(&validator.public_shares) {
+            shares.insert(ShareIndex::new(index).map_err(bad)?, PublicKey::parse(share).map_err(bad)?);
+        }
+        let own_share = validator.public_shares.get(usize::from(share_index) - 1).copied();
+        let own_share = own_share.ok_or_else(|| lock_problem(LockError::PublicKey { validator: 0 }))?;
+        keys.insert(validator.group_public_key, ValidatorKeys { group, shares, own_share });
+    }
+    Ok(keys)
+}
+
+/// Whether the beacon nodes can serve this cluster: at least one answers, and none is on another chain.
+pub async fn check_beacon_nodes(nodes: &beacon::BeaconNodes) -> Result<(), Problem> {
+    nodes.refresh().await;
+    let statuses = nodes.statuses();
+    for status in &statuses {
+        if let beacon::Health::WrongChain(mismatch) = &status.health {
+            return Err(wrong_chain(&status.endpoint, mismatch));
+        }
+    }
+    if nodes.chain().is_some() {
+        return Ok(());
+    }
+    let why: Vec<String> = statuses.iter().map(|status| status.health.describe()).collect();
+    Err(Problem::new(
+        "beacon_node_unreachable",
+        format!("No beacon node answers: {}.", why.join("; ")),
+        "Start the beacon node, or correct its address, then try again.",
+    ))
+}
+
+pub(crate) fn wrong_chain(endpoint: &str, mismatch: &beacon::ChainMismatch) -> Problem {
+    Problem::new(
+        "beacon_node_wrong_chain",
+        sentence(&format!("{endpoint}: {mismatch}")),
+        "Point this box to a beacon node of the cluster's chain, or import the lock that belongs to this chain.",
+    )
+}
+
+pub(crate) fn bad_beacon_address(error: &beacon::ConfigError) -> Problem {
+    Problem::new(
+        "beacon_node_address_invalid",
+        sentence(&error.to_string()),
+        "Correct the beacon node address.",
+    )
+}

@@ -1,0 +1,232 @@
+//! What dv-node remembers on disk, apart from the journal: the cluster, the identity key, the chain.
+//!
+//! Every file is written beside its place, synced and renamed, so that a crash leaves the old or the new one and never a
+//! half. `cluster.json` is written last: as long as it is not there, there is no cluster.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use chain::Root;
+use ipc::{ClusterSetup, Sensitive};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+const CLUSTER: &str = "cluster.json";
+const IDENTITY: &str = "identity.key";
+const CHAIN: &str = "chain.json";
+/// No cluster lock is larger (`cluster::MAX_FILE_BYTES`), and the rest is small.
+const MAX_BYTES: u64 = 128 << 20;
+
+/// A file of ours could not be read or written.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The system refused.
+    #[error("cannot {doing} {path}: {source}")]
+    Io {
+        /// `read` or `write`.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is not what we wrote.
+    #[error("{path} is damaged ({why})")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// In which way.
+        why: String,
+    },
+}
+
+/// The state directory.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+/// `cluster.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredCluster {
+    lock: serde_json::Value,
+    beacon_nodes: Vec<String>,
+    peers: Vec<String>,
+}
+
+/// The chain this cluster has served, so that it never serves another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinnedChain {
+    /// Its genesis validators root.
+    pub genesis_validators_root: Root,
+    /// Its genesis, unix seconds.
+    pub genesis_time: u64,
+}
+
+impl Store {
+    /// Opens the directory, making it (0700) when it is not there.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|source| StoreError::Io { doing: "make", path: dir.to_owned(), source })?;
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// Where the journal is.
+    pub fn journal_path(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
+    /// The stored cluster, if there is one.
+    pub fn load_cluster(&self) -> Result<Option<ClusterSetup>, StoreError> {
+        let path = self.dir.join(CLUSTER);
+        let Some(bytes) = self.read(&path)? else { return Ok(None) };
+        let damaged = |why: String| StoreError::Damaged { path: path.clone(), why };
+        let stored: StoredCluster =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let key_path = self.dir.join(IDENTITY);
+        let Some(key) = self.read(&key_path)? else {
+            return Err(StoreError::Damaged { path: key_path, why: "the file is missing".to_owned() });
+        };
+        let key = String::from_utf8(key)
+            .map_err(|_| StoreError::Damaged { path: key_path, why: "it is not text".to_owned() })?;
+        Ok(Some(ClusterSetup {
+            lock: stored.lock,
+            identity_key: Sensitive::new(key),
+            beacon_nodes: stored.beacon_nodes,
+            peers: stored.peers,
+        }))
+    }
+
+    /// Keeps the cluster. It is there after a crash if and only if this returned.
+    pub fn save_cluster(&self, setup: &ClusterSetup) -> Result<(), StoreError> {
+        let stored = StoredCluster {
+            lock: setup.lock.clone(),
+            beacon_nodes: setup.beacon_nodes.clone(),
+            peers: setup.peers.clone(),
+        };
+        let text = encode(&stored);
+        self.write(IDENTITY, setup.identity_key.expose_secret().trim().as_bytes())?;
+        self.write(CLUSTER, &text)
+    }
+
+    /// The chain served before, if any.
+    pub fn load_chain(&self) -> Result<Option<PinnedChain>, StoreError> {
+        let path = self.dir.join(CHAIN);
+        let Some(bytes) = self.read(&path)? else { return Ok(None) };
+        let parsed = serde_json::from_slice(&bytes);
+        parsed.map(Some).map_err(|error| StoreError::Damaged { path, why: error.to_string() })
+    }
+
+    /// Remembers the chain for good.
+    pub fn save_chain(&self, chain: &PinnedChain) -> Result<(), StoreError> {
+        self.write(CHAIN, &encode(chain))
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+        let failed = |source| StoreError::Io { doing: "read", path: path.to_owned(), source };
+        match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+            Ok(found) if found.len() > MAX_BYTES => {
+                return Err(StoreError::Damaged {
+                    path: path.to_owned(),
+                    why: "it is far too large".to_owned(),
+                });
+            }
+            Ok(_) => {}
+        }
+        fs::read(path).map(Some).map_err(failed)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.dir.join(name);
+        replace_file(&path, bytes).map_err(|source| StoreError::Io { doing: "write", path, source })
+    }
+}
+
+/// Replaces a file (mode 0600) so that a crash leaves the old or the new content, and returns when the new one is durable.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let beside = path.with_file_name(name);
+    // A left-over of a crash may have other permissions: it goes first.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    sync_parent(path)
+}
+
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain structures always encode")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn setup() -> ClusterSetup {
+        ClusterSetup {
+            lock: json!({"a": 1}),
+            identity_key: Sensitive::new("ab\n".to_owned()),
+            beacon_nodes: vec!["http://x".to_owned()],
+            peers: vec![],
+        }
+    }
+
+    #[test]
+    fn a_cluster_survives_and_its_key_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("deep/state")).unwrap();
+        assert!(store.load_cluster().unwrap().is_none());
+        store.save_cluster(&setup()).unwrap();
+        store.save_cluster(&setup()).unwrap();
+        let loaded = store.load_cluster().unwrap().unwrap();
+        assert_eq!((loaded.identity_key.expose_secret(), loaded.lock), ("ab", json!({"a": 1})));
+        let mode = |name: &str| fs::metadata(store.dir.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(IDENTITY), mode(CLUSTER)), (0o600, 0o600));
+    }
+
+    #[test]
+    fn a_crash_before_the_last_rename_leaves_no_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        fs::write(dir.path().join(IDENTITY), "ab").unwrap();
+        fs::write(dir.path().join("cluster.json.new"), "{\"lo").unwrap();
+        assert!(store.load_cluster().unwrap().is_none());
+        store.save_cluster(&setup()).unwrap();
+        assert!(store.load_cluster().unwrap().is_some());
+    }
+
+    #[test]
+    fn damaged_files_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        fs::write(dir.path().join(CLUSTER), "{").unwrap();
+        assert!(store.load_cluster().unwrap_err().to_string().contains("cluster.json is damaged"));
+        fs::write(dir.path().join(CLUSTER), encode(&json!({"lock": 1, "beacon_nodes": [], "peers": []})))
+            .unwrap();
+        assert!(store.load_cluster().unwrap_err().to_string().contains("identity.key is damaged"));
+        fs::write(dir.path().join(CHAIN), "[]").unwrap();
+        assert!(store.load_chain().is_err());
+    }
+}
