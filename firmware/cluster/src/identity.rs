@@ -7,7 +7,7 @@ use rand::{CryptoRng, RngCore};
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId, Signature};
 use secp256k1::{Message, PublicKey, SecretKey};
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::primitives::keccak256;
 
@@ -47,7 +47,7 @@ pub enum IdentityError {
     WrongSigner,
 }
 
-/// The secret identity of this operator. Wiped on drop, never printed, never cloned.
+/// The secret identity of this operator. Wiped on drop; cannot be printed, cloned or serialised.
 pub struct IdentityKey {
     secret: Zeroizing<[u8; 32]>,
     public: IdentityPublicKey,
@@ -109,18 +109,6 @@ impl IdentityKey {
         out[..64].copy_from_slice(&compact);
         out[64] = recovery.to_u8();
         out
-    }
-}
-
-impl Drop for IdentityKey {
-    fn drop(&mut self) {
-        self.secret.zeroize();
-    }
-}
-
-impl fmt::Debug for IdentityKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "IdentityKey(of {})", self.public)
     }
 }
 

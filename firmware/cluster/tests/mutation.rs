@@ -4,7 +4,8 @@
 
 mod sample;
 
-use cluster::{ClusterView, Definition, Enr, Keystore, Lock, PeerId};
+use cluster::keystore::KdfCost;
+use cluster::{ClusterView, Definition, Enr, Keystore, Lock, PeerId, SchemaVersion};
 use proptest::prelude::*;
 use sample::{created, in_version, sign_definition};
 use std::sync::LazyLock;
@@ -12,10 +13,19 @@ use std::sync::LazyLock;
 /// A signed lock of the current version, as text and as what it means.
 static GOOD: LazyLock<(Vec<u8>, Lock, ClusterView)> = LazyLock::new(|| {
     let created = created();
-    let mut lock = in_version(&created, cluster::SchemaVersion::V1_10);
+    let mut lock = in_version(&created, SchemaVersion::V1_10);
     sign_definition(&created, &mut lock);
     let view = lock.verify(&[]).unwrap();
     (lock.to_json().unwrap(), lock, view)
+});
+
+/// A keystore, and a lock of the first version with its base64.
+static OLD: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
+    let created = created();
+    let share = created.nodes[0].shares[0].key();
+    let keystore = Keystore::encrypt_share(share, "password", KdfCost::Insecure, &mut sample::rng());
+    let lock = in_version(&created, SchemaVersion::V1_0);
+    (keystore.to_json(), lock.to_json().unwrap())
 });
 
 /// The same lock but for spellings without meaning: capitals in addresses, the numbering of recovery bytes.
@@ -108,6 +118,27 @@ proptest! {
         let mut changed = text.clone();
         changed.splice(start..end, replacement);
         refused(&changed);
+    }
+
+    #[test]
+    fn damaged_keystores_and_old_locks_never_panic(
+        position in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        cut in any::<bool>(),
+    ) {
+        for good in [&OLD.0, &OLD.1] {
+            let mut changed = good.clone();
+            let position = position.index(changed.len());
+            changed[position] = byte;
+            if cut {
+                changed.truncate(position);
+            }
+            let _ = Keystore::from_json(&changed);
+            if let Ok(lock) = Lock::from_json(&changed) {
+                let _ = lock.verify_hashes();
+                let _ = lock.to_json();
+            }
+        }
     }
 
     #[test]
