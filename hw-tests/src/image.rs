@@ -97,7 +97,8 @@ pub fn build(options: &Options, mut progress: impl FnMut(&str)) -> Result<Image,
     for line in BufReader::new(reader).lines() {
         let line = line.map_err(file(&script))?;
         let told = line.strip_prefix("image: ").unwrap_or(&line);
-        if let Some(path) = told.strip_prefix("done: ").or_else(|| told.strip_prefix("nothing has changed: ")) {
+        if let Some(path) = told.strip_prefix("done: ").or_else(|| told.strip_prefix("nothing has changed: "))
+        {
             raw = Some(PathBuf::from(path));
         }
         progress(told);
@@ -105,7 +106,8 @@ pub fn build(options: &Options, mut progress: impl FnMut(&str)) -> Result<Image,
     }
     let status = child.wait().map_err(file(&script))?;
     let last_words = |said: &[String]| said[said.len().saturating_sub(25)..].join("\n");
-    let raw = raw.filter(|_| status.success()).ok_or_else(|| ImageError::Build { message: last_words(&said) })?;
+    let raw =
+        raw.filter(|_| status.success()).ok_or_else(|| ImageError::Build { message: last_words(&said) })?;
     let sum_file = raw.with_extension("raw.sha256");
     let sum = std::fs::read_to_string(&sum_file).map_err(file(&sum_file))?;
     let sha256 = sum.split_whitespace().next().unwrap_or_default().to_owned();

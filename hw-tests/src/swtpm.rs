@@ -82,7 +82,8 @@ impl Swtpm {
 
     /// A TPM for QEMU, which switches it on and off itself through the socket at `control`.
     pub(crate) fn for_machine(dir: &Path, control: &Path) -> Result<Self, SwtpmError> {
-        let launch = launch(dir)?.args(["--ctrl".to_owned(), format!("type=unixio,path={}", control.display())]);
+        let launch =
+            launch(dir)?.args(["--ctrl".to_owned(), format!("type=unixio,path={}", control.display())]);
         let mut tpm = Self { process: launch.start()?, port: 0 };
         // Seen, not tried: a connection that closes again would end it.
         tpm.wait(dir, || control.exists())?;
@@ -116,7 +117,6 @@ fn port_pair() -> Result<u16, SwtpmError> {
         .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).is_ok())
         .ok_or(SwtpmError::NoPorts)
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -70,7 +70,9 @@ fn score(folder: &Path, unit: &'static str, limit: f32) -> Result<Score, UnitsEr
 
 /// The number in "→ Overall exposure level for x.service: 0.6 SAFE".
 fn level(said: &str) -> Option<f32> {
-    said.lines().rev().find_map(|line| line.split_once("exposure level for ")?.1.split_whitespace().nth(1)?.parse().ok())
+    said.lines()
+        .rev()
+        .find_map(|line| line.split_once("exposure level for ")?.1.split_whitespace().nth(1)?.parse().ok())
 }
 
 #[cfg(test)]

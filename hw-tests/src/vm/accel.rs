@@ -3,15 +3,13 @@
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::process::Launch;
+use super::firmware::Firmware;
+use crate::process::{Launch, POLL};
 
-/// Writes 0x10 to port 0x501, where QEMU's `isa-debug-exit` turns it into the exit code 0x10 * 2 + 1:
-/// `mov dx, 0x501; mov al, 0x10; out dx, al; hlt; jmp $-1`.
-const GUEST: [u8; 9] = [0xba, 0x01, 0x05, 0xb0, 0x10, 0xee, 0xf4, 0xeb, 0xfd];
-const GUEST_EXIT_CODE: i32 = 0x21;
-const PROBE_PATIENCE: Duration = Duration::from_secs(10);
+/// Firmware that really runs speaks within a second; one that does not is not worth waiting for.
+const PROBE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How the guest's processor is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +22,9 @@ pub enum Accel {
 
 impl Accel {
     /// The best one that works on this host, tried once per process.
-    pub fn best() -> Self {
+    pub(crate) fn best(firmware: &Firmware) -> Self {
         static BEST: OnceLock<Accel> = OnceLock::new();
-        *BEST.get_or_init(|| if kvm_runs_a_guest() { Self::Kvm } else { Self::Emulated })
+        *BEST.get_or_init(|| if kvm_starts_firmware(firmware).is_some() { Self::Kvm } else { Self::Emulated })
     }
 
     pub(crate) fn arguments(self) -> [&'static str; 4] {
@@ -38,28 +36,30 @@ impl Accel {
     }
 }
 
-/// Starts a guest of nine bytes. The device file alone proves nothing: inside a cloud machine or a container it may be
-/// there, may even open, and still run no guest.
-fn kvm_runs_a_guest() -> bool {
+/// Starts the very firmware and board that boxes use, without a disk, and waits until it speaks. Less proves nothing:
+/// inside a cloud machine the device file may exist, open, run nine bytes of a boot sector, and still fail at the first
+/// floating-point instruction or lack system management mode.
+fn kvm_starts_firmware(firmware: &Firmware) -> Option<()> {
     if !Path::new("/dev/kvm").exists() {
-        return false;
+        return None;
     }
-    let attempt = || -> Option<i32> {
-        let dir = tempfile::tempdir().ok()?;
-        let disk = dir.path().join("boot-sector");
-        let mut sector = [0_u8; 512];
-        sector[..GUEST.len()].copy_from_slice(&GUEST);
-        // The mark of a boot sector.
-        sector[510..].copy_from_slice(&[0x55, 0xaa]);
-        fs::write(&disk, sector).ok()?;
-        let mut guest = Launch::new("KVM probe", "qemu-system-x86_64", dir.path().join("log"))
-            .args(["-accel", "kvm", "-m", "16", "-nodefaults", "-display", "none", "-no-user-config", "-no-reboot"])
-            .args(["-device", "isa-debug-exit,iobase=0x501,iosize=1", "-drive"])
-            .arg(format!("if=ide,format=raw,readonly=off,file={}", disk.display()))
-            .start()
-            .ok()?;
-        let status = guest.wait(PROBE_PATIENCE).ok()??;
-        status.code()
-    };
-    attempt() == Some(GUEST_EXIT_CODE)
+    let dir = tempfile::tempdir().ok()?;
+    let variables = dir.path().join("variables.fd");
+    fs::copy(&firmware.blank_variables, &variables).ok()?;
+    let serial = dir.path().join("serial");
+    let mut guest = Launch::new("KVM probe", "qemu-system-x86_64", dir.path().join("log"))
+        .args(Accel::Kvm.arguments())
+        .args(firmware.arguments(&variables))
+        .args(["-m", "256", "-nodefaults", "-display", "none", "-no-user-config", "-serial"])
+        .arg(format!("file:{}", serial.display()))
+        .start()
+        .ok()?;
+    let deadline = Instant::now() + PROBE_PATIENCE;
+    while Instant::now() < deadline && guest.check_alive().is_ok() {
+        if fs::metadata(&serial).is_ok_and(|meta| meta.len() > 0) {
+            return Some(());
+        }
+        std::thread::sleep(POLL);
+    }
+    None
 }

@@ -21,20 +21,72 @@ enum Prints {
 use Prints::{Containing, Exactly};
 
 const FACTS: &[Fact] = &[
-    Fact { name: "every daemon is up", command: "systemctl is-active signer dv-node web", prints: Exactly("active\nactive\nactive") },
-    Fact { name: "no unit failed", command: "systemctl list-units --failed --no-legend --plain", prints: Exactly("") },
-    Fact { name: "/var is the encrypted partition", command: "findmnt -no SOURCE,FSTYPE /var", prints: Containing("/dev/mapper/data ext4") },
-    Fact { name: "/var is sealed to PCR 7 and 12", command: "cryptsetup luksDump /dev/disk/by-partlabel/data | grep -E 'tpm2-hash-pcrs|tpm2-pubkey-pcrs' | tr -s ' \\t' ' '", prints: Containing("tpm2-hash-pcrs: 7+12") },
-    Fact { name: "/var is sealed to the signed PCR 11", command: "cryptsetup luksDump /dev/disk/by-partlabel/data | tr -s ' \\t' ' '", prints: Containing("tpm2-pubkey-pcrs: 11") },
-    Fact { name: "the root is a verity device", command: "findmnt -no SOURCE,FSTYPE /", prints: Containing("/dev/mapper/root erofs") },
-    Fact { name: "the root cannot be remounted for writing", command: "mount -o remount,rw / 2>/dev/null || echo refused", prints: Exactly("refused") },
-    Fact { name: "Secure Boot is enforced", command: "od -An -tu1 -j4 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c", prints: Containing("1") },
-    Fact { name: "the kernel is locked down", command: "cat /sys/kernel/security/lockdown", prints: Containing("[integrity]") },
+    Fact {
+        name: "every daemon is up",
+        command: "systemctl is-active signer dv-node web",
+        prints: Exactly("active\nactive\nactive"),
+    },
+    Fact {
+        name: "no unit failed",
+        command: "systemctl list-units --failed --no-legend --plain",
+        prints: Exactly(""),
+    },
+    Fact {
+        name: "/var is the encrypted partition",
+        command: "findmnt -no SOURCE,FSTYPE /var",
+        prints: Containing("/dev/mapper/data ext4"),
+    },
+    Fact {
+        name: "/var is sealed to PCR 7 and 12 as they are now",
+        command: "cryptsetup luksDump --dump-json-metadata /dev/disk/by-partlabel/data | tr -d ' \\n\\t'",
+        prints: Containing(r#""tpm2-pcrs":[7,12]"#),
+    },
+    Fact {
+        name: "/var is sealed to every PCR 11 that our key has signed",
+        command: "cryptsetup luksDump --dump-json-metadata /dev/disk/by-partlabel/data | tr -d ' \\n\\t'",
+        prints: Containing(r#""tpm2_pubkey_pcrs":[11]"#),
+    },
+    Fact {
+        name: "the root is a verity device",
+        command: "findmnt -no SOURCE,FSTYPE /",
+        prints: Containing("/dev/mapper/root erofs"),
+    },
+    Fact {
+        name: "the root cannot be remounted for writing",
+        command: "mount -o remount,rw / 2>/dev/null || echo refused",
+        prints: Exactly("refused"),
+    },
+    Fact {
+        name: "Secure Boot is enforced",
+        command: "od -An -tu1 -j4 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c",
+        prints: Containing("1"),
+    },
+    Fact {
+        name: "the kernel is locked down",
+        command: "cat /sys/kernel/security/lockdown",
+        prints: Containing("[integrity]"),
+    },
     Fact { name: "no program is set-uid", command: "find / -xdev -perm /6000 -type f", prints: Exactly("") },
-    Fact { name: "nothing else listens", command: "ss -Hlntu | grep -vE '127\\.0\\.0\\.5[34]|:443 |:3610 |:68 |:5353 |\\[fe80' | wc -l", prints: Exactly("0") },
-    Fact { name: "the firewall drops by default", command: "nft list chain inet hearth input", prints: Containing("policy drop") },
-    Fact { name: "the signer may open the TPM", command: "setpriv --reuid signer --regid signer --groups tss sh -c 'exec 3<>/dev/tpmrm0 && cat /run/systemd/tpm2-pcr-public-key.pem >/dev/null && head -c 1 /run/systemd/tpm2-pcr-signature.json'", prints: Exactly("{") },
-    Fact { name: "the boot is marked good", command: "systemctl is-active boot-complete.target", prints: Exactly("active") },
+    Fact {
+        name: "nothing else listens",
+        command: "ss -Hlntu | grep -vE '127\\.0\\.0\\.5[34]|:443 |:3610 |:68 |:5353 |\\[fe80' | wc -l",
+        prints: Exactly("0"),
+    },
+    Fact {
+        name: "the firewall drops by default",
+        command: "nft list chain inet hearth input",
+        prints: Containing("policy drop"),
+    },
+    Fact {
+        name: "the signer may open the TPM",
+        command: "setpriv --reuid signer --regid signer --groups tss sh -c 'exec 3<>/dev/tpmrm0 && cat /run/systemd/tpm2-pcr-public-key.pem >/dev/null && head -c 1 /run/systemd/tpm2-pcr-signature.json'",
+        prints: Exactly("{"),
+    },
+    Fact {
+        name: "the boot is marked good",
+        command: "systemctl is-active boot-complete.target",
+        prints: Exactly("active"),
+    },
 ];
 
 /// Checks a box that is ready, and returns the facts that do not hold.

@@ -24,4 +24,20 @@ impl Firmware {
             |(code, variables)| Self { code: PathBuf::from(code), blank_variables: PathBuf::from(variables) },
         )
     }
+    /// The board that this firmware is made for, with its code and the variables of one box.
+    pub(crate) fn arguments(&self, variables: &Path) -> Vec<String> {
+        [
+            // In system management mode, only the firmware itself can change its variables.
+            "-machine",
+            "q35,smm=on,vmport=off",
+            "-global",
+            "driver=cfi.pflash01,property=secure,value=on",
+            "-drive",
+            &format!("if=pflash,unit=0,format=raw,readonly=on,file={}", self.code.display()),
+            "-drive",
+            &format!("if=pflash,unit=1,format=raw,file={}", variables.display()),
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
 }

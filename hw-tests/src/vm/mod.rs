@@ -187,7 +187,8 @@ impl VmBuilder {
         }
         let uuid = fs::read_to_string(&uuid_path).map_err(file(&uuid_path))?;
         // Paths of unix sockets are limited to 107 bytes, so they cannot live in a folder of the caller's choice.
-        let sockets = tempfile::Builder::new().prefix("hearth-vm-").tempdir().map_err(file(&std::env::temp_dir()))?;
+        let sockets =
+            tempfile::Builder::new().prefix("hearth-vm-").tempdir().map_err(file(&std::env::temp_dir()))?;
         let serial = Serial::new(self.state_dir.join("serial.log"));
         Ok(Vm { recipe: self, firmware, disk, variables, uuid, sockets, serial, running: None, shell: None })
     }
@@ -261,7 +262,8 @@ impl Vm {
         let _ = fs::remove_file(&tpm_socket);
         let tpm = Swtpm::for_machine(&self.recipe.state_dir.join("tpm"), &tpm_socket)?;
         let qemu = Launch::new("QEMU", "qemu-system-x86_64", self.recipe.state_dir.join("qemu.log"))
-            .args(self.recipe.accel.unwrap_or_else(Accel::best).arguments())
+            .args(self.recipe.accel.unwrap_or_else(|| Accel::best(&self.firmware)).arguments())
+            .args(self.firmware.arguments(&self.variables))
             .args(self.arguments(&tpm_socket))
             .start()?;
         self.running = Some(Running { qemu, tpm });
@@ -270,20 +272,21 @@ impl Vm {
 
     fn arguments(&self, tpm_socket: &Path) -> Vec<String> {
         let recipe = &self.recipe;
-        let forwards: String =
-            recipe.forwards.iter().map(|(host, guest)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}")).collect();
+        let forwards: String = recipe
+            .forwards
+            .iter()
+            .map(|(host, guest)| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"))
+            .collect();
         let mut pairs = vec![
-            // With system management mode, only the firmware itself can change its variables.
-            ("-machine", "q35,smm=on,vmport=off".to_owned()),
-            ("-global", "driver=cfi.pflash01,property=secure,value=on".to_owned()),
             ("-smp", recipe.cpus.to_string()),
             ("-m", recipe.memory_mb.to_string()),
             ("-uuid", self.uuid.clone()),
             ("-display", "none".to_owned()),
-            ("-drive", format!("if=pflash,unit=0,format=raw,readonly=on,file={}", self.firmware.code.display())),
-            ("-drive", format!("if=pflash,unit=1,format=raw,file={}", self.variables.display())),
             // No fsync on the host: a power cut here kills QEMU, not the host.
-            ("-drive", format!("if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}", self.disk.display())),
+            (
+                "-drive",
+                format!("if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}", self.disk.display()),
+            ),
             ("-device", "virtio-blk-pci,drive=disk,bootindex=1".to_owned()),
             ("-chardev", format!("socket,id=tpm,path={}", tpm_socket.display())),
             ("-tpmdev", "emulator,id=tpm,chardev=tpm".to_owned()),
@@ -296,12 +299,23 @@ impl Vm {
             ("-chardev", format!("file,id=serial,append=on,path={}", self.serial.path().display())),
             ("-serial", "chardev:serial".to_owned()),
             ("-device", "virtio-serial-pci".to_owned()),
-            ("-chardev", format!("socket,id=shell,server=on,wait=off,path={}", self.shell_socket().display())),
+            (
+                "-chardev",
+                format!("socket,id=shell,server=on,wait=off,path={}", self.shell_socket().display()),
+            ),
             ("-device", "virtconsole,chardev=shell".to_owned()),
         ];
-        pairs.extend(recipe.smbios.iter().map(|text| ("-smbios", format!("type=11,value={}", text.replace(',', ",,")))));
+        pairs.extend(
+            recipe
+                .smbios
+                .iter()
+                .map(|text| ("-smbios", format!("type=11,value={}", text.replace(',', ",,")))),
+        );
         let flags = ["-nodefaults", "-no-user-config"].map(str::to_owned);
-        flags.into_iter().chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value])).collect()
+        flags
+            .into_iter()
+            .chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]))
+            .collect()
     }
 
     fn shell_socket(&self) -> PathBuf {
@@ -327,7 +341,10 @@ impl Vm {
             }
             if self.serial.length() != last.0 {
                 last = (self.serial.length(), Instant::now());
-            } else if last.1.elapsed() > SILENCE && second_chance && self.serial.line_with(INITRD_BANNER).is_none() {
+            } else if last.1.elapsed() > SILENCE
+                && second_chance
+                && self.serial.line_with(INITRD_BANNER).is_none()
+            {
                 second_chance = false;
                 self.power_on()?;
                 last = (self.serial.length(), Instant::now());
@@ -365,7 +382,9 @@ impl Vm {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, host_port));
         while start.elapsed() < patience {
             self.check_alive()?;
-            if TcpStream::connect_timeout(&address, Duration::from_secs(2)).is_ok_and(|stream| stays_open(&stream)) {
+            if TcpStream::connect_timeout(&address, Duration::from_secs(2))
+                .is_ok_and(|stream| stays_open(&stream))
+            {
                 return Ok(start.elapsed());
             }
             std::thread::sleep(POLL * 8);
@@ -493,7 +512,8 @@ fn copy_disk(image: &Path, disk: &Path, disk_gb: u64) -> Result<(), VmError> {
 
 fn stays_open(stream: &TcpStream) -> bool {
     let mut byte = [0_u8; 1];
-    let waited = stream.set_read_timeout(Some(Duration::from_millis(700))).and_then(|()| stream.peek(&mut byte));
+    let waited =
+        stream.set_read_timeout(Some(Duration::from_millis(700))).and_then(|()| stream.peek(&mut byte));
     match waited {
         Ok(count) => count > 0,
         Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),

@@ -78,7 +78,10 @@ mod tests {
 
     #[test]
     fn control_sequences_are_dropped() {
-        assert_eq!(plain("\u{1b}[2J\u{1b}[01;01Hone\r\ntwo \u{1b}[0;32mgreen\u{1b}[0m\n"), "one\ntwo green\n");
+        assert_eq!(
+            plain("\u{1b}[2J\u{1b}[01;01Hone\r\ntwo \u{1b}[0;32mgreen\u{1b}[0m\n"),
+            "one\ntwo green\n"
+        );
     }
 
     #[test]

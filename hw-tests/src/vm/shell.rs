@@ -59,14 +59,15 @@ impl Shell {
             self.stream,
             "echo begin-{count}-$((40+2)); {{\n{command}\n}} 2>&1 </dev/null; echo \"end-{count}-$((40+2)):$?:\"\n"
         )?;
-        let text = self
-            .read_until(&end, Instant::now() + patience)?
-            .ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, format!("`{command}` did not end in time")))?;
+        let text = self.read_until(&end, Instant::now() + patience)?.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::TimedOut, format!("`{command}` did not end in time"))
+        })?;
         let rest = self
             .read_until(":\n", Instant::now() + SLICE * 10)?
             .ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "the exit status did not arrive"))?;
         let text = text.split_once(&begin).map_or(text.as_str(), |(_, after)| after).to_owned();
-        let status = rest.trim().parse().map_err(|_| io::Error::other(format!("odd exit status {rest:?}")))?;
+        let status =
+            rest.trim().parse().map_err(|_| io::Error::other(format!("odd exit status {rest:?}")))?;
         Ok(Output { status, text })
     }
 
