@@ -261,3 +261,131 @@ impl Reader<'_> {
 fn parse<T: DeserializeOwned>(name: &str, value: &serde_json::Value) -> Result<T, Refusal> {
     T::deserialize(value).map_err(|error| Refusal::Malformed(format!("`{name}`: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::path::{Path, PathBuf};
+
+    /// The recorded requests are of a chain with the minimal preset.
+    const MINIMAL: ChainClock = ChainClock { genesis_time: 0, slot_ms: 2000, slots_per_epoch: 8 };
+
+    fn vectors() -> Option<PathBuf> {
+        let folder = std::env::var_os("HEARTH_VECTORS").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors"),
+            PathBuf::from,
+        );
+        let folder = folder.join("web3signer");
+        if !folder.is_dir() {
+            println!("SKIPPED: no vectors at {}", folder.display());
+            return None;
+        }
+        Some(folder)
+    }
+
+    fn recorded() -> Vec<serde_json::Value> {
+        let Some(folder) = vectors() else { return Vec::new() };
+        let mut cases = Vec::new();
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|ending| ending == "json") {
+                let set: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+                let requests =
+                    set["cases"].as_array().unwrap().iter().map(|case| case["request"]["body"].clone());
+                cases.extend(requests.filter(serde_json::Value::is_object));
+            }
+        }
+        cases
+    }
+
+    #[test]
+    fn roots_of_a_real_client_s_requests_are_recomputed() {
+        let mut seen = BTreeMap::new();
+        for body in recorded() {
+            let kind = body["type"].as_str().unwrap().to_owned();
+            let request: SignRequest = serde_json::from_value(body.clone()).unwrap();
+            let root = request.fork_info.map(|info| info.genesis_validators_root).unwrap_or_default();
+            let outcome = read(&request, root, Some(&MINIMAL));
+            match kind.as_str() {
+                "VOLUNTARY_EXIT" | "VALIDATOR_REGISTRATION" => {
+                    assert_eq!(outcome, Err(Refusal::NotSupported(kind.clone())));
+                }
+                _ => {
+                    let message = outcome.unwrap_or_else(|refusal| panic!("{refusal}: {body}"));
+                    assert_eq!(Some(message.signing_root), request.signing_root, "{body}");
+                    assert_eq!(
+                        message.vote != Vote::None,
+                        matches!(kind.as_str(), "ATTESTATION" | "BLOCK_V2")
+                    );
+                }
+            }
+            *seen.entry(kind).or_insert(0) += 1;
+        }
+        if vectors().is_some() {
+            for (_, name) in Kind::ALL {
+                assert!(seen.contains_key(name), "no recorded request of type {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_message_is_not_the_one_whose_root_was_given() {
+        for body in recorded().into_iter().filter(|body| body["type"] == "ATTESTATION") {
+            let mut request: SignRequest = serde_json::from_value(body).unwrap();
+            let root = request.fork_info.unwrap().genesis_validators_root;
+            request.body.get_mut("attestation").unwrap()["index"] = "7".into();
+            assert_eq!(read(&request, root, Some(&MINIMAL)), Err(Refusal::RootMismatch));
+            request.signing_root = None;
+            assert!(read(&request, root, Some(&MINIMAL)).is_ok());
+            assert_eq!(read(&request, Root([9; 32]), Some(&MINIMAL)), Err(Refusal::WrongChain));
+        }
+    }
+
+    fn attestation(slot: u64, source: u64, target: u64) -> SignRequest {
+        let data = serde_json::json!({
+            "slot": slot.to_string(), "index": "0", "beacon_block_root": Root::default(),
+            "source": {"epoch": source.to_string(), "root": Root::default()},
+            "target": {"epoch": target.to_string(), "root": Root::default()},
+        });
+        SignRequest::new("ATTESTATION", Some(ForkInfo::default()), "attestation", &data).unwrap()
+    }
+
+    #[test]
+    fn attestations_that_no_chain_has_are_refused() {
+        for (slot, source, target, good) in
+            [(16, 1, 2, true), (16, 2, 2, true), (16, 3, 2, false), (15, 1, 2, false), (24, 1, 2, false)]
+        {
+            let outcome = read(&attestation(slot, source, target), Root::default(), Some(&MINIMAL));
+            assert_eq!(outcome.is_ok(), good, "slot {slot}, {source} to {target}");
+        }
+    }
+
+    #[test]
+    fn without_a_clock_only_messages_that_name_their_epoch_are_signed() {
+        assert!(read(&attestation(16, 1, 2), Root::default(), None).is_ok());
+        let fork = Some(ForkInfo::default());
+        let slot = serde_json::json!({"slot": "5"});
+        let request = SignRequest::new("AGGREGATION_SLOT", fork, "aggregation_slot", &slot).unwrap();
+        let refused = Err(Refusal::NoChainClock("AGGREGATION_SLOT".to_owned()));
+        assert_eq!(read(&request, Root::default(), None), refused);
+    }
+
+    proptest! {
+        #[test]
+        fn mutated_requests_never_panic(seed in 0..10_000_usize, at in 0..3000_usize, byte: u8) {
+            let cases = recorded();
+            if cases.is_empty() {
+                return Ok(());
+            }
+            let mut text = serde_json::to_vec(&cases[seed % cases.len()]).unwrap();
+            let at = at % text.len();
+            text[at] = byte;
+            if let Ok(request) = serde_json::from_slice::<SignRequest>(&text) {
+                let root = request.fork_info.map(|info| info.genesis_validators_root).unwrap_or_default();
+                let _ = read(&request, root, Some(&MINIMAL));
+                let _ = read(&request, root, None);
+            }
+        }
+    }
+}

@@ -41,10 +41,10 @@ impl Default for Metrics {
         let signatures = Family::<TypeLabel, Counter>::default();
         let refusals = Family::<ReasonLabel, Counter>::default();
         for (_, name) in Kind::ALL {
-            signatures.get_or_create(&TypeLabel { r#type: name });
+            let _ = signatures.get_or_create(&TypeLabel { r#type: name });
         }
         for code in Refusal::CODES {
-            refusals.get_or_create(&ReasonLabel { reason: code });
+            let _ = refusals.get_or_create(&ReasonLabel { reason: code });
         }
         let commits = Histogram::new([0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5]);
         let (recorded, failed_commits) = (Counter::default(), Counter::default());
