@@ -78,3 +78,83 @@ pub fn batch_verify_one_message(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::aggregate_signatures;
+    use crate::keys::SecretKey;
+    use chain::SignatureBytes;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha20Rng;
+
+    fn rng() -> ChaCha20Rng {
+        ChaCha20Rng::seed_from_u64(11)
+    }
+
+    fn signed(messages: &[&[u8]]) -> Vec<(PublicKey, Signature)> {
+        let mut rng = rng();
+        let sign = |message: &&[u8]| {
+            let key = SecretKey::random(&mut rng);
+            (key.public_key(), key.sign(message))
+        };
+        messages.iter().map(sign).collect()
+    }
+
+    fn items<'a>(pairs: &'a [(PublicKey, Signature)], messages: &[&'a [u8]]) -> Vec<BatchItem<'a>> {
+        pairs
+            .iter()
+            .zip(messages)
+            .map(|((key, signature), message)| BatchItem { key, message, signature })
+            .collect()
+    }
+
+    #[test]
+    fn batches_of_every_size_accept_the_true_and_refuse_one_false() {
+        let same: &[u8] = b"same";
+        for messages in [vec![same; 1], vec![same; 5], vec![same, b"b", b"c"], vec![same, same, b"b"]] {
+            let mut pairs = signed(&messages);
+            assert!(batch_verify(&items(&pairs, &messages), &mut rng()));
+            for place in 0..pairs.len() {
+                let right = pairs[place].1;
+                pairs[place].1 = SecretKey::random(&mut rng()).sign(b"wrong");
+                assert!(!batch_verify(&items(&pairs, &messages), &mut rng()));
+                pairs[place].1 = right;
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_to_check_is_not_a_pass() {
+        assert!(!batch_verify(&[], &mut rng()));
+        assert!(!batch_verify_one_message(&[], b"m", &mut rng()));
+    }
+
+    /// Two forgeries whose sum is right: S1 + T and S2 - T.
+    #[test]
+    fn forgeries_that_cancel_out_are_refused() {
+        for messages in [[b"one".as_slice(), b"one"], [b"one".as_slice(), b"two"]] {
+            let pairs = signed(&messages);
+            let shift = SecretKey::random(&mut rng()).sign(b"shift");
+            let mut opposite: SignatureBytes = shift.to_bytes();
+            opposite.0[0] ^= 0x20; // The sign bit of the compressed form.
+            let opposite = Signature::parse(&opposite).unwrap();
+            let forged = [
+                (pairs[0].0, aggregate_signatures(&[pairs[0].1, shift]).unwrap()),
+                (pairs[1].0, aggregate_signatures(&[pairs[1].1, opposite]).unwrap()),
+            ];
+            let sum = aggregate_signatures(&[forged[0].1, forged[1].1]).unwrap();
+            assert_eq!(sum, aggregate_signatures(&[pairs[0].1, pairs[1].1]).unwrap());
+            assert!(!batch_verify(&items(&forged, &messages), &mut rng()));
+        }
+    }
+
+    #[test]
+    fn a_signature_at_infinity_is_refused() {
+        let messages: [&[u8]; 2] = [b"m", b"m"];
+        let mut pairs = signed(&messages);
+        pairs[1].1 = Signature::parse(&crate::signature::INFINITY).unwrap();
+        assert!(!batch_verify(&items(&pairs, &messages), &mut rng()));
+        assert!(!batch_verify_one_message(&pairs, b"m", &mut rng()));
+    }
+}

@@ -286,12 +286,7 @@ pub(crate) fn random_multiplier(rng: &mut (impl CryptoRng + ?Sized)) -> blst_sca
     scalar
 }
 
-/// A non-zero random number. Zero would take its signature out of the check.
+/// A non-zero random number: zero would take its signature out of the check, so it becomes one (once in 2^64 draws).
 pub(crate) fn nonzero_u64(rng: &mut (impl CryptoRng + ?Sized)) -> u64 {
-    loop {
-        let value = rng.next_u64();
-        if value != 0 {
-            return value;
-        }
-    }
+    rng.next_u64().max(1)
 }
