@@ -47,7 +47,7 @@ pub enum IdentityError {
     WrongSigner,
 }
 
-/// The secret identity of this operator. Wiped on drop; cannot be printed, cloned or serialised.
+/// The secret identity of this operator. Wiped on drop; cannot be cloned or serialised, and prints as its public half.
 pub struct IdentityKey {
     secret: Zeroizing<[u8; 32]>,
     public: IdentityPublicKey,
@@ -109,6 +109,13 @@ impl IdentityKey {
         out[..64].copy_from_slice(&compact);
         out[64] = recovery.to_u8();
         out
+    }
+}
+
+/// Names the key by its public half, so that structs around it can derive `Debug` without showing a secret.
+impl fmt::Debug for IdentityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IdentityKey(of {})", self.public)
     }
 }
 

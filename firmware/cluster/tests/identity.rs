@@ -46,6 +46,14 @@ fn a_signature_belongs_to_one_key_and_one_digest() {
 }
 
 #[test]
+fn a_printed_key_shows_its_public_half_only() {
+    let key = key(4);
+    let shown = format!("{key:?}");
+    assert!(shown.contains(&key.public_key().to_string()));
+    assert!(!shown.contains(key.to_file_text().as_str()));
+}
+
+#[test]
 fn texts_and_bytes_of_keys_round_trip() {
     let public = key(5).public_key();
     assert_eq!(public.to_string().parse::<IdentityPublicKey>(), Ok(public));
