@@ -215,3 +215,132 @@ pub fn check_block(history: &History, proposal: &BlockProposal) -> Result<BlockP
     }
     Ok(BlockPermit { key: history.key(), proposal: *proposal, repeat })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Floors, RecordError, Retention};
+
+    const KEY: PublicKeyBytes = PublicKeyBytes([1; 48]);
+
+    fn root(number: u8) -> Root {
+        Root([number; 32])
+    }
+
+    fn vote(source: u64, target: u64, number: u8) -> AttestationVote {
+        AttestationVote { source: Epoch(source), target: Epoch(target), signing_root: root(number) }
+    }
+
+    fn proposal(slot: u64, number: u8) -> BlockProposal {
+        BlockProposal { slot: Slot(slot), signing_root: root(number) }
+    }
+
+    fn signed(votes: &[(u64, u64, Option<u8>)]) -> History {
+        let entries = votes.iter().map(|(source, target, number)| SignedAttestation {
+            source_epoch: Epoch(*source),
+            target_epoch: Epoch(*target),
+            signing_root: number.map(root),
+        });
+        History::restore(KEY, Retention::Complete, Floors::default(), [], entries)
+    }
+
+    #[test]
+    fn attestations_are_judged_by_the_table() {
+        let double = |target| Some(Refusal::DoubleVote { target_epoch: Epoch(target) });
+        let surrounds = |source, target| {
+            Some(Refusal::Surrounds { source_epoch: Epoch(source), target_epoch: Epoch(target) })
+        };
+        let surrounded = |source, target| {
+            Some(Refusal::Surrounded { source_epoch: Epoch(source), target_epoch: Epoch(target) })
+        };
+        let low_source = |floor| Some(Refusal::SourceBelowFloor { floor: Epoch(floor) });
+        let low_target = |floor| Some(Refusal::TargetBelowFloor { floor: Epoch(floor) });
+        let backwards =
+            |s, t| Some(Refusal::SourceAfterTarget { source_epoch: Epoch(s), target_epoch: Epoch(t) });
+        let history = signed(&[(2, 3, Some(1)), (3, 4, None), (5, 9, Some(1))]);
+        let cases = [
+            (vote(9, 10, 1), None),
+            (vote(5, 10, 1), None),
+            (vote(4, 10, 1), surrounds(5, 9)),
+            (vote(6, 8, 1), surrounded(5, 9)),
+            (vote(5, 8, 1), None), // Shares its source with (5, 9): neither surrounds the other.
+            (vote(4, 5, 1), None), // In the gap.
+            (vote(2, 3, 1), None), // The same again.
+            (vote(2, 3, 2), double(3)),
+            (vote(1, 3, 1), double(3)),
+            (vote(3, 4, 1), double(4)), // Signed before with an unknown root.
+            (vote(5, 9, 2), double(9)),
+            (vote(1, 2, 1), low_source(2)),
+            (vote(2, 2, 1), low_target(3)),
+            (vote(1, 10, 1), surrounds(2, 3)),
+            (vote(10, 9, 1), backwards(10, 9)),
+            (vote(u64::MAX, u64::MAX, 1), None),
+        ];
+        for (vote, expected) in cases {
+            assert_eq!(check_attestation(&history, &vote).err(), expected, "{vote:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_judged_by_the_table() {
+        let entries = [(10, Some(1)), (12, None), (15, Some(1))]
+            .map(|(slot, number)| SignedBlock { slot: Slot(slot), signing_root: number.map(root) });
+        let history = History::restore(KEY, Retention::Complete, Floors::default(), entries, []);
+        let cases = [
+            (proposal(16, 1), None),
+            (proposal(15, 1), None), // The same again.
+            (proposal(15, 2), Some(Refusal::DoubleBlock { slot: Slot(15) })),
+            (proposal(12, 1), Some(Refusal::DoubleBlock { slot: Slot(12) })),
+            (proposal(11, 1), None), // In the gap.
+            (proposal(10, 1), None),
+            (proposal(9, 1), Some(Refusal::BlockBelowFloor { floor: Slot(10) })),
+            (proposal(0, 1), Some(Refusal::BlockBelowFloor { floor: Slot(10) })),
+        ];
+        for (proposal, expected) in cases {
+            assert_eq!(check_block(&history, &proposal).err(), expected, "{proposal:?}");
+        }
+    }
+
+    #[test]
+    fn a_permit_is_worthless_once_something_else_was_recorded() {
+        let mut history = History::never_signed(KEY, Retention::Complete);
+        let first = check_attestation(&history, &vote(0, 1, 1)).unwrap();
+        let second = check_attestation(&history, &vote(0, 1, 2)).unwrap();
+        history.record_attestation(first).unwrap();
+        let refused = history.record_attestation(second).unwrap_err();
+        assert_eq!(refused, RecordError::Stale(Refusal::DoubleVote { target_epoch: Epoch(1) }));
+        let first = check_block(&history, &proposal(1, 1)).unwrap();
+        let second = check_block(&history, &proposal(1, 2)).unwrap();
+        history.record_block(first).unwrap();
+        let refused = history.record_block(second).unwrap_err();
+        assert_eq!(refused, RecordError::Stale(Refusal::DoubleBlock { slot: Slot(1) }));
+    }
+
+    #[test]
+    fn a_permit_is_for_one_key_only() {
+        let mine = History::never_signed(KEY, Retention::Complete);
+        let mut other = History::never_signed(PublicKeyBytes([2; 48]), Retention::Complete);
+        let permit = check_attestation(&mine, &vote(0, 1, 1)).unwrap();
+        assert_eq!(other.record_attestation(permit), Err(RecordError::OtherKey(KEY)));
+    }
+
+    #[test]
+    fn pruning_raises_the_floors_over_what_it_forgets() {
+        let mut history = signed(&[(1, 2, Some(1)), (2, 3, Some(1)), (3, 10, Some(1))]);
+        history.prune(0, 5);
+        assert_eq!(history.floors(), Floors { block: None, source: Some(Epoch(2)), target: Some(Epoch(3)) });
+        assert_eq!(history.attestations().count(), 1);
+        assert!(check_attestation(&history, &vote(2, 3, 1)).is_err());
+        assert!(check_attestation(&history, &vote(1, 11, 1)).is_err());
+        assert!(check_attestation(&history, &vote(3, 10, 1)).unwrap().is_repeat());
+    }
+
+    #[test]
+    fn watermarks_allow_nothing_twice() {
+        let mut history = History::never_signed(KEY, Retention::Watermark);
+        let permit = check_attestation(&history, &vote(0, 1, 1)).unwrap();
+        history.record_attestation(permit).unwrap();
+        assert!(check_attestation(&history, &vote(0, 1, 1)).is_err());
+        assert_eq!(history.attestations().count(), 0);
+    }
+}

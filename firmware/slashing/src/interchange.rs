@@ -122,3 +122,82 @@ impl Interchange {
         Self { metadata, data: data.collect() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Protection, Retention};
+    use chain::{Epoch, Slot};
+    use proptest::prelude::*;
+
+    const CHAIN: Root = Root([3; 32]);
+    const EXAMPLE: &str = concat!(
+        r#"{"metadata":{"interchange_format_version":"5","genesis_validators_root":"#,
+        r#""0x0303030303030303030303030303030303030303030303030303030303030303","tool":"x"},"#,
+        r#""data":[{"pubkey":"0x010101010101010101010101010101010101010101010101010101010101010101010101010101010101010101010101","#,
+        r#""signed_blocks":[{"slot":"81952","signing_root":null},{"slot":"81951"}],"#,
+        r#""signed_attestations":[{"source_epoch":"2290","target_epoch":"3007"},{"source_epoch":"2290","target_epoch":"3008"}]}]}"#,
+    );
+
+    #[test]
+    fn another_version_or_chain_is_refused() {
+        assert!(Interchange::parse(EXAMPLE.as_bytes(), CHAIN).is_ok());
+        let other = Interchange::parse(EXAMPLE.as_bytes(), Root([4; 32]));
+        assert!(matches!(other, Err(InterchangeError::OtherChain { .. })));
+        let newer = EXAMPLE.replace(r#""5""#, r#""6""#);
+        assert!(matches!(Interchange::parse(newer.as_bytes(), CHAIN), Err(InterchangeError::Version(_))));
+        for broken in
+            ["", "{}", "[]", "null", &EXAMPLE.replace("2290", "-1"), &EXAMPLE.replace("0x0101", "0x01")]
+        {
+            assert!(matches!(Interchange::parse(broken.as_bytes(), CHAIN), Err(InterchangeError::Format(_))));
+        }
+    }
+
+    #[test]
+    fn an_unusable_file_changes_nothing() {
+        let mut protection = Protection::new(Root([4; 32]), Retention::Complete);
+        let before = protection.clone();
+        let interchange = Interchange::parse(EXAMPLE.as_bytes(), CHAIN).unwrap();
+        assert!(protection.import(&interchange).is_err());
+        assert_eq!(protection, before);
+    }
+
+    #[test]
+    fn a_minimal_export_holds_the_highest_values() {
+        let mut protection = Protection::new(CHAIN, Retention::Complete);
+        protection.import(&Interchange::parse(EXAMPLE.as_bytes(), CHAIN).unwrap()).unwrap();
+        let minimal = protection.export_minimal();
+        let [record] = minimal.data.as_slice() else { panic!("one record") };
+        assert_eq!(record.signed_blocks, [SignedBlock { slot: Slot(81952), signing_root: None }]);
+        let highest =
+            SignedAttestation { source_epoch: Epoch(2290), target_epoch: Epoch(3008), signing_root: None };
+        assert_eq!(record.signed_attestations, [highest]);
+    }
+
+    #[test]
+    fn a_complete_export_reads_back_as_the_same_history() {
+        let mut protection = Protection::new(CHAIN, Retention::Complete);
+        protection.import(&Interchange::parse(EXAMPLE.as_bytes(), CHAIN).unwrap()).unwrap();
+        let bytes = serde_json::to_vec(&protection.export_complete()).unwrap();
+        let mut again = Protection::new(CHAIN, Retention::Complete);
+        again.import(&Interchange::parse(&bytes, CHAIN).unwrap()).unwrap();
+        assert_eq!(again, protection);
+    }
+
+    proptest! {
+        #[test]
+        fn random_and_mutated_files_never_panic(
+            noise in proptest::collection::vec(any::<u8>(), 0..100),
+            place in 0..EXAMPLE.len(),
+            byte: u8,
+        ) {
+            let _ = Interchange::parse(&noise, CHAIN);
+            let mut mutated = EXAMPLE.as_bytes().to_vec();
+            mutated[place] = byte;
+            if let Ok(interchange) = Interchange::parse(&mutated, CHAIN) {
+                let mut protection = Protection::new(CHAIN, Retention::Complete);
+                prop_assert!(protection.import(&interchange).is_ok());
+            }
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! A small world, searched completely: whatever is asked in whatever order, with crashes, imports and prunings in between,
 //! no two signatures that went out are slashable together. What is slashable is written here again, from the consensus
 //! specification and not from the crate.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use chain::{Epoch, PublicKeyBytes, Root, Slot};
 use slashing::{

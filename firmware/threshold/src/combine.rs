@@ -186,27 +186,21 @@ impl Checked {
     /// Checks all partials of all jobs: one batch per operator over its well-formed partials, then one by one where that
     /// batch fails. An honest operator costs one batch, whatever the number of jobs.
     fn of(jobs: &[(&Job<'_>, &Usable)], rng: &mut (impl CryptoRng + ?Sized)) -> Vec<Self> {
-        let mut by_operator: BTreeMap<ShareIndex, Vec<(usize, &PublicKey, &[u8], Signature)>> =
-            BTreeMap::new();
+        let mut by_operator: BTreeMap<ShareIndex, Vec<Claim<'_>>> = BTreeMap::new();
         for (number, (job, usable)) in jobs.iter().enumerate() {
             for (index, bytes) in &usable.partials {
                 let Some(key) = job.public_shares.get(index) else { continue };
                 if let Ok(signature) = Signature::parse(bytes) {
-                    by_operator.entry(*index).or_default().push((number, key, job.message, signature));
+                    let claim = Claim { job: number, key, message: job.message, signature };
+                    by_operator.entry(*index).or_default().push(claim);
                 }
             }
         }
         let mut valid: BTreeSet<(usize, ShareIndex)> = BTreeSet::new();
         for (index, claims) in &by_operator {
-            let items: Vec<_> = claims
-                .iter()
-                .map(|(_, key, message, signature)| BatchItem { key, message, signature })
-                .collect();
+            let items: Vec<_> = claims.iter().map(Claim::item).collect();
             let honest = batch_verify(&items, rng);
-            let good = claims
-                .iter()
-                .filter(|(_, key, message, signature)| honest || verify(key, message, signature))
-                .map(|(number, ..)| (*number, *index));
+            let good = claims.iter().filter(|claim| honest || claim.holds()).map(|claim| (claim.job, *index));
             valid.extend(good);
         }
         jobs.iter()
@@ -232,5 +226,23 @@ impl Checked {
         } else {
             Err(CombineError::WrongGroupKey)
         }
+    }
+}
+
+/// One operator's word on one job.
+struct Claim<'a> {
+    job: usize,
+    key: &'a PublicKey,
+    message: &'a [u8],
+    signature: Signature,
+}
+
+impl Claim<'_> {
+    fn item(&self) -> BatchItem<'_> {
+        BatchItem { key: self.key, message: self.message, signature: &self.signature }
+    }
+
+    fn holds(&self) -> bool {
+        verify(self.key, self.message, &self.signature)
     }
 }

@@ -1,4 +1,5 @@
 //! Combining partial signatures when operators lie, are slow, or send rubbish.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use chain::SignatureBytes;
 use proptest::prelude::*;
