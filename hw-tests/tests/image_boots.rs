@@ -1,4 +1,4 @@
-//! Boots the image in QEMU: first start with partitioning and sealing, restart, power cut.
+//! Boots the image in QEMU: first start with partitioning and sealing, restart, power cut, a meddling host.
 //!
 //! Needs a built dev image, named by HEARTH_IMAGE (`cargo xtask image` prints its path): a test does not spend minutes
 //! on building one unasked.
@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use hw_tests::ports::free_port;
-use hw_tests::vm::Vm;
+use hw_tests::vm::{Vm, VmError};
 use hw_tests::vm::checks::{BOOT_PATIENCE, broken_facts};
 
 #[test]
@@ -17,7 +17,7 @@ fn the_image_boots_seals_its_disk_and_opens_it_again() {
     };
     let dir = tempfile::tempdir().unwrap();
     let page = free_port();
-    let mut vm = Vm::builder(image, dir.path()).forward(page, 443).start().unwrap();
+    let mut vm = Vm::builder(&image, dir.path()).forward(page, 443).start().unwrap();
 
     let first = vm.wait_ready(BOOT_PATIENCE).unwrap();
     vm.wait_port(page, BOOT_PATIENCE).unwrap();
@@ -32,5 +32,11 @@ fn the_image_boots_seals_its_disk_and_opens_it_again() {
     vm.power_on().unwrap();
     let third = vm.wait_ready(BOOT_PATIENCE).unwrap();
     assert_eq!(vm.expect("cat /var/lib/kept").unwrap(), "kept\n");
+    // The hole that PCR 12 closes: a host that appends to the signed command line gets a system without its secrets.
+    drop(vm);
+    let extra = "io.systemd.stub.kernel-cmdline-extra=systemd.log_level=info";
+    let mut tampered = Vm::builder(image, dir.path()).smbios(extra).start().unwrap();
+    let error = tampered.wait_ready(BOOT_PATIENCE).unwrap_err();
+    assert!(matches!(error, VmError::Emergency { .. }), "{error}");
     println!("boots took {first:?} (first), {second:?} (restart), {third:?} (after a power cut)");
 }

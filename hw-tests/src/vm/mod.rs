@@ -32,7 +32,7 @@ use shell::Shell;
 /// The line on the serial console of a dev image when every daemon is up.
 pub const READY: &str = "Reached target hearth.target";
 /// The first sign of life of the first system; before it, silence may be the emulator's own hang.
-const INITRD_BANNER: &str = "Reached target ";
+const INITRD_BANNER: &str = "Reached target initrd";
 /// What an image says when it gives up and restarts.
 const EMERGENCY: &str = "hearth: emergency";
 /// About one emulated boot in thirty hangs in the early kernel on a busy host; nothing is ever silent this long otherwise.
