@@ -44,7 +44,8 @@ impl InfoSync {
     pub fn add(&mut self, slot: u64, result: &PriorityResult) {
         let topic = |topic: &crate::wire::PriorityTopicResult| {
             let name = StringValue::text(topic.topic.as_ref()?)?;
-            let text = |scored: &crate::wire::PriorityScoredResult| StringValue::text(scored.priority.as_ref()?);
+            let text =
+                |scored: &crate::wire::PriorityScoredResult| StringValue::text(scored.priority.as_ref()?);
             Some((name, topic.priorities.iter().filter_map(text).collect()))
         };
         let agreed: BTreeMap<String, Vec<String>> = result.topics.iter().filter_map(topic).collect();
@@ -78,7 +79,8 @@ mod tests {
     use crate::wire::{PriorityScoredResult, PriorityTopicResult};
 
     fn result(versions: &[&str]) -> PriorityResult {
-        let scored = |text: &&str| PriorityScoredResult { priority: Some(StringValue::any(text)), score: 4000 };
+        let scored =
+            |text: &&str| PriorityScoredResult { priority: Some(StringValue::any(text)), score: 4000 };
         let topic = PriorityTopicResult {
             topic: Some(StringValue::any(VERSION)),
             priorities: versions.iter().map(scored).collect(),

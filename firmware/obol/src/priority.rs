@@ -9,8 +9,8 @@ use crate::duty::{Duty, Expiry, Now};
 use crate::root::message_root;
 use crate::scan;
 use crate::wire::{
-    Any, Complete as _, PriorityMsg, PriorityResult, PriorityScoredResult, PriorityTopicProposal, PriorityTopicResult,
-    StringValue,
+    Any, Complete as _, PriorityMsg, PriorityResult, PriorityScoredResult, PriorityTopicProposal,
+    PriorityTopicResult, StringValue,
 };
 
 /// Milliseconds after the start at which the result is computed from whatever has arrived.
@@ -186,7 +186,8 @@ impl<'a> Scores<'a> {
     fn above(mut self, least: i64) -> Vec<PriorityScoredResult> {
         self.0.retain(|(_, score)| *score > least);
         self.0.sort_by_key(|(_, score)| std::cmp::Reverse(*score)); // Stable: ties stay in first-seen order.
-        let scored = |(priority, score): (&Any, i64)| PriorityScoredResult { priority: Some(priority.clone()), score };
+        let scored =
+            |(priority, score): (&Any, i64)| PriorityScoredResult { priority: Some(priority.clone()), score };
         self.0.into_iter().map(scored).collect()
     }
 }
@@ -280,7 +281,8 @@ mod tests {
         let (one, two) = (message(1), message(2));
         assert_eq!(calculate(&[], 2), Err(InvalidInput::NoMessages));
         assert_eq!(calculate(&[one.clone(), one.clone()], 2), Err(InvalidInput::DuplicatePeer));
-        let other_duty = PriorityMsg { duty: Some(Duty::new(63, DutyType::InfoSync).to_wire()), ..two.clone() };
+        let other_duty =
+            PriorityMsg { duty: Some(Duty::new(63, DutyType::InfoSync).to_wire()), ..two.clone() };
         assert_eq!(calculate(&[one.clone(), other_duty], 2), Err(InvalidInput::DifferentDuties));
         let mut twice = two.clone();
         twice.topics.push(twice.topics[0].clone());

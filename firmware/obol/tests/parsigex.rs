@@ -52,7 +52,11 @@ fn signed() -> [(DutyType, Signed); 7] {
         (DutyType::Exit, Signed::Exit(SignedVoluntaryExit { message: exit, signature: SIGNATURE })),
         (
             DutyType::PrepareAggregator,
-            Signed::CommitteeSelection(BeaconCommitteeSelection { validator_index, slot, selection_proof: SIGNATURE }),
+            Signed::CommitteeSelection(BeaconCommitteeSelection {
+                validator_index,
+                slot,
+                selection_proof: SIGNATURE,
+            }),
         ),
         (
             DutyType::PrepareSyncContribution,
@@ -90,7 +94,10 @@ fn every_kind_of_partial_signature_arrives_as_it_was_sent() {
         for partial in received.partials.values() {
             assert_eq!(partial.signed, signed);
             assert_eq!(partial.signed.signature(), Some(SIGNATURE));
-            assert_eq!(partial.signed.message_root(), signed.clone().with_signature(SignatureBytes::ZERO).message_root());
+            assert_eq!(
+                partial.signed.message_root(),
+                signed.clone().with_signature(SignatureBytes::ZERO).message_root()
+            );
         }
     }
 }

@@ -1,5 +1,10 @@
 //! The recorded messages of the reference, run by the same code as the conformance suite.
 
+#![expect(
+    unreachable_pub,
+    reason = "the modules are shared with the conformance suite, where they are public"
+)]
+
 #[expect(dead_code, reason = "shared with the conformance suite, which uses all of it")]
 #[path = "../../../hw-tests/src/vectors/report.rs"]
 mod report;

@@ -8,6 +8,7 @@ pub mod cluster_files;
 pub mod deposit;
 pub mod identity;
 pub mod keystores;
+pub mod obol_protocols;
 pub mod report;
 pub mod signing_roots;
 pub mod slashing;
@@ -54,6 +55,12 @@ pub fn sets() -> Vec<Set> {
         Set { name: "obol/identity", run: identity::obol },
         Set { name: "obol/keystore", run: keystores::obol },
         Set { name: "obol/layout", run: cluster_files::layout },
+        Set { name: "obol/qbft", run: obol_protocols::qbft },
+        Set { name: "obol/parsigex", run: obol_protocols::parsigex },
+        Set { name: "obol/priority", run: obol_protocols::priority },
+        Set { name: "obol/peerinfo", run: obol_protocols::peerinfo },
+        Set { name: "obol/encoding", run: obol_protocols::encoding },
+        Set { name: "obol/duties", run: obol_protocols::duties },
     ]
 }
 

@@ -17,7 +17,7 @@ use super::streams::Streams;
 use super::swarm::{Behaviour, Loop};
 use super::{
     HostConfig, HostError, HostEvent, HostHandle, INCOMING_MESSAGES, INCOMING_QUEUE,
-    MAX_CONNECTIONS_PER_PEER, incoming, outgoing, unix_ms,
+    MAX_CONNECTIONS_PER_PEER, incoming, legacy, outgoing, unix_ms,
 };
 use crate::peerinfo;
 use crate::protocol::Protocol;
@@ -63,7 +63,7 @@ pub(super) fn spawn(config: HostConfig) -> Result<(HostHandle, mpsc::Receiver<Ho
     let agent = format!("obolnetwork-charon/{}", info.charon_version);
     let behaviour =
         behaviour(&keypair, Streams::new(by_libp2p.clone(), open_requests), agent, by_libp2p.len());
-    let mut swarm = build_swarm(keypair, behaviour)?;
+    let mut swarm = build_swarm(&keypair, behaviour)?;
     for addr in listen {
         swarm
             .listen_on(addr.clone())
@@ -101,12 +101,12 @@ fn behaviour(keypair: &Keypair, streams: Streams, agent: String, members: usize)
     }
 }
 
-fn build_swarm(keypair: Keypair, behaviour: Behaviour) -> Result<Swarm<Behaviour>, HostError> {
+fn build_swarm(keypair: &Keypair, behaviour: Behaviour) -> Result<Swarm<Behaviour>, HostError> {
     let transport = |error: Box<dyn std::error::Error + Send + Sync>| HostError::Transport(error);
     let yamux = || {
         let mut config = yamux::Config::default();
         config.set_max_num_streams(MAX_STREAMS);
-        config
+        legacy::Config(config)
     };
     let config = |config: swarm::Config| {
         config
@@ -116,14 +116,24 @@ fn build_swarm(keypair: Keypair, behaviour: Behaviour) -> Result<Swarm<Behaviour
             // One name is offered: the message goes out with the negotiation, which saves a round trip.
             .with_substream_upgrade_protocol_override(Version::V1Lazy)
     };
-    let builder = SwarmBuilder::with_existing_identity(keypair)
-        .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux)
-        .map_err(|error| transport(Box::new(error)))?
-        .with_dns()
-        .map_err(|error| transport(Box::new(error)))?;
-    let swarm = builder.with_behaviour(|_| behaviour).map_err(|error| transport(error.into()))?;
-    Ok(swarm.with_swarm_config(config).build())
+    let base = || {
+        SwarmBuilder::with_existing_identity(keypair.clone())
+            .with_tokio()
+            .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux)
+            .map_err(|error| transport(Box::new(error)))
+    };
+    match base()?.with_dns() {
+        Ok(builder) => {
+            let swarm = builder.with_behaviour(|_| behaviour).map_err(|error| transport(error.into()))?;
+            Ok(swarm.with_swarm_config(config).build())
+        }
+        Err(error) => {
+            // Most members have numeric addresses; they must not suffer from a resolver that is not set up.
+            tracing::warn!(%error, "no DNS: members with a host name as address cannot be dialled");
+            let swarm = base()?.with_behaviour(|_| behaviour).map_err(|error| transport(error.into()))?;
+            Ok(swarm.with_swarm_config(config).build())
+        }
+    }
 }
 
 fn start_tasks(

@@ -5,6 +5,7 @@
 
 mod build;
 mod incoming;
+mod legacy;
 mod outgoing;
 mod peer;
 mod streams;
@@ -37,7 +38,9 @@ pub const MAX_CONNECTIONS_PER_PEER: usize = 2;
 /// Messages waiting to be sent to one peer; the oldest is dropped.
 pub const OUTGOING_QUEUE: usize = 256;
 /// Messages on their way to one peer at once.
-pub const OUTGOING_STREAMS: usize = 32;
+pub const OUTGOING_STREAMS: usize = 128;
+/// Requests of ours to one peer under way at once.
+pub const OUTGOING_REQUESTS: usize = 16;
 /// Accepted streams of one peer and one protocol waiting to be read; more are reset and counted.
 pub const INCOMING_QUEUE: usize = 256;
 /// Messages of one peer being read, waiting for the daemon, or being handled at once.

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::{
-    INCOMING_BYTES, INCOMING_MESSAGES, INCOMING_QUEUE, OUTGOING_QUEUE, OUTGOING_STREAMS, PeerCounters,
+    INCOMING_BYTES, INCOMING_MESSAGES, INCOMING_QUEUE, OUTGOING_QUEUE, OUTGOING_REQUESTS, PeerCounters,
 };
 use crate::protocol::Protocol;
 
@@ -68,7 +68,7 @@ impl Peer {
             outgoing: Outgoing::default(),
             messages: Arc::new(Semaphore::new(INCOMING_MESSAGES)),
             bytes: Arc::new(Semaphore::new(INCOMING_BYTES)),
-            requests: Arc::new(Semaphore::new(OUTGOING_STREAMS)),
+            requests: Arc::new(Semaphore::new(OUTGOING_REQUESTS)),
             lingering: Arc::new(Semaphore::new(LINGERING_STREAMS)),
             connected: Notify::new(),
             state: Mutex::default(),

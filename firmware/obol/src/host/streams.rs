@@ -20,6 +20,7 @@ use libp2p::swarm::{
 use libp2p::{InboundUpgrade, Multiaddr, OutboundUpgrade, PeerId};
 use tokio::sync::{mpsc, oneshot};
 
+use super::legacy::ALIAS;
 use super::peer::Peer;
 use super::{MAX_CONNECTIONS_PER_PEER, OUTGOING_STREAMS, RefusedWhy, SEND_DEADLINE};
 use crate::protocol::Protocol;
@@ -285,8 +286,9 @@ impl AsRef<str> for Offer {
 }
 
 fn offers(protocol: Protocol) -> impl Iterator<Item = Offer> {
-    // The negotiation library knows only names that begin with a slash.
-    protocol.ids().iter().filter(|id| id.starts_with('/')).map(move |id| Offer { protocol, id })
+    // The negotiation library knows only names that begin with a slash; see `legacy`.
+    let slashed = |id: &&'static str| if id.starts_with('/') { *id } else { ALIAS };
+    protocol.ids().iter().map(slashed).map(move |id| Offer { protocol, id })
 }
 
 impl UpgradeInfo for AnyProtocol {
