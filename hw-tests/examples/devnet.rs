@@ -1,7 +1,7 @@
 //! Runs the local chain by hand until Enter or Ctrl-C, or measures it.
 //!
 //! ```text
-//! cargo run -p hw-tests --example devnet -- run [electra|fulu] [slot seconds]
+//! cargo run -p hw-tests --example devnet -- run [electra|fulu] [slot seconds] [everybody]
 //! cargo run -p hw-tests --example devnet -- measure <slot seconds> <slots> <busy loops>
 //! cargo run -p hw-tests --example devnet -- choose
 //! ```
@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use hw_tests::devnet::{Config, Devnet, Tools, choose_slot_seconds, inclusion, measure};
+use hw_tests::devnet::{Config, Devnet, SyncCommittee, Tools, choose_slot_seconds, inclusion, measure};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -18,15 +18,7 @@ fn main() -> Result<()> {
     let tools = Tools::ensure(&mut say)?;
     let dir = tempfile::tempdir()?;
     match arguments.as_slice() {
-        [] | ["run"] => run(dir.path(), Config::electra(), tools),
-        ["run", "electra"] => run(dir.path(), Config::electra(), tools),
-        ["run", "fulu"] => run(dir.path(), Config::fulu(), tools),
-        ["run", "electra", seconds] => {
-            run(dir.path(), Config { slot_seconds: number(seconds)?, ..Config::electra() }, tools)
-        }
-        ["run", "fulu", seconds] => {
-            run(dir.path(), Config { slot_seconds: number(seconds)?, ..Config::fulu() }, tools)
-        }
+        ["run", shape @ ..] => run(dir.path(), config(shape)?, tools),
         ["measure", seconds, slots, busy] => {
             let config = Config { slot_seconds: number(seconds)?, ..Config::electra() };
             let busy = usize::try_from(number(busy)?)?;
@@ -38,9 +30,23 @@ fn main() -> Result<()> {
             Ok(())
         }
         _ => bail!(
-            "usage: run [electra|fulu] [slot seconds] | measure <slot seconds> <slots> <busy loops> | choose"
+            "usage: run [electra|fulu] [slot seconds] [everybody] | measure <slot seconds> <slots> <busy loops> | choose"
         ),
     }
+}
+
+/// `everybody` has seats in the sync committees when asked for; else only a few fillers.
+fn config(shape: &[&str]) -> Result<Config> {
+    let mut config = Config::electra();
+    for word in shape {
+        match *word {
+            "electra" => {}
+            "fulu" => config = Config::fulu(),
+            "everybody" => config.sync_committee = SyncCommittee::Everybody,
+            seconds => config.slot_seconds = number(seconds)?,
+        }
+    }
+    Ok(config)
 }
 
 fn number(text: &str) -> Result<u64> {

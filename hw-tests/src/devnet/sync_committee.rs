@@ -1,9 +1,9 @@
 //! Gives all sync-committee seats of genesis to a few fillers.
 //!
-//! The seats are most of the work of Prysm's validator client and much of the node's, and on a machine that emulates a
-//! box beside the chain that work decides which slot time can be held. The sizes of mainnet are compiled in: 512 seats,
-//! however few validators there are. `generate-genesis` deals them to everybody; with eight holders each one signs once
-//! and fills 64 seats, and distributed validators have no sync duty before the second period has passed.
+//! The seats are more than half of the beacon node's work (docs/decisions/0111-sync-seats-to-fillers.md), and on a machine
+//! that emulates a box beside the chain that work decides which slot time can be held. The sizes of mainnet are compiled
+//! in: 512 seats, however few validators there are. `generate-genesis` deals them to everybody; with eight holders each
+//! one signs once and fills 64 seats, and distributed validators have no sync duty before the second period has passed.
 
 use std::path::Path;
 
