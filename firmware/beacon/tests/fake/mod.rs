@@ -42,6 +42,8 @@ pub struct FakeChain {
     pub slot_ms: u64,
     pub slots_per_epoch: u64,
     pub validators: Vec<PublicKeyBytes>,
+    /// First byte of all its fork versions.
+    pub fork_prefix: u8,
 }
 
 impl FakeChain {
@@ -54,6 +56,7 @@ impl FakeChain {
             slot_ms: 600_000,
             slots_per_epoch: 8,
             validators,
+            fork_prefix: 0x20,
         }
     }
 
@@ -216,7 +219,7 @@ async fn answer(node: &FakeNode, request: Request, path: &str) -> Response {
         "/eth/v1/beacon/genesis" => json!({
             "genesis_time": chain.genesis_time_s.to_string(),
             "genesis_validators_root": chain.genesis_validators_root,
-            "genesis_fork_version": "0x20000089",
+            "genesis_fork_version": format!("0x{:02x}000089", chain.fork_prefix),
         }),
         "/eth/v1/config/spec" => {
             let mut spec = json!({
@@ -224,13 +227,13 @@ async fn answer(node: &FakeNode, request: Request, path: &str) -> Response {
                 "SLOT_DURATION_MS": chain.slot_ms.to_string(), "BLOB_SCHEDULE": [],
             });
             for (index, name) in ["ALTAIR", "BELLATRIX", "CAPELLA", "DENEB", "ELECTRA"].iter().enumerate() {
-                spec[format!("{name}_FORK_VERSION")] = json!(format!("0x200000{}", 90 + index));
+                spec[format!("{name}_FORK_VERSION")] = json!(format!("0x{:02x}0000{}", chain.fork_prefix, 90 + index));
                 spec[format!("{name}_FORK_EPOCH")] = json!("0");
             }
             spec
         }
         "/eth/v1/config/fork_schedule" => {
-            let fork = |v: u32| json!({"previous_version": "0x20000089", "current_version": format!("0x200000{v}"), "epoch": "0"});
+            let fork = |v: u32| json!({"previous_version": "0x00000000", "current_version": format!("0x{:02x}0000{v}", chain.fork_prefix), "epoch": "0"});
             (89..95).map(fork).collect()
         }
         "/eth/v1/node/version" => json!({"version": "Fake/v1"}),

@@ -1,0 +1,161 @@
+//! Four members on loopback: attesting, dying, coming back, lying, and being told nonsense.
+
+#![expect(clippy::unwrap_used, reason = "a test fails loudly")]
+
+#[path = "../../beacon/tests/fake/mod.rs"]
+mod fake;
+mod house;
+
+use std::collections::BTreeSet;
+
+use fake::{FakeChain, FakeNode, Fault};
+use house::{House, create_cluster, eventually};
+use ipc::node::{DutyOutcome, NodeState};
+use ipc::{ClientError, NodeStatus, Problem, Sensitive};
+
+/// Nobody ever asked its signer for something slashable, and no validator has two votes for one target.
+fn assert_nothing_slashable(house: &House) {
+    for member in &house.members {
+        let signer = member.signer.lock().unwrap();
+        assert!(signer.refused.is_empty(), "{:?}", signer.refused);
+    }
+    let votes: BTreeSet<_> =
+        house.published().iter().map(|vote| (vote.attester_index, vote.data.target.epoch, vote.data)).collect();
+    let duties: BTreeSet<_> = votes.iter().map(|(validator, epoch, _)| (*validator, *epoch)).collect();
+    assert_eq!(votes.len(), duties.len(), "a validator voted twice for one target");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_members_attest_and_any_one_of_them_may_die() {
+    let mut house = House::build(4, 2).await;
+    house.start().await;
+    house.attested_again().await;
+    let status = house.members[0].status().await;
+    assert_eq!(status.cluster.as_ref().unwrap().operators.iter().filter(|operator| operator.is_self).count(), 1);
+    assert_eq!(status.cluster.as_ref().unwrap().validators[0].status, "active_ongoing");
+
+    // The power goes at one member; the others go on. Then it is back, and another one goes: it is needed now.
+    for (gone, back) in [(3, 3), (0, 0)] {
+        house.members[gone].kill();
+        house.attested_again().await;
+        house.members[back].start().await;
+        house.attested_again().await;
+    }
+    house.members[1].kill();
+    house.attested_again().await;
+    assert_nothing_slashable(&house);
+
+    let client = house.members[2].client();
+    eventually("the page shows a duty that is done", || async {
+        let status: NodeStatus = client.get(ipc::node::STATUS_PATH).await.unwrap();
+        status.duties.iter().any(|duty| duty.outcome == DutyOutcome::Done && duty.partials_from.len() >= 3)
+    })
+    .await;
+    let metrics = client.get_text("/metrics").await.unwrap();
+    assert!(metrics.contains("hearth_dv_duties_total"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lying_member_is_named_and_a_locked_signer_is_waited_for() {
+    let mut house = House::build(4, 1).await;
+    house.members[1].signer.lock().unwrap().lies = true;
+    house.start().await;
+    house.attested_again().await;
+    let client = house.members[0].client();
+    eventually("the liar is named", || async {
+        let status: NodeStatus = client.get(ipc::node::STATUS_PATH).await.unwrap();
+        status.problems.iter().any(|problem| problem.code == "member_wrong_signature")
+    })
+    .await;
+    house.members[1].signer.lock().unwrap().lies = false;
+    house.members[2].signer.lock().unwrap().locked = true;
+    house.attested_again().await;
+    house.members[2].signer.lock().unwrap().locked = false;
+    house.members[3].kill();
+    house.attested_again().await;
+    assert_nothing_slashable(&house);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_beacon_node_that_goes_away_is_a_problem_until_it_is_back() {
+    let mut house = House::build(4, 1).await;
+    house.start().await;
+    house.attested_again().await;
+    house.beacon.fault("/eth/", Fault::Says(503, b"syncing".to_vec()));
+    let client = house.members[0].client();
+    let has_problem = |code: &'static str| {
+        let client = &client;
+        move || async move {
+            let status: NodeStatus = client.get(ipc::node::STATUS_PATH).await.unwrap();
+            status.problems.iter().any(|problem| problem.code == code && !problem.next_step.is_empty())
+        }
+    };
+    eventually("the owner is told", has_problem("beacon_node_unreachable")).await;
+    house.beacon.heal();
+    house.attested_again().await;
+    let other = house.beacon.inner.lock().unwrap().chain.genesis_validators_root;
+    house.beacon.inner.lock().unwrap().chain.genesis_validators_root = chain::Root([66; 32]);
+    eventually("the owner is told of the other chain", has_problem("beacon_node_wrong_chain")).await;
+    house.beacon.inner.lock().unwrap().chain.genesis_validators_root = other;
+    house.attested_again().await;
+    assert_nothing_slashable(&house);
+}
+
+async fn refused(house: &House, change: impl FnOnce(&mut ipc::ClusterSetup)) -> Problem {
+    let mut setup = house.setup(0);
+    change(&mut setup);
+    match house.members[0].client().put::<NodeStatus>(ipc::node::CLUSTER_PATH, &setup).await {
+        Err(ClientError::Refused { problem, .. }) => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_setup_is_refused_with_its_reason_and_changes_nothing() {
+    let mut house = House::build(4, 1).await;
+    house.members[0].start().await;
+    let stranger = create_cluster(4, 1);
+    let stranger_key = stranger.nodes[0].identity.to_file_text().to_string();
+    let stranger_peer = cluster::PeerId::from_public_key(&stranger.nodes[1].identity.public_key());
+    let other_chain = FakeNode::start(FakeChain { fork_prefix: 0x66, ..FakeChain::new(Vec::new()) }).await;
+
+    let problem = refused(&house, |setup| setup.lock["lock_hash"] = "0x00".into()).await;
+    assert_eq!(problem.code, "lock_invalid", "{problem}");
+    let problem = refused(&house, |setup| setup.lock["cluster_definition"]["name"] = "x".into()).await;
+    assert_eq!(problem.code, "lock_invalid", "{problem}");
+    let problem = refused(&house, |setup| setup.lock = serde_json::json!([1, 2])).await;
+    assert_eq!(problem.code, "lock_invalid", "{problem}");
+    let problem = refused(&house, |setup| setup.identity_key = Sensitive::new("zz".to_owned())).await;
+    assert_eq!(problem.code, "identity_key_invalid", "{problem}");
+    let problem = refused(&house, |setup| setup.identity_key = Sensitive::new(stranger_key)).await;
+    assert_eq!(problem.code, "identity_not_in_lock", "{problem}");
+    let problem = refused(&house, |setup| {
+        setup.peers.push(format!("/ip4/127.0.0.1/tcp/1/p2p/{stranger_peer}"));
+    })
+    .await;
+    assert_eq!(problem.code, "peer_not_in_lock", "{problem}");
+    assert!(problem.message.contains(&stranger_peer.to_string()));
+    let problem = refused(&house, |setup| setup.peers.push("127.0.0.1:3610".to_owned())).await;
+    assert_eq!(problem.code, "peer_address_invalid", "{problem}");
+    let problem = refused(&house, |setup| setup.beacon_nodes = vec!["nonsense".to_owned()]).await;
+    assert_eq!(problem.code, "beacon_node_address_invalid", "{problem}");
+    let problem = refused(&house, |setup| setup.beacon_nodes = vec!["http://127.0.0.1:1".to_owned()]).await;
+    assert_eq!(problem.code, "beacon_node_unreachable", "{problem}");
+    let problem = refused(&house, |setup| setup.beacon_nodes = vec![other_chain.url.clone()]).await;
+    assert_eq!(problem.code, "beacon_node_wrong_chain", "{problem}");
+    assert!(!problem.next_step.is_empty());
+
+    assert_eq!(house.members[0].status().await.state, NodeState::WaitingForCluster);
+    let _status: NodeStatus =
+        house.members[0].client().put(ipc::node::CLUSTER_PATH, &house.setup(0)).await.unwrap();
+    assert_ne!(house.members[0].status().await.state, NodeState::WaitingForCluster);
+    let lock = serde_json::from_slice::<serde_json::Value>(&stranger.lock.to_json().unwrap()).unwrap();
+    let key = stranger.nodes[0].identity.to_file_text().to_string();
+    let problem = refused(&house, |setup| {
+        setup.lock = lock;
+        setup.identity_key = Sensitive::new(key);
+        setup.peers.clear();
+    })
+    .await;
+    assert_eq!(problem.code, "already_in_a_cluster", "{problem}");
+}

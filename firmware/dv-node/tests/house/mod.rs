@@ -1,0 +1,287 @@
+//! A whole cluster on loopback: real `dv-node` processes and real libp2p, a fake beacon node, and signers that are the
+//! real rules (`slashing`) and real shares (`threshold`) behind the real socket API.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path as UrlPath, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use chain::{AttestationData, ExecutionAddress, ForkInfo, ForkVersion, PublicKeyBytes, Root};
+use cluster::create::{Addresses, CreateOptions, CreatedCluster};
+use cluster::{Network, PeerId};
+use ipc::server::{CallerName, CallerNames, Limits, refusal};
+use ipc::web3signer::{PUBLIC_KEYS_PATH, SignAnswer, SignRequest};
+use ipc::{Client, ClusterSetup, NodeStatus, Problem, Sensitive};
+use slashing::{AttestationVote, Protection, Retention};
+use threshold::SecretShare;
+
+use crate::fake::{FakeChain, FakeNode};
+
+pub const FORK_VERSION: ForkVersion = ForkVersion([0x20, 0, 0, 0x89]);
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Makes a cluster document with its secrets.
+pub fn create_cluster(members: usize, validators: usize) -> CreatedCluster {
+    let network = Network {
+        name: "fake".to_owned(),
+        chain_id: 1337,
+        genesis_fork_version: FORK_VERSION,
+        genesis_time: 1_700_000_000,
+    };
+    let address = ExecutionAddress([0x11; 20]);
+    let addresses = Addresses { fee_recipient: address, withdrawal: address };
+    let mut options = CreateOptions::new("house", members, validators, network, addresses);
+    options.timestamp = "2026-01-01T00:00:00Z".to_owned();
+    cluster::create::cluster(&options, &mut rand::rng()).unwrap()
+}
+
+/// What one signer was asked for and did.
+pub struct SignerState {
+    shares: BTreeMap<PublicKeyBytes, SecretShare>,
+    protection: Protection,
+    pub signed: Vec<(PublicKeyBytes, AttestationData)>,
+    pub refused: Vec<String>,
+    /// Answers 503 while set.
+    pub locked: bool,
+    /// Signs something else while set: a member that lies.
+    pub lies: bool,
+}
+
+type Shared = Arc<Mutex<SignerState>>;
+
+fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> Shared {
+    let mut protection = Protection::new(genesis_root, Retention::Complete);
+    let shares: BTreeMap<PublicKeyBytes, SecretShare> =
+        shares.into_iter().map(|share| (share.public_share().key.to_bytes(), share)).collect();
+    shares.keys().for_each(|key| protection.declare_never_signed(*key).unwrap());
+    let state = Arc::new(Mutex::new(SignerState {
+        shares,
+        protection,
+        signed: Vec::new(),
+        refused: Vec::new(),
+        locked: false,
+        lies: false,
+    }));
+    let router = axum::Router::new()
+        .route(PUBLIC_KEYS_PATH, get(public_keys))
+        .route("/api/v1/eth2/sign/{key}", post(sign))
+        .with_state(Arc::clone(&state));
+    let listener = ipc::listen::Inherited::default().take("sign", Some(socket)).unwrap();
+    let callers = CallerNames::new(vec![CallerName::Name("self".to_owned())]).resolve();
+    tokio::spawn(ipc::server::serve(listener, router, callers, Limits::default()));
+    state
+}
+
+async fn public_keys(State(state): State<Shared>) -> Json<Vec<PublicKeyBytes>> {
+    Json(state.lock().unwrap().shares.keys().copied().collect())
+}
+
+async fn sign(State(state): State<Shared>, UrlPath(key): UrlPath<PublicKeyBytes>, Json(request): Json<SignRequest>) -> Response {
+    let mut state = state.lock().unwrap();
+    let problem = |status, code: &str, text: String| refusal(status, Problem::new(code, text, "Test."));
+    if state.locked {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "locked", "locked".to_owned());
+    }
+    let data: AttestationData = serde_json::from_value(request.body["attestation"].clone()).unwrap();
+    let fork_info: ForkInfo = request.fork_info.unwrap();
+    let domain = chain::domain::domain_at(chain::domain::BEACON_ATTESTER, data.target.epoch, &fork_info);
+    let signing_root = chain::domain::signing_root(&data, domain);
+    assert_eq!(request.signing_root, Some(signing_root), "dv-node expects another root than the message has");
+    let vote = AttestationVote { source: data.source.epoch, target: data.target.epoch, signing_root };
+    let permit = match state.protection.check_attestation(&key, &vote) {
+        Ok(permit) => permit,
+        Err(error) => {
+            state.refused.push(error.to_string());
+            return problem(StatusCode::PRECONDITION_FAILED, "slashable", error.to_string());
+        }
+    };
+    state.protection.record_attestation(permit).unwrap();
+    state.signed.push((key, data));
+    let message = if state.lies { [0xee; 32] } else { signing_root.0 };
+    let signature = state.shares[&key].sign(&message).to_bytes();
+    Json(SignAnswer { signature }).into_response()
+}
+
+/// One member: its folder, its signer, its process.
+pub struct Member {
+    pub dir: tempfile::TempDir,
+    pub signer: Shared,
+    pub peer_id: PeerId,
+    pub port: u16,
+    identity: String,
+    process: Option<Child>,
+}
+
+impl Member {
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("control.sock")
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.socket()).with_timeout(Duration::from_secs(30))
+    }
+
+    pub async fn status(&self) -> NodeStatus {
+        self.client().get(ipc::node::STATUS_PATH).await.unwrap()
+    }
+
+    /// Starts the program and waits until its socket answers.
+    pub async fn start(&mut self) {
+        let dir = self.dir.path().display();
+        let config = format!(
+            "state_dir = \"{dir}/state\"\nsigner_socket = \"{dir}/sign.sock\"\nlog = \"info,libp2p=warn,dv_node=debug\"\n\
+             [p2p]\nlisten = [\"/ip4/127.0.0.1/tcp/{}\"]\n[callers]\ncontrol = [\"self\"]\n[listen]\ncontrol = \"{dir}/control.sock\"\n",
+            self.port
+        );
+        let path = self.dir.path().join("dv-node.toml");
+        std::fs::write(&path, config).unwrap();
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_dv-node"))
+            .arg("--config")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.process = Some(child);
+        let client = self.client();
+        eventually("the control socket answers", || async {
+            client.get::<NodeStatus>(ipc::node::STATUS_PATH).await.is_ok()
+        })
+        .await;
+    }
+
+    /// The power goes.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- {} ---", self.peer_id);
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// The cluster and its chain.
+pub struct House {
+    pub created: CreatedCluster,
+    pub beacon: FakeNode,
+    pub members: Vec<Member>,
+}
+
+impl House {
+    /// Folders, signers and ports; nothing is started.
+    pub async fn build(members: usize, validators: usize) -> Self {
+        let mut created = create_cluster(members, validators);
+        let chain = FakeChain { slot_ms: 2_000, slots_per_epoch: 4, ..FakeChain::new(created.group_public_keys()) };
+        let genesis_root = chain.genesis_validators_root;
+        let beacon = FakeNode::start(chain).await;
+        let mut built = Vec::new();
+        let ports: Vec<std::net::TcpListener> =
+            (0..members).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        for (node, port) in created.nodes.iter_mut().zip(&ports) {
+            let dir = tempfile::tempdir().unwrap();
+            let signer = start_signer(&dir.path().join("sign.sock"), std::mem::take(&mut node.shares), genesis_root);
+            built.push(Member {
+                dir,
+                signer,
+                peer_id: PeerId::from_public_key(&node.identity.public_key()),
+                port: port.local_addr().unwrap().port(),
+                identity: node.identity.to_file_text().to_string(),
+                process: None,
+            });
+        }
+        Self { created, beacon, members: built }
+    }
+
+    pub fn lock(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.created.lock.to_json().unwrap()).unwrap()
+    }
+
+    pub fn setup(&self, member: usize) -> ClusterSetup {
+        ClusterSetup {
+            lock: self.lock(),
+            identity_key: Sensitive::new(self.members[member].identity.clone()),
+            beacon_nodes: vec![self.beacon.url.clone()],
+            peers: self
+                .members
+                .iter()
+                .map(|member| format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", member.port, member.peer_id))
+                .collect(),
+        }
+    }
+
+    /// Starts everybody and makes them members.
+    pub async fn start(&mut self) {
+        for index in 0..self.members.len() {
+            self.members[index].start().await;
+            let setup = self.setup(index);
+            let _status: NodeStatus = self.members[index].client().put(ipc::node::CLUSTER_PATH, &setup).await.unwrap();
+        }
+    }
+
+    /// Attestations that the beacon node got: each checked under its validator's key.
+    pub fn published(&self) -> Vec<chain::SingleAttestation> {
+        let mut all = Vec::new();
+        let chain = self.beacon.inner.lock().unwrap().chain.clone();
+        for (_, body) in self.beacon.submitted() {
+            let list: Vec<chain::SingleAttestation> = serde_json::from_value(body).unwrap();
+            for attestation in list {
+                let index = usize::try_from(attestation.attester_index.0).unwrap();
+                let key = chain.validators[index];
+                let domain = chain::compute_domain(
+                    chain::domain::BEACON_ATTESTER,
+                    ForkVersion([0x20, 0, 0, 0x94]),
+                    chain.genesis_validators_root,
+                );
+                let root = chain::domain::signing_root(&attestation.data, domain);
+                let key = threshold::PublicKey::parse(&key).unwrap();
+                let signature = threshold::Signature::parse(&attestation.signature).unwrap();
+                assert!(threshold::verify(&key, &root.0, &signature), "a published attestation does not verify");
+                all.push(attestation);
+            }
+        }
+        all
+    }
+
+    /// Waits until an attestation for a slot after now is published.
+    pub async fn attested_again(&self) -> u64 {
+        let since = self.beacon.inner.lock().unwrap().chain.slot_now();
+        let newest = || self.published().iter().map(|attestation| attestation.data.slot.0).max();
+        eventually("an attestation is published", || async { newest() > Some(since) }).await;
+        newest().unwrap()
+    }
+}
+
+/// Polls until it is so.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
+    let mut look = tokio::time::interval(Duration::from_millis(50));
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !is_so().await {
+        assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");
+        look.tick().await;
+    }
+}
