@@ -64,9 +64,12 @@ pub(crate) async fn read(
         }
         message.reserve_exact(step);
         message.resize(filled + step, 0);
-        stream.read_exact(&mut message[filled..]).await.map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => FrameError::Ended,
-            _ => FrameError::Io(error),
+        stream.read_exact(&mut message[filled..]).await.map_err(|error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                FrameError::Ended
+            } else {
+                FrameError::Io(error)
+            }
         })?;
     }
     Ok(message)

@@ -161,9 +161,10 @@ pub fn encode<'a>(
     partials: impl IntoIterator<Item = (&'a PublicKeyBytes, &'a Signed)>,
 ) -> Vec<u8> {
     let entry = |(validator, signed): (&PublicKeyBytes, &Signed)| {
-        let signature = match signed {
-            Signed::Raw(bytes) => bytes.clone(),
-            other => other.signature().map(|signature| signature.0.to_vec()).unwrap_or_default(),
+        let signature = if let Signed::Raw(bytes) = signed {
+            bytes.clone()
+        } else {
+            signed.signature().map(|signature| signature.0.to_vec()).unwrap_or_default()
         };
         let data = ParSignedData { data: signed.encode(), signature, share_idx: i32::from(share_index) };
         (set_key(validator), data)

@@ -87,6 +87,7 @@ impl AttesterData {
 
 /// One unsigned object.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a few live at a time, one per validator and duty")]
 pub enum Unsigned {
     /// Duty 2.
     Attester(AttesterData),
@@ -147,10 +148,10 @@ fn bare_attestation(bytes: &[u8]) -> Option<VersionedAttestation> {
 
 /// The plural form is a JSON array; the single form SSZ, or a JSON object.
 fn contributions(bytes: &[u8]) -> Result<Vec<SyncCommitteeContribution>, DecodeError> {
-    if bytes.trim_ascii_start().first() == Some(&b'[') {
-        if let Ok(several) = serde_json::from_slice(bytes) {
-            return Ok(several);
-        }
+    if bytes.trim_ascii_start().first() == Some(&b'[')
+        && let Ok(several) = serde_json::from_slice(bytes)
+    {
+        return Ok(several);
     }
     versioned::ssz(bytes).or_else(|error| versioned::json(bytes).map_err(|_| error)).map(|one| vec![one])
 }

@@ -1,5 +1,7 @@
 //! Which consensus messages are listened to, and which are refused under which name.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

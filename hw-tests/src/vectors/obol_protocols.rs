@@ -314,10 +314,13 @@ pub fn encoding(folder: &Path) -> Report {
     report
 }
 
+/// Checks the bytes of a file, whether it is the JSON form, and the SSZ form of the same value if there is one.
+type CheckForms = fn(&[u8], bool, Option<&[u8]>) -> Result<(), String>;
+
 /// How one type is read and written.
 struct Codec {
     name: &'static str,
-    check: fn(&[u8], bool, Option<&[u8]>) -> Result<(), String>,
+    check: CheckForms,
 }
 
 /// Reads `bytes`, writes them back the same way, and compares with the other form of the same value.
