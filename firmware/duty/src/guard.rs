@@ -92,11 +92,11 @@ impl<S: Clone + PartialEq> Work<S> {
         }
     }
 
-    /// Our node said nothing: wait a little for an answer that is under way, then follow the owner's policy.
+    /// Our node has said nothing yet: wait a little, it may only be slow or have stumbled, then follow the owner's policy.
     fn judge_without_view<N>(&mut self, since: UnixMillis, context: &Context<'_, N>) {
         let until = since.saturating_add(context.settings.view_patience_ms);
-        let coming = matches!(self.fetch, Asking::Waiting { attempt: 0 });
-        if coming && context.now < until {
+        let may_come = self.fetch != Asking::GivenUp;
+        if may_come && context.now < until {
             self.guard.patience_until = Some(until);
             self.guard.state = State::Unjudged;
         } else if context.settings.unknown_view == UnknownView::Sign {

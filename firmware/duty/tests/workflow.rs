@@ -1,0 +1,547 @@
+//! One engine, driven by hand: what it wants, in which order, and how each duty ends.
+
+use std::collections::BTreeMap;
+
+use chain::{Checkpoint, Epoch, PublicKeyBytes, Root, SignatureBytes, Slot, SlotTiming, UnixMillis};
+use duty::{
+    Clock, Component, Digest, Duty, DutyKind, Engine, Event, FetchError, MAX_UNSCHEDULED_PER_MEMBER, Member,
+    Network, Outcome, Output, Partial, Payload, PublishError, Reason, Record, Refusal, Saved, Settings,
+    SignError, Task, TaskId, UnknownView, Unreadable, Value, Vote,
+};
+use qbft::{Ballot, Kind, Message, Size};
+
+const SLOT: Slot = Slot(100);
+const DUE: u64 = 100 * 12_000 + 4_000;
+const DEADLINE: u64 = 100 * 12_000 + 32 * 12_000 + 1_000;
+const KEY: PublicKeyBytes = PublicKeyBytes([1; 48]);
+
+/// Values are one byte: the target root of the vote. Byte 99 cannot be read.
+struct Simple;
+
+impl Network for Simple {
+    type Seal = u8;
+
+    fn read(&self, duty: Duty, value: &[u8]) -> Result<Vec<Task>, Unreadable> {
+        let [byte] = value else { return Err(Unreadable("one byte expected".to_owned())) };
+        if *byte == 99 {
+            return Err(Unreadable("nonsense".to_owned()));
+        }
+        let checkpoint = |epoch, byte| Checkpoint { epoch: Epoch(epoch), root: Root([byte; 32]) };
+        let vote = Vote { source: checkpoint(2, 7), target: checkpoint(3, *byte) };
+        let vote = (duty.kind == DutyKind::Attester).then_some(vote);
+        let (message_root, data) = (Root([*byte; 32]), Payload::from([*byte]));
+        Ok(vec![Task { id: TaskId::from(KEY), message_root, vote, data }])
+    }
+}
+
+fn value(byte: u8) -> Value {
+    Value { digest: Digest([byte; 32]), bytes: Payload::from([byte]) }
+}
+
+fn attester() -> Duty {
+    Duty::new(SLOT, DutyKind::Attester)
+}
+
+/// An engine with a clock and a list of everything it wanted.
+struct Bench {
+    engine: Engine<Simple>,
+    now: u64,
+    wants: Vec<Output<u8>>,
+}
+
+impl Bench {
+    fn new(members: usize) -> Self {
+        Bench::restored(members, BTreeMap::new())
+    }
+
+    fn restored(members: usize, saved: BTreeMap<Duty, Saved<u8>>) -> Self {
+        let settings = Settings {
+            timing: SlotTiming::new(0, 12_000, 32).unwrap(),
+            size: Size::new(members).unwrap(),
+            me: Member(0),
+            threshold: (2 * members).div_ceil(3),
+            unknown_view: UnknownView::Sign,
+            view_patience_ms: 500,
+        };
+        let mut bench =
+            Bench { engine: Engine::new(settings, Simple, saved), now: DUE - 10_000, wants: vec![] };
+        bench.tell(Event::Clock(Clock::Trusted)).unwrap();
+        bench
+    }
+
+    fn with_duty(members: usize) -> Self {
+        let mut bench = Bench::new(members);
+        bench.schedule(attester()).unwrap();
+        bench.wait_until(DUE);
+        bench
+    }
+
+    fn tell(&mut self, event: Event<u8>) -> Result<(), Refusal> {
+        self.engine.step(UnixMillis(self.now), event, &mut self.wants)
+    }
+
+    fn schedule(&mut self, duty: Duty) -> Result<(), Refusal> {
+        let validators = BTreeMap::from([(KEY, Payload::from([]))]);
+        self.tell(Event::Schedule { duty, validators })
+    }
+
+    /// Lets time pass, waking the engine whenever it asks for it.
+    fn wait_until(&mut self, until: u64) {
+        for _ in 0..10_000 {
+            match self.engine.next_wake().filter(|wake| wake.0 <= until) {
+                Some(wake) => self.now = self.now.max(wake.0),
+                None => break,
+            }
+            self.tell(Event::Tick).unwrap();
+        }
+        self.now = until;
+        self.tell(Event::Tick).unwrap();
+    }
+
+    fn fetched(&mut self, byte: u8) {
+        self.tell(Event::Fetched { duty: attester(), result: Ok(value(byte)) }).unwrap();
+    }
+
+    /// The others have agreed, and prove it.
+    fn decided(&mut self, byte: u8) {
+        let ballot = |kind, author| Ballot::for_value(kind, Member(author), 1, Digest([byte; 32]));
+        let vote = |ballot: Ballot| qbft::Vote { ballot, seal: Some(ballot.author.0) };
+        let message = Message {
+            vote: vote(ballot(Kind::Decided, 1)),
+            justification: (1..4).map(|author| vote(ballot(Kind::Commit, author))).collect(),
+        };
+        self.tell(Event::Agreement { duty: attester(), message, values: vec![value(byte)] }).unwrap();
+    }
+
+    fn signed(&mut self, result: Result<u8, SignError>) {
+        let result = result.map(|byte| SignatureBytes([byte; 96]));
+        self.tell(Event::Signed { duty: attester(), results: vec![(TaskId::from(KEY), result)] }).unwrap();
+    }
+
+    fn partial(&mut self, from: u8, byte: u8) -> Result<(), Refusal> {
+        let partial = Partial {
+            id: TaskId::from(KEY),
+            message_root: Root([byte; 32]),
+            signature: SignatureBytes([from; 96]),
+            data: Payload::from([byte]),
+        };
+        self.tell(Event::Partials { duty: attester(), sender: Member(from), set: vec![partial] })
+    }
+
+    fn combined(&mut self, result: Result<u8, Vec<u8>>) {
+        let signature = |byte| SignatureBytes([byte; 96]);
+        let members = |liars: Vec<u8>| liars.into_iter().map(Member).collect();
+        let result = result.map(signature).map_err(members);
+        self.tell(Event::Combined { duty: attester(), results: vec![(TaskId::from(KEY), result)] }).unwrap();
+    }
+
+    fn published(&mut self, result: Result<(), PublishError>) {
+        self.tell(Event::Published { duty: attester(), result }).unwrap();
+    }
+
+    /// Names of what it wanted since the last look.
+    fn names(&mut self) -> Vec<&'static str> {
+        self.wants.drain(..).map(|output| name(&output)).collect()
+    }
+
+    fn count(&self, wanted: &str) -> usize {
+        self.wants.iter().filter(|output| name(output) == wanted).count()
+    }
+
+    /// The one record, once the duty is over.
+    fn record(&mut self) -> Record {
+        self.wait_until(DEADLINE);
+        let record =
+            |output: &Output<u8>| if let Output::Outcome(r) = output { Some(r.clone()) } else { None };
+        let mut records: Vec<Record> = self.wants.iter().filter_map(record).collect();
+        assert_eq!(records.len(), 1, "exactly one outcome");
+        assert_eq!(self.engine.remembered(), 0, "everything is forgotten");
+        records.remove(0)
+    }
+
+    fn missed(&mut self) -> Reason {
+        match self.record().outcome {
+            Outcome::Missed(reason) => reason,
+            other @ (Outcome::Done | Outcome::NotNeeded) => panic!("{other:?}"),
+        }
+    }
+}
+
+fn name(output: &Output<u8>) -> &'static str {
+    match output {
+        Output::Persist { .. } => "persist",
+        Output::Forget { .. } => "forget",
+        Output::Fetch { .. } => "fetch",
+        Output::Broadcast { .. } => "broadcast",
+        Output::Agreed { .. } => "agreed",
+        Output::Sign { .. } => "sign",
+        Output::SendPartials { .. } => "send",
+        Output::Combine { .. } => "combine",
+        Output::Publish { .. } => "publish",
+        Output::Provide { .. } => "provide",
+        Output::Outcome(_) => "outcome",
+    }
+}
+
+#[test]
+fn one_attestation_from_schedule_to_done() {
+    let mut bench = Bench::with_duty(4);
+    assert_eq!(bench.names(), ["fetch"]);
+    bench.fetched(5);
+    assert!(bench.names().is_empty(), "member 2 leads, not we");
+    bench.decided(5);
+    assert_eq!(bench.names(), ["persist", "agreed", "sign"]);
+    bench.signed(Ok(0));
+    assert_eq!(bench.names(), ["send"]);
+    bench.partial(3, 5).unwrap();
+    assert!(bench.names().is_empty());
+    bench.partial(1, 5).unwrap();
+    assert_eq!(bench.names(), ["combine"]);
+    bench.partial(2, 5).unwrap();
+    assert!(bench.names().is_empty(), "the threshold fires once");
+    bench.combined(Ok(9));
+    assert_eq!(bench.names(), ["publish"]);
+    bench.now += 100;
+    bench.published(Ok(()));
+    let record = bench.record();
+    assert_eq!(record.outcome, Outcome::Done);
+    assert_eq!((record.decided_round, record.leader), (Some(1), Some(Member(3))));
+    assert_eq!(record.partials_from, [Member(0), Member(1), Member(3)]);
+    assert_eq!((record.expected, record.published, record.published_ms_into_slot), (1, 1, Some(4_100)));
+    assert_eq!(record.withheld, None);
+}
+
+#[test]
+fn a_box_alone_does_everything_itself() {
+    let mut bench = Bench::with_duty(1);
+    bench.fetched(5);
+    let names = bench.names();
+    assert_eq!(names.first(), Some(&"fetch"));
+    assert_eq!(names[names.len() - 2..], ["agreed", "sign"]);
+    for pair in names.windows(2).filter(|pair| pair[1] == "agreed") {
+        assert_eq!(pair[0], "persist", "the decision is durable before it is used");
+    }
+    bench.signed(Ok(0));
+    bench.combined(Ok(9));
+    bench.published(Ok(()));
+    assert_eq!(bench.record().outcome, Outcome::Done);
+}
+
+#[test]
+fn every_way_to_miss_has_its_own_reason() {
+    type Story = fn(&mut Bench);
+    let fetch_fails: Story = |bench| {
+        let result = Err(FetchError::Temporary("refused".to_owned()));
+        bench.tell(Event::Fetched { duty: attester(), result }).unwrap();
+    };
+    let table: [(&str, Component, usize, Story); 13] = [
+        ("members_silent", Component::Members, 4, |bench| bench.fetched(5)),
+        ("no_data", Component::BeaconNode, 1, fetch_fails),
+        ("no_answer", Component::BeaconNode, 1, |_| {}),
+        ("decision_unusable", Component::Members, 4, |bench| bench.decided(99)),
+        ("views_differ", Component::BeaconNode, 4, |bench| {
+            bench.fetched(6);
+            bench.decided(5);
+        }),
+        ("clock_untrusted", Component::Clock, 4, |bench| {
+            bench.tell(Event::Clock(Clock::Untrusted)).unwrap();
+            bench.fetched(5);
+            bench.decided(5);
+        }),
+        ("signer_refused", Component::Signer, 4, |bench| {
+            bench.fetched(5);
+            bench.decided(5);
+            bench.signed(Err(SignError::Refused("double vote".to_owned())));
+        }),
+        ("signer_unavailable", Component::Signer, 4, |bench| {
+            bench.fetched(5);
+            bench.decided(5);
+            bench.signed(Err(SignError::Unavailable("locked".to_owned())));
+        }),
+        ("signer_silent", Component::Signer, 4, |bench| {
+            bench.fetched(5);
+            bench.decided(5);
+        }),
+        ("partials_missing", Component::Members, 4, |bench| {
+            bench.fetched(5);
+            bench.decided(5);
+            bench.signed(Ok(0));
+            bench.partial(1, 5).unwrap();
+        }),
+        ("partials_differ", Component::Members, 4, |bench| {
+            bench.fetched(5);
+            bench.decided(5);
+            bench.signed(Ok(0));
+            bench.partial(1, 5).unwrap();
+            bench.partial(2, 6).unwrap();
+        }),
+        ("partials_wrong", Component::Members, 4, |bench| {
+            bench.fetched(5);
+            bench.decided(5);
+            bench.signed(Ok(0));
+            bench.partial(1, 5).unwrap();
+            bench.partial(2, 5).unwrap();
+            bench.combined(Err(vec![2]));
+        }),
+        ("publish_failed", Component::BeaconNode, 4, |bench| {
+            bench.fetched(5);
+            bench.decided(5);
+            bench.signed(Ok(0));
+            bench.partial(1, 5).unwrap();
+            bench.partial(2, 5).unwrap();
+            bench.combined(Ok(9));
+            bench.published(Err(PublishError::Permanent("bad".to_owned())));
+        }),
+    ];
+    for (code, component, members, story) in table {
+        let mut bench = Bench::with_duty(members);
+        story(&mut bench);
+        let reason = bench.missed();
+        assert_eq!((reason.code(), reason.component()), (code, component));
+    }
+}
+
+#[test]
+fn the_others_can_finish_what_we_refuse_to_sign() {
+    let mut bench = Bench::with_duty(4);
+    bench.fetched(6);
+    bench.decided(5);
+    (1..4).for_each(|from| bench.partial(from, 5).unwrap());
+    bench.combined(Ok(9));
+    bench.published(Ok(()));
+    let record = bench.record();
+    assert_eq!((record.outcome, record.withheld), (Outcome::Done, Some(Reason::ViewsDiffer)));
+    assert_eq!(bench.count("sign"), 0);
+}
+
+#[test]
+fn a_late_beacon_node_is_asked_again_and_may_come_round() {
+    let mut bench = Bench::with_duty(4);
+    bench.fetched(6);
+    bench.decided(5);
+    assert_eq!(bench.count("sign"), 0);
+    bench.wants.clear();
+    bench.wait_until(DUE + 300);
+    assert_eq!(bench.count("fetch"), 1);
+    bench.fetched(5);
+    assert_eq!(bench.count("sign"), 1);
+}
+
+#[test]
+fn without_a_view_of_our_own_the_cluster_is_trusted_after_a_while() {
+    let mut bench = Bench::with_duty(4);
+    bench.decided(5);
+    bench.wait_until(DUE + 499);
+    assert_eq!(bench.count("sign"), 0);
+    bench.wait_until(DUE + 500);
+    assert_eq!(bench.count("sign"), 1);
+}
+
+#[test]
+fn a_busy_signer_is_asked_again_and_a_refusal_is_final() {
+    let mut bench = Bench::with_duty(4);
+    bench.fetched(5);
+    bench.decided(5);
+    bench.signed(Err(SignError::Unavailable("starting".to_owned())));
+    bench.wait_until(DUE + 250);
+    assert_eq!(bench.count("sign"), 2);
+    bench.signed(Err(SignError::Refused("no".to_owned())));
+    bench.wait_until(DUE + 60_000);
+    assert_eq!(bench.count("sign"), 2);
+}
+
+#[test]
+fn failed_questions_to_the_beacon_node_are_repeated_until_the_deadline_and_not_beyond() {
+    let mut bench = Bench::with_duty(1);
+    let fail = || Event::Fetched { duty: attester(), result: Err(FetchError::Temporary("down".to_owned())) };
+    let mut asked = Vec::new();
+    while bench.now < DEADLINE {
+        if bench.count("fetch") > 0 {
+            asked.push(bench.now - DUE);
+            bench.wants.retain(|output| name(output) != "fetch");
+            bench.tell(fail()).unwrap();
+        }
+        let next = bench.engine.next_wake().unwrap().0;
+        bench.wait_until(next);
+    }
+    assert_eq!(asked[..4], [0, 250, 650, 1_290]);
+    assert!(asked.len() > 30 && *asked.last().unwrap() < DEADLINE - DUE);
+    assert_eq!(bench.engine.next_wake(), None);
+}
+
+#[test]
+fn a_liar_is_named_and_replaced() {
+    let mut bench = Bench::with_duty(4);
+    bench.fetched(5);
+    bench.decided(5);
+    bench.signed(Ok(0));
+    bench.partial(1, 5).unwrap();
+    bench.partial(2, 5).unwrap();
+    bench.wants.clear();
+    bench.combined(Err(vec![1]));
+    assert!(bench.names().is_empty());
+    assert_eq!(bench.partial(1, 5), Err(Refusal::KnownLiar(Member(1))));
+    bench.partial(3, 5).unwrap();
+    assert_eq!(bench.names(), ["combine"]);
+    bench.combined(Ok(9));
+    bench.published(Ok(()));
+    let record = bench.record();
+    assert_eq!((record.outcome, record.liars), (Outcome::Done, vec![Member(1)]));
+    assert_eq!(record.partials_from, [Member(0), Member(2), Member(3)]);
+}
+
+#[test]
+fn the_gate_refuses_these() {
+    let mut bench = Bench::new(4);
+    let ahead = Duty::new(Slot(32 * 6), DutyKind::Attester); // Now is epoch 3.
+    let allowed = Duty::new(Slot(32 * 6 - 1), DutyKind::Attester);
+    let old = Duty::new(Slot(60), DutyKind::Attester);
+    assert_eq!(bench.schedule(ahead), Err(Refusal::TooFarAhead(ahead)));
+    assert_eq!(bench.schedule(allowed), Ok(()));
+    assert_eq!(bench.schedule(old), Err(Refusal::Expired(old)));
+    assert_eq!(bench.partial(0, 5), Err(Refusal::NotAPeer(Member(0))));
+    assert_eq!(bench.partial(4, 5), Err(Refusal::NotAPeer(Member(4))));
+    let unknown = Event::Fetched { duty: attester(), result: Ok(value(1)) };
+    assert_eq!(bench.tell(unknown), Err(Refusal::Unknown(attester())));
+    let duty = Duty::new(SLOT, DutyKind::Randao);
+    let vote = qbft::Vote { ballot: Ballot::round_change(Member(1), 2, None), seal: Some(1) };
+    let message = Message { vote, justification: vec![] };
+    let event = Event::Agreement { duty, message, values: vec![] };
+    assert_eq!(bench.tell(event), Err(Refusal::NoAgreement(duty)));
+}
+
+#[test]
+fn answers_nobody_asked_for_change_nothing() {
+    let mut bench = Bench::with_duty(4);
+    bench.fetched(5);
+    let again = Event::Fetched { duty: attester(), result: Ok(value(6)) };
+    assert_eq!(bench.tell(again), Err(Refusal::NotAsked));
+    let signed = Event::Signed { duty: attester(), results: vec![] };
+    assert_eq!(bench.tell(signed), Err(Refusal::NotAsked));
+    let published = Event::Published { duty: attester(), result: Ok(()) };
+    assert_eq!(bench.tell(published), Err(Refusal::NotAsked));
+}
+
+#[test]
+fn what_peers_say_before_the_duty_begins_is_kept_in_bounds() {
+    let mut bench = Bench::new(4);
+    let prepare = |round| {
+        let ballot = Ballot::for_value(Kind::Prepare, Member(1), round, Digest([5; 32]));
+        let message = Message { vote: qbft::Vote { ballot, seal: Some(1) }, justification: vec![] };
+        Event::Agreement { duty: attester(), message, values: vec![value(5)] }
+    };
+    bench.decided(5);
+    (1..25).for_each(|round| bench.tell(prepare(round)).unwrap());
+    assert_eq!(bench.tell(prepare(25)), Err(Refusal::TooManyWaiting(attester())));
+    assert!(bench.wants.is_empty());
+    bench.schedule(attester()).unwrap();
+    bench.wait_until(DUE);
+    assert_eq!(bench.count("agreed"), 1, "what waited is heard when the duty begins");
+}
+
+#[test]
+fn a_peer_cannot_speak_of_endless_duties() {
+    let mut bench = Bench::new(4);
+    let speak = |slot| Event::Partials {
+        duty: Duty::new(Slot(slot), DutyKind::Attester),
+        sender: Member(1),
+        set: vec![Partial {
+            id: TaskId::from(KEY),
+            message_root: Root::ZERO,
+            signature: SignatureBytes::ZERO,
+            data: Payload::from([]),
+        }],
+    };
+    let accepted = (80..190).filter(|slot| bench.tell(speak(*slot)).is_ok()).count();
+    assert_eq!(accepted, MAX_UNSCHEDULED_PER_MEMBER);
+    bench.wait_until(DEADLINE + 2 * 32 * 12_000);
+    assert_eq!(bench.engine.remembered(), 0);
+    assert_eq!(bench.count("outcome"), 0, "nobody scheduled them");
+}
+
+#[test]
+fn a_value_must_come_with_its_digest() {
+    let mut bench = Bench::with_duty(4);
+    let ballot = Ballot::for_value(Kind::Prepare, Member(1), 1, Digest([5; 32]));
+    let message = Message { vote: qbft::Vote { ballot, seal: Some(1) }, justification: vec![] };
+    let without = Event::Agreement { duty: attester(), message: message.clone(), values: vec![] };
+    assert_eq!(bench.tell(without), Err(Refusal::ValueMissing(Member(1))));
+    let with = Event::Agreement { duty: attester(), message, values: vec![value(5)] };
+    assert_eq!(bench.tell(with), Ok(()));
+}
+
+#[test]
+fn a_member_cannot_propose_endlessly() {
+    let mut bench = Bench::with_duty(4);
+    let prepare = |byte: u8| {
+        let ballot = Ballot::for_value(Kind::Prepare, Member(1), 1, Digest([byte; 32]));
+        let message = Message { vote: qbft::Vote { ballot, seal: Some(1) }, justification: vec![] };
+        Event::Agreement { duty: attester(), message, values: vec![value(byte)] }
+    };
+    let accepted = (1..90).filter(|byte| bench.tell(prepare(*byte)).is_ok()).count();
+    assert_eq!(accepted, duty::MAX_VALUES_PER_MEMBER);
+}
+
+#[test]
+fn after_a_restart_the_decision_and_its_value_are_still_there() {
+    let mut bench = Bench::with_duty(4);
+    bench.fetched(5);
+    bench.decided(5);
+    let saved = |output: &Output<u8>| {
+        if let Output::Persist { saved, .. } = output { Some(saved.clone()) } else { None }
+    };
+    let saved = bench.wants.iter().rev().find_map(saved).unwrap();
+    let text = serde_json::to_string(&saved).unwrap();
+    let saved: Saved<u8> = serde_json::from_str(&text).unwrap();
+
+    let mut bench = Bench::restored(4, BTreeMap::from([(attester(), saved.clone())]));
+    bench.schedule(attester()).unwrap();
+    bench.wait_until(DUE + 1_000);
+    assert_eq!(bench.names(), ["fetch", "agreed", "sign"]);
+    bench.wait_until(DEADLINE);
+    assert_eq!(bench.count("forget"), 1);
+
+    let mut never_scheduled = Bench::restored(4, BTreeMap::from([(attester(), saved)]));
+    never_scheduled.wait_until(DEADLINE);
+    assert_eq!(never_scheduled.names(), ["forget"]);
+}
+
+#[test]
+fn duties_without_agreement_are_signed_as_fetched_and_provided_to_those_that_need_them() {
+    let mut bench = Bench::new(1);
+    let (proposer, randao) = (Duty::new(SLOT, DutyKind::Proposer), Duty::new(SLOT, DutyKind::Randao));
+    bench.schedule(proposer).unwrap();
+    bench.wait_until(100 * 12_000);
+    assert!(!bench.names().contains(&"fetch"), "a block needs the randao reveal first");
+    bench.schedule(randao).unwrap();
+    assert_eq!(bench.names(), ["fetch"], "of the reveal");
+    bench.tell(Event::Fetched { duty: randao, result: Ok(value(8)) }).unwrap();
+    assert_eq!(bench.names(), ["sign"]);
+    let signature = SignatureBytes([1; 96]);
+    bench.tell(Event::Signed { duty: randao, results: vec![(TaskId::from(KEY), Ok(signature))] }).unwrap();
+    assert_eq!(bench.names(), ["send", "combine"]);
+    bench.tell(Event::Combined { duty: randao, results: vec![(TaskId::from(KEY), Ok(signature))] }).unwrap();
+    assert_eq!(bench.names()[..2], ["provide", "outcome"]);
+    bench.tell(Event::Tick).unwrap();
+    bench.wait_until(100 * 12_000 + 100);
+    assert_eq!(bench.engine.pending().collect::<Vec<_>>(), [proposer]);
+}
+
+#[test]
+fn nothing_to_do_is_an_outcome_too() {
+    let mut bench = Bench::new(4);
+    let selection = Duty::new(SLOT, DutyKind::PrepareAggregator);
+    bench.schedule(selection).unwrap();
+    bench.tell(Event::Fetched { duty: selection, result: Err(FetchError::NothingToDo) }).unwrap();
+    assert_eq!(bench.names(), ["fetch", "outcome"]);
+}
+
+#[test]
+fn duties_that_never_expire_make_room_for_newer_ones() {
+    let mut bench = Bench::new(4);
+    (90..100).for_each(|slot| bench.schedule(Duty::new(Slot(slot), DutyKind::Exit)).unwrap());
+    assert_eq!(bench.count("outcome"), 0);
+    bench.schedule(Duty::new(Slot(100), DutyKind::Exit)).unwrap();
+    assert_eq!(bench.count("outcome"), 1);
+    assert_eq!(bench.engine.remembered(), duty::MAX_WITHOUT_DEADLINE);
+}
