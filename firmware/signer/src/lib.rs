@@ -71,6 +71,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         () = watchdog => {}
         () = service::asked_to_stop() => tracing::info!("asked to stop"),
     }
+    signer.close().await;
     Ok(())
 }
 

@@ -233,6 +233,15 @@ impl Signer {
         }
     }
 
+    /// Closes the ledger at the end.
+    pub(crate) async fn close(&self) {
+        if let Ok(ledger) = &self.ledger
+            && let Err(error) = ledger.close().await
+        {
+            tracing::warn!(%error, "the ledger was not closed; the next start tidies up");
+        }
+    }
+
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }

@@ -3,6 +3,7 @@
 //! One thread owns the database. Requests that wait while it writes are checked and committed together, so a slot's
 //! burst costs one fsync. A [`Clearance`] exists only for a message whose record is on the disk.
 
+mod digest;
 mod store;
 mod writer;
 
@@ -87,6 +88,7 @@ enum Job {
     SetCounter { value: u64, reply: oneshot::Sender<Result<(), LedgerError>> },
     Marks { reply: oneshot::Sender<Vec<(PublicKeyBytes, LastSigned)>> },
     Ping { reply: oneshot::Sender<()> },
+    Close { reply: oneshot::Sender<Result<(), LedgerError>> },
 }
 
 /// What the ledger held when it was opened.
@@ -138,6 +140,11 @@ impl Ledger {
     /// Resolves once the thread has answered.
     pub(crate) async fn ping(&self) -> Result<(), LedgerError> {
         self.ask(|reply| Job::Ping { reply }).await
+    }
+
+    /// Closes the database; nothing can be recorded afterwards.
+    pub(crate) async fn close(&self) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::Close { reply }).await?
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, LedgerError> {

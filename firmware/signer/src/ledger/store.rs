@@ -191,6 +191,20 @@ impl Store {
             .transpose()
     }
 
+    /// The digest that was written with the last change; see [`super::digest`].
+    pub(crate) fn digest(&self) -> Result<Option<u64>, LedgerError> {
+        let stored = self
+            .connection
+            .query_row("SELECT value FROM meta WHERE name = 'digest'", [], |row| row.get::<_, i64>(0))
+            .optional()?;
+        Ok(stored.map(|value| u64::from_le_bytes(value.to_le_bytes())))
+    }
+
+    /// Closes the file, with everything in it and nothing left beside it.
+    pub(crate) fn close(self) -> Result<(), LedgerError> {
+        self.connection.close().map_err(|(_, error)| LedgerError::Sqlite(error))
+    }
+
     /// Everything known of each share, with the share's row number.
     pub(crate) fn histories(&self) -> Result<Vec<(i64, History)>, LedgerError> {
         let mut query = self.connection.prepare(
@@ -347,6 +361,14 @@ pub(super) fn insert_share(transaction: &Transaction<'_>, row: &ShareRow) -> Res
             Ok(transaction.last_insert_rowid())
         }
     }
+}
+
+/// Writes the digest of everything known; see [`super::digest`].
+pub(super) fn write_digest(transaction: &Transaction<'_>, digest: u64) -> Result<(), LedgerError> {
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES ('digest', ?1)")?
+        .execute([i64::from_le_bytes(digest.to_le_bytes())])?;
+    Ok(())
 }
 
 /// Writes the counter.

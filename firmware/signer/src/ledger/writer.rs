@@ -11,7 +11,7 @@ use rusqlite::Transaction;
 use slashing::{AttestationVote, BlockProposal, Floors, History, Retention};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Clearance, Entries, Import, Job, LedgerError, store, store::Store};
+use super::{Clearance, Entries, Import, Job, LedgerError, digest, store, store::Store};
 use crate::{
     message::{Message, Vote},
     metrics::Metrics,
@@ -27,7 +27,7 @@ const KEEP_SLOTS: u64 = KEEP_EPOCHS * 32;
 const PRUNE_EVERY_EPOCHS: u64 = 64;
 
 pub(super) fn start(store: Store, queue: mpsc::Receiver<Job>, metrics: Metrics) -> Result<(), LedgerError> {
-    let mut writer = Writer { store, shares: BTreeMap::new(), doubtful: false, metrics };
+    let mut writer = Writer { store, shares: BTreeMap::new(), digest: 0, doubtful: false, metrics };
     writer.reload()?;
     std::thread::Builder::new()
         .name("ledger".to_owned())
@@ -40,6 +40,8 @@ struct Writer {
     store: Store,
     /// Row number and history of each share: what the database holds, after every commit.
     shares: BTreeMap<PublicKeyBytes, (i64, History)>,
+    /// The digest of all histories, as the database has it.
+    digest: u64,
     /// A write failed and the histories could not be read back yet. Nothing is cleared meanwhile.
     doubtful: bool,
     metrics: Metrics,
@@ -86,6 +88,10 @@ impl Writer {
                 Job::Ping { reply } => {
                     let _ = reply.send(());
                 }
+                Job::Close { reply } => {
+                    let _ = reply.send(self.store.close());
+                    return;
+                }
             }
             if next.is_none() {
                 next = queue.blocking_recv();
@@ -123,14 +129,25 @@ impl Writer {
         }
         let transaction = self.store.begin()?;
         let mut verdicts = Vec::with_capacity(batch.len());
+        let mut digest = self.digest;
         for waiting in batch {
             let verdict = match self.shares.get_mut(&waiting.key) {
-                Some((id, history)) => record(&transaction, *id, history, &waiting.message)?,
+                Some((id, history)) => {
+                    let before = digest::of_floors(history);
+                    let (verdict, added) = record(&transaction, *id, history, &waiting.message)?;
+                    let after = digest::of_floors(history);
+                    digest = digest.wrapping_sub(before).wrapping_add(after).wrapping_add(added);
+                    verdict
+                }
                 None => Err(Refusal::UnknownKey(waiting.key.to_string())),
             };
             verdicts.push(verdict);
         }
+        if digest != self.digest {
+            store::write_digest(&transaction, digest)?;
+        }
         transaction.commit()?;
+        self.digest = digest;
         Ok(verdicts)
     }
 
@@ -147,18 +164,24 @@ impl Writer {
             self.reload()?;
         }
         let transaction = self.store.begin()?;
+        let mut digest = self.digest;
         for import in shares {
             let id = store::insert_share(&transaction, &import.row)?;
             let key = import.row.pubshare;
             let blank = || (id, History::never_signed(key, Retention::Complete));
+            let is_new = !self.shares.contains_key(&key);
             let (_, history) = self.shares.entry(key).or_insert_with(blank);
+            let before = if is_new { 0 } else { digest::of_history(history) };
             *history = with_imported(history, &import.history);
+            digest = digest.wrapping_sub(before).wrapping_add(digest::of_history(history));
             store::replace_history(&transaction, id, history)?;
         }
+        store::write_digest(&transaction, digest)?;
         if let Some(counter) = counter {
             store::write_counter(&transaction, counter)?;
         }
         transaction.commit()?;
+        self.digest = digest;
         Ok(())
     }
 
@@ -179,6 +202,12 @@ impl Writer {
     fn reload(&mut self) -> Result<(), LedgerError> {
         self.store.settle()?;
         let histories = self.store.histories()?;
+        let found =
+            histories.iter().map(|(_, history)| digest::of_history(history)).fold(0, u64::wrapping_add);
+        if self.store.digest()?.unwrap_or(0) != found {
+            return Err(LedgerError::Damaged("its parts are from different days".to_owned()));
+        }
+        self.digest = found;
         self.shares = histories.into_iter().map(|(id, history)| (history.key(), (id, history))).collect();
         self.doubtful = false;
         Ok(())
@@ -189,47 +218,66 @@ impl Writer {
     }
 }
 
-/// One vote: the rules, then its row.
+/// One vote: the rules, then its row. Also gives what its entries add to the digest.
 fn record(
     transaction: &Transaction<'_>,
     share: i64,
     history: &mut History,
     message: &Message,
-) -> Result<Result<(), Refusal>, LedgerError> {
+) -> Result<(Result<(), Refusal>, u64), LedgerError> {
     let slashable = |refusal: slashing::Refusal| Refusal::Slashable(refusal.to_string());
     let stale = |error: slashing::RecordError| Refusal::Slashable(error.to_string());
+    let refused = |refusal| Ok((Err(refusal), 0));
     let signing_root = message.signing_root;
     match message.vote {
-        Vote::None => Ok(Ok(())),
+        Vote::None => Ok((Ok(()), 0)),
         Vote::Attestation { source, target } => {
             if i64::try_from(target.0).is_err() {
-                return Ok(Err(Refusal::Malformed("no chain reaches this epoch".to_owned())));
+                return refused(Refusal::Malformed("no chain reaches this epoch".to_owned()));
             }
             let vote = AttestationVote { source, target, signing_root };
-            let recorded = slashing::check_attestation(history, &vote)
-                .map_err(slashable)
-                .and_then(|permit| history.record_attestation(permit).map_err(stale));
-            let Ok(entry) = recorded else { return Ok(recorded.map(|_| ())) };
+            let permit = match slashing::check_attestation(history, &vote) {
+                Ok(permit) => permit,
+                Err(refusal) => return refused(slashable(refusal)),
+            };
+            let is_repeat = permit.is_repeat();
+            let entry = match history.record_attestation(permit) {
+                Ok(entry) => entry,
+                Err(error) => return refused(stale(error)),
+            };
             store::insert_attestation(transaction, share, &entry)?;
-            if target.0 % PRUNE_EVERY_EPOCHS == 0 {
-                history.prune(KEEP_SLOTS, KEEP_EPOCHS);
-                store::replace_history(transaction, share, history)?;
-            }
-            Ok(Ok(()))
+            let added = if is_repeat { 0 } else { digest::of_attestation(history, &entry) };
+            let dropped =
+                if target.0 % PRUNE_EVERY_EPOCHS == 0 { prune(transaction, share, history)? } else { 0 };
+            Ok((Ok(()), added.wrapping_sub(dropped)))
         }
         Vote::Block { slot } => {
             if i64::try_from(slot.0).is_err() {
-                return Ok(Err(Refusal::Malformed("no chain reaches this slot".to_owned())));
+                return refused(Refusal::Malformed("no chain reaches this slot".to_owned()));
             }
             let proposal = BlockProposal { slot, signing_root };
-            let recorded = slashing::check_block(history, &proposal)
-                .map_err(slashable)
-                .and_then(|permit| history.record_block(permit).map_err(stale));
-            let Ok(entry) = recorded else { return Ok(recorded.map(|_| ())) };
+            let permit = match slashing::check_block(history, &proposal) {
+                Ok(permit) => permit,
+                Err(refusal) => return refused(slashable(refusal)),
+            };
+            let is_repeat = permit.is_repeat();
+            let entry = match history.record_block(permit) {
+                Ok(entry) => entry,
+                Err(error) => return refused(stale(error)),
+            };
             store::insert_block(transaction, share, &entry)?;
-            Ok(Ok(()))
+            Ok((Ok(()), if is_repeat { 0 } else { digest::of_block(history, &entry) }))
         }
     }
+}
+
+/// Drops old details; the floors rise over them. Gives what the dropped entries were in the digest.
+fn prune(transaction: &Transaction<'_>, share: i64, history: &mut History) -> Result<u64, LedgerError> {
+    let entries = |history: &History| digest::of_history(history).wrapping_sub(digest::of_floors(history));
+    let before = entries(history);
+    history.prune(KEEP_SLOTS, KEEP_EPOCHS);
+    store::replace_history(transaction, share, history)?;
+    Ok(before.wrapping_sub(entries(history)))
 }
 
 /// Adds imported entries and raises every floor to the highest value known from either side.

@@ -1,0 +1,263 @@
+//! A real signer process with its own software TPM, for tests.
+
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use chain::{
+    AttestationData, Checkpoint, CommitteeIndex, Epoch, Fork, ForkInfo, PublicKeyBytes, Root, SignatureBytes,
+    Slot, domain,
+};
+use cluster::keystore::{KdfCost, Keystore};
+use ipc::{
+    Client, ClientError, Sensitive, SignAnswer, SignRequest, SignerStatus,
+    signer::{ChainClock, History, SHARES_PATH, STATUS_PATH, ShareBundle, ShareEntry, ShareImported},
+    web3signer,
+};
+use threshold::{PublicKey, SecretKey, Signature};
+use tpm::{devpolicy, swtpm::Swtpm};
+
+pub(crate) const GENESIS_ROOT: Root = Root([0x42; 32]);
+pub(crate) const PASSWORD: &str = "a password that must not be found anywhere";
+const SLOTS_PER_EPOCH: u64 = 8;
+
+/// A machine: a disk, a TPM, and the files of its measured boot.
+pub(crate) struct Machine {
+    pub dir: tempfile::TempDir,
+    pub swtpm: Option<Swtpm>,
+    pub tcti: String,
+    pub callers: String,
+}
+
+impl Machine {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let swtpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
+        devpolicy::make(&dir.path().join("boot"), &[devpolicy::UNMEASURED]).unwrap();
+        let tcti = swtpm.tcti().to_owned();
+        Self { dir, swtpm: Some(swtpm), tcti, callers: "[\"self\"]".to_owned() }
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    fn write_config(&self) -> PathBuf {
+        let dir = self.dir.path().display();
+        let path = self.dir.path().join("signer.toml");
+        let text = format!(
+            "state_dir = \"{dir}/state\"\nlog = \"debug\"\n\
+             [tpm]\ntcti = \"{}\"\npcr_public_key = \"{dir}/boot/tpm2-pcr-public-key.pem\"\n\
+             pcr_signature = \"{dir}/boot/tpm2-pcr-signature.json\"\nliteral_pcrs = [7, 12]\n\
+             [callers]\nsign = {}\ncontrol = [\"self\"]\n\
+             [listen]\nsign = \"{dir}/sign.sock\"\ncontrol = \"{dir}/control.sock\"\n",
+            self.tcti, self.callers
+        );
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Starts the signer and waits until it answers.
+    pub(crate) async fn start(&self) -> Running {
+        let config = self.write_config();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_signer"));
+        command.arg("--config").arg(config);
+        self.run(command).await
+    }
+
+    /// The same under a soft limit for the size of files, which a shell can set without privileges.
+    pub(crate) async fn start_with_file_limit(&self, blocks_of_512: u64) -> Running {
+        let config = self.write_config();
+        let script = format!("trap '' XFSZ; ulimit -S -f {blocks_of_512}; exec \"$0\" --config \"$1\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_signer")]).arg(config);
+        self.run(command).await
+    }
+
+    async fn run(&self, mut command: Command) -> Running {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (mut stderr, kept) = (child.stderr.take().unwrap(), Arc::clone(&log));
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(count @ 1..) = stderr.read(&mut buffer) {
+                kept.lock().unwrap().extend_from_slice(&buffer[..count]);
+            }
+        });
+        let sign = Client::new(self.dir.path().join("sign.sock"));
+        let control = Client::new(self.dir.path().join("control.sock")).with_timeout(Duration::from_secs(60));
+        let mut running = Running { child, log, sign: Arc::new(sign), control };
+        let begun = Instant::now();
+        loop {
+            if control_answers(&running.control).await {
+                return running;
+            }
+            let ended = running.child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && begun.elapsed() < Duration::from_secs(60),
+                "no answer: {}",
+                running.log_text()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// All bytes of all files on the machine's disk, with their names.
+    pub(crate) fn disk(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        fn walk(dir: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    walk(&path, found);
+                } else if let Ok(content) = std::fs::read(&path) {
+                    found.push((path, content));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(&self.state(), &mut found);
+        found
+    }
+}
+
+async fn control_answers(control: &Client) -> bool {
+    control.get::<SignerStatus>(STATUS_PATH).await.is_ok()
+}
+
+/// A running signer. Killed without warning when dropped.
+pub(crate) struct Running {
+    pub child: Child,
+    log: Arc<Mutex<Vec<u8>>>,
+    pub sign: Arc<Client>,
+    pub control: Client,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Running {
+    pub(crate) fn log_text(&self) -> String {
+        String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned()
+    }
+
+    /// Asks it to end, as systemd does, and waits.
+    pub(crate) fn stop(mut self) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{}", self.log_text());
+    }
+
+    pub(crate) async fn status(&self) -> SignerStatus {
+        self.control.get(STATUS_PATH).await.unwrap()
+    }
+
+    pub(crate) async fn problem_codes(&self) -> Vec<String> {
+        self.status().await.problems.into_iter().map(|problem| problem.code).collect()
+    }
+
+    pub(crate) async fn import(&self, bundle: &ShareBundle) -> Result<ShareImported, ClientError> {
+        let key = self.status().await.import_key.expect("an import key");
+        let sealed = ipc::envelope::seal(&key, bundle).unwrap();
+        self.control.post(SHARES_PATH, &sealed).await
+    }
+
+    pub(crate) async fn attest(
+        &self,
+        key: &PublicKeyBytes,
+        vote: &AttestationData,
+    ) -> Result<SignatureBytes, ClientError> {
+        attest(&self.sign, key, vote).await
+    }
+}
+
+pub(crate) async fn attest(
+    client: &Client,
+    key: &PublicKeyBytes,
+    vote: &AttestationData,
+) -> Result<SignatureBytes, ClientError> {
+    let request = SignRequest::attestation(fork_info(), vote).unwrap();
+    client.post::<SignAnswer>(&web3signer::sign_path(key), &request).await.map(|answer| answer.signature)
+}
+
+/// The code of a refusal.
+pub(crate) fn code<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> (u16, String) {
+    match outcome {
+        Err(ClientError::Refused { status, problem }) => {
+            assert!(!problem.message.is_empty() && !problem.next_step.is_empty(), "{problem:?}");
+            (status, problem.code)
+        }
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+pub(crate) fn refused(status: u16, code: &str) -> (u16, String) {
+    (status, code.to_owned())
+}
+
+pub(crate) fn secret(number: u8) -> SecretKey {
+    let mut bytes = [number; 32];
+    bytes[0] = 0x11; // Below the group's order.
+    SecretKey::from_bytes(&bytes).unwrap()
+}
+
+pub(crate) fn pubshare(number: u8) -> PublicKeyBytes {
+    secret(number).public_key().to_bytes()
+}
+
+pub(crate) fn clock() -> ChainClock {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    ChainClock { genesis_time: now - 1_000_000, slot_ms: 1000, slots_per_epoch: SLOTS_PER_EPOCH }
+}
+
+/// A bundle of the shares with these numbers.
+pub(crate) fn bundle(numbers: &[u8], history: History) -> ShareBundle {
+    let validators = numbers
+        .iter()
+        .map(|number| {
+            let keystore =
+                Keystore::encrypt_share(&secret(*number), PASSWORD, KdfCost::Insecure, &mut rand::rng());
+            ShareEntry {
+                keystore: serde_json::from_slice(&keystore.to_json()).unwrap(),
+                password: Sensitive::new(PASSWORD.to_owned()),
+                public_key: pubshare(*number).to_string(),
+                group_public_key: pubshare(200).to_string(),
+                share_index: 2,
+            }
+        })
+        .collect();
+    let genesis_validators_root = GENESIS_ROOT.to_string();
+    ShareBundle { validators, history, genesis_validators_root, chain: Some(clock()) }
+}
+
+pub(crate) fn fork_info() -> ForkInfo {
+    let version = chain::ForkVersion([5, 0, 0, 1]);
+    let fork = Fork { previous_version: version, current_version: version, epoch: Epoch(0) };
+    ForkInfo { fork, genesis_validators_root: GENESIS_ROOT }
+}
+
+/// A vote from `source` to `target` for a head.
+pub(crate) fn vote(source: u64, target: u64, head: u8) -> AttestationData {
+    AttestationData {
+        slot: Slot(target * SLOTS_PER_EPOCH),
+        index: CommitteeIndex(0),
+        beacon_block_root: Root([head; 32]),
+        source: Checkpoint { epoch: Epoch(source), root: Root([1; 32]) },
+        target: Checkpoint { epoch: Epoch(target), root: Root([2; 32]) },
+    }
+}
+
+/// Whether a signature is the share's over this vote.
+pub(crate) fn signs(key: &PublicKeyBytes, vote: &AttestationData, signature: &SignatureBytes) -> bool {
+    let domain = domain::domain_at(domain::BEACON_ATTESTER, vote.target.epoch, &fork_info());
+    let root = chain::signing_root(vote, domain);
+    let signature = Signature::parse(signature).unwrap();
+    threshold::verify(&PublicKey::parse(key).unwrap(), root.as_slice(), &signature)
+}

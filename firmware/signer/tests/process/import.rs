@@ -1,0 +1,78 @@
+//! What happens to an import that is wrong, or cut off in the middle.
+
+use crate::harness::*;
+use ipc::{
+    Sensitive,
+    signer::{History, SHARES_PATH, ShareBundle},
+};
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_bundle_is_refused_whole() {
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    // The first share of each bundle is good, the second is not.
+    let cases: [(fn(&mut ShareBundle), &str); 9] = [
+        (|b| b.validators[1].password = Sensitive::new("wrong".to_owned()), "keystore_invalid"),
+        (|b| b.validators[1].keystore["version"] = 3.into(), "keystore_invalid"),
+        (|b| b.validators[1].public_key = pubshare(9).to_string(), "pubshare_mismatch"),
+        (|b| b.validators[1].public_key = "0x00".to_owned(), "bundle_invalid"),
+        (|b| b.validators[1].group_public_key = format!("0x{}", "00".repeat(48)), "group_key_invalid"),
+        (|b| b.validators[1].share_index = 0, "share_index_zero"),
+        (|b| b.genesis_validators_root = "0x12".to_owned(), "bundle_invalid"),
+        (|b| b.chain.as_mut().unwrap().slots_per_epoch = 0, "clock_invalid"),
+        (|b| b.history = History::Interchange(serde_json::json!({"data": []})), "history_invalid"),
+    ];
+    for (spoil, expected) in cases {
+        let mut spoilt = bundle(&[1, 2], History::NeverSigned);
+        spoil(&mut spoilt);
+        assert_eq!(code(signer.import(&spoilt).await), refused(422, expected));
+    }
+    let twice = bundle(&[1, 1], History::NeverSigned);
+    assert_eq!(code(signer.import(&twice).await), refused(422, "share_twice"));
+    assert_eq!(code(signer.import(&bundle(&[], History::NeverSigned)).await), refused(422, "bundle_size"));
+    let foreign = ipc::envelope::seal(&"09".repeat(32), &bundle(&[1], History::NeverSigned)).unwrap();
+    assert_eq!(
+        code(signer.control.post::<()>(SHARES_PATH, &foreign).await),
+        refused(422, "envelope_invalid")
+    );
+    assert_eq!(signer.status().await.shares, []);
+    signer.import(&bundle(&[1, 2], History::NeverSigned)).await.unwrap();
+
+    let mut moved = bundle(&[1], History::NeverSigned);
+    moved.validators[0].share_index = 3;
+    assert_eq!(code(signer.import(&moved).await), refused(422, "share_conflict"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_killed_at_any_moment_is_whole_or_absent() {
+    let machine = Machine::new();
+    machine.start().await.stop();
+    let mut whole = 0;
+    for round in 0..12_u8 {
+        let numbers = [10 + 3 * round, 11 + 3 * round, 12 + 3 * round];
+        let signer = machine.start().await;
+        let key = signer.status().await.import_key.unwrap();
+        let sealed = ipc::envelope::seal(&key, &bundle(&numbers, History::NeverSigned)).unwrap();
+        let cut = tokio::time::timeout(
+            Duration::from_micros(u64::from(round) * 2500),
+            signer.control.post::<serde_json::Value>(SHARES_PATH, &sealed),
+        );
+        let answered = cut.await.is_ok();
+        drop(signer); // kill -9
+        let signer = machine.start().await;
+        assert_eq!(signer.problem_codes().await, [""; 0], "round {round}");
+        let keys: Vec<chain::PublicKeyBytes> =
+            signer.sign.get(ipc::web3signer::PUBLIC_KEYS_PATH).await.unwrap();
+        let held = numbers.iter().filter(|number| keys.contains(&pubshare(**number))).count();
+        assert!(held == 0 || held == 3, "round {round}: {held} of 3 shares");
+        assert!(held == 3 || !answered, "round {round}: an answered import is durable");
+        whole += held / 3;
+        if held == 3 {
+            signer.attest(&pubshare(numbers[2]), &vote(1, 2, 1)).await.unwrap();
+        }
+        signer.import(&bundle(&numbers, History::NeverSigned)).await.unwrap();
+        signer.stop();
+    }
+    println!("{whole} of 12 interrupted imports were whole");
+}

@@ -1,0 +1,169 @@
+//! What the seal protects: other machines, changed files, old copies, and curious readers.
+
+use crate::harness::*;
+use ipc::signer::{History, ProtectionTier};
+use tpm::{Tpm, swtpm::Swtpm};
+
+async fn machine_with_a_share() -> Machine {
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import(&bundle(&[1], History::NeverSigned)).await.unwrap();
+    signer.attest(&pubshare(1), &vote(1, 2, 1)).await.unwrap();
+    signer.stop();
+    machine
+}
+
+async fn is_locked(machine: &Machine, why: &str, status: u16) {
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, [why]);
+    let shown = signer.status().await;
+    assert_eq!((shown.protection.tier, shown.import_key), (ProtectionTier::None, None));
+    assert_eq!(code(signer.attest(&pubshare(1), &vote(2, 3, 1)).await), refused(status, why));
+    signer.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_tpm_it_says_so_and_does_nothing() {
+    let mut machine = Machine::new();
+    machine.tcti = "device:/dev/no-such-tpm".to_owned();
+    is_locked(&machine, "tpm_missing", 503).await;
+    let signer = machine.start().await;
+    let sealed = ipc::envelope::seal(&"09".repeat(32), &bundle(&[1], History::NeverSigned)).unwrap();
+    assert_eq!(code(signer.control.post::<()>("/v1/shares", &sealed).await), refused(503, "tpm_missing"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_in_another_machine_does_not_open() {
+    let mut machine = machine_with_a_share().await;
+    machine.swtpm = Some(Swtpm::start(&machine.dir.path().join("another tpm")).unwrap());
+    machine.tcti = machine.swtpm.as_ref().unwrap().tcti().to_owned();
+    is_locked(&machine, "other_tpm", 503).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_with_changed_settings_or_software_does_not_open() {
+    for (pcr, why) in [(7, "boot_changed"), (12, "boot_changed"), (11, "software_changed")] {
+        let mut machine = machine_with_a_share().await;
+        Tpm::open(&machine.tcti).unwrap().extend_pcr(pcr, b"something else").unwrap();
+        is_locked(&machine, why, 503).await;
+        machine.swtpm = Some(machine.swtpm.take().unwrap().power_cycle().unwrap());
+        machine.tcti = machine.swtpm.as_ref().unwrap().tcti().to_owned();
+        let signer = machine.start().await;
+        signer.attest(&pubshare(1), &vote(2, 3, 1)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_or_missing_vault_is_not_replaced() {
+    let machine = machine_with_a_share().await;
+    let path = machine.state().join("vault.tpm");
+    let good = std::fs::read(&path).unwrap();
+    let mut tampered = good.clone();
+    *tampered.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, &tampered).unwrap();
+    is_locked(&machine, "vault_damaged", 503).await;
+    std::fs::write(&path, &good[..100]).unwrap();
+    is_locked(&machine, "vault_damaged", 503).await;
+    std::fs::remove_file(&path).unwrap();
+    is_locked(&machine, "vault_missing", 503).await;
+    assert!(!path.exists(), "no new vault is made over shares of an old one");
+    std::fs::write(&path, &good).unwrap();
+    machine.start().await.attest(&pubshare(1), &vote(2, 3, 1)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_whose_facts_were_changed_does_not_open() {
+    let machine = machine_with_a_share().await;
+    for change in [
+        "UPDATE shares SET share_index = 3",
+        "UPDATE shares SET share_index = 2, genesis_time = genesis_time - 1000000",
+        "UPDATE shares SET genesis_time = genesis_time + 1000000, sealed = zeroblob(72)",
+    ] {
+        let database = rusqlite::Connection::open(machine.state().join("ledger.db")).unwrap();
+        assert_eq!(database.execute(change, []).unwrap(), 1);
+        drop(database);
+        let signer = machine.start().await;
+        assert_eq!(signer.problem_codes().await, ["share_damaged"], "{change}");
+        assert_eq!(code(signer.attest(&pubshare(1), &vote(2, 3, 1)).await), refused(404, "unknown_key"));
+        signer.stop();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_ledger_stops_everything() {
+    let machine = machine_with_a_share().await;
+    let path = machine.state().join("ledger.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[4096..middle].fill(0x5a);
+    std::fs::write(&path, bytes).unwrap();
+    let signer = machine.start().await;
+    let problems = signer.problem_codes().await;
+    assert!(problems == ["ledger_damaged"] || problems == ["ledger_unavailable"], "{problems:?}");
+    assert_eq!(code(signer.attest(&pubshare(1), &vote(2, 3, 1)).await).0, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_copy_of_the_ledger_is_noticed() {
+    let machine = machine_with_a_share().await;
+    let path = machine.state().join("ledger.db");
+    let old = std::fs::read(&path).unwrap();
+    let signer = machine.start().await;
+    signer.attest(&pubshare(1), &vote(2, 3, 1)).await.unwrap();
+    signer.stop();
+    let new = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &old).unwrap();
+    is_locked(&machine, "ledger_rolled_back", 503).await;
+    std::fs::write(&path, &new).unwrap();
+    let signer = machine.start().await;
+    assert_eq!(code(signer.attest(&pubshare(1), &vote(2, 3, 2)).await), refused(412, "slashable"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_ledger_beside_a_new_log_is_noticed() {
+    let machine = machine_with_a_share().await;
+    let path = machine.state().join("ledger.db");
+    let old = std::fs::read(&path).unwrap();
+    let signer = machine.start().await;
+    signer.attest(&pubshare(1), &vote(2, 3, 1)).await.unwrap();
+    signer.stop();
+    drop(machine.start().await); // kill -9: the log with the newest counter stays beside the ledger.
+    assert!(machine.state().join("ledger.db-wal").metadata().unwrap().len() > 0);
+    std::fs::write(&path, &old).unwrap();
+    is_locked(&machine, "ledger_damaged", 503).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_on_the_disk_in_the_log_or_in_an_answer() {
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    let numbers: Vec<u8> = (1..=5).collect();
+    signer.import(&bundle(&numbers, History::NeverSigned)).await.unwrap();
+    let mut wrong = bundle(&[6], History::NeverSigned);
+    wrong.validators[0].public_key = pubshare(7).to_string();
+    let refusal = format!("{:?}", signer.import(&wrong).await);
+    signer.attest(&pubshare(1), &vote(1, 2, 1)).await.unwrap();
+    let status = serde_json::to_string(&signer.status().await).unwrap();
+    let metrics = signer.control.get_text("/metrics").await.unwrap();
+    let running = machine.disk();
+    let log = signer.log_text();
+    signer.stop();
+    let places = running
+        .into_iter()
+        .chain(machine.disk())
+        .map(|(path, bytes)| (path.display().to_string(), bytes))
+        .chain(
+            [("log", log), ("status", status), ("metrics", metrics), ("refusal", refusal)]
+                .map(|(name, text)| (name.to_owned(), text.into_bytes())),
+        );
+    for (place, bytes) in places {
+        for number in 1..=7 {
+            let secret = secret(number).expose_bytes();
+            let hex = hex::encode(secret.as_slice());
+            for needle in [secret.as_slice(), hex.as_bytes(), &hex.as_bytes()[..24], PASSWORD.as_bytes()] {
+                let found = bytes.windows(needle.len()).any(|window| window == needle);
+                assert!(!found, "a secret is in {place}");
+            }
+        }
+    }
+}
