@@ -139,8 +139,16 @@ impl Checks {
         missing.into_iter().chain(late).for_each(|what| self.violated(what));
     }
 
+    /// Whether somebody's signer refused its part in a duty.
+    fn refused_by_signers(&self, duty: Duty) -> bool {
+        let refused = |record: &Record| matches!(record.withheld, Some(Reason::SignerRefused(_)));
+        self.outcomes.values().any(|record| record.duty == duty && refused(record))
+    }
+
     /// What is wrong with an outcome of a duty that nothing should have hindered.
     fn not_live(&self, member: Member, record: &Record) -> Option<String> {
+        // What began in the storm may stay undone: a round that saw its proposal lasts as long again as all rounds before it
+        // (`eager_dlinear`), which can be longer than the duty.
         if record.duty.slot.0 * 12_000 < World::CALM_FROM_MS {
             return None;
         }
@@ -152,8 +160,8 @@ impl Checks {
                 late.then(|| format!("{}: member {member} done only after {into_slot} ms", record.duty))
             }
             Outcome::Missed(_) if unsound => None,
-            // What was signed in the storm, without a view of our own, may forbid what is right now.
-            Outcome::Missed(Reason::SignerRefused(_)) if !self.unsound.is_empty() => None,
+            // What was signed in the storm, without a view of our own, may forbid some members to sign what is right now.
+            Outcome::Missed(_) if !self.unsound.is_empty() && self.refused_by_signers(record.duty) => None,
             Outcome::NotNeeded | Outcome::Missed(_) => {
                 Some(format!("{}: member {member} should have done it: {record:?}", record.duty))
             }

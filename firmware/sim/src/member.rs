@@ -47,7 +47,7 @@ impl Node {
             me: self.me,
             threshold: world.threshold(),
             unknown_view: UnknownView::Sign,
-            view_patience_ms: 500,
+            view_patience_ms: 1000,
         };
         let network = SimNetwork { timing: World::timing() };
         self.life += 1;

@@ -86,9 +86,8 @@ fn check(world: World, count: u64) -> Sums {
     );
     if let Some(seed) = sums.failed {
         let report = run_with_log(seed, &world);
-        let tail = report.log.len().saturating_sub(400);
-        for line in report.log.iter().take(1).chain(&report.log[tail..]) {
-            eprintln!("{line}");
+        for line in &report.log {
+            eprintln!("{}", line.chars().take(300).collect::<String>());
         }
         panic!(
             "seed {seed}, {} members: {}\nreplay: cargo run -p sim --example replay -- {seed} {}",
