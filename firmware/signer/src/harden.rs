@@ -14,6 +14,7 @@ const ROOM_TO_LOCK: u64 = 768 * 1024 * 1024;
 
 /// Hardens the process. Called once, before any secret is read; failures are logged, and weaken only this one layer.
 pub(crate) fn harden() {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     if let Err(error) = prctl::set_dumpable(false) {
         tracing::warn!(%error, "the process can be dumped");
     }
@@ -21,7 +22,7 @@ pub(crate) fn harden() {
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
         tracing::debug!(%error, "the core limit stays as it is");
     }
-    if !may_lock(&std::fs::read_to_string("/proc/self/limits").unwrap_or_default()) {
+    if !may_lock(&limits) {
         tracing::warn!("memory is not locked: this user's limit for locked memory is below 768 MB");
     } else if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
         tracing::warn!(%error, "memory is not locked");

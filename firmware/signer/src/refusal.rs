@@ -119,10 +119,10 @@ impl Refusal {
 
     /// The same for the caller.
     pub fn to_problem(&self) -> Problem {
-        match self {
-            Self::NotReady(problem) => problem.clone(),
-            other => Problem::new(other.code(), sentence(&other.to_string()), other.next_step()),
+        if let Self::NotReady(problem) = self {
+            return problem.clone();
         }
+        Problem::new(self.code(), sentence(&self.to_string()), self.next_step())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Sealing against real software TPMs: what opens, what does not, and what is said.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail this way")]
+
 use tpm::{Policy, SealedBlob, Tpm, TpmError, devpolicy, swtpm::Swtpm};
 
 const SECRET: &[u8] = b"thirty-two bytes of a key share!";

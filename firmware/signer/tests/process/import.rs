@@ -7,12 +7,15 @@ use ipc::{
 };
 use std::time::Duration;
 
+/// Makes one thing of a bundle wrong.
+type Spoil = fn(&mut ShareBundle);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_bundle_is_refused_whole() {
     let machine = Machine::new();
     let signer = machine.start().await;
     // The first share of each bundle is good, the second is not.
-    let cases: [(fn(&mut ShareBundle), &str); 9] = [
+    let cases: [(Spoil, &str); 9] = [
         (|b| b.validators[1].password = Sensitive::new("wrong".to_owned()), "keystore_invalid"),
         (|b| b.validators[1].keystore["version"] = 3.into(), "keystore_invalid"),
         (|b| b.validators[1].public_key = pubshare(9).to_string(), "pubshare_mismatch"),
@@ -55,7 +58,7 @@ async fn an_import_killed_at_any_moment_is_whole_or_absent() {
         let key = signer.status().await.import_key.unwrap();
         let sealed = ipc::envelope::seal(&key, &bundle(&numbers, History::NeverSigned)).unwrap();
         let cut = tokio::time::timeout(
-            Duration::from_micros(u64::from(round) * 2500),
+            Duration::from_micros(u64::from(round) * 500),
             signer.control.post::<serde_json::Value>(SHARES_PATH, &sealed),
         );
         let answered = cut.await.is_ok();
