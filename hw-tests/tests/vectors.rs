@@ -17,7 +17,7 @@ fn every_set_we_claim_passes() {
 }
 
 #[test]
-fn an_empty_folder_has_no_failures_but_is_no_success() {
+fn an_empty_folder_has_no_failures_and_no_passes() {
     let empty = tempfile::tempdir().unwrap();
     let totals = run(empty.path(), Format::Json);
     assert_eq!((totals.passed, totals.failed), (0, 0));

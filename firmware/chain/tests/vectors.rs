@@ -13,6 +13,8 @@ mod report;
 mod signing_roots;
 #[path = "../../../hw-tests/src/vectors/ssz_static.rs"]
 mod ssz_static;
+#[path = "../../../hw-tests/src/vectors/web3signer.rs"]
+mod web3signer;
 
 use report::Report;
 use std::path::{Path, PathBuf};
@@ -26,7 +28,6 @@ fn check(set: &str, run: fn(&Path) -> Report) {
         return;
     }
     let report = run(&folder);
-    eprintln!("{set}: {report:#?}");
     assert_eq!(report.failed, 0, "{set}: {:#?}", report.why);
     assert!(report.passed > 0, "{set}: no case ran");
 }
@@ -39,6 +40,11 @@ fn encodings_and_roots_follow_the_spec_tests() {
 #[test]
 fn domains_and_signing_roots_follow_the_recorded_vectors() {
     check("signing-roots", signing_roots::run);
+}
+
+#[test]
+fn roots_of_a_real_clients_requests_are_recomputed() {
+    check("web3signer", web3signer::run);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `deposit` and `obol/deposit`: deposit files, deposit and registration roots and signatures.
+//! `deposit`: roots and signatures of deposit files. Keys are not derived from the mnemonic: no part of the box does that.
 
 use super::report::{Report, bytes_of, equal, files, hex_field, label, list, read_json, text};
 use chain::deposit::{

@@ -17,7 +17,7 @@ pub fn run(folder: &Path) -> Report {
     let mut report = Report::default();
     for file in files(folder, "json") {
         let name = label(folder, &file);
-        let group = match read_json(&file).and_then(|value| Group::read(value)) {
+        let group = match read_json(&file).and_then(Group::read) {
             Ok(group) => group,
             Err(why) => {
                 report.case(name, Err(why));
