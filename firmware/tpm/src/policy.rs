@@ -298,6 +298,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_approvals_that_systemd_makes_cover_the_values_that_it_measures() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/systemd-252");
+        let policy =
+            Policy::load(&folder.join("public.pem"), &folder.join("signature.json"), &[7, 12]).unwrap();
+        let values = std::fs::read_to_string(folder.join("values.txt")).unwrap();
+        let values: Vec<Digest> = values
+            .lines()
+            .filter_map(|line| hex::decode(line.strip_prefix("11:sha256=")?).ok()?.try_into().ok())
+            .collect();
+        assert_eq!(values.len(), 4, "one for each phase of the boot");
+        for value in values {
+            assert_eq!(policy.approvals_of(&value).count(), 1);
+        }
+        assert_eq!(policy.approvals_of(&[0; 32]).count(), 0);
+    }
+
     proptest! {
         #[test]
         fn random_keys_and_approvals_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..700)) {
