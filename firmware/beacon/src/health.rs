@@ -82,9 +82,8 @@ impl State {
         match &error.cause {
             Cause::Unreachable(_) => {
                 self.strikes = self.strikes.saturating_add(1);
+                // It stays among those that may be tried as a last resort; the next examination decides.
                 self.health = Health::Failing(error.clone());
-                // Whatever listens there next may be another node.
-                self.same_chain = false;
             }
             Cause::Syncing(_) => {
                 self.health = Health::Syncing { distance: 0, why: "it says that it is syncing" }

@@ -133,6 +133,8 @@ impl BeaconNodes {
             Err(error) => {
                 let mut state = node.state();
                 state.failed(&error);
+                // Whatever answers there next may be another node.
+                state.same_chain = false;
                 Health::Failing(error)
             }
         };

@@ -242,3 +242,149 @@ pub fn attester_signing_root(
     let domain = chain::domain::domain_at(chain::domain::BEACON_ATTESTER, vote.target.epoch, fork_info);
     chain::domain::signing_root_of(message_root, domain)
 }
+
+#[cfg(test)]
+mod tests {
+    use chain::{Checkpoint, CommitteeIndex, ForkVersion, ScheduledFork, Slot};
+    use duty::Network as _;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const VALIDATOR: PublicKeyBytes = PublicKeyBytes([7; 48]);
+
+    fn network(newest: ForkName) -> ObolNetwork {
+        let forks = ForkName::ALL.into_iter().filter(|fork| *fork <= newest);
+        let fork = |name| ScheduledFork { name, version: ForkVersion([name as u8; 4]), epoch: Epoch(0) };
+        ObolNetwork {
+            timing: SlotTiming::new(0, 12_000, 8).unwrap(),
+            schedule: ForkSchedule::new(forks.map(fork)).unwrap(),
+        }
+    }
+
+    fn vote() -> AttestationData {
+        let checkpoint = |epoch: u64| Checkpoint { epoch: Epoch(epoch), root: Root([9; 32]) };
+        AttestationData {
+            slot: Slot(42),
+            index: CommitteeIndex(0),
+            beacon_block_root: Root([1; 32]),
+            source: checkpoint(4),
+            target: checkpoint(5),
+        }
+    }
+
+    fn duty() -> AttesterDuty {
+        AttesterDuty {
+            pubkey: VALIDATOR,
+            validator_index: ValidatorIndex(11),
+            committee_index: CommitteeIndex(3),
+            committee_length: 64,
+            committees_at_slot: 4,
+            validator_committee_index: 5,
+            slot: Slot(42),
+        }
+    }
+
+    fn attester() -> Duty {
+        Duty::new(Slot(42), DutyKind::Attester)
+    }
+
+    fn read(change: impl FnOnce(&mut AttestationData, &mut AttesterDuty)) -> Result<Vec<Task>, Unreadable> {
+        let (mut vote, mut duty) = (vote(), duty());
+        change(&mut vote, &mut duty);
+        let network = network(ForkName::Electra);
+        let value = network.attester_value(vote, &BTreeMap::from([(VALIDATOR, duty)]));
+        network.read(attester(), &value.bytes)
+    }
+
+    #[test]
+    fn what_we_propose_can_be_read_signed_sent_and_published() {
+        let tasks = read(|_, _| ()).unwrap();
+        let [task] = tasks.as_slice() else { panic!("{tasks:?}") };
+        assert_eq!(vote_of(&task.data).unwrap(), vote());
+        let signature = SignatureBytes([5; 96]);
+        let partial =
+            Partial { id: task.id, message_root: task.message_root, signature, data: task.data.clone() };
+        let bytes = encode_partials(attester(), 2, &[partial]).unwrap();
+        let context = parsigex::Context {
+            validators: &[VALIDATOR].into(),
+            members: 4,
+            now: obol::duty::Now {
+                since_genesis_ns: 42 * 12_000_000_000,
+                lengths: obol::duty::SlotLengths { slot_ns: 12_000_000_000, slots_per_epoch: 8 },
+            },
+            sender: 2,
+        };
+        let heard = partials_of(parsigex::receive(&bytes, &context).unwrap());
+        assert_eq!((heard[0].message_root, heard[0].signature), (task.message_root, signature));
+        for own in [None, Some(&duty())] {
+            let single = single_attestation(&heard[0].data, signature, own).unwrap();
+            assert_eq!((single.committee_index.0, single.attester_index.0, single.data), (3, 11, vote()));
+        }
+    }
+
+    #[test]
+    fn a_vote_for_anything_but_this_duty_is_never_read() {
+        assert!(read(|_, _| ()).is_ok());
+        type Change = fn(&mut AttestationData, &mut AttesterDuty);
+        let table: [(&str, Change); 9] = [
+            ("another slot", |vote, _| vote.slot = Slot(43)),
+            ("a duty of another slot", |_, duty| duty.slot = Slot(41)),
+            ("another validator", |_, duty| duty.pubkey = PublicKeyBytes([8; 48])),
+            ("a committee", |vote, _| vote.index = CommitteeIndex(3)),
+            ("a later target", |vote, _| vote.target.epoch = Epoch(6)),
+            ("an earlier target", |vote, _| vote.target.epoch = Epoch(4)),
+            ("a source that is the target", |vote, _| vote.source.epoch = Epoch(5)),
+            ("a source after the target", |vote, _| vote.source.epoch = Epoch(6)),
+            ("no such committee", |_, duty| duty.committee_index = CommitteeIndex(64)),
+        ];
+        for (what, change) in table {
+            assert!(read(change).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn in_the_first_epoch_source_and_target_are_the_genesis() {
+        let network = network(ForkName::Fulu);
+        let genesis = Checkpoint { epoch: Epoch(0), root: Root::ZERO };
+        let vote = AttestationData { slot: Slot(3), source: genesis, target: genesis, ..vote() };
+        let duty = AttesterDuty { slot: Slot(3), ..duty() };
+        let value = network.attester_value(vote, &BTreeMap::from([(VALIDATOR, duty)]));
+        assert_eq!(network.read(Duty::new(Slot(3), DutyKind::Attester), &value.bytes).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn forks_whose_attestations_we_do_not_know_are_refused() {
+        for (fork, readable) in [
+            (ForkName::Deneb, false),
+            (ForkName::Electra, true),
+            (ForkName::Fulu, true),
+            (ForkName::Gloas, false),
+        ] {
+            let network = network(fork);
+            let value = network.attester_value(vote(), &BTreeMap::from([(VALIDATOR, duty())]));
+            assert_eq!(network.read(attester(), &value.bytes).is_ok(), readable, "{fork}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn random_and_mutated_values_never_panic(
+            random in proptest::collection::vec(any::<u8>(), 0..400),
+            at: prop::sample::Index,
+            flip in 1_u8..,
+        ) {
+            let network = network(ForkName::Electra);
+            for kind in [DutyKind::Attester, DutyKind::InfoSync, DutyKind::Proposer] {
+                let _ = network.read(Duty::new(Slot(42), kind), &random);
+            }
+            let mut bytes = network.attester_value(vote(), &BTreeMap::from([(VALIDATOR, duty())])).bytes.to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            let _ = network.read(attester(), &bytes);
+            let _ = vote_of(&random);
+            let _ = single_attestation(&random, SignatureBytes::ZERO, None);
+        }
+    }
+}

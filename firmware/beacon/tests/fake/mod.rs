@@ -227,7 +227,8 @@ async fn answer(node: &FakeNode, request: Request, path: &str) -> Response {
                 "SLOT_DURATION_MS": chain.slot_ms.to_string(), "BLOB_SCHEDULE": [],
             });
             for (index, name) in ["ALTAIR", "BELLATRIX", "CAPELLA", "DENEB", "ELECTRA"].iter().enumerate() {
-                spec[format!("{name}_FORK_VERSION")] = json!(format!("0x{:02x}0000{}", chain.fork_prefix, 90 + index));
+                spec[format!("{name}_FORK_VERSION")] =
+                    json!(format!("0x{:02x}0000{}", chain.fork_prefix, 90 + index));
                 spec[format!("{name}_FORK_EPOCH")] = json!("0");
             }
             spec

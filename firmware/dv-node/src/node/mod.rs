@@ -32,12 +32,16 @@ pub(crate) use event::Event;
 
 /// The status is made anew, the clocks compared and everything late looked at this often.
 const PULSE_MS: u64 = 1_000;
+/// News reach the page this soon.
+const NEWS_MS: u64 = 100;
+/// Pulses are at least this far apart.
+const MIN_PULSE_MS: u64 = 2;
 /// Beacon nodes are examined this often.
 const EXAMINE_EVERY: Duration = Duration::from_secs(3);
 /// The signer is asked this often what it holds.
 const ASK_SIGNER_EVERY: Duration = Duration::from_secs(5);
 /// A failed start of the peer-to-peer host is tried again this often.
-const HOST_RETRY: Duration = Duration::from_secs(5);
+const HOST_RETRY: Duration = Duration::from_secs(1);
 /// Events of our own tasks waiting for the loop. They are few; the bound only catches a bug.
 const EVENTS: usize = 4_096;
 /// How long a decision waits for our own beacon node's view.
@@ -86,6 +90,10 @@ pub(crate) struct Node {
     duties: resolve::Duties,
     infosync: infosync::InfoSync,
     running: Option<Running>,
+    /// When the last pulse was.
+    pulsed: UnixMillis,
+    /// Since when something has happened that the status does not show yet.
+    news: Option<UnixMillis>,
 }
 
 /// What exists once the chain is known.
@@ -154,9 +162,12 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         duties: resolve::Duties::default(),
         infosync: infosync::InfoSync::default(),
         running: None,
+        pulsed: UnixMillis(0),
+        news: None,
     };
     let mut host_events: Option<mpsc::Receiver<HostEvent>> = None;
     tracing::info!(cluster = %node.membership.view.name, share_index = node.membership.share_index, "serving the cluster");
+    node.pulse();
     loop {
         if let Some(receiver) = node.start_host() {
             host_events = Some(receiver);
@@ -172,6 +183,10 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
             Some(event) = chain_events.recv() => Event::Chain(event),
         };
         node.handle(event);
+        // However many events wait: time is not starved by them.
+        if node.until_next_wake().is_zero() {
+            node.pulse();
+        }
     }
 }
 
@@ -193,8 +208,9 @@ pub(crate) fn wall() -> UnixMillis {
 impl Node {
     /// Takes one event. Never waits for anything but the journal's disk.
     fn handle(&mut self, event: Event) {
+        self.news.get_or_insert(wall());
         match event {
-            Event::Tick => self.pulse(),
+            Event::Tick => {} // The loop looks at the time after every event.
             Event::Host(event) => self.on_host(event),
             Event::Chain(event) => self.on_chain(event),
             Event::BeaconExamined => self.on_beacon_examined(),
@@ -215,23 +231,29 @@ impl Node {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// How long nothing is due; zero when something is.
     fn until_next_wake(&self) -> Duration {
         let now = wall();
-        let pulse = PULSE_MS - now.0 % PULSE_MS;
-        let Some(running) = &self.running else { return Duration::from_millis(pulse) };
-        let timing = &running.chain.timing;
-        let next_slot = match timing.slot_at(now) {
-            Some(slot) => timing.start_of(slot.saturating_add(1)),
-            None => timing.start_of(Slot(0)),
-        };
-        let engine = running.engine.next_wake().map_or(u64::MAX, |at| at.0.saturating_sub(now.0));
-        // At least a millisecond, so that a wake in the past cannot become a busy loop.
-        Duration::from_millis(pulse.min(next_slot.0.saturating_sub(now.0)).min(engine).max(1))
+        if now < self.pulsed {
+            return Duration::ZERO; // The clock was set back.
+        }
+        let news = self.news.map(|since| since.saturating_add(NEWS_MS));
+        let engine = self.running.as_ref().and_then(|running| running.engine.next_wake());
+        let slot = self.running.as_ref().map(|running| {
+            let timing = &running.chain.timing;
+            timing.start_of(running.slot.map_or(Slot(0), |slot| slot.saturating_add(1)))
+        });
+        // A slot or a deadline that stays in the past for whatever reason must not become a busy loop.
+        let soonest = self.pulsed.saturating_add(MIN_PULSE_MS);
+        let due = [news, engine, slot].into_iter().flatten().map(|at| at.max(soonest));
+        let due = due.chain([self.pulsed.saturating_add(PULSE_MS)]).min().unwrap_or(now);
+        Duration::from_millis(due.0.saturating_sub(now.0))
     }
 
     /// Time passed: everything that is due.
     fn pulse(&mut self) {
         let now = wall();
+        self.pulsed = now;
         let monotonic_ms = self.monotonic_ms();
         if let Some(by_ms) = self.clock.look(now, monotonic_ms) {
             tracing::warn!(by_ms, "the clock was set; nothing is signed until another clock confirms it");
@@ -249,6 +271,7 @@ impl Node {
         self.infosync_due(now);
         self.step(duty::Event::Tick);
         self.report();
+        self.news = None;
     }
 
     fn examine_beacon_nodes(&mut self) {

@@ -85,7 +85,11 @@ async fn public_keys(State(state): State<Shared>) -> Json<Vec<PublicKeyBytes>> {
     Json(state.lock().unwrap().shares.keys().copied().collect())
 }
 
-async fn sign(State(state): State<Shared>, UrlPath(key): UrlPath<PublicKeyBytes>, Json(request): Json<SignRequest>) -> Response {
+async fn sign(
+    State(state): State<Shared>,
+    UrlPath(key): UrlPath<PublicKeyBytes>,
+    Json(request): Json<SignRequest>,
+) -> Response {
     let mut state = state.lock().unwrap();
     let problem = |status, code: &str, text: String| refusal(status, Problem::new(code, text, "Test."));
     if state.locked {
@@ -144,7 +148,8 @@ impl Member {
         );
         let path = self.dir.path().join("dv-node.toml");
         std::fs::write(&path, config).unwrap();
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_dv-node"))
             .arg("--config")
             .arg(&path)
@@ -196,7 +201,8 @@ impl House {
     /// Folders, signers and ports; nothing is started.
     pub async fn build(members: usize, validators: usize) -> Self {
         let mut created = create_cluster(members, validators);
-        let chain = FakeChain { slot_ms: 2_000, slots_per_epoch: 4, ..FakeChain::new(created.group_public_keys()) };
+        let chain =
+            FakeChain { slot_ms: 2_000, slots_per_epoch: 4, ..FakeChain::new(created.group_public_keys()) };
         let genesis_root = chain.genesis_validators_root;
         let beacon = FakeNode::start(chain).await;
         let mut built = Vec::new();
@@ -204,7 +210,8 @@ impl House {
             (0..members).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         for (node, port) in created.nodes.iter_mut().zip(&ports) {
             let dir = tempfile::tempdir().unwrap();
-            let signer = start_signer(&dir.path().join("sign.sock"), std::mem::take(&mut node.shares), genesis_root);
+            let signer =
+                start_signer(&dir.path().join("sign.sock"), std::mem::take(&mut node.shares), genesis_root);
             built.push(Member {
                 dir,
                 signer,
@@ -239,7 +246,8 @@ impl House {
         for index in 0..self.members.len() {
             self.members[index].start().await;
             let setup = self.setup(index);
-            let _status: NodeStatus = self.members[index].client().put(ipc::node::CLUSTER_PATH, &setup).await.unwrap();
+            let _status: NodeStatus =
+                self.members[index].client().put(ipc::node::CLUSTER_PATH, &setup).await.unwrap();
         }
     }
 
@@ -260,7 +268,10 @@ impl House {
                 let root = chain::domain::signing_root(&attestation.data, domain);
                 let key = threshold::PublicKey::parse(&key).unwrap();
                 let signature = threshold::Signature::parse(&attestation.signature).unwrap();
-                assert!(threshold::verify(&key, &root.0, &signature), "a published attestation does not verify");
+                assert!(
+                    threshold::verify(&key, &root.0, &signature),
+                    "a published attestation does not verify"
+                );
                 all.push(attestation);
             }
         }
