@@ -1,4 +1,5 @@
 //! One engine, driven by hand: what it wants, in which order, and how each duty ends.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic, as tests do")]
 
 use std::collections::BTreeMap;
 

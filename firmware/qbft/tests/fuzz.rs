@@ -1,4 +1,5 @@
 //! Whatever members say, an instance neither panics nor contradicts itself, and what it says is durable first.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic, as tests do")]
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! The rules of the protocol, one fact per test, seen through the public interface only.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic, as tests do")]
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,5 @@
 //! The network's own tables: who leads, how many make a quorum, when rounds end.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic, as tests do")]
 
 use std::path::PathBuf;
 

@@ -16,4 +16,4 @@ mod values;
 mod world;
 
 pub use run::{Report, run, run_with_log};
-pub use world::{Crypto, Ledger, World};
+pub use world::{Crypto, Journals, Ledger, World};

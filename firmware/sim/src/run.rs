@@ -18,7 +18,7 @@ use crate::crypto::Keys;
 use crate::member::Node;
 use crate::send::{Letter, Packet, arrivals, retry_after_ms};
 use crate::values::{Attestation, Seal, digests_match, fingerprint, seal, sealed_well, validator};
-use crate::world::{Disk, Weather, World};
+use crate::world::{Disk, Journals, Weather, World};
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -290,7 +290,8 @@ impl<'a> Simulation<'a> {
             }
         }
         self.note(|| format!("member {member} crashes, {disk:?}"));
-        self.node(member).crash(disk, ledger);
+        let forgets = self.world.journals == Journals::LostInCrashes;
+        self.node(member).crash(if forgets { Disk::JournalLost } else { disk }, ledger);
         if disk == Disk::JournalLost {
             self.checks.on_journal_lost(member);
         }

@@ -28,6 +28,15 @@ pub enum Ledger {
     LostInCrashes,
 }
 
+/// What members remember of their agreements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Journals {
+    /// What a member says is durable before anybody hears it.
+    Durable,
+    /// Every crash loses it. Forbidden; exists to prove that the simulation notices.
+    LostInCrashes,
+}
+
 /// The rules of a world. Within them, the seed decides what happens.
 #[derive(Clone, Copy, Debug)]
 pub struct World {
@@ -37,6 +46,8 @@ pub struct World {
     pub crypto: Crypto,
     /// What their signers remember.
     pub ledger: Ledger,
+    /// What they remember of their agreements.
+    pub journals: Journals,
     /// How many members may lie or forget; `None`: as many as the protocol promises to survive.
     pub faulty: Option<usize>,
     /// Another quorum than the right one.
@@ -52,6 +63,7 @@ impl World {
             members,
             crypto: Crypto::StandIn,
             ledger: Ledger::Durable,
+            journals: Journals::Durable,
             faulty: None,
             quorum: None,
             accidents: true,
