@@ -261,9 +261,13 @@ impl Node {
             }
         }
         let beacon = self.beacon.clone();
+        let unreadable = attestations.len() < set.len();
         self.spawn(async move {
             let result = match beacon.submit_attestations(fork, &attestations).await {
-                Ok(sent) if sent.rejected.is_empty() => Ok(()),
+                Ok(sent) if sent.rejected.is_empty() && !unreadable => Ok(()),
+                Ok(sent) if sent.rejected.is_empty() => {
+                    Err(PublishError::Permanent("a member's form of the attestation cannot be read".to_owned()))
+                }
                 Ok(sent) => {
                     let texts: Vec<&str> = sent.rejected.values().map(String::as_str).collect();
                     Err(PublishError::Permanent(texts.join("; ")))

@@ -141,7 +141,7 @@ impl Node {
             })
         });
         let mut pending: Vec<DutyRecord> = pending.collect();
-        pending.sort_by(|a, b| b.slot.cmp(&a.slot));
+        pending.sort_by_key(|duty| std::cmp::Reverse(duty.slot));
         pending.truncate(node::MAX_DUTIES_SHOWN / 2);
         pending
     }
