@@ -470,7 +470,8 @@ impl Devnet {
             .start()?;
         let node = self.beacon_node.insert(node);
         let api = &self.api;
-        wait_for_port(node, &self.dir, || api.version().is_ok())
+        // The node answers simple questions some time before it has a head ("nil head"); this one needs the head state.
+        wait_for_port(node, &self.dir, || api.finalized().is_ok())
     }
 
     fn start_validator(&mut self) -> Result<(), DevnetError> {
