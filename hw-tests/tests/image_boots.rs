@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use hw_tests::ports::free_port;
-use hw_tests::vm::{Vm, VmError};
 use hw_tests::vm::checks::{BOOT_PATIENCE, broken_facts};
+use hw_tests::vm::{Vm, VmError};
 
 #[test]
 fn the_image_boots_seals_its_disk_and_opens_it_again() {
@@ -20,7 +20,7 @@ fn the_image_boots_seals_its_disk_and_opens_it_again() {
     let mut vm = Vm::builder(&image, dir.path()).forward(page, 443).start().unwrap();
 
     let first = vm.wait_ready(BOOT_PATIENCE).unwrap();
-    vm.wait_port(page, BOOT_PATIENCE).unwrap();
+    vm.wait_page(page, BOOT_PATIENCE).unwrap();
     assert_eq!(broken_facts(&mut vm).unwrap(), Vec::<String>::new());
     vm.expect("echo kept >/var/lib/kept && sync -f /var").unwrap();
 

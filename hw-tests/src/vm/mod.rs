@@ -11,13 +11,16 @@ mod serial;
 mod shell;
 
 use std::fs::{self, File};
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tempfile::TempDir;
 
 pub use accel::Accel;
@@ -95,6 +98,12 @@ pub enum VmError {
         /// Its end.
         tail: String,
     },
+    /// The first message of TLS could not be made.
+    #[error("cannot make a TLS client")]
+    Tls(#[from] rustls::Error),
+    /// The first message of TLS could not be written down.
+    #[error("cannot write a TLS client's first message")]
+    Hello(#[source] io::Error),
     /// The guest's shell could not be used.
     #[error("no answer from the guest's shell (only dev images have one)")]
     Shell(#[source] io::Error),
@@ -372,24 +381,21 @@ impl Vm {
         }
     }
 
-    /// Waits until the guest behind a forwarded port accepts a connection and says something or keeps it open. QEMU
-    /// itself accepts at once and hangs up when the guest does not answer.
+    /// Waits until the owner's page behind a forwarded port answers: the one sign of life that a release image gives.
     ///
     /// # Errors
     /// [`VmError::Timeout`], or when QEMU ends.
-    pub fn wait_port(&mut self, host_port: u16, patience: Duration) -> Result<Duration, VmError> {
+    pub fn wait_page(&mut self, host_port: u16, patience: Duration) -> Result<Duration, VmError> {
         let start = Instant::now();
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, host_port));
+        let hello = client_hello()?;
         while start.elapsed() < patience {
             self.check_alive()?;
-            if TcpStream::connect_timeout(&address, Duration::from_secs(2))
-                .is_ok_and(|stream| stays_open(&stream))
-            {
+            if answers(host_port, &hello) {
                 return Ok(start.elapsed());
             }
             std::thread::sleep(POLL * 8);
         }
-        Err(self.timeout(&format!("an answer on port {host_port}"), patience))
+        Err(self.timeout(&format!("an answer of the page on port {host_port}"), patience))
     }
 
     /// Runs a command as root in a dev image and returns its status and output.
@@ -510,14 +516,32 @@ fn copy_disk(image: &Path, disk: &Path, disk_gb: u64) -> Result<(), VmError> {
     fs::rename(&partial, disk).map_err(error)
 }
 
-fn stays_open(stream: &TcpStream) -> bool {
-    let mut byte = [0_u8; 1];
-    let waited =
-        stream.set_read_timeout(Some(Duration::from_millis(700))).and_then(|()| stream.peek(&mut byte));
-    match waited {
-        Ok(count) => count > 0,
-        Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
-    }
+/// The first message of a TLS client. Whether anybody answers it is all that is asked here.
+fn client_hello() -> Result<Vec<u8>, VmError> {
+    let client = || -> Result<ClientConnection, rustls::Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth();
+        let name = ServerName::try_from("hearth.local")
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        ClientConnection::new(Arc::new(config), name)
+    };
+    let mut bytes = Vec::new();
+    client()?.write_tls(&mut bytes).map_err(VmError::Hello)?;
+    Ok(bytes)
+}
+
+/// Whether one byte comes back. A connection alone proves nothing: QEMU accepts it before the guest even has an address.
+fn answers(port: u16, hello: &[u8]) -> bool {
+    let attempt = || -> io::Result<bool> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(hello)?;
+        Ok(stream.read(&mut [0_u8; 1])? > 0)
+    };
+    attempt().unwrap_or(false)
 }
 
 fn random_uuid() -> String {
