@@ -1,6 +1,8 @@
 //! The local chain itself: it makes blocks, its fillers attest, a foreign validator of genesis does not, and nothing of it
 //! outlives its owner.
 
+#![expect(clippy::unwrap_used, reason = "clippy knows the tests here as tests, but not what they call")]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
