@@ -187,9 +187,12 @@ impl Tpm {
         loop {
             let pcr11 = self.pcr_values(&[SIGNED_PCR])?;
             let outcome = self.open_once(blob, policy, srk, sealed, &pcr11, before_opening);
-            // A phase of the boot may have ended meanwhile (its end extends PCR 11): then the next one is approved.
+            // A phase of the boot may have ended meanwhile (its end extends PCR 11): then the next one is approved. And
+            // the TPM counts extensions of all PCRs together: one of any other, such as the kernel's own log of what
+            // it loads, also spoils a policy that was half proven.
+            let spoiled = matches!(&outcome, Err(TpmError::Refused { source, .. }) if pcr_changed(*source));
             let mut moved = || -> Result<bool, TpmError> { Ok(self.pcr_values(&[SIGNED_PCR])? != pcr11) };
-            if outcome.is_ok() || attempt == UNSEAL_ATTEMPTS || !moved()? {
+            if outcome.is_ok() || attempt == UNSEAL_ATTEMPTS || !(spoiled || moved()?) {
                 return outcome;
             }
             attempt += 1;
@@ -371,6 +374,7 @@ impl Tpm {
         values.set(HashingAlgorithm::Sha256, digest);
         let handle = match pcr {
             7 => PcrHandle::Pcr7,
+            10 => PcrHandle::Pcr10,
             11 => PcrHandle::Pcr11,
             12 => PcrHandle::Pcr12,
             _ => return Err(bad()),
@@ -407,6 +411,11 @@ pub(crate) fn kind(error: tss_esapi::Error) -> Option<Tss2ResponseCodeKind> {
         tss_esapi::Error::Tss2Error(code) => code.kind(),
         tss_esapi::Error::WrapperError(_) => None,
     }
+}
+
+/// Whether the TPM says that some PCR was extended since the policy session looked (TPM_RC_PCR_CHANGED).
+fn pcr_changed(error: tss_esapi::Error) -> bool {
+    kind(error) == Some(Tss2ResponseCodeKind::PcrChanged)
 }
 
 fn slot(pcr: u8) -> Option<PcrSlot> {
@@ -532,5 +541,25 @@ mod tests {
             .unwrap();
         assert_eq!(*opened, b"secret");
         assert!(phases.is_empty(), "both phases ended while opening");
+    }
+
+    #[test]
+    fn measurements_that_the_policy_does_not_name_do_not_matter() {
+        let dir = tempfile::tempdir().unwrap();
+        let swtpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
+        let mut tpm = Tpm::open(swtpm.tcti()).unwrap();
+        let files = devpolicy::make(&dir.path().join("policy"), &[tpm.measured_boot().unwrap()]).unwrap();
+        let policy = Policy::load(&files.public_key, &files.signature, &[7, 12]).unwrap();
+        let blob = tpm.seal(b"secret", &policy).unwrap();
+        // PCR 10 is the kernel's own log (IMA), which may grow at any moment.
+        let mut measurements = vec![&b"a library"[..], b"a program"];
+        let opened = tpm
+            .unseal_observed(&blob, &policy, &mut |tpm| match measurements.pop() {
+                Some(event) => tpm.extend_pcr(10, event),
+                None => Ok(()),
+            })
+            .unwrap();
+        assert_eq!(*opened, b"secret");
+        assert!(measurements.is_empty(), "both measurements fell into an opening");
     }
 }
