@@ -3,6 +3,7 @@
 //! Everything it starts ends with the process that asked for it, even when that is killed. It must never be linked into
 //! anything that runs on the box. Called by `xtask` and by the integration tests here.
 
+pub mod browser;
 pub mod devnet;
 pub mod image;
 pub mod join;
