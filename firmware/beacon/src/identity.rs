@@ -11,9 +11,10 @@ use crate::wire::{Data, ForkWire, GenesisWire, SpecWire, SyncingWire, VersionWir
 
 const SMALL: usize = 64 * 1024;
 const SPEC_BYTES: usize = 1024 * 1024;
-/// A node this many slots behind (or an epoch, if that is longer) is not asked for duties. Skipped slots count as
-/// distance too, and a chain that misses blocks needs votes most: hence not less.
-const MAX_SYNC_DISTANCE: u64 = 32;
+/// A node this many slots behind (or two epochs, if that is longer) is not asked for duties. Skipped slots count as
+/// distance too, and a chain that misses blocks needs votes most: hence not less. A node that is really behind says so
+/// itself, all but those without peers.
+const MAX_SYNC_DISTANCE: u64 = 64;
 const FORK_SCHEDULE_ENTRIES: usize = 64;
 const VERSION_CHARS: usize = 100;
 
@@ -71,7 +72,7 @@ impl BeaconNodes {
 fn judge_sync(answer: &SyncingWire, slots_per_epoch: u64) -> Health {
     let distance = answer.sync_distance.0;
     // `is_syncing` alone is not enough: Prysm without peers says false at any distance.
-    if answer.is_syncing || distance > slots_per_epoch.max(MAX_SYNC_DISTANCE) {
+    if answer.is_syncing || distance > slots_per_epoch.saturating_mul(2).max(MAX_SYNC_DISTANCE) {
         return Health::Syncing { distance, why: "it is still syncing" };
     }
     if answer.is_optimistic {
@@ -276,8 +277,8 @@ mod tests {
         };
         for (given, ready) in [
             (answer(false, 0, false, false), true),
-            (answer(false, 32, false, false), true),
-            (answer(false, 33, false, false), false),
+            (answer(false, 64, false, false), true),
+            (answer(false, 65, false, false), false),
             (answer(true, 0, false, false), false),
             (answer(false, 0, true, false), false),
             (answer(false, 0, false, true), false),

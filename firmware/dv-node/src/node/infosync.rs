@@ -107,8 +107,10 @@ impl Node {
     /// Proposes what has arrived when the time for collecting is up.
     pub(crate) fn infosync_due(&mut self, now: UnixMillis) {
         let mut results = Vec::new();
+        // On chains with short slots the duty would end before the reference's time for collecting does.
+        let half_slot = self.running.as_ref().map_or(u64::MAX, |running| running.chain.timing.slot_ms / 2);
         for (duty, (exchange, started)) in &mut self.infosync.exchanges {
-            if started.elapsed() >= Duration::from_millis(COLLECT_MS) {
+            if started.elapsed() >= Duration::from_millis(COLLECT_MS.min(half_slot)) {
                 results.push((*duty, exchange.time_up()));
             }
         }

@@ -265,9 +265,9 @@ impl Node {
         self.spawn(async move {
             let result = match beacon.submit_attestations(fork, &attestations).await {
                 Ok(sent) if sent.rejected.is_empty() && !unreadable => Ok(()),
-                Ok(sent) if sent.rejected.is_empty() => {
-                    Err(PublishError::Permanent("a member's form of the attestation cannot be read".to_owned()))
-                }
+                Ok(sent) if sent.rejected.is_empty() => Err(PublishError::Permanent(
+                    "a member's form of the attestation cannot be read".to_owned(),
+                )),
                 Ok(sent) => {
                     let texts: Vec<&str> = sent.rejected.values().map(String::as_str).collect();
                     Err(PublishError::Permanent(texts.join("; ")))

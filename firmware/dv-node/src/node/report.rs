@@ -74,6 +74,9 @@ impl Node {
                 "duty done"
             ),
             Outcome::NotNeeded => tracing::debug!(%duty, "nothing to do for a duty"),
+            Outcome::Missed(reason) if duty.kind == DutyKind::InfoSync => {
+                tracing::debug!(%duty, reason = reason.code(), "the members did not agree on versions this time");
+            }
             Outcome::Missed(reason) => {
                 tracing::warn!(%duty, reason = reason.code(), message = %reason, "duty missed");
             }
