@@ -4,6 +4,7 @@
 //! on building one unasked.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hw_tests::ports::free_port;
 use hw_tests::vm::checks::{BOOT_PATIENCE, broken_facts};
@@ -39,4 +40,18 @@ fn the_image_boots_seals_its_disk_and_opens_it_again() {
     let error = tampered.wait_ready(BOOT_PATIENCE).unwrap_err();
     assert!(matches!(error, VmError::Emergency { .. }), "{error}");
     println!("boots took {first:?} (first), {second:?} (restart), {third:?} (after a power cut)");
+}
+
+#[test]
+fn the_release_image_serves_the_page_and_has_no_shell() {
+    let Some(image) = std::env::var_os("HEARTH_RELEASE_IMAGE").map(PathBuf::from) else {
+        println!("SKIPPED: no release image to boot; set HEARTH_RELEASE_IMAGE to the path of a built one");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let page = free_port();
+    let mut vm = Vm::builder(image, dir.path()).forward(page, 443).start().unwrap();
+    let boot = vm.wait_page(page, BOOT_PATIENCE).unwrap();
+    assert!(!vm.has_shell(Duration::from_secs(20)).unwrap(), "a shell answers in a release image");
+    println!("the page answered after {boot:?}");
 }

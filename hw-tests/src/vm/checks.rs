@@ -47,6 +47,11 @@ const FACTS: &[Fact] = &[
         prints: Containing(r#""tpm2_pubkey_pcrs":[11]"#),
     },
     Fact {
+        name: "the last phase of the boot is measured",
+        command: "journalctl -b -o cat --no-pager -u systemd-pcrphase.service",
+        prints: Containing("Extended PCR index 11 with 'ready'"),
+    },
+    Fact {
         name: "the root is a verity device",
         command: "findmnt -no SOURCE,FSTYPE /",
         prints: Containing("/dev/mapper/root erofs"),

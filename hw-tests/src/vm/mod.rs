@@ -398,6 +398,15 @@ impl Vm {
         Err(self.timeout(&format!("an answer of the page on port {host_port}"), patience))
     }
 
+    /// Whether a shell answers on the virtio console within `patience`. In a release image none ever does.
+    ///
+    /// # Errors
+    /// When QEMU ends.
+    pub fn has_shell(&mut self, patience: Duration) -> Result<bool, VmError> {
+        self.check_alive()?;
+        Ok(Shell::open(&self.shell_socket(), patience).is_ok())
+    }
+
     /// Runs a command as root in a dev image and returns its status and output.
     ///
     /// # Errors
