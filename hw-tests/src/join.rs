@@ -102,7 +102,7 @@ impl NodeFolder {
             validators,
             history: History::NeverSigned,
             genesis_validators_root: chain.genesis_validators_root.clone(),
-            chain: Some(chain.clock),
+            chain: chain.clock,
         };
         page.import_shares(&envelope::seal(&page.import_key()?, &bundle)?)?;
         Ok(())

@@ -23,7 +23,7 @@ use hw_tests::member::Member;
 use hw_tests::page::Page;
 use hw_tests::ports::free_ports;
 use hw_tests::vm::Vm;
-use ipc::signer::ChainClock;
+use ipc::signer::{ChainClock, ChainPreset};
 use ipc::web::BoxStatus;
 
 use crate::{Profile, say};
@@ -457,6 +457,7 @@ fn join_all(
         genesis_time: chain.genesis_time()?,
         slot_ms: slot_seconds * 1000,
         slots_per_epoch: chain.config().slots_per_epoch,
+        preset: ChainPreset::Mainnet,
     };
     let genesis_validators_root = chain.api().genesis_validators_root()?;
     let in_guest = matches!(machine, Machine::Qemu { .. });

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
     use crate::{
         Sensitive,
-        signer::{History, ShareEntry},
+        signer::{ChainClock, ChainPreset, History, ShareEntry},
     };
     use proptest::prelude::*;
 
@@ -131,7 +131,12 @@ mod tests {
             }],
             history: History::NeverSigned,
             genesis_validators_root: "0x00".to_owned(),
-            chain: None,
+            chain: ChainClock {
+                genesis_time: 0,
+                slot_ms: 12_000,
+                slots_per_epoch: 32,
+                preset: ChainPreset::Mainnet,
+            },
         }
     }
 

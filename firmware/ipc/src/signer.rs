@@ -46,6 +46,8 @@ pub struct KeyProtection {
 pub enum ProtectionTier {
     /// Sealed to the board's TPM and to the measured, signed boot.
     TpmMeasuredBoot,
+    /// Sealed to the board's TPM, but this boot was not checked by Secure Boot.
+    TpmWithoutSecureBoot,
     /// Sealed to a TPM made of software, as in tests: whoever has its state files has the shares.
     SoftwareTpm,
     /// Nothing can be sealed: no share is accepted and nothing is signed.
@@ -122,9 +124,9 @@ pub struct ShareBundle {
     pub history: History,
     /// The chain these shares may sign for, `0x` hex; pinned for good.
     pub genesis_validators_root: String,
-    /// The chain's clock, so that the signer can refuse votes from the far future. Left out only by old tools.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub chain: Option<ChainClock>,
+    /// The chain's clock: the signer refuses votes from the far future, and begins a share beyond every epoch that could
+    /// have been signed before.
+    pub chain: ChainClock,
 }
 
 /// One share of one validator.
@@ -163,6 +165,21 @@ pub struct ChainClock {
     pub slot_ms: u64,
     /// Slots in an epoch.
     pub slots_per_epoch: u64,
+    /// The preset the chain was built with; left out, it is mainnet.
+    #[serde(default)]
+    pub preset: ChainPreset,
+}
+
+/// The consensus specification's preset: it decides how long lists may be, and so how some containers are hashed. It
+/// cannot be told from the slots of an epoch, which a chain may set as it likes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChainPreset {
+    /// Mainnet, every public test chain, and our local one.
+    #[default]
+    Mainnet,
+    /// Small test chains of the specification's own tests.
+    Minimal,
 }
 
 #[cfg(test)]
@@ -175,5 +192,21 @@ mod tests {
         assert_eq!(never, History::NeverSigned);
         let some: History = serde_json::from_str("{\"interchange\":{\"metadata\":{}}}").unwrap();
         assert!(matches!(some, History::Interchange(_)));
+    }
+
+    #[test]
+    fn a_clock_without_a_preset_is_of_mainnet() {
+        let clock = r#"{"genesis_time":1,"slot_ms":12000,"slots_per_epoch":8}"#;
+        let read: ChainClock = serde_json::from_str(clock).unwrap();
+        assert_eq!(read.preset, ChainPreset::Mainnet);
+        let minimal = clock.replace('}', r#","preset":"minimal"}"#);
+        assert_eq!(serde_json::from_str::<ChainClock>(&minimal).unwrap().preset, ChainPreset::Minimal);
+        assert!(serde_json::from_str::<ChainClock>(&minimal.replace("minimal", "other")).is_err());
+    }
+
+    #[test]
+    fn a_bundle_without_its_chain_s_clock_is_none() {
+        let bundle = r#"{"validators":[],"history":"never_signed","genesis_validators_root":"0x00"}"#;
+        assert!(serde_json::from_str::<ShareBundle>(bundle).is_err());
     }
 }

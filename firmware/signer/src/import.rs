@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use chain::{PublicKeyBytes, Root, SlotTiming};
+use chain::{PublicKeyBytes, Root};
 use cluster::keystore::Keystore;
 use ipc::{
     Problem, ShareImport,
@@ -12,6 +12,7 @@ use slashing::Interchange;
 use threshold::{SecretKey, SecretShare, ShareIndex};
 
 use crate::{
+    clock,
     ledger::{Entries, Import, ShareRow},
     rollback,
     share::{Share, held},
@@ -56,37 +57,34 @@ impl Signer {
                     "Make a file with each share once.",
                 )
             })?;
-            match self.known_row(&row.pubshare) {
+            let known = self.known_row(&row.pubshare);
+            match known {
                 // Its seal, index and chain stay as they are; only history may be added.
-                Some(known) => {
+                Some((known, true)) => {
                     same_facts(&known, &row)?;
                     imported.already_held.push(row.pubshare.to_string());
-                    imports.push(Import { row: known, history });
+                    imports.push(Import { row: known, history, was_damaged: false });
                 }
-                None => {
+                // New, or there and damaged: then only its history is believed.
+                known => {
                     row.sealed = vault.seal_share(&row, &secret)?;
                     imported.imported.push(held(&row));
                     let index = ShareIndex::try_from(row.share_index).map_err(|_| zero_index())?;
                     adopted.push(Share::new(row.clone(), SecretShare::new(index, secret)));
-                    imports.push(Import { row, history });
+                    imports.push(Import { row, history, was_damaged: known.is_some() });
                 }
             }
         }
         // The ledger first, the TPM's counter after it; see `rollback`.
-        let next = self.counter().map(|counter| counter.saturating_add(1));
-        ledger.import(imports, next).await.map_err(|error| ledger_problem(&error))?;
-        let stepped = rollback::step(&self.config.tpm).await;
-        let new_shares = adopted.len();
-        self.adopt(adopted);
-        match stepped {
-            Ok(counter) => self.set_counter(counter),
-            // The shares are stored and the ledger is one ahead, which the next start forgives. Stepping it again now
-            // would not be, so no further import is taken before that.
-            Err(problem) => {
-                tracing::error!(code = %problem.code, "the TPM's counter could not be stepped after an import");
-                return Err(problem);
-            }
+        let stored = ledger.import(imports).await.map_err(|error| ledger_problem(&error))?;
+        if let Err(problem) = rollback::settle(&self.config.tpm, stored.counter).await {
+            // The shares are stored and the ledger is one ahead. Nothing is signed or taken in before the TPM has caught up.
+            tracing::error!(code = %problem.code, "the TPM's counter could not be stepped after an import");
+            self.lock_again(problem.clone());
+            return Err(problem);
         }
+        let new_shares = adopted.len();
+        self.adopt(adopted, stored.resuming);
         tracing::info!(new_shares, already_held = imported.already_held.len(), "shares imported");
         Ok(imported)
     }
@@ -103,12 +101,9 @@ fn unpack(bundle: ShareBundle) -> Result<(Vec<Unpacked>, BTreeMap<PublicKeyBytes
     }
     let genesis_validators_root: Root =
         bundle.genesis_validators_root.parse().map_err(|_| not_hex("genesis_validators_root"))?;
-    if let Some(clock) = &bundle.chain {
-        let genesis_ms = clock.genesis_time.saturating_mul(1000);
-        SlotTiming::new(genesis_ms, clock.slot_ms, clock.slots_per_epoch).map_err(|error| {
-            bad("clock_invalid", &error.to_string(), "Take the values from a beacon node of the chain.")
-        })?;
-    }
+    clock::timing(&bundle.chain).map_err(|error| {
+        bad("clock_invalid", &error.to_string(), "Take the values from a beacon node of the chain.")
+    })?;
     let mut shares = Vec::with_capacity(bundle.validators.len());
     for entry in &bundle.validators {
         shares.push(unpack_one(entry, genesis_validators_root, &bundle)?);

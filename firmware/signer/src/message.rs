@@ -7,7 +7,10 @@ use chain::{
     Mainnet, Minimal, Phase0AggregateAndProof, Preset, Root, Slot, SyncAggregatorSelectionData, decimal,
     domain,
 };
-use ipc::{SignRequest, signer::ChainClock};
+use ipc::{
+    SignRequest,
+    signer::{ChainClock, ChainPreset},
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use tree_hash::TreeHash;
 
@@ -102,7 +105,7 @@ impl Kind {
 pub(crate) fn read(
     request: &SignRequest,
     genesis_validators_root: Root,
-    clock: Option<&ChainClock>,
+    clock: &ChainClock,
 ) -> Result<Message, Refusal> {
     let kind = Kind::parse(&request.kind)?;
     let fork_info =
@@ -120,7 +123,7 @@ pub(crate) fn read(
 struct Reader<'a> {
     kind: Kind,
     fork_info: ForkInfo,
-    clock: Option<&'a ChainClock>,
+    clock: &'a ChainClock,
     body: &'a BTreeMap<String, serde_json::Value>,
 }
 
@@ -168,20 +171,20 @@ impl Reader<'_> {
             }
             Kind::AggregationSlot => {
                 let AtSlot { slot } = self.field("aggregation_slot")?;
-                Ok(self.harmless(domain::SELECTION_PROOF, self.epoch_of(slot)?, &slot))
+                Ok(self.harmless(domain::SELECTION_PROOF, self.epoch_of(slot), &slot))
             }
             Kind::AggregateAndProof => {
                 let aggregate: Phase0AggregateAndProof = self.field("aggregate_and_proof")?;
-                let epoch = self.epoch_of(aggregate.aggregate.data.slot)?;
+                let epoch = self.epoch_of(aggregate.aggregate.data.slot);
                 Ok(self.harmless(domain::AGGREGATE_AND_PROOF, epoch, &aggregate))
             }
-            Kind::AggregateAndProofV2 if self.minimal_preset()? => self.aggregate_v2::<Minimal>(),
+            Kind::AggregateAndProofV2 if self.is_minimal() => self.aggregate_v2::<Minimal>(),
             Kind::AggregateAndProofV2 => self.aggregate_v2::<Mainnet>(),
             Kind::SyncCommitteeMessage => {
                 let message: SyncMessage = self.field("sync_committee_message")?;
                 Ok(self.harmless(
                     domain::SYNC_COMMITTEE,
-                    self.epoch_of(message.slot)?,
+                    self.epoch_of(message.slot),
                     &message.beacon_block_root,
                 ))
             }
@@ -189,11 +192,9 @@ impl Reader<'_> {
                 let SelectionData { slot, subcommittee_index } =
                     self.field("sync_aggregator_selection_data")?;
                 let data = SyncAggregatorSelectionData { slot, subcommittee_index };
-                Ok(self.harmless(domain::SYNC_COMMITTEE_SELECTION_PROOF, self.epoch_of(slot)?, &data))
+                Ok(self.harmless(domain::SYNC_COMMITTEE_SELECTION_PROOF, self.epoch_of(slot), &data))
             }
-            Kind::SyncCommitteeContributionAndProof if self.minimal_preset()? => {
-                self.contribution::<Minimal>()
-            }
+            Kind::SyncCommitteeContributionAndProof if self.is_minimal() => self.contribution::<Minimal>(),
             Kind::SyncCommitteeContributionAndProof => self.contribution::<Mainnet>(),
         }
     }
@@ -205,7 +206,7 @@ impl Reader<'_> {
             return Err(Refusal::Malformed("the source checkpoint is later than the target".to_owned()));
         }
         // A valid vote's target is its slot's epoch; anything else helps nobody and could poison the ledger.
-        if self.clock.is_some() && self.epoch_of(data.slot)? != target {
+        if self.epoch_of(data.slot) != target {
             return Err(Refusal::Malformed("the target checkpoint is not of the slot's epoch".to_owned()));
         }
         let vote = Vote::Attestation { source, target };
@@ -214,7 +215,7 @@ impl Reader<'_> {
 
     fn block(&self) -> Result<Message, Refusal> {
         let BlockV2 { block_header } = self.field("beacon_block")?;
-        let epoch = self.epoch_of(block_header.slot)?;
+        let epoch = self.epoch_of(block_header.slot);
         let vote = Vote::Block { slot: block_header.slot };
         Ok(Message { vote, ..self.harmless(domain::BEACON_PROPOSER, epoch, &block_header) })
     }
@@ -222,13 +223,13 @@ impl Reader<'_> {
     fn aggregate_v2<P: Preset>(&self) -> Result<Message, Refusal> {
         let AggregateV2 { data } = self.field("aggregate_and_proof")?;
         let aggregate: AggregateAndProof<P> = parse("aggregate_and_proof", &data)?;
-        let epoch = self.epoch_of(aggregate.aggregate.data.slot)?;
+        let epoch = self.epoch_of(aggregate.aggregate.data.slot);
         Ok(self.harmless(domain::AGGREGATE_AND_PROOF, epoch, &aggregate))
     }
 
     fn contribution<P: Preset>(&self) -> Result<Message, Refusal> {
         let contribution: ContributionAndProof<P> = self.field("contribution_and_proof")?;
-        let epoch = self.epoch_of(contribution.contribution.slot)?;
+        let epoch = self.epoch_of(contribution.contribution.slot);
         Ok(self.harmless(domain::CONTRIBUTION_AND_PROOF, epoch, &contribution))
     }
 
@@ -243,23 +244,22 @@ impl Reader<'_> {
         parse(name, value)
     }
 
-    fn epoch_of(&self, slot: Slot) -> Result<Epoch, Refusal> {
-        Ok(slot.epoch(self.clock()?.slots_per_epoch))
+    fn epoch_of(&self, slot: Slot) -> Epoch {
+        slot.epoch(self.clock.slots_per_epoch)
     }
 
-    /// Containers with bit fields are hashed to another root under the minimal preset of test chains, which alone has
-    /// eight slots in an epoch.
-    fn minimal_preset(&self) -> Result<bool, Refusal> {
-        Ok(self.clock()?.slots_per_epoch == 8)
-    }
-
-    fn clock(&self) -> Result<&ChainClock, Refusal> {
-        self.clock.ok_or_else(|| Refusal::NoChainClock(self.kind.name().to_owned()))
+    /// Containers with bit fields are hashed to another root under the minimal preset.
+    fn is_minimal(&self) -> bool {
+        self.clock.preset == ChainPreset::Minimal
     }
 }
 
 fn parse<T: DeserializeOwned>(name: &str, value: &serde_json::Value) -> Result<T, Refusal> {
-    T::deserialize(value).map_err(|error| Refusal::Malformed(format!("`{name}`: {error}")))
+    T::deserialize(value).map_err(|error| {
+        // The error may quote the value, which can be long.
+        let reason: String = error.to_string().chars().take(160).flat_map(char::escape_default).collect();
+        Refusal::Malformed(format!("`{name}`: {reason}"))
+    })
 }
 
 #[cfg(test)]
@@ -269,7 +269,8 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     /// The recorded requests are of a chain with the minimal preset.
-    const MINIMAL: ChainClock = ChainClock { genesis_time: 0, slot_ms: 2000, slots_per_epoch: 8 };
+    const MINIMAL: ChainClock =
+        ChainClock { genesis_time: 0, slot_ms: 2000, slots_per_epoch: 8, preset: ChainPreset::Minimal };
 
     fn vectors() -> Option<PathBuf> {
         let folder = std::env::var_os("HEARTH_VECTORS").map_or_else(
@@ -306,7 +307,7 @@ mod tests {
             let kind = body["type"].as_str().unwrap().to_owned();
             let request: SignRequest = serde_json::from_value(body.clone()).unwrap();
             let root = request.fork_info.map(|info| info.genesis_validators_root).unwrap_or_default();
-            let outcome = read(&request, root, Some(&MINIMAL));
+            let outcome = read(&request, root, &MINIMAL);
             match kind.as_str() {
                 "VOLUNTARY_EXIT" | "VALIDATOR_REGISTRATION" => {
                     assert_eq!(outcome, Err(Refusal::NotSupported(kind.clone())));
@@ -335,10 +336,10 @@ mod tests {
             let mut request: SignRequest = serde_json::from_value(body).unwrap();
             let root = request.fork_info.unwrap().genesis_validators_root;
             request.body.get_mut("attestation").unwrap()["index"] = "7".into();
-            assert_eq!(read(&request, root, Some(&MINIMAL)), Err(Refusal::RootMismatch));
+            assert_eq!(read(&request, root, &MINIMAL), Err(Refusal::RootMismatch));
             request.signing_root = None;
-            assert!(read(&request, root, Some(&MINIMAL)).is_ok());
-            assert_eq!(read(&request, Root([9; 32]), Some(&MINIMAL)), Err(Refusal::WrongChain));
+            assert!(read(&request, root, &MINIMAL).is_ok());
+            assert_eq!(read(&request, Root([9; 32]), &MINIMAL), Err(Refusal::WrongChain));
         }
     }
 
@@ -356,19 +357,27 @@ mod tests {
         for (slot, source, target, good) in
             [(16, 1, 2, true), (16, 2, 2, true), (16, 3, 2, false), (15, 1, 2, false), (24, 1, 2, false)]
         {
-            let outcome = read(&attestation(slot, source, target), Root::default(), Some(&MINIMAL));
+            let outcome = read(&attestation(slot, source, target), Root::default(), &MINIMAL);
             assert_eq!(outcome.is_ok(), good, "slot {slot}, {source} to {target}");
         }
     }
 
     #[test]
-    fn without_a_clock_only_messages_that_name_their_epoch_are_signed() {
-        assert!(read(&attestation(16, 1, 2), Root::default(), None).is_ok());
-        let fork = Some(ForkInfo::default());
-        let slot = serde_json::json!({"slot": "5"});
-        let request = SignRequest::new("AGGREGATION_SLOT", fork, "aggregation_slot", &slot).unwrap();
-        let refused = Err(Refusal::NoChainClock("AGGREGATION_SLOT".to_owned()));
-        assert_eq!(read(&request, Root::default(), None), refused);
+    fn the_preset_is_stated_and_not_guessed_from_the_slots_of_an_epoch() {
+        let with_bits = ["AGGREGATE_AND_PROOF_V2", "SYNC_COMMITTEE_CONTRIBUTION_AND_PROOF"];
+        for body in recorded() {
+            let mut request: SignRequest = serde_json::from_value(body.clone()).unwrap();
+            if !with_bits.contains(&request.kind.as_str()) {
+                continue;
+            }
+            let root = request.fork_info.unwrap().genesis_validators_root;
+            assert_eq!(read(&request, root, &MINIMAL).unwrap().signing_root, request.signing_root.unwrap());
+            // Bit fields of another preset have another length or another root.
+            let mainnet = ChainClock { preset: ChainPreset::Mainnet, ..MINIMAL };
+            assert!(read(&request, root, &mainnet).is_err(), "mainnet with 8 slots: {body}");
+            request.signing_root = None;
+            assert!(read(&request, root, &ChainClock { slots_per_epoch: 32, ..MINIMAL }).is_ok());
+        }
     }
 
     proptest! {
@@ -383,8 +392,7 @@ mod tests {
             text[at] = byte;
             if let Ok(request) = serde_json::from_slice::<SignRequest>(&text) {
                 let root = request.fork_info.map(|info| info.genesis_validators_root).unwrap_or_default();
-                let _ = read(&request, root, Some(&MINIMAL));
-                let _ = read(&request, root, None);
+                let _ = read(&request, root, &MINIMAL);
             }
         }
     }

@@ -26,7 +26,7 @@ pub enum Refusal {
     RootMismatch,
     /// The message is from the future.
     #[error(
-        "the message is for epoch {epoch} and the clock says epoch {now}: a vote so far ahead would block all votes before it"
+        "the message has epoch {epoch} and the clock says epoch {now}: a vote so far ahead would block all votes before it"
     )]
     TooFarAhead {
         /// The message's epoch.
@@ -37,9 +37,6 @@ pub enum Refusal {
     /// EIP-3076 says no.
     #[error("signing this could be punished: {0}")]
     Slashable(String),
-    /// The message belongs to a time this signer cannot place.
-    #[error("this share was imported without its chain's clock, which messages of type {0} need")]
-    NoChainClock(String),
     /// The record could not be made durable.
     #[error("the record of this vote could not be written: {0}")]
     NotDurable(String),
@@ -59,14 +56,13 @@ impl Refusal {
             Self::RootMismatch => "signing_root_mismatch",
             Self::TooFarAhead { .. } => "too_far_ahead",
             Self::Slashable(_) => "slashable",
-            Self::NoChainClock(_) => "no_chain_clock",
             Self::NotDurable(_) => "not_durable",
             Self::NotReady(_) => "not_ready",
         }
     }
 
     /// Every code, so that each is a metric from the start.
-    pub const CODES: [&'static str; 10] = [
+    pub const CODES: [&'static str; 9] = [
         "unknown_key",
         "malformed",
         "not_supported_yet",
@@ -74,7 +70,6 @@ impl Refusal {
         "signing_root_mismatch",
         "too_far_ahead",
         "slashable",
-        "no_chain_clock",
         "not_durable",
         "not_ready",
     ];
@@ -83,11 +78,9 @@ impl Refusal {
         match self {
             Self::UnknownKey(_) => StatusCode::NOT_FOUND,
             Self::Malformed(_) | Self::NotSupported(_) => StatusCode::BAD_REQUEST,
-            Self::WrongChain
-            | Self::RootMismatch
-            | Self::TooFarAhead { .. }
-            | Self::Slashable(_)
-            | Self::NoChainClock(_) => StatusCode::PRECONDITION_FAILED,
+            Self::WrongChain | Self::RootMismatch | Self::TooFarAhead { .. } | Self::Slashable(_) => {
+                StatusCode::PRECONDITION_FAILED
+            }
             Self::NotDurable(_) | Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -109,7 +102,6 @@ impl Refusal {
             Self::Slashable(_) => {
                 "Nothing to do if it happens once, around a restart. If it repeats, make sure that no other box uses this share."
             }
-            Self::NoChainClock(_) => "Import the share again with a newer tool; the old record is kept.",
             Self::NotDurable(_) => {
                 "Free some disk space, or replace the disk. Signing goes on by itself once records can be written."
             }
@@ -146,7 +138,7 @@ mod tests {
     fn a_refusal_says_what_happened_and_what_to_do() {
         let problem = Refusal::TooFarAhead { epoch: 9, now: 2 }.to_problem();
         assert_eq!(problem.code, "too_far_ahead");
-        assert!(problem.message.starts_with("The message is for epoch 9"), "{}", problem.message);
+        assert!(problem.message.starts_with("The message has epoch 9"), "{}", problem.message);
         assert!(problem.next_step.contains("clocks"));
     }
 }

@@ -3,19 +3,20 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
-use chain::{Epoch, PublicKeyBytes, SignatureBytes, SlotTiming, UnixMillis};
+use chain::{Epoch, PublicKeyBytes, SignatureBytes, UnixMillis};
 use ipc::{
     Problem, SignRequest, SignerStatus,
     signer::{ChainClock, HeldShare, KeyProtection, ProtectionTier},
 };
 
 use crate::{
+    clock::{self, now},
     config::Config,
-    ledger::{Ledger, LedgerError, Opened, ShareRow},
-    message,
+    ledger::{Ledger, LedgerError, Resuming, ShareRow},
+    message::{self, Message, Vote},
     metrics::Metrics,
     refusal::Refusal,
     rollback,
@@ -44,38 +45,44 @@ struct State {
     /// All shares in the ledger, whether they could be opened or not.
     rows: Vec<ShareRow>,
     shares: BTreeMap<PublicKeyBytes, Arc<Share>>,
-    counter: Option<u64>,
+    /// New shares, and when each may begin.
+    beginning: Resuming,
 }
 
 impl Signer {
     /// Opens ledger and vault. Never fails: a signer that cannot sign says why on its status.
     pub(crate) async fn start(config: Config, metrics: Metrics) -> Arc<Self> {
-        let (ledger, rows, counter) = match Ledger::open(&config.state_dir, metrics.clone()) {
-            Ok(Opened { ledger, rows, counter }) => (Ok(ledger), rows, counter),
-            Err(error) => {
-                tracing::error!(%error, "the ledger cannot be used: nothing is signed");
-                (Err(ledger_problem(&error)), Vec::new(), None)
-            }
-        };
-        let state = RwLock::new(State { rows, counter, ..State::default() });
+        let ledger = Ledger::open(&config.state_dir, metrics.clone()).map_err(|error| {
+            tracing::error!(%error, "the ledger cannot be used: nothing is signed");
+            ledger_problem(&error)
+        });
+        let state = RwLock::default();
         let signer =
             Arc::new(Self { config, metrics, ledger, state, importing: tokio::sync::Mutex::default() });
         signer.unlock().await;
         signer
     }
 
-    /// Keeps trying to unlock, for as long as that can help.
+    /// Tries to unlock whenever it is locked: at the start, and again when an import left the TPM's counter behind.
     pub(crate) async fn keep_unlocking(self: Arc<Self>) {
-        while self.ledger.is_ok() && self.read(|state| state.vault.is_none()) {
+        while self.ledger.is_ok() {
             tokio::time::sleep(RETRY).await;
-            self.unlock().await;
+            let _no_import = self.importing.lock().await;
+            if self.read(|state| state.vault.is_none()) {
+                self.unlock().await;
+            }
         }
     }
 
     /// TPM, vault, anti-rollback, shares; in this order, and each only if the one before went well.
     async fn unlock(&self) {
         let Ok(ledger) = &self.ledger else { return };
-        let (rows, counter) = self.read(|state| (state.rows.clone(), state.counter));
+        // Read anew on each attempt: an import may have come in between.
+        let rows = match ledger.rows().await {
+            Ok(rows) => rows,
+            Err(error) => return self.stay_locked(ledger_problem(&error)),
+        };
+        self.write(|state| state.rows.clone_from(&rows));
         let (state_dir, tpm) = (self.config.state_dir.clone(), self.config.tpm.clone());
         let shares_exist = !rows.is_empty();
         let opened = blocking(move || Vault::open(&state_dir, &tpm, shares_exist)).await;
@@ -84,10 +91,8 @@ impl Signer {
             Some(Err(error)) => return self.stay_locked(error.to_problem()),
             None => return self.stay_locked(crashed()),
         };
-        let stepped = rollback::step_at_start(&self.config.tpm, ledger, counter, shares_exist).await;
-        match stepped {
-            Ok(counter) => self.write(|state| state.counter = Some(counter)),
-            Err(problem) => return self.stay_locked(problem),
+        if let Err(problem) = rollback::begin_run(&self.config.tpm, ledger).await {
+            return self.stay_locked(problem);
         }
         let mut problems = Vec::new();
         let mut shares = BTreeMap::new();
@@ -109,6 +114,16 @@ impl Signer {
             state.problems = problems;
             state.shares = shares;
         });
+    }
+
+    /// Signs nothing and takes nothing in until [`Self::keep_unlocking`] has put it right.
+    pub(crate) fn lock_again(&self, problem: Problem) {
+        self.metrics.holding(0);
+        self.write(|state| {
+            state.vault = None;
+            state.shares.clear();
+        });
+        self.stay_locked(problem);
     }
 
     fn stay_locked(&self, problem: Problem) {
@@ -139,10 +154,8 @@ impl Signer {
             .read(|state| state.shares.get(&key).cloned())
             .ok_or_else(|| Refusal::UnknownKey(key.to_string()))?;
         let row = share.row();
-        let message = message::read(request, row.genesis_validators_root, row.clock.as_ref())?;
-        if let Some(clock) = &row.clock {
-            not_too_far_ahead(message.epoch, clock, now())?;
-        }
+        let message = message::read(request, row.genesis_validators_root, &row.clock)?;
+        not_too_far_ahead(&message, &row.clock, now())?;
         let clearance = ledger.clear(key, &message).await?;
         let signature = share.sign(clearance).ok_or_else(|| Refusal::UnknownKey(key.to_string()))?;
         self.metrics.signed(message.kind);
@@ -164,26 +177,26 @@ impl Signer {
         Ok((vault, ledger))
     }
 
-    /// The share of that key as the ledger has it.
-    pub(crate) fn known_row(&self, key: &PublicKeyBytes) -> Option<ShareRow> {
-        self.read(|state| state.rows.iter().find(|row| row.pubshare == *key).cloned())
-    }
-
-    pub(crate) fn counter(&self) -> Option<u64> {
-        self.read(|state| state.counter)
-    }
-
-    pub(crate) fn set_counter(&self, counter: u64) {
-        self.write(|state| state.counter = Some(counter));
+    /// The share of that key as the ledger has it, and whether it could be opened.
+    pub(crate) fn known_row(&self, key: &PublicKeyBytes) -> Option<(ShareRow, bool)> {
+        self.read(|state| {
+            let row = state.rows.iter().find(|row| row.pubshare == *key).cloned()?;
+            Some((row, state.shares.contains_key(key)))
+        })
     }
 
     /// Puts imported shares into service.
-    pub(crate) fn adopt(&self, shares: Vec<Share>) {
+    pub(crate) fn adopt(&self, shares: Vec<Share>, beginning: Resuming) {
         let held = self.write(|state| {
             for share in shares {
+                let key = share.row().pubshare;
+                state.rows.retain(|row| row.pubshare != key);
                 state.rows.push(share.row().clone());
-                state.shares.insert(share.row().pubshare, Arc::new(share));
+                state.shares.insert(key, Arc::new(share));
             }
+            state.beginning.extend(beginning);
+            let opened = |row: &ShareRow| state.shares.contains_key(&row.pubshare);
+            state.problems = state.rows.iter().filter(|row| !opened(row)).map(damaged_share).collect();
             state.shares.len()
         });
         self.metrics.holding(held);
@@ -209,6 +222,19 @@ impl Signer {
                             share.last_signed = signed.then_some(marks);
                         }
                     }
+                    problems.extend(waiting(
+                        &rows,
+                        &ledger.resuming().await.unwrap_or_default(),
+                        "waiting_after_power_cut",
+                        "The box was switched off without warning, so it cannot know for certain what it signed last.",
+                    ));
+                    let beginning = self.read(|state| state.beginning.clone());
+                    problems.extend(waiting(
+                        &rows,
+                        &beginning,
+                        "waiting_after_import",
+                        "New shares begin above every epoch in which they could have been used elsewhere.",
+                    ));
                 }
                 Err(error) => problems.insert(0, ledger_problem(&error)),
             },
@@ -256,23 +282,33 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.ok()
 }
 
-fn now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+/// One epoch ahead is allowed, for clients prepare the next one. A vote for the far future would be recorded and would
+/// forbid every honest vote until then. No chain justifies an epoch that has not ended, so a source is at most the previous
+/// one; with that, floors from the clock cover all that was ever signed (see [`clock::floors_at`]).
+fn not_too_far_ahead(message: &Message, clock: &ChainClock, now: UnixMillis) -> Result<(), Refusal> {
+    let current = clock::epoch_at(clock, now).unwrap_or(Epoch(0));
+    let refuse = |epoch: Epoch| Err(Refusal::TooFarAhead { epoch: epoch.0, now: current.0 });
+    match message.vote {
+        Vote::Attestation { source, .. } if source > current.saturating_sub(1) => refuse(source),
+        _ if message.epoch > current.saturating_add(1) => refuse(message.epoch),
+        Vote::Attestation { .. } | Vote::Block { .. } | Vote::None => Ok(()),
+    }
 }
 
-/// One epoch ahead is allowed, for clients prepare the next one. A vote for the far future would be recorded and would
-/// forbid every honest vote until then.
-fn not_too_far_ahead(epoch: Epoch, clock: &ChainClock, now: UnixMillis) -> Result<(), Refusal> {
-    let genesis_ms = clock.genesis_time.saturating_mul(1000);
-    let timing = SlotTiming::new(genesis_ms, clock.slot_ms, clock.slots_per_epoch).map_err(|error| {
-        Refusal::Malformed(format!("the chain's clock of this share is not valid: {error}"))
-    })?;
-    let current = timing.epoch_at(now).unwrap_or(Epoch(0));
-    if epoch > current.saturating_add(1) {
-        return Err(Refusal::TooFarAhead { epoch: epoch.0, now: current.0 });
-    }
-    Ok(())
+/// The note that some shares do not vote yet; none once their epoch has come.
+fn waiting(rows: &[ShareRow], resuming: &Resuming, code: &str, why: &str) -> Option<Problem> {
+    let now = now();
+    let still = |row: &&ShareRow| {
+        let begins = resuming.get(&row.pubshare)?;
+        (clock::epoch_at(&row.clock, now) < Some(*begins)).then_some(*begins)
+    };
+    let epochs: Vec<Epoch> = rows.iter().filter_map(|row| still(&row)).collect();
+    let last = epochs.iter().max()?;
+    Some(Problem::new(
+        code,
+        format!("{why} {} of {} shares vote again from epoch {last} on.", epochs.len(), rows.len()),
+        "Nothing to do: it goes on by itself.",
+    ))
 }
 
 fn protection(is_software: Option<bool>) -> KeyProtection {
@@ -324,6 +360,9 @@ pub(crate) fn ledger_problem(error: &LedgerError) -> Problem {
         LedgerError::TooLarge(_) => {
             ("history_invalid", "Export the history again; it must be of the cluster's chain.")
         }
+        LedgerError::NotDurable(_) => {
+            ("ledger_not_durable", "Install the box anew on a local disk with its own file system.")
+        }
         LedgerError::Io { .. } | LedgerError::Sqlite(_) | LedgerError::Stopped => (
             "ledger_unavailable",
             "Free some disk space and restart the box; if it persists, replace the disk.",
@@ -344,18 +383,35 @@ mod tests {
 
     #[test]
     fn votes_beyond_the_next_epoch_are_refused() {
-        let clock = ChainClock { genesis_time: 1000, slot_ms: 2000, slots_per_epoch: 8 };
+        let clock = ChainClock {
+            genesis_time: 1000,
+            slot_ms: 2000,
+            slots_per_epoch: 8,
+            preset: ipc::signer::ChainPreset::Mainnet,
+        };
         let in_epoch_5 = UnixMillis(1_000_000 + 5 * 8 * 2000 + 1);
-        for (epoch, now, allowed) in [
-            (5, in_epoch_5, true),
-            (6, in_epoch_5, true),
-            (7, in_epoch_5, false),
-            (u64::MAX, in_epoch_5, false),
-            (0, UnixMillis(0), true),
-            (1, UnixMillis(0), true),
-            (2, UnixMillis(0), false),
+        let before = UnixMillis(0);
+        let vote = |source| Vote::Attestation { source: Epoch(source), target: Epoch(0) };
+        for (epoch, vote, now, allowed) in [
+            (5, Vote::None, in_epoch_5, true),
+            (6, Vote::None, in_epoch_5, true),
+            (7, Vote::None, in_epoch_5, false),
+            (u64::MAX, Vote::None, in_epoch_5, false),
+            (0, Vote::None, before, true),
+            (1, Vote::None, before, true),
+            (2, Vote::None, before, false),
+            (5, vote(4), in_epoch_5, true),
+            (6, vote(4), in_epoch_5, true),
+            (5, vote(5), in_epoch_5, false),
+            (6, vote(5), in_epoch_5, false),
+            (7, vote(4), in_epoch_5, false),
+            (0, vote(0), before, true),
+            (1, vote(1), before, false),
         ] {
-            assert_eq!(not_too_far_ahead(Epoch(epoch), &clock, now).is_ok(), allowed, "epoch {epoch}");
+            let signing_root = chain::Root::default();
+            let message =
+                Message { kind: message::Kind::Attestation, signing_root, epoch: Epoch(epoch), vote };
+            assert_eq!(not_too_far_ahead(&message, &clock, now).is_ok(), allowed, "epoch {epoch}, {vote:?}");
         }
     }
 }

@@ -10,7 +10,11 @@ use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
     aead::{Aead as _, KeyInit as _, Payload},
 };
-use ipc::{Problem, envelope::ImportSecret, signer::TpmFacts};
+use ipc::{
+    Problem,
+    envelope::ImportSecret,
+    signer::{ChainClock, ChainPreset, TpmFacts},
+};
 use rand::TryRngCore as _;
 use threshold::{SecretKey, SecretShare, ShareIndex};
 use tpm::{Policy, SealedBlob, Tpm, TpmError, policy::SIGNED_PCR};
@@ -176,16 +180,18 @@ fn new_secrets() -> Result<Zeroizing<Vec<u8>>, VaultError> {
 
 /// What a share's seal is bound to. Every field has a fixed length, so two different rows never read the same.
 fn facts_of(row: &ShareRow) -> Vec<u8> {
-    let mut facts = b"hearth share v1".to_vec();
+    let mut facts = b"hearth share v2".to_vec();
     facts.extend(row.pubshare.as_slice());
     facts.extend(row.group_key.as_slice());
     facts.push(row.share_index);
     facts.extend(row.genesis_validators_root.as_slice());
-    facts.push(u8::from(row.clock.is_some()));
-    if let Some(clock) = &row.clock {
-        for number in [clock.genesis_time, clock.slot_ms, clock.slots_per_epoch] {
-            facts.extend(number.to_be_bytes());
-        }
+    let ChainClock { genesis_time, slot_ms, slots_per_epoch, preset } = row.clock;
+    for number in [genesis_time, slot_ms, slots_per_epoch] {
+        facts.extend(number.to_be_bytes());
     }
+    facts.push(match preset {
+        ChainPreset::Mainnet => 0,
+        ChainPreset::Minimal => 1,
+    });
     facts
 }

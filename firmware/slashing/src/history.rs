@@ -269,7 +269,8 @@ impl History {
         }
     }
 
-    fn raise(&mut self, floors: Floors) {
+    /// Refuses more from now on: floors stay or rise.
+    pub fn raise(&mut self, floors: Floors) {
         self.floors.block = self.floors.block.max(floors.block);
         self.floors.source = self.floors.source.max(floors.source);
         self.floors.target = self.floors.target.max(floors.target);

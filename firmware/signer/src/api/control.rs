@@ -60,7 +60,7 @@ async fn import(State(signer): State<Arc<Signer>>, body: Bytes) -> Response {
 
 /// The box's own trouble is 503; everything else is about the file.
 fn status_of(problem: &Problem) -> StatusCode {
-    const OURS: [&str; 14] = [
+    const OURS: [&str; 17] = [
         "starting",
         "tpm_missing",
         "tpm_unavailable",
@@ -75,6 +75,9 @@ fn status_of(problem: &Problem) -> StatusCode {
         "ledger_newer",
         "ledger_unavailable",
         "ledger_rolled_back",
+        "ledger_not_durable",
+        "counter_unusable",
+        "secure_boot_off",
     ];
     if OURS.contains(&problem.code.as_str()) {
         StatusCode::SERVICE_UNAVAILABLE

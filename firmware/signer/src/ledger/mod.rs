@@ -9,9 +9,9 @@ mod writer;
 
 pub(crate) use writer::SLOW_COMMIT;
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use chain::{PublicKeyBytes, Root};
+use chain::{Epoch, PublicKeyBytes, Root, UnixMillis};
 use ipc::signer::{ChainClock, LastSigned};
 use slashing::{SignedAttestation, SignedBlock};
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use store::{LedgerError, Store};
 
 use crate::{
+    clock::now,
     message::{Message, Vote},
     metrics::Metrics,
     refusal::Refusal,
@@ -39,7 +40,7 @@ pub(crate) struct ShareRow {
     /// The chain it may sign for.
     pub genesis_validators_root: Root,
     /// When that chain's slots are.
-    pub clock: Option<ChainClock>,
+    pub clock: ChainClock,
     /// The secret, sealed.
     pub sealed: Vec<u8>,
 }
@@ -50,6 +51,28 @@ pub(crate) struct Import {
     pub row: ShareRow,
     /// What it signed; both empty only when its owner says that it never did.
     pub history: Entries,
+    /// It is held already, and its sealed form did not open: the new one takes its place.
+    pub was_damaged: bool,
+}
+
+/// Shares whose floors were raised over all that may have been forgotten, with the first target epoch that each may sign.
+pub(crate) type Resuming = BTreeMap<PublicKeyBytes, Epoch>;
+
+/// What an import did.
+pub(crate) struct Imported {
+    /// What the TPM's counter must be brought to.
+    pub counter: u64,
+    /// The new shares that have to wait.
+    pub resuming: Resuming,
+}
+
+/// What is known before a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// The TPM counter's value as the ledger knows it.
+    pub counter: Option<u64>,
+    /// Whether there is anything to protect.
+    pub shares_exist: bool,
 }
 
 /// What an interchange file says about one share.
@@ -84,31 +107,23 @@ pub(crate) struct Ledger {
 
 enum Job {
     Record { key: PublicKeyBytes, message: Message, reply: oneshot::Sender<Result<Clearance, Refusal>> },
-    Import { shares: Vec<Import>, counter: Option<u64>, reply: oneshot::Sender<Result<(), LedgerError>> },
-    SetCounter { value: u64, reply: oneshot::Sender<Result<(), LedgerError>> },
+    Import { shares: Vec<Import>, now: UnixMillis, reply: oneshot::Sender<Result<Imported, LedgerError>> },
+    Facts { reply: oneshot::Sender<Result<Facts, LedgerError>> },
+    Rows { reply: oneshot::Sender<Result<Vec<ShareRow>, LedgerError>> },
+    BeginRun { counter: u64, now: UnixMillis, reply: oneshot::Sender<Result<(), LedgerError>> },
+    Resuming { reply: oneshot::Sender<Resuming> },
     Marks { reply: oneshot::Sender<Vec<(PublicKeyBytes, LastSigned)>> },
     Ping { reply: oneshot::Sender<()> },
     Close { reply: oneshot::Sender<Result<(), LedgerError>> },
 }
 
-/// What the ledger held when it was opened.
-pub(crate) struct Opened {
-    /// The handle.
-    pub ledger: Ledger,
-    /// The shares it keeps.
-    pub rows: Vec<ShareRow>,
-    /// The TPM counter's value as the ledger knows it.
-    pub counter: Option<u64>,
-}
-
 impl Ledger {
     /// Opens the database in `state_dir`, checks it, and starts its thread.
-    pub(crate) fn open(state_dir: &Path, metrics: Metrics) -> Result<Opened, LedgerError> {
+    pub(crate) fn open(state_dir: &Path, metrics: Metrics) -> Result<Self, LedgerError> {
         let store = Store::open(state_dir)?;
-        let (rows, counter) = (store.rows()?, store.counter()?);
         let (jobs, queue) = mpsc::channel(QUEUE);
         writer::start(store, queue, metrics)?;
-        Ok(Opened { ledger: Self { jobs }, rows, counter })
+        Ok(Self { jobs })
     }
 
     /// Clears a message for signing. When it can be punished, its record is durable before this returns.
@@ -122,14 +137,30 @@ impl Ledger {
         answer.await.unwrap_or_else(|_| Err(Refusal::NotDurable("the ledger has stopped".to_owned())))
     }
 
-    /// Stores shares and their histories in one step: all of it or none.
-    pub(crate) async fn import(&self, shares: Vec<Import>, counter: Option<u64>) -> Result<(), LedgerError> {
-        self.ask(|reply| Job::Import { shares, counter, reply }).await?
+    /// Stores shares and their histories in one step, together with the next counter value: all of it or none.
+    pub(crate) async fn import(&self, shares: Vec<Import>) -> Result<Imported, LedgerError> {
+        self.ask(|reply| Job::Import { shares, now: now(), reply }).await?
     }
 
-    /// Stores what the TPM's counter is about to be.
-    pub(crate) async fn set_counter(&self, value: u64) -> Result<(), LedgerError> {
-        self.ask(|reply| Job::SetCounter { value, reply }).await?
+    /// What must be known before a run.
+    pub(crate) async fn facts(&self) -> Result<Facts, LedgerError> {
+        self.ask(|reply| Job::Facts { reply }).await?
+    }
+
+    /// The shares kept.
+    pub(crate) async fn rows(&self) -> Result<Vec<ShareRow>, LedgerError> {
+        self.ask(|reply| Job::Rows { reply }).await?
+    }
+
+    /// Begins a run: stores what the TPM's counter is about to be, marks the ledger as in use, and, when it was left so
+    /// by a run that never ended, raises all floors over what may have been forgotten.
+    pub(crate) async fn begin_run(&self, counter: u64) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::BeginRun { counter, now: now(), reply }).await?
+    }
+
+    /// The shares that waited since this run began.
+    pub(crate) async fn resuming(&self) -> Result<Resuming, LedgerError> {
+        self.ask(|reply| Job::Resuming { reply }).await
     }
 
     /// The highest marks of every share.
@@ -142,7 +173,7 @@ impl Ledger {
         self.ask(|reply| Job::Ping { reply }).await
     }
 
-    /// Closes the database; nothing can be recorded afterwards.
+    /// Ends the run and closes the database; nothing can be recorded afterwards.
     pub(crate) async fn close(&self) -> Result<(), LedgerError> {
         self.ask(|reply| Job::Close { reply }).await?
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use chain::{Epoch, PublicKeyBytes, Root, Slot};
-use ipc::signer::ChainClock;
+use ipc::signer::{ChainClock, ChainPreset};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use slashing::{Floors, History, Retention, SignedAttestation, SignedBlock};
 
@@ -18,7 +18,7 @@ use super::ShareRow;
 const FILE: &str = "ledger.db";
 /// "Hrth", so that `file` and a careful person can tell what this is.
 const APPLICATION_ID: i32 = 0x4872_7468;
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
 
 const SCHEMA: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
@@ -28,7 +28,8 @@ CREATE TABLE shares (
     group_key BLOB NOT NULL,
     share_index INTEGER NOT NULL,
     genesis_validators_root BLOB NOT NULL,
-    genesis_time INTEGER, slot_ms INTEGER, slots_per_epoch INTEGER,
+    genesis_time INTEGER NOT NULL, slot_ms INTEGER NOT NULL, slots_per_epoch INTEGER NOT NULL,
+    minimal_preset INTEGER NOT NULL,
     sealed BLOB NOT NULL,
     floor_block INTEGER, floor_source INTEGER, floor_target INTEGER
 ) STRICT;
@@ -63,11 +64,14 @@ pub(crate) enum LedgerError {
     #[error("the ledger is damaged ({0})")]
     Damaged(String),
     /// The file was written by newer software.
-    #[error("the ledger has version {found}, this software knows up to {SCHEMA_VERSION}")]
+    #[error("the ledger has version {found}, this software knows version {SCHEMA_VERSION}")]
     Newer {
         /// Version found.
         found: i32,
     },
+    /// The database does not promise what a record needs.
+    #[error("the disk's file system does not let records be made durable ({0})")]
+    NotDurable(String),
     /// A number that no chain reaches.
     #[error("the history holds an epoch or slot beyond any real one: {0}")]
     TooLarge(u64),
@@ -97,8 +101,7 @@ impl Store {
         let connection = Connection::open(&path)?;
         // Nobody else may open the file while we have it: two signers on one ledger would be two ledgers.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
+        make_durable(&connection)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "trusted_schema", false)?;
         let mut store = Self { connection };
@@ -146,36 +149,34 @@ impl Store {
     pub(crate) fn rows(&self) -> Result<Vec<ShareRow>, LedgerError> {
         let mut query = self.connection.prepare(
             "SELECT pubshare, group_key, share_index, genesis_validators_root, genesis_time, slot_ms,
-                    slots_per_epoch, sealed FROM shares ORDER BY pubshare",
+                    slots_per_epoch, minimal_preset, sealed FROM shares ORDER BY pubshare",
         )?;
         let rows = query.query_map([], |row| {
             let clock =
-                (row.get::<_, Option<i64>>(4)?, row.get::<_, Option<i64>>(5)?, row.get::<_, Option<i64>>(6)?);
+                (row.get::<_, i64>(4)?, row.get::<_, i64>(5)?, row.get::<_, i64>(6)?, row.get::<_, bool>(7)?);
             Ok((
                 row.get::<_, Vec<u8>>(0)?,
                 row.get::<_, Vec<u8>>(1)?,
                 row.get::<_, u8>(2)?,
                 row.get::<_, Vec<u8>>(3)?,
                 clock,
-                row.get::<_, Vec<u8>>(7)?,
+                row.get::<_, Vec<u8>>(8)?,
             ))
         })?;
         rows.map(|row| {
             let (pubshare, group_key, share_index, root, clock, sealed) = row?;
-            let clock = match clock {
-                (Some(genesis_time), Some(slot_ms), Some(slots_per_epoch)) => Some(ChainClock {
-                    genesis_time: from_sql(genesis_time)?,
-                    slot_ms: from_sql(slot_ms)?,
-                    slots_per_epoch: from_sql(slots_per_epoch)?,
-                }),
-                _ => None,
-            };
+            let (genesis_time, slot_ms, slots_per_epoch, minimal) = clock;
             Ok(ShareRow {
                 pubshare: bytes(&pubshare)?,
                 group_key: bytes(&group_key)?,
                 share_index,
                 genesis_validators_root: bytes(&root)?,
-                clock,
+                clock: ChainClock {
+                    genesis_time: from_sql(genesis_time)?,
+                    slot_ms: from_sql(slot_ms)?,
+                    slots_per_epoch: from_sql(slots_per_epoch)?,
+                    preset: if minimal { ChainPreset::Minimal } else { ChainPreset::Mainnet },
+                },
                 sealed,
             })
         })
@@ -184,20 +185,24 @@ impl Store {
 
     /// The TPM counter's value as it was last known, or about to become.
     pub(crate) fn counter(&self) -> Result<Option<u64>, LedgerError> {
-        self.connection
-            .query_row("SELECT value FROM meta WHERE name = 'counter'", [], |row| row.get::<_, i64>(0))
-            .optional()?
-            .map(from_sql)
-            .transpose()
+        self.meta("counter")?.map(from_sql).transpose()
+    }
+
+    /// Whether a run was begun and not ended in order.
+    pub(crate) fn is_open(&self) -> Result<bool, LedgerError> {
+        Ok(self.meta("open")?.is_some_and(|value| value != 0))
     }
 
     /// The digest that was written with the last change; see [`super::digest`].
     pub(crate) fn digest(&self) -> Result<Option<u64>, LedgerError> {
-        let stored = self
+        Ok(self.meta("digest")?.map(|value| u64::from_le_bytes(value.to_le_bytes())))
+    }
+
+    fn meta(&self, name: &str) -> Result<Option<i64>, LedgerError> {
+        Ok(self
             .connection
-            .query_row("SELECT value FROM meta WHERE name = 'digest'", [], |row| row.get::<_, i64>(0))
-            .optional()?;
-        Ok(stored.map(|value| u64::from_le_bytes(value.to_le_bytes())))
+            .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
+            .optional()?)
     }
 
     /// Closes the file, with everything in it and nothing left beside it.
@@ -324,8 +329,13 @@ pub(super) fn replace_history(
     Ok(())
 }
 
-/// Adds a share and says where it is. One that is there already must be the same in all but its sealed form.
-pub(super) fn insert_share(transaction: &Transaction<'_>, row: &ShareRow) -> Result<i64, LedgerError> {
+/// Adds a share and says where it is. One that is there already must be the same in all but its sealed form, unless it
+/// did not open: then nothing in its row can be believed but its key, and all of it is written anew.
+pub(super) fn insert_share(
+    transaction: &Transaction<'_>,
+    row: &ShareRow,
+    was_damaged: bool,
+) -> Result<i64, LedgerError> {
     let known = transaction
         .query_row(
             "SELECT id, group_key, share_index, genesis_validators_root FROM shares WHERE pubshare = ?1",
@@ -338,44 +348,66 @@ pub(super) fn insert_share(transaction: &Transaction<'_>, row: &ShareRow) -> Res
             },
         )
         .optional()?;
-    match known {
-        Some((id, true)) => Ok(id),
-        Some((_, false)) => Err(LedgerError::Conflict(row.pubshare)),
-        None => {
-            let clock = |part: fn(&ChainClock) -> u64| row.clock.as_ref().map(part).map(to_sql).transpose();
-            transaction.execute(
-                "INSERT INTO shares (pubshare, group_key, share_index, genesis_validators_root, genesis_time,
-                                     slot_ms, slots_per_epoch, sealed)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                params![
-                    row.pubshare.as_slice(),
-                    row.group_key.as_slice(),
-                    row.share_index,
-                    row.genesis_validators_root.as_slice(),
-                    clock(|clock| clock.genesis_time)?,
-                    clock(|clock| clock.slot_ms)?,
-                    clock(|clock| clock.slots_per_epoch)?,
-                    row.sealed
-                ],
-            )?;
-            Ok(transaction.last_insert_rowid())
-        }
+    if let Some((id, same)) = known
+        && !was_damaged
+    {
+        return if same { Ok(id) } else { Err(LedgerError::Conflict(row.pubshare)) };
     }
+    transaction.execute(
+        "INSERT INTO shares (pubshare, group_key, share_index, genesis_validators_root, genesis_time, slot_ms,
+                             slots_per_epoch, minimal_preset, sealed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT (pubshare) DO UPDATE SET group_key = ?2, share_index = ?3, genesis_validators_root = ?4,
+             genesis_time = ?5, slot_ms = ?6, slots_per_epoch = ?7, minimal_preset = ?8, sealed = ?9",
+        params![
+            row.pubshare.as_slice(),
+            row.group_key.as_slice(),
+            row.share_index,
+            row.genesis_validators_root.as_slice(),
+            to_sql(row.clock.genesis_time)?,
+            to_sql(row.clock.slot_ms)?,
+            to_sql(row.clock.slots_per_epoch)?,
+            row.clock.preset == ChainPreset::Minimal,
+            row.sealed
+        ],
+    )?;
+    Ok(known.map_or_else(|| transaction.last_insert_rowid(), |(id, _)| id))
 }
 
 /// Writes the digest of everything known; see [`super::digest`].
 pub(super) fn write_digest(transaction: &Transaction<'_>, digest: u64) -> Result<(), LedgerError> {
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES ('digest', ?1)")?
-        .execute([i64::from_le_bytes(digest.to_le_bytes())])?;
-    Ok(())
+    write_meta(transaction, "digest", i64::from_le_bytes(digest.to_le_bytes()))
 }
 
 /// Writes the counter.
 pub(super) fn write_counter(transaction: &Transaction<'_>, value: u64) -> Result<(), LedgerError> {
+    write_meta(transaction, "counter", to_sql(value)?)
+}
+
+/// Notes that a run has begun, or has ended in order.
+pub(super) fn write_open(transaction: &Transaction<'_>, open: bool) -> Result<(), LedgerError> {
+    write_meta(transaction, "open", i64::from(open))
+}
+
+fn write_meta(transaction: &Transaction<'_>, name: &str, value: i64) -> Result<(), LedgerError> {
     transaction
-        .execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('counter', ?1)", [to_sql(value)?])?;
+        .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?
+        .execute(params![name, value])?;
     Ok(())
+}
+
+/// Asks for a write-ahead log and a sync with every commit, and asks again whether that is how it is: SQLite answers with
+/// what it could do and calls that no error.
+fn make_durable(connection: &Connection) -> Result<(), LedgerError> {
+    const SYNCHRONOUS_FULL: i64 = 2;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    if mode.eq_ignore_ascii_case("wal") && synchronous == SYNCHRONOUS_FULL {
+        Ok(())
+    } else {
+        Err(LedgerError::NotDurable(format!("journal mode {mode}, synchronous {synchronous}")))
+    }
 }
 
 fn to_sql(value: u64) -> Result<i64, LedgerError> {
@@ -389,4 +421,19 @@ fn from_sql(value: i64) -> Result<u64, LedgerError> {
 fn bytes<'a, T: TryFrom<&'a [u8]>>(found: &'a [u8]) -> Result<T, LedgerError> {
     T::try_from(found)
         .map_err(|_| LedgerError::Damaged(format!("{} bytes where a key or root belongs", found.len())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_cannot_be_durable_is_not_used() {
+        // One in memory takes every pragma without an error and has no log.
+        let connection = Connection::open_in_memory().unwrap();
+        assert!(matches!(make_durable(&connection), Err(LedgerError::NotDurable(_))));
+        let dir = tempfile::tempdir().unwrap();
+        let connection = Connection::open(dir.path().join("file.db")).unwrap();
+        make_durable(&connection).unwrap();
+    }
 }

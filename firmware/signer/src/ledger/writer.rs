@@ -1,18 +1,21 @@
 //! The thread that owns the database: check, record, commit, and only then answer.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use chain::{Epoch, PublicKeyBytes, Slot};
-use ipc::signer::LastSigned;
+use chain::{Epoch, PublicKeyBytes, Root, UnixMillis};
+use ipc::signer::{ChainClock, LastSigned};
 use rusqlite::Transaction;
 use slashing::{AttestationVote, BlockProposal, Floors, History, Retention};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Clearance, Entries, Import, Job, LedgerError, digest, store, store::Store};
+use super::{
+    Clearance, Entries, Facts, Import, Imported, Job, LedgerError, Resuming, digest, store, store::Store,
+};
 use crate::{
+    clock,
     message::{Message, Vote},
     metrics::Metrics,
     refusal::Refusal,
@@ -27,7 +30,7 @@ const KEEP_SLOTS: u64 = KEEP_EPOCHS * 32;
 const PRUNE_EVERY_EPOCHS: u64 = 64;
 
 pub(super) fn start(store: Store, queue: mpsc::Receiver<Job>, metrics: Metrics) -> Result<(), LedgerError> {
-    let mut writer = Writer { store, shares: BTreeMap::new(), digest: 0, doubtful: false, metrics };
+    let mut writer = Writer::new(store, metrics);
     writer.reload()?;
     std::thread::Builder::new()
         .name("ledger".to_owned())
@@ -36,14 +39,31 @@ pub(super) fn start(store: Store, queue: mpsc::Receiver<Job>, metrics: Metrics) 
     Ok(())
 }
 
+/// One validator on one chain. What any of its shares signed binds all of them.
+type Validator = (PublicKeyBytes, Root);
+
+struct Held {
+    /// Row number.
+    id: i64,
+    validator: Validator,
+    clock: ChainClock,
+    history: History,
+}
+
 struct Writer {
     store: Store,
-    /// Row number and history of each share: what the database holds, after every commit.
-    shares: BTreeMap<PublicKeyBytes, (i64, History)>,
+    /// The shares: what the database holds, after every commit.
+    shares: BTreeMap<PublicKeyBytes, Held>,
+    /// The shares of each validator; seldom more than one.
+    siblings: BTreeMap<Validator, BTreeSet<PublicKeyBytes>>,
     /// The digest of all histories, as the database has it.
     digest: u64,
     /// A write failed and the histories could not be read back yet. Nothing is cleared meanwhile.
     doubtful: bool,
+    /// This process has marked the ledger as in use, so that only it may take the mark away.
+    begun: bool,
+    /// The shares that had to wait since the run began.
+    resuming: Resuming,
     metrics: Metrics,
 }
 
@@ -54,6 +74,19 @@ struct Waiting {
 }
 
 impl Writer {
+    fn new(store: Store, metrics: Metrics) -> Self {
+        Self {
+            store,
+            shares: BTreeMap::new(),
+            siblings: BTreeMap::new(),
+            digest: 0,
+            doubtful: false,
+            begun: false,
+            resuming: Resuming::new(),
+            metrics,
+        }
+    }
+
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut next = queue.blocking_recv();
         while let Some(job) = next.take() {
@@ -74,13 +107,22 @@ impl Writer {
                     }
                     self.clear_together(batch);
                 }
-                Job::Import { shares, counter, reply } => {
-                    let outcome = self.import(&shares, counter);
+                Job::Import { shares, now, reply } => {
+                    let outcome = self.import(&shares, now);
                     // The caller may have gone; what is stored stays stored.
                     let _ = reply.send(outcome);
                 }
-                Job::SetCounter { value, reply } => {
-                    let _ = reply.send(self.set_counter(value));
+                Job::Facts { reply } => {
+                    let _ = reply.send(self.facts());
+                }
+                Job::Rows { reply } => {
+                    let _ = reply.send(self.store.rows());
+                }
+                Job::BeginRun { counter, now, reply } => {
+                    let _ = reply.send(self.begin_run(counter, now));
+                }
+                Job::Resuming { reply } => {
+                    let _ = reply.send(self.resuming.clone());
                 }
                 Job::Marks { reply } => {
                     let _ = reply.send(self.marks());
@@ -89,7 +131,7 @@ impl Writer {
                     let _ = reply.send(());
                 }
                 Job::Close { reply } => {
-                    let _ = reply.send(self.store.close());
+                    let _ = reply.send(self.close());
                     return;
                 }
             }
@@ -131,8 +173,12 @@ impl Writer {
         let mut verdicts = Vec::with_capacity(batch.len());
         let mut digest = self.digest;
         for waiting in batch {
+            if let Err(refusal) = check_siblings(&self.shares, &self.siblings, waiting) {
+                verdicts.push(Err(refusal));
+                continue;
+            }
             let verdict = match self.shares.get_mut(&waiting.key) {
-                Some((id, history)) => {
+                Some(Held { id, history, .. }) => {
                     let before = digest::of_floors(history);
                     let (verdict, added) = record(&transaction, *id, history, &waiting.message)?;
                     let after = digest::of_floors(history);
@@ -151,44 +197,116 @@ impl Writer {
         Ok(verdicts)
     }
 
-    fn import(&mut self, shares: &[Import], counter: Option<u64>) -> Result<(), LedgerError> {
-        let outcome = self.try_import(shares, counter);
+    fn import(&mut self, shares: &[Import], now: UnixMillis) -> Result<Imported, LedgerError> {
+        let outcome = self.try_import(shares, now);
         if outcome.is_err() {
             self.recover();
         }
         outcome
     }
 
-    fn try_import(&mut self, shares: &[Import], counter: Option<u64>) -> Result<(), LedgerError> {
+    fn try_import(&mut self, shares: &[Import], now: UnixMillis) -> Result<Imported, LedgerError> {
         if self.doubtful {
             self.reload()?;
         }
+        let known = self.store.counter()?;
+        let counter =
+            known.ok_or_else(|| LedgerError::Damaged("no run was begun".to_owned()))?.saturating_add(1);
+        let mut resuming = Resuming::new();
         let transaction = self.store.begin()?;
         let mut digest = self.digest;
         for import in shares {
-            let id = store::insert_share(&transaction, &import.row)?;
-            let key = import.row.pubshare;
-            let blank = || (id, History::never_signed(key, Retention::Complete));
-            let is_new = !self.shares.contains_key(&key);
-            let (_, history) = self.shares.entry(key).or_insert_with(blank);
-            let before = if is_new { 0 } else { digest::of_history(history) };
-            *history = with_imported(history, &import.history);
-            digest = digest.wrapping_sub(before).wrapping_add(digest::of_history(history));
-            store::replace_history(&transaction, id, history)?;
+            let row = &import.row;
+            let (key, validator) = (row.pubshare, (row.group_key, row.genesis_validators_root));
+            let id = store::insert_share(&transaction, row, import.was_damaged)?;
+            let (is_new, before, old) = match self.shares.get(&key) {
+                Some(held) => (false, digest::of_history(&held.history), held.history.clone()),
+                None => (true, 0, History::never_signed(key, Retention::Complete)),
+            };
+            let mut history = with_imported(&old, &import.history);
+            // Whoever kept the file, or a copy of an older ledger, may have signed with it since: a new share begins
+            // where nothing of that kind can be, and no lower than the validator's other shares.
+            if is_new || import.was_damaged {
+                for sibling in others(&self.shares, &self.siblings, validator, key) {
+                    history.raise(last_known(&sibling.history));
+                }
+                if let Some(floors) = clock::floors_at(&row.clock, now, last_known(&history).target) {
+                    history.raise(floors);
+                    resuming.extend(first_target(&history).map(|epoch| (key, epoch)));
+                }
+            }
+            digest = digest.wrapping_sub(before).wrapping_add(digest::of_history(&history));
+            store::replace_history(&transaction, id, &history)?;
+            if import.was_damaged {
+                self.siblings.values_mut().for_each(|keys| {
+                    keys.remove(&key);
+                });
+            }
+            self.siblings.entry(validator).or_default().insert(key);
+            let clock =
+                self.shares.get(&key).filter(|_| !import.was_damaged).map_or(row.clock, |held| held.clock);
+            self.shares.insert(key, Held { id, validator, clock, history });
         }
         store::write_digest(&transaction, digest)?;
-        if let Some(counter) = counter {
-            store::write_counter(&transaction, counter)?;
-        }
+        store::write_counter(&transaction, counter)?;
         transaction.commit()?;
         self.digest = digest;
+        Ok(Imported { counter, resuming })
+    }
+
+    fn facts(&self) -> Result<Facts, LedgerError> {
+        Ok(Facts { counter: self.store.counter()?, shares_exist: !self.store.rows()?.is_empty() })
+    }
+
+    fn begin_run(&mut self, counter: u64, now: UnixMillis) -> Result<(), LedgerError> {
+        let outcome = self.try_begin_run(counter, now);
+        if outcome.is_err() {
+            self.recover();
+        }
+        outcome
+    }
+
+    fn try_begin_run(&mut self, counter: u64, now: UnixMillis) -> Result<(), LedgerError> {
+        if self.doubtful {
+            self.reload()?;
+        }
+        let was_cut_off = self.store.is_open()? && !self.begun;
+        let transaction = self.store.begin()?;
+        let (mut resuming, mut digest) = (Resuming::new(), self.digest);
+        if was_cut_off {
+            // This may be a copy made during a run, which does not know what that run signed afterwards.
+            for (key, held) in &mut self.shares {
+                let known = last_known(&held.history).target;
+                let Some(floors) = clock::floors_at(&held.clock, now, known) else { continue };
+                let before = digest::of_history(&held.history);
+                held.history.raise(floors);
+                digest = digest.wrapping_sub(before).wrapping_add(digest::of_history(&held.history));
+                store::replace_history(&transaction, held.id, &held.history)?;
+                resuming.extend(first_target(&held.history).map(|epoch| (*key, epoch)));
+            }
+            store::write_digest(&transaction, digest)?;
+            tracing::warn!(
+                shares = resuming.len(),
+                "the last run was cut off: shares wait for up to two epochs"
+            );
+        }
+        store::write_counter(&transaction, counter)?;
+        store::write_open(&transaction, true)?;
+        transaction.commit()?;
+        self.digest = digest;
+        self.begun = true;
+        self.resuming.extend(resuming);
         Ok(())
     }
 
-    fn set_counter(&mut self, value: u64) -> Result<(), LedgerError> {
-        let transaction = self.store.begin()?;
-        store::write_counter(&transaction, value)?;
-        Ok(transaction.commit()?)
+    /// Ends the run in order. A run that this process did not begin, or whose records are in doubt, stays open.
+    fn close(mut self) -> Result<(), LedgerError> {
+        if self.begun && !self.doubtful {
+            let transaction = self.store.begin()?;
+            store::write_open(&transaction, false)?;
+            transaction.commit()?;
+        }
+        self.store.close()
     }
 
     /// After a failed write the histories in memory may know more than the disk. They are read back, now or later.
@@ -201,21 +319,80 @@ impl Writer {
 
     fn reload(&mut self) -> Result<(), LedgerError> {
         self.store.settle()?;
-        let histories = self.store.histories()?;
+        let mut histories = BTreeMap::new();
+        for (id, history) in self.store.histories()? {
+            histories.insert(history.key(), (id, history));
+        }
         let found =
-            histories.iter().map(|(_, history)| digest::of_history(history)).fold(0, u64::wrapping_add);
+            histories.values().map(|(_, history)| digest::of_history(history)).fold(0, u64::wrapping_add);
         if self.store.digest()?.unwrap_or(0) != found {
             return Err(LedgerError::Damaged("its parts are from different days".to_owned()));
         }
-        self.digest = found;
-        self.shares = histories.into_iter().map(|(id, history)| (history.key(), (id, history))).collect();
-        self.doubtful = false;
+        let (mut shares, mut siblings) = (BTreeMap::new(), BTreeMap::<Validator, BTreeSet<_>>::new());
+        for row in self.store.rows()? {
+            let Some((id, history)) = histories.remove(&row.pubshare) else { continue };
+            let validator = (row.group_key, row.genesis_validators_root);
+            siblings.entry(validator).or_default().insert(row.pubshare);
+            shares.insert(row.pubshare, Held { id, validator, clock: row.clock, history });
+        }
+        (self.digest, self.shares, self.siblings, self.doubtful) = (found, shares, siblings, false);
         Ok(())
     }
 
+    /// What was really signed or imported; floors are no votes.
     fn marks(&self) -> Vec<(PublicKeyBytes, LastSigned)> {
-        self.shares.iter().map(|(key, (_, history))| (*key, last_signed(history))).collect()
+        let marks = |held: &Held| {
+            let attestations = || held.history.attestations();
+            LastSigned {
+                source_epoch: attestations().map(|entry| entry.source_epoch.0).max(),
+                target_epoch: attestations().map(|entry| entry.target_epoch.0).max(),
+                block_slot: held.history.blocks().map(|entry| entry.slot.0).max(),
+            }
+        };
+        self.shares.iter().map(|(key, held)| (*key, marks(held))).collect()
     }
+}
+
+/// The validator's other shares.
+fn others<'a>(
+    shares: &'a BTreeMap<PublicKeyBytes, Held>,
+    siblings: &'a BTreeMap<Validator, BTreeSet<PublicKeyBytes>>,
+    validator: Validator,
+    key: PublicKeyBytes,
+) -> impl Iterator<Item = &'a Held> {
+    siblings
+        .get(&validator)
+        .into_iter()
+        .flatten()
+        .filter(move |other| **other != key)
+        .filter_map(|other| shares.get(other))
+}
+
+/// Whether what the validator's other shares signed allows this vote. It is the validator that is punished.
+fn check_siblings(
+    shares: &BTreeMap<PublicKeyBytes, Held>,
+    siblings: &BTreeMap<Validator, BTreeSet<PublicKeyBytes>>,
+    waiting: &Waiting,
+) -> Result<(), Refusal> {
+    let Some(held) = shares.get(&waiting.key) else { return Ok(()) };
+    let signing_root = waiting.message.signing_root;
+    for sibling in others(shares, siblings, held.validator, waiting.key) {
+        let verdict = match waiting.message.vote {
+            Vote::None => Ok(()),
+            Vote::Attestation { source, target } => {
+                let vote = AttestationVote { source, target, signing_root };
+                slashing::check_attestation(&sibling.history, &vote).map(drop)
+            }
+            Vote::Block { slot } => {
+                let proposal = BlockProposal { slot, signing_root };
+                slashing::check_block(&sibling.history, &proposal).map(drop)
+            }
+        };
+        verdict.map_err(|refusal| {
+            Refusal::Slashable(format!("another share of this validator is held here, and {refusal}"))
+        })?;
+    }
+    Ok(())
 }
 
 /// One vote: the rules, then its row. Also gives what its entries add to the digest.
@@ -291,25 +468,23 @@ fn with_imported(history: &History, (blocks, attestations): &Entries) -> History
     }
     let mut merged = history.clone();
     merged.learn(blocks.iter().copied(), attestations.iter().copied());
-    let marks = last_signed(&merged);
-    let floors = Floors {
-        block: marks.block_slot.map(Slot),
-        source: marks.source_epoch.map(Epoch),
-        target: marks.target_epoch.map(Epoch),
-    };
-    History::restore(merged.key(), Retention::Complete, floors, merged.blocks(), merged.attestations())
+    merged.raise(last_known(&merged));
+    merged
 }
 
-fn last_signed(history: &History) -> LastSigned {
+/// Everything known of a history as floors: the highest of its entries and its own floors.
+fn last_known(history: &History) -> Floors {
     let floors = history.floors();
-    let sources = history.attestations().map(|entry| entry.source_epoch).max().max(floors.source);
-    let targets = history.attestations().map(|entry| entry.target_epoch).max().max(floors.target);
-    let blocks = history.blocks().map(|entry| entry.slot).max().max(floors.block);
-    LastSigned {
-        source_epoch: sources.map(|epoch| epoch.0),
-        target_epoch: targets.map(|epoch| epoch.0),
-        block_slot: blocks.map(|slot| slot.0),
+    Floors {
+        block: history.blocks().map(|entry| entry.slot).max().max(floors.block),
+        source: history.attestations().map(|entry| entry.source_epoch).max().max(floors.source),
+        target: history.attestations().map(|entry| entry.target_epoch).max().max(floors.target),
     }
+}
+
+/// The first target epoch above the floors.
+fn first_target(history: &History) -> Option<Epoch> {
+    history.floors().target.map(|floor| floor.saturating_add(1))
 }
 
 /// How long a commit may take before it is worth a line in the log. A consumer drive without power-loss protection needs
@@ -319,7 +494,190 @@ pub(crate) const SLOW_COMMIT: Duration = Duration::from_millis(500);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::ShareRow;
+    use chain::Slot;
+    use ipc::signer::ChainPreset;
     use slashing::{SignedAttestation, check_attestation};
+    use std::path::Path;
+
+    const CLOCK: ChainClock =
+        ChainClock { genesis_time: 1000, slot_ms: 2000, slots_per_epoch: 8, preset: ChainPreset::Mainnet };
+    const BEFORE_GENESIS: UnixMillis = UnixMillis(5);
+
+    fn at_epoch(epoch: u64) -> UnixMillis {
+        UnixMillis(1_000_000 + epoch * 8 * 2000 + 1)
+    }
+
+    fn key(number: u8) -> PublicKeyBytes {
+        PublicKeyBytes([number; 48])
+    }
+
+    fn import(number: u8, group: u8) -> Import {
+        let row = ShareRow {
+            pubshare: key(number),
+            group_key: key(group),
+            share_index: 1,
+            genesis_validators_root: Root([9; 32]),
+            clock: CLOCK,
+            sealed: vec![number],
+        };
+        Import { row, history: (vec![], vec![]), was_damaged: false }
+    }
+
+    /// A signer's run on the ledger in `dir`, as far as the ledger sees it.
+    fn run(dir: &Path, counter: u64, now: UnixMillis) -> Writer {
+        let mut writer = Writer::new(Store::open(dir).unwrap(), Metrics::default());
+        writer.reload().unwrap();
+        writer.begin_run(counter, now).unwrap();
+        writer
+    }
+
+    fn attest(writer: &mut Writer, number: u8, source: u64, target: u64, root: u8) -> bool {
+        let vote = Vote::Attestation { source: Epoch(source), target: Epoch(target) };
+        ask(writer, number, vote, root)
+    }
+
+    fn propose(writer: &mut Writer, number: u8, slot: u64, root: u8) -> bool {
+        ask(writer, number, Vote::Block { slot: Slot(slot) }, root)
+    }
+
+    fn ask(writer: &mut Writer, number: u8, vote: Vote, root: u8) -> bool {
+        let (kind, signing_root) = (crate::message::Kind::Attestation, Root([root; 32]));
+        let message = Message { kind, signing_root, epoch: Epoch(0), vote };
+        let waiting = Waiting { key: key(number), message, reply: oneshot::channel().0 };
+        writer.record_all(&[waiting]).unwrap()[0].is_ok()
+    }
+
+    #[test]
+    fn a_run_that_was_cut_off_raises_the_floors_over_all_it_can_have_signed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = run(dir.path(), 1, BEFORE_GENESIS);
+        first.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
+        assert!(attest(&mut first, 1, 0, 1, 1));
+        drop(first); // A power cut in epoch 5.
+        let mut second = run(dir.path(), 3, at_epoch(5));
+        assert_eq!(second.resuming, Resuming::from([(key(1), Epoch(7))]));
+        assert!(attest(&mut second, 1, 0, 1, 1), "a repeat of what is on record is harmless");
+        for (source, target, allowed) in [(4, 5, false), (4, 6, false), (3, 7, false), (4, 7, true)] {
+            assert_eq!(attest(&mut second, 1, source, target, 2), allowed, "{source} to {target}");
+        }
+        for (slot, allowed) in [(40, false), (55, false), (56, true)] {
+            assert_eq!(propose(&mut second, 1, slot, 2), allowed, "slot {slot}");
+        }
+        // The digest still fits, also when read back.
+        second.reload().unwrap();
+    }
+
+    #[test]
+    fn a_run_that_ended_in_order_costs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = run(dir.path(), 1, BEFORE_GENESIS);
+        first.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
+        first.close().unwrap();
+        let mut second = run(dir.path(), 3, at_epoch(5));
+        assert!(second.resuming.is_empty());
+        assert!(attest(&mut second, 1, 4, 5, 1));
+    }
+
+    #[test]
+    fn only_the_run_that_was_begun_here_is_ended_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = run(dir.path(), 1, BEFORE_GENESIS);
+        first.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
+        drop(first); // A power cut,
+        let mut locked = Writer::new(Store::open(dir.path()).unwrap(), Metrics::default());
+        locked.reload().unwrap();
+        locked.close().unwrap(); // a start that never unlocked and ended in order,
+        let mut third = run(dir.path(), 3, at_epoch(5));
+        assert_eq!(third.resuming.len(), 1, "and the cut is not forgotten");
+        // A second attempt within the same process is no second power cut.
+        third.begin_run(4, at_epoch(9)).unwrap();
+        assert!(attest(&mut third, 1, 6, 7, 1));
+    }
+
+    #[test]
+    fn a_power_cut_before_the_chain_began_costs_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = run(dir.path(), 1, BEFORE_GENESIS);
+        first.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
+        drop(first);
+        let mut second = run(dir.path(), 3, BEFORE_GENESIS);
+        assert!(second.resuming.is_empty());
+        assert!(attest(&mut second, 1, 0, 0, 1));
+    }
+
+    #[test]
+    fn a_new_share_begins_above_every_epoch_it_can_have_voted_in() {
+        for history in [vec![], vec![entry(1, 2)]] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut writer = run(dir.path(), 1, at_epoch(5));
+            let new = Import { history: (vec![], history), ..import(1, 101) };
+            let imported = writer.import(&[new], at_epoch(5)).unwrap();
+            assert_eq!(imported.counter, 2);
+            assert_eq!(imported.resuming, Resuming::from([(key(1), Epoch(7))]));
+            assert!(!attest(&mut writer, 1, 4, 5, 1));
+            assert!(!attest(&mut writer, 1, 4, 6, 1));
+            assert!(attest(&mut writer, 1, 5, 7, 1));
+            // The same envelope again opens nothing and costs nothing.
+            let again = writer.import(&[import(1, 101)], at_epoch(20)).unwrap();
+            assert!(again.resuming.is_empty());
+            assert!(!attest(&mut writer, 1, 4, 6, 1));
+            assert!(attest(&mut writer, 1, 7, 8, 1));
+        }
+    }
+
+    #[test]
+    fn what_one_share_signed_binds_the_validator_s_other_shares() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = run(dir.path(), 1, BEFORE_GENESIS);
+        writer.import(&[import(1, 101), import(3, 103)], BEFORE_GENESIS).unwrap();
+        assert!(attest(&mut writer, 1, 3, 4, 1));
+        assert!(propose(&mut writer, 1, 30, 1));
+        // A second share of the same validator starts where the first one is.
+        writer.import(&[import(2, 101)], BEFORE_GENESIS).unwrap();
+        assert!(!attest(&mut writer, 2, 2, 3, 1), "older than what the first one signed");
+        assert!(attest(&mut writer, 2, 4, 6, 1));
+        for (number, source, target, root, allowed) in [
+            (1, 4, 6, 2, false), // Another head for the second one's target,
+            (1, 4, 6, 1, true),  // and the very same vote.
+            (1, 3, 7, 1, false), // Surrounds the second one's vote.
+            (1, 5, 7, 1, true),
+            (2, 5, 7, 2, false),
+            (3, 3, 7, 9, true), // Another validator.
+        ] {
+            assert_eq!(
+                attest(&mut writer, number, source, target, root),
+                allowed,
+                "{number}: {source} to {target}"
+            );
+        }
+        assert!(propose(&mut writer, 2, 41, 1));
+        assert!(!propose(&mut writer, 1, 41, 2));
+        assert!(!propose(&mut writer, 2, 30, 2));
+        // Also after all of it was read back.
+        writer.reload().unwrap();
+        assert!(!attest(&mut writer, 2, 5, 7, 2));
+    }
+
+    #[test]
+    fn a_damaged_share_is_sealed_anew_and_keeps_its_history() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = run(dir.path(), 1, BEFORE_GENESIS);
+        writer.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
+        assert!(attest(&mut writer, 1, 9, 10, 1));
+        // Another index in the same row is refused, unless the row is known to be damaged.
+        let mut anew = import(1, 101);
+        (anew.row.share_index, anew.row.sealed) = (2, vec![77]);
+        assert!(matches!(writer.import(&[anew], at_epoch(5)), Err(LedgerError::Conflict(_))));
+        let mut anew = Import { was_damaged: true, ..import(1, 101) };
+        (anew.row.share_index, anew.row.sealed) = (2, vec![77]);
+        writer.import(&[anew], at_epoch(5)).unwrap();
+        let rows = writer.store.rows().unwrap();
+        assert_eq!((rows.len(), rows[0].share_index, rows[0].sealed.as_slice()), (1, 2, &[77][..]));
+        assert!(!attest(&mut writer, 1, 9, 10, 2));
+        assert!(!attest(&mut writer, 1, 4, 7, 2));
+        assert!(attest(&mut writer, 1, 10, 12, 2));
+    }
 
     fn entry(source: u64, target: u64) -> SignedAttestation {
         SignedAttestation { source_epoch: Epoch(source), target_epoch: Epoch(target), signing_root: None }

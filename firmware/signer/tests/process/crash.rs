@@ -2,7 +2,7 @@
 
 use crate::harness::*;
 use chain::PublicKeyBytes;
-use ipc::signer::History;
+use ipc::signer::{History, ShareBundle};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -27,7 +27,9 @@ async fn a_signer_killed_under_load_never_signs_two_votes_for_one_target() {
     const TARGETS: u64 = 40;
     let machine = Machine::new();
     let signer = machine.start().await;
-    signer.import(&bundle(&[1, 2, 3], History::NeverSigned)).await.unwrap();
+    let shares = bundle(&[1, 2, 3], History::NeverSigned);
+    signer.import(&shares).await.unwrap();
+    until_epoch(&shares.chain, ROUNDS * TARGETS + 2).await;
     signer.stop();
     let given = Given::default();
     for round in 0..ROUNDS {
@@ -54,6 +56,7 @@ async fn a_signer_killed_under_load_never_signs_two_votes_for_one_target() {
             done.unwrap();
         }
         // Whatever was given out before must still be known: nobody gets another head for the same target.
+        machine.forget_the_power_cut();
         let signer = machine.start().await;
         assert_eq!(signer.problem_codes().await, [""; 0]);
         let before: Vec<_> = given.lock().unwrap().keys().copied().collect();
@@ -124,4 +127,57 @@ async fn a_full_disk_stops_signing_and_room_resumes_it() {
     let earlier = vote(target - 2, target - 1, 2);
     assert_eq!(code(signer.attest(&key, &earlier).await), refused(412, "slashable"));
     signer.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_put_back_within_one_run_signs_nothing_that_the_run_may_have_signed() {
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import(&bundle(&[1], History::NeverSigned)).await.unwrap();
+    let key = pubshare(1);
+    signer.attest(&key, &vote(1, 2, 1)).await.unwrap();
+    let copy = machine.disk();
+    signer.attest(&key, &vote(2, 3, 1)).await.unwrap();
+    signer.attest(&key, &vote(39, 40, 1)).await.unwrap();
+    drop(signer); // kill -9
+    for (path, _) in machine.disk() {
+        std::fs::remove_file(path).unwrap();
+    }
+    for (path, content) in copy {
+        std::fs::write(path, content).unwrap();
+    }
+    // The TPM's counter did not move, so this is not seen as an old copy.
+    let signer = machine.start().await;
+    assert!(!signer.problem_codes().await.contains(&"ledger_rolled_back".to_owned()));
+    for (source, target) in [(2, 3), (39, 40), (38, 41), (40, 41)] {
+        let outcome = signer.attest(&key, &vote(source, target, 2)).await;
+        assert_eq!(code(outcome), refused(412, "slashable"), "{source} to {target}");
+    }
+    signer.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_power_cut_the_owner_is_told_when_it_goes_on() {
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    let shares = ShareBundle { chain: clock_with(250), ..bundle(&[1], History::NeverSigned) };
+    signer.import(&shares).await.unwrap();
+    until_epoch(&shares.chain, 1).await;
+    signer.attest(&pubshare(1), &vote(0, 1, 1)).await.unwrap();
+    drop(signer); // kill -9
+    let before = epoch_of(&shares.chain);
+    let signer = machine.start().await;
+    let status = signer.status().await;
+    let [note] = status.problems.as_slice() else { panic!("{:?}", status.problems) };
+    assert_eq!(note.code, "waiting_after_power_cut");
+    let resumes =
+        (before + 2..before + 9).find(|epoch| note.message.contains(&format!("from epoch {epoch} on")));
+    let resumes = resumes.unwrap_or_else(|| panic!("{note:?}"));
+    let early = signer.attest(&pubshare(1), &vote(resumes - 3, resumes - 1, 1)).await;
+    assert_eq!(code(early), refused(412, "slashable"));
+    until_epoch(&shares.chain, resumes).await;
+    assert_eq!(signer.problem_codes().await, [""; 0]);
+    signer.attest(&pubshare(1), &vote(resumes - 1, resumes, 1)).await.unwrap();
+    signer.stop();
+    assert_eq!(machine.start().await.problem_codes().await, [""; 0], "an orderly end costs nothing");
 }

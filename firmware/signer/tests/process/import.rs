@@ -23,7 +23,7 @@ async fn a_wrong_bundle_is_refused_whole() {
         (|b| b.validators[1].group_public_key = format!("0x{}", "00".repeat(48)), "group_key_invalid"),
         (|b| b.validators[1].share_index = 0, "share_index_zero"),
         (|b| b.genesis_validators_root = "0x12".to_owned(), "bundle_invalid"),
-        (|b| b.chain.as_mut().unwrap().slots_per_epoch = 0, "clock_invalid"),
+        (|b| b.chain.slots_per_epoch = 0, "clock_invalid"),
         (|b| b.history = History::Interchange(serde_json::json!({"data": []})), "history_invalid"),
     ];
     for (spoil, expected) in cases {
@@ -48,6 +48,51 @@ async fn a_wrong_bundle_is_refused_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_share_imported_into_a_running_chain_waits_for_two_epochs() {
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    let mut shares = bundle(&[1], History::NeverSigned);
+    shares.chain = clock_with(250);
+    shares.chain.genesis_time -= 60; // Epoch 28 or so.
+    signer.import(&shares).await.unwrap();
+    let epoch = epoch_of(&shares.chain);
+    assert_eq!(signer.problem_codes().await, ["waiting_after_import"]);
+    let early = signer.attest(&pubshare(1), &vote(epoch - 1, epoch, 1)).await;
+    assert_eq!(code(early), refused(412, "slashable"));
+    assert_eq!(signer.status().await.shares[0].last_signed, None);
+    until_epoch(&shares.chain, epoch + 2).await;
+    signer.attest(&pubshare(1), &vote(epoch + 1, epoch + 2, 1)).await.unwrap();
+    assert_eq!(signer.problem_codes().await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tpm_that_fails_during_an_import_locks_until_it_is_back() {
+    let mut machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import(&bundle(&[1], History::NeverSigned)).await.unwrap();
+    let tpm = machine.swtpm.take().unwrap();
+    let state = machine.dir.path().join("tpm");
+    drop(tpm);
+    let second = bundle(&[2], History::NeverSigned);
+    let key = signer.status().await.import_key.unwrap();
+    assert_eq!(code(signer.import(&second).await), refused(503, "tpm_missing"));
+    // The ledger is one ahead now. Nothing more may happen before the TPM has caught up.
+    let again = ipc::envelope::seal(&key, &second).unwrap();
+    assert_eq!(code(signer.control.post::<()>(SHARES_PATH, &again).await), refused(503, "tpm_missing"));
+    assert_eq!(code(signer.attest(&pubshare(1), &vote(1, 2, 1)).await), refused(503, "tpm_missing"));
+    signer.stop();
+    machine.swtpm = Some(tpm::swtpm::Swtpm::start(&state).unwrap());
+    machine.tcti = machine.swtpm.as_ref().unwrap().tcti().to_owned();
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, [""; 0], "no false alarm about an old ledger");
+    until_epoch(&second.chain, 3).await;
+    for number in [1, 2] {
+        signer.attest(&pubshare(number), &vote(1, 2, 1)).await.unwrap();
+    }
+    signer.import_only(&bundle(&[3], History::NeverSigned)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_import_killed_at_any_moment_is_whole_or_absent() {
     let machine = Machine::new();
     machine.start().await.stop();
@@ -56,13 +101,15 @@ async fn an_import_killed_at_any_moment_is_whole_or_absent() {
         let numbers = [10 + 3 * round, 11 + 3 * round, 12 + 3 * round];
         let signer = machine.start().await;
         let key = signer.status().await.import_key.unwrap();
-        let sealed = ipc::envelope::seal(&key, &bundle(&numbers, History::NeverSigned)).unwrap();
+        let shares = bundle(&numbers, History::NeverSigned);
+        let sealed = ipc::envelope::seal(&key, &shares).unwrap();
         let cut = tokio::time::timeout(
             Duration::from_micros(u64::from(round) * 500),
             signer.control.post::<serde_json::Value>(SHARES_PATH, &sealed),
         );
         let answered = cut.await.is_ok();
         drop(signer); // kill -9
+        machine.forget_the_power_cut();
         let signer = machine.start().await;
         assert_eq!(signer.problem_codes().await, [""; 0], "round {round}");
         let keys: Vec<chain::PublicKeyBytes> =
@@ -71,10 +118,12 @@ async fn an_import_killed_at_any_moment_is_whole_or_absent() {
         assert!(held == 0 || held == 3, "round {round}: {held} of 3 shares");
         assert!(held == 3 || !answered, "round {round}: an answered import is durable");
         whole += held / 3;
-        if held == 3 {
+        signer.import_only(&bundle(&numbers, History::NeverSigned)).await.unwrap();
+        if round == 11 {
+            until_epoch(&shares.chain, 1000).await;
             signer.attest(&pubshare(numbers[2]), &vote(1, 2, 1)).await.unwrap();
+            signer.attest(&pubshare(10), &vote(1, 2, 1)).await.unwrap();
         }
-        signer.import(&bundle(&numbers, History::NeverSigned)).await.unwrap();
         signer.stop();
     }
     println!("{whole} of 12 interrupted imports were whole");

@@ -87,6 +87,17 @@ async fn a_share_whose_facts_were_changed_does_not_open() {
         assert_eq!(code(signer.attest(&pubshare(1), &vote(2, 3, 1)).await), refused(404, "unknown_key"));
         signer.stop();
     }
+    // The owner's own copy puts it right, and what was signed is still known.
+    let signer = machine.start().await;
+    let mut again = bundle(&[1], History::NeverSigned);
+    again.chain.genesis_time -= 1000;
+    let imported = signer.import_only(&again).await.unwrap();
+    assert_eq!(imported.imported.len(), 1);
+    assert_eq!(code(signer.attest(&pubshare(1), &vote(1, 2, 2)).await), refused(412, "slashable"));
+    let next = epoch_of(&again.chain) + 3;
+    until_epoch(&again.chain, next).await;
+    signer.attest(&pubshare(1), &vote(next - 1, next, 1)).await.unwrap();
+    assert_eq!(signer.problem_codes().await, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,6 +72,7 @@ async fn punishable_votes_are_refused_also_after_a_restart() {
     assert_eq!(signer.problem_codes().await, [""; 0]);
     check(&signer).await;
     drop(signer); // kill -9
+    machine.forget_the_power_cut();
     let signer = machine.start().await;
     check(&signer).await;
     signer.attest(&key, &vote(20, 22, 1)).await.unwrap();
@@ -177,7 +178,9 @@ async fn garbage_on_the_sockets_changes_nothing() {
 async fn a_long_life_forgets_details_and_no_refusal() {
     let machine = Machine::new();
     let signer = machine.start().await;
-    signer.import(&bundle(&[1], History::NeverSigned)).await.unwrap();
+    let shares = bundle(&[1], History::NeverSigned);
+    signer.import(&shares).await.unwrap();
+    until_epoch(&shares.chain, 652).await;
     let key = pubshare(1);
     for target in 1..=650 {
         signer.attest(&key, &vote(target - 1, target, 1)).await.unwrap();

@@ -1,0 +1,71 @@
+//! What time it is on a share's chain, and what follows from it.
+
+use std::time::SystemTime;
+
+use chain::{Epoch, Slot, SlotTiming, TimingError, UnixMillis};
+use ipc::signer::ChainClock;
+use slashing::Floors;
+
+/// The box's clock.
+pub(crate) fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The chain's slots.
+pub(crate) fn timing(clock: &ChainClock) -> Result<SlotTiming, TimingError> {
+    SlotTiming::new(clock.genesis_time.saturating_mul(1000), clock.slot_ms, clock.slots_per_epoch)
+}
+
+/// The epoch now; none before the chain has begun, when nothing can have been signed.
+pub(crate) fn epoch_at(clock: &ChainClock, now: UnixMillis) -> Option<Epoch> {
+    timing(clock).ok()?.epoch_at(now)
+}
+
+/// The floors that cover everything this signer can have signed until now, whether anybody remembers it or not. It signs
+/// no target beyond the next epoch, no source beyond the previous one and no block beyond the next epoch, so a share that
+/// begins above these floors conflicts with nothing. `known` is the highest target on record, which a clock that was put
+/// back may be behind of. None when the chain has not begun and nothing is on record.
+pub(crate) fn floors_at(clock: &ChainClock, now: UnixMillis, known: Option<Epoch>) -> Option<Floors> {
+    let signed_at = known.map(|target| target.saturating_sub(1));
+    let epoch = epoch_at(clock, now).max(signed_at)?;
+    let first_after = timing(clock).ok()?.first_slot_of(epoch.saturating_add(2));
+    Some(Floors {
+        block: Some(Slot(first_after.0.saturating_sub(1))),
+        source: Some(epoch.saturating_sub(1)),
+        target: Some(epoch.saturating_add(1)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipc::signer::ChainPreset;
+
+    const CLOCK: ChainClock =
+        ChainClock { genesis_time: 1000, slot_ms: 2000, slots_per_epoch: 8, preset: ChainPreset::Mainnet };
+
+    fn at(epoch: u64) -> UnixMillis {
+        UnixMillis(1_000_000 + epoch * 8 * 2000 + 1)
+    }
+
+    #[test]
+    fn floors_lie_above_everything_that_can_have_been_signed() {
+        let floors = |block, source, target| {
+            Some(Floors {
+                block: Some(Slot(block)),
+                source: Some(Epoch(source)),
+                target: Some(Epoch(target)),
+            })
+        };
+        assert_eq!(floors_at(&CLOCK, UnixMillis(0), None), None, "before genesis nothing was signed");
+        assert_eq!(floors_at(&CLOCK, UnixMillis(999_999), None), None);
+        assert_eq!(floors_at(&CLOCK, at(0), None), floors(15, 0, 1));
+        assert_eq!(floors_at(&CLOCK, at(5), None), floors(55, 4, 6));
+        assert_eq!(floors_at(&CLOCK, at(5), Some(Epoch(6))), floors(55, 4, 6));
+        // The clock was put back: what is on record counts.
+        assert_eq!(floors_at(&CLOCK, at(5), Some(Epoch(10))), floors(87, 8, 10));
+        assert_eq!(floors_at(&CLOCK, UnixMillis(0), Some(Epoch(10))), floors(87, 8, 10));
+        assert!(floors_at(&CLOCK, UnixMillis(u64::MAX), Some(Epoch(u64::MAX))).is_some());
+    }
+}
