@@ -62,6 +62,9 @@ pub(crate) struct Arguments {
     /// Distributed validators of the cluster.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub(crate) validators: u32,
+    /// With --check: look at the box's page in headless Chromium too, and keep a picture of it (PNG).
+    #[arg(long, value_name = "FILE", requires = "check")]
+    pub(crate) picture: Option<PathBuf>,
 }
 
 /// Forks the local chain can have.
@@ -163,12 +166,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// `run --fast --check`, as part of the tests.
 pub(crate) fn check_fast() -> anyhow::Result<()> {
-    run(&Arguments { fast: true, check: true, validators: 4, ..Arguments::default() })
+    let picture = Some(make_dir(&cache()?.join("test-logs"))?.join("page-fast.png"));
+    run(&Arguments { fast: true, check: true, validators: 4, picture, ..Arguments::default() })
 }
 
 /// `run --check`, as part of the tests.
 pub(crate) fn check_box() -> anyhow::Result<()> {
-    run(&Arguments { check: true, validators: 4, ..Arguments::default() })
+    let picture = Some(make_dir(&cache()?.join("test-logs"))?.join("page-box.png"));
+    run(&Arguments { check: true, validators: 4, picture, ..Arguments::default() })
 }
 
 /// Every unit of ours against its limit.
@@ -327,6 +332,10 @@ fn stage(arguments: &Arguments, report: &mut CheckReport) -> anyhow::Result<()> 
             block_slot: inclusion.block_slot.0,
             block_root: inclusion.block_root.to_string(),
         });
+        if let Some(picture) = &arguments.picture {
+            look_at_page(&machine, picture)?;
+            steps.done("the page shows it in a browser");
+        }
     } else {
         watch(&mut chain, &mut machine, &mut natives, arguments.validators)?;
     }
@@ -547,6 +556,18 @@ fn check(
             bail!("no attestation of the cluster on chain within {slots} slots; the box's page says: {}", summary(&machine.page()?.status()?));
         }
     }
+}
+
+/// Opens the box's page as its owner would and holds it to what just happened.
+fn look_at_page(machine: &Machine, picture: &Path) -> anyhow::Result<()> {
+    let seen = hw_tests::browser::look(machine.page()?.address(), (1280, 1400), Some(picture))?;
+    say::detail(&format!("the page says: {seen:?}"));
+    ensure!(seen.members == usize::from(MEMBERS), "the page lists {} members instead of {MEMBERS}", seen.members);
+    ensure!(seen.slot.chars().any(|letter| letter.is_ascii_digit()), "the page shows no slot but {:?}", seen.slot);
+    ensure!(seen.state != "box not reachable", "the page cannot reach its own box");
+    // The member that was switched off for the check must be named, with what to do.
+    ensure!(!seen.problems.is_empty(), "the page does not say that a member is away");
+    Ok(())
 }
 
 fn has_done_a_duty(status: &BoxStatus) -> bool {

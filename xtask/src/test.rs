@@ -94,18 +94,21 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
         let built = executables.as_ref();
         match part {
             Part::Lint => lint(&mut tally),
-            Part::Unit => run_executables(&mut tally, built, |test| !test.is_slow() && test.package != "sim"),
+            Part::Unit => run_executables(&mut tally, built, |test| !test.is_slow() && test.package != "sim", &[]),
             Part::Vectors => vectors(&mut tally),
-            Part::Sim => run_executables(&mut tally, built, |test| test.package == "sim"),
+            Part::Sim => run_executables(&mut tally, built, |test| test.package == "sim", &[]),
             Part::Units => tally.judge("every unit is locked tightly enough", run::check_units()),
             Part::Fast => {
-                run_executables(&mut tally, built, |test| test.is("devnet"));
+                run_executables(&mut tally, built, |test| test.is("devnet"), &[]);
                 tally.judge("four native members attest on chain", run::check_fast());
-                run_executables(&mut tally, built, |test| test.is("page"));
             }
             Part::Image => {
-                tally.judge("the image builds", run::build_image(crate::Profile::Dev).map(|_| ()));
-                run_executables(&mut tally, built, |test| test.is("boot"));
+                let image = run::build_image(crate::Profile::Dev);
+                let raw = image.as_ref().ok().map(|image| image.raw.clone());
+                tally.judge("the image builds", image.map(|_| ()));
+                if let Some(raw) = raw {
+                    run_executables(&mut tally, built, |test| test.is("image_boots"), &[("HEARTH_IMAGE", raw)]);
+                }
             }
             Part::E2e => tally.judge("the box in QEMU attests on chain", run::check_box()),
         }
@@ -181,7 +184,7 @@ impl Executable {
 
     /// Needs a chain, a browser or QEMU, and runs in a part of its own.
     fn is_slow(&self) -> bool {
-        ["devnet", "page", "boot"].iter().any(|target| self.is(target))
+        ["devnet", "image_boots"].iter().any(|target| self.is(target))
     }
 }
 
@@ -207,7 +210,12 @@ fn build_tests() -> anyhow::Result<Vec<Executable>> {
     Ok(executables.into_values().collect())
 }
 
-fn run_executables(tally: &mut Tally, built: Option<&Vec<Executable>>, wanted: impl Fn(&Executable) -> bool) {
+fn run_executables(
+    tally: &mut Tally,
+    built: Option<&Vec<Executable>>,
+    wanted: impl Fn(&Executable) -> bool,
+    settings: &[(&str, PathBuf)],
+) {
     let chosen: Vec<&Executable> = built.into_iter().flatten().filter(|test| wanted(test)).collect();
     if chosen.is_empty() {
         tally.fail("there is no test to run here, although there should be".to_owned());
@@ -219,6 +227,7 @@ fn run_executables(tally: &mut Tally, built: Option<&Vec<Executable>>, wanted: i
             let err = out.try_clone()?;
             let mut command = Command::new(&test.path);
             command.current_dir(&test.dir).stdin(Stdio::null()).stdout(out).stderr(err);
+            command.envs(settings.iter().map(|(name, value)| (name, value)));
             let result = wait(command, &path);
             Ok((result, std::fs::read_to_string(&path).unwrap_or_default()))
         });
