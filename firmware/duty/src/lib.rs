@@ -37,11 +37,11 @@ pub use refusal::Refusal;
 /// Agreement messages and sets of partial signatures that wait for a duty which has not begun here.
 pub const MAX_WAITING: usize = 100;
 
-/// Distinct proposed values one member may introduce per duty. Honest members name one per round at most.
-pub const MAX_VALUES_PER_MEMBER: usize = 16;
+/// Distinct proposed values one member may introduce per duty. Honest members name one per round they lead at most.
+pub const MAX_VALUES_PER_MEMBER: usize = 8;
 
 /// Bytes of proposed values one member may introduce per duty.
-pub const MAX_VALUE_BYTES_PER_MEMBER: usize = 16 << 20;
+pub const MAX_VALUE_BYTES_PER_MEMBER: usize = 4 << 20;
 
 /// Messages of one duty that one member may partially sign; more validators than one box can serve.
 pub const MAX_TASKS: usize = 4096;

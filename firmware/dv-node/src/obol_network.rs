@@ -227,6 +227,11 @@ pub fn to_wire(duty: Duty) -> Result<obol::Duty, Unreadable> {
     Ok(obol::Duty::new(duty.slot.0, kind))
 }
 
+/// The duties whose agreements are listened to.
+pub const AGREED_HERE: [DutyType; 2] = [DutyType::Attester, DutyType::InfoSync];
+/// The duties whose partial signatures are taken.
+pub const SIGNED_HERE: [DutyType; 1] = [DutyType::Attester];
+
 /// Our name of a duty of the wire; `None` for kinds that run mode does not have.
 pub fn from_wire(duty: obol::Duty) -> Option<Duty> {
     let kind = DutyKind::from_number(i64::from(duty.kind.number())).ok()?;
@@ -309,6 +314,7 @@ mod tests {
         let context = parsigex::Context {
             validators: &[VALIDATOR].into(),
             members: 4,
+            kinds: &SIGNED_HERE,
             now: obol::duty::Now {
                 since_genesis_ns: 42 * 12_000_000_000,
                 lengths: obol::duty::SlotLengths { slot_ns: 12_000_000_000, slots_per_epoch: 8 },

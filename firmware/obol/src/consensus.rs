@@ -20,8 +20,12 @@ use crate::wire::{
 const MAX_VOTE_BYTES: usize = 4096;
 /// Fields of `QbftMsg`.
 const VOTE_FIELDS: [u32; 8] = [1, 2, 3, 4, 6, 8, 11, 12];
-/// Longest `PriorityResult`, in bytes.
-const MAX_PRIORITY_RESULT: usize = 1 << 20;
+/// Longest `PriorityResult`, in bytes; an honest one has one or two thousand per member.
+const MAX_PRIORITY_RESULT: usize = 256 << 10;
+/// Longest value apart from what belongs to single validators.
+const MAX_VALUE_REST: usize = 1 << 10;
+/// Longest value of all.
+const MAX_VALUE: usize = 16 << 20;
 
 /// The proof of authorship that `qbft` carries along: the signed vote exactly as it was on the wire, so that it can be
 /// shown to others as justification.
@@ -61,6 +65,8 @@ pub struct Context<'a> {
     pub operators: &'a [IdentityPublicKey],
     /// Validators of the cluster: the most entries a value may have.
     pub validators: usize,
+    /// The duties this box does; what is said about others is dropped before its content is looked at.
+    pub kinds: &'a [DutyType],
     /// The present.
     pub now: Now,
 }
@@ -104,6 +110,9 @@ pub enum Refusal {
     /// The signature is not that of the claimed author.
     #[error("the signature of member {0} is wrong")]
     WrongSignature(u8),
+    /// Not one of [`Context::kinds`]: nobody's fault.
+    #[error("this box does not do such duties")]
+    NotDoneHere,
     /// More than two epochs ahead.
     #[error("the duty lies too far in the future")]
     TooEarly,
@@ -134,7 +143,8 @@ pub enum Refusal {
 }
 
 /// Checks a consensus message in full. The cheap checks come first and the signatures last, so that what would be refused
-/// anyway costs little; the set of messages refused is that of the reference.
+/// anyway costs little; about the duties of [`Context::kinds`], the set of messages refused is that of the reference and those
+/// of absurd size.
 pub fn receive(bytes: &[u8], context: &Context<'_>) -> Result<Received, Refusal> {
     let parts = Parts::split(bytes, context.operators.len())?;
     let main = parse_vote(parts.main, context)?;
@@ -146,6 +156,9 @@ pub fn receive(bytes: &[u8], context: &Context<'_>) -> Result<Received, Refusal>
         Expiry::Scheduled => {}
         Expiry::Expired => return Err(Refusal::Expired),
         Expiry::Exempt => return Err(Refusal::NeverAgreed),
+    }
+    if !context.kinds.contains(&duty.kind) {
+        return Err(Refusal::NotDoneHere);
     }
     let justification: Vec<_> =
         parts.justification.iter().map(|raw| parse_vote(raw, context)).collect::<Result<_, _>>()?;
@@ -281,6 +294,9 @@ fn read_value(raw: &[u8], kind: DutyType, validators: usize) -> Result<Vec<u8>, 
     if !UnsignedDataSet::is_in(&any) {
         return Err(Refusal::UnknownValue);
     }
+    if any.value.len() > longest_value(kind, validators) {
+        return Err(Refusal::BadValue);
+    }
     match scan::count(&any.value, 1) {
         Ok(entries) if entries <= validators => {}
         Ok(_) | Err(scan::Malformed) => return Err(Refusal::BadValue),
@@ -288,6 +304,27 @@ fn read_value(raw: &[u8], kind: DutyType, validators: usize) -> Result<Vec<u8>, 
     UnsignedDataSet::decode(any.value.as_slice())
         .map(|set| unsigned_set_encoding(&set))
         .map_err(|_| Refusal::BadValue)
+}
+
+/// The longest value of a duty, in its longest form (JSON), with room to spare.
+fn longest_value(kind: DutyType, validators: usize) -> usize {
+    let per_validator = match kind {
+        DutyType::Proposer => 16 << 20,
+        // Bits of a whole slot's committees, as hex.
+        DutyType::Aggregator => 64 << 10,
+        DutyType::SyncContribution => 8 << 10,
+        DutyType::Attester
+        | DutyType::Signature
+        | DutyType::Exit
+        | DutyType::BuilderProposer
+        | DutyType::BuilderRegistration
+        | DutyType::Randao
+        | DutyType::PrepareAggregator
+        | DutyType::SyncMessage
+        | DutyType::PrepareSyncContribution
+        | DutyType::InfoSync => 1 << 10,
+    };
+    validators.saturating_mul(per_validator).saturating_add(MAX_VALUE_REST).min(MAX_VALUE)
 }
 
 /// A value that a message names is not at hand.

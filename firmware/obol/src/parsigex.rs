@@ -24,6 +24,8 @@ pub struct Context<'a> {
     pub validators: &'a BTreeSet<PublicKeyBytes>,
     /// Members of the cluster.
     pub members: u8,
+    /// The duties this box does; what is said about others is dropped before its content is looked at.
+    pub kinds: &'a [DutyType],
     /// The present.
     pub now: Now,
     /// Share index of the member whose connection this came from.
@@ -35,7 +37,7 @@ pub struct Context<'a> {
 pub struct Partial {
     /// The object with the partial signature in it.
     pub signed: Signed,
-    /// The same as it was on the wire.
+    /// The same, encoded anew: a sender cannot make us keep more than the object itself.
     pub data: Vec<u8>,
 }
 
@@ -65,6 +67,9 @@ pub enum Refusal {
     /// Nothing is signed for this duty in run mode.
     #[error("nothing is signed for duties of this type")]
     NothingSigned,
+    /// Not one of [`Context::kinds`]: nobody's fault.
+    #[error("this box does not do such duties")]
+    NotDoneHere,
     /// More than two epochs ahead.
     #[error("the duty lies too far in the future")]
     TooEarly,
@@ -86,6 +91,9 @@ pub enum Refusal {
     /// The sender holds another share.
     #[error("share index {0} is not the sender's")]
     NotTheSendersShare(u8),
+    /// An entry longer than any honest one.
+    #[error("an entry of {0} bytes is longer than its kind can be")]
+    EntryTooLong(usize),
     /// An entry that does not decode.
     #[error("an entry cannot be read")]
     Entry(#[source] DecodeError),
@@ -104,6 +112,9 @@ pub fn receive(bytes: &[u8], context: &Context<'_>) -> Result<Received, Refusal>
     let duty = Duty::from_wire(wire_duty).ok_or(Refusal::UnknownDuty(wire_duty.r#type))?;
     if matches!(duty.kind, DutyType::Signature | DutyType::BuilderProposer | DutyType::InfoSync) {
         return Err(Refusal::NothingSigned);
+    }
+    if !context.kinds.contains(&duty.kind) {
+        return Err(Refusal::NotDoneHere);
     }
     if !context.now.admits(duty) {
         return Err(Refusal::TooEarly);
@@ -147,11 +158,35 @@ fn read_entry(
     if share != context.sender {
         return Err(Refusal::NotTheSendersShare(share));
     }
+    if entry.data.len() > longest_entry(kind) {
+        return Err(Refusal::EntryTooLong(entry.data.len()));
+    }
     let signed = Signed::decode(kind, &entry.data).map_err(Refusal::Entry)?;
     if signed.signature() == Some(SignatureBytes::ZERO) {
         return Err(Refusal::ZeroSignature);
     }
-    Ok((validator, Partial { signed, data: entry.data }))
+    let data = signed.encode();
+    Ok((validator, Partial { signed, data }))
+}
+
+/// The longest entry of a kind, in its longest form (JSON), with room to spare.
+fn longest_entry(kind: DutyType) -> usize {
+    match kind {
+        DutyType::Proposer => 16 << 20,
+        // Bits of a whole slot's committees, as hex.
+        DutyType::Aggregator => 64 << 10,
+        DutyType::Attester
+        | DutyType::Signature
+        | DutyType::Exit
+        | DutyType::BuilderProposer
+        | DutyType::BuilderRegistration
+        | DutyType::Randao
+        | DutyType::PrepareAggregator
+        | DutyType::SyncMessage
+        | DutyType::PrepareSyncContribution
+        | DutyType::SyncContribution
+        | DutyType::InfoSync => 2 << 10,
+    }
 }
 
 /// Encodes our own partial signatures of one duty.

@@ -31,6 +31,7 @@ fn context(operators: &[IdentityPublicKey]) -> Context<'_> {
     Context {
         operators,
         validators: 2,
+        kinds: &[DutyType::Attester, DutyType::Proposer, DutyType::InfoSync],
         now: Now { since_genesis_ns: 100 * 12_000_000_000, lengths: LENGTHS },
     }
 }
@@ -239,4 +240,27 @@ proptest! {
         let at = at.index(bytes.len());
         prop_assert!(receive(&bytes[..at], &context(&operators())).is_err());
     }
+}
+
+#[test]
+fn values_longer_than_their_validators_need_are_refused() {
+    let with_value = |bytes: usize| {
+        let set = BTreeMap::from([(set_key(&PublicKeyBytes([1; 48])), vec![0; bytes])]);
+        let (digest, bytes) = value_of(&UnsignedDataSet { set });
+        let ballot = Ballot::for_value(Kind::PrePrepare, Member(0), 1, digest);
+        let message = Message { vote: own(ballot), justification: Vec::new() };
+        let encoded = encode(DUTY, &message, Member(0), &key(0), |_| Some(Arc::clone(&bytes))).unwrap();
+        receive(&encoded, &context(&operators())).map(|_| ())
+    };
+    assert_eq!(with_value(232), Ok(()));
+    assert_eq!(with_value(1_000), Ok(()));
+    assert_eq!(with_value(4_000), Err(Refusal::BadValue));
+    assert_eq!(with_value(4 << 20), Err(Refusal::BadValue));
+}
+
+#[test]
+fn agreements_about_duties_not_done_here_are_dropped() {
+    let operators = operators();
+    let context = Context { kinds: &[DutyType::InfoSync], ..context(&operators) };
+    assert_eq!(receive(&encoded(&justified()), &context), Err(Refusal::NotDoneHere));
 }

@@ -18,13 +18,25 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 const SIGNATURE: SignatureBytes = SignatureBytes([0xb5; 96]);
+const KINDS: [DutyType; 10] = [
+    DutyType::Proposer,
+    DutyType::Attester,
+    DutyType::Exit,
+    DutyType::BuilderRegistration,
+    DutyType::Randao,
+    DutyType::PrepareAggregator,
+    DutyType::Aggregator,
+    DutyType::SyncMessage,
+    DutyType::PrepareSyncContribution,
+    DutyType::SyncContribution,
+];
 const VALIDATORS: [PublicKeyBytes; 2] = [PublicKeyBytes([1; 48]), PublicKeyBytes([2; 48])];
 
 fn receive_from(sender: u8, bytes: &[u8]) -> Result<Received, Refusal> {
     let validators = BTreeSet::from(VALIDATORS);
     let lengths = SlotLengths { slot_ns: 12_000_000_000, slots_per_epoch: 32 };
     let now = Now { since_genesis_ns: 100 * 12_000_000_000, lengths };
-    receive(bytes, &Context { validators: &validators, members: 4, now, sender })
+    receive(bytes, &Context { validators: &validators, members: 4, kinds: &KINDS, now, sender })
 }
 
 fn attestation(index: u64) -> Signed {
@@ -208,6 +220,49 @@ proptest! {
             if let Ok(received) = receive_from(2, &bytes) {
                 prop_assert_eq!(received.share_index, 2);
             }
+        }
+    }
+}
+
+#[test]
+fn what_is_kept_of_a_partial_is_no_longer_than_the_object() {
+    let duty = Duty::new(100, DutyType::Attester);
+    let honest = encode(duty, 2, [(&VALIDATORS[0], &attestation(7))]);
+    let expected = receive_from(2, &honest).unwrap().partials[&VALIDATORS[0]].data.clone();
+    // A header whose offset leaves room for anything.
+    let padded = |filler: usize| {
+        let mut message = ParSigExMsg::decode(honest.as_slice()).unwrap();
+        let entry = message.data_set.as_mut().unwrap().set.values_mut().next().unwrap();
+        let value = entry.data.split_off(20);
+        let offset = u32::try_from(20 + filler).unwrap();
+        entry.data[16..20].copy_from_slice(&offset.to_le_bytes());
+        entry.data.extend(std::iter::repeat_n(0xee, filler));
+        entry.data.extend(value);
+        receive_from(2, &message.encode_to_vec())
+    };
+    assert_eq!(padded(0).unwrap().partials[&VALIDATORS[0]].data, expected);
+    for filler in [1, 1_000, 100_000] {
+        if let Ok(received) = padded(filler) {
+            assert_eq!(received.partials[&VALIDATORS[0]].data, expected, "{filler}");
+        }
+    }
+    assert!(matches!(padded(100_000), Err(Refusal::EntryTooLong(_) | Refusal::Entry(_))));
+}
+
+#[test]
+fn duties_not_done_here_are_dropped_before_their_content_is_read() {
+    let validators = BTreeSet::from(VALIDATORS);
+    let lengths = SlotLengths { slot_ns: 12_000_000_000, slots_per_epoch: 32 };
+    let now = Now { since_genesis_ns: 100 * 12_000_000_000, lengths };
+    let context =
+        Context { validators: &validators, members: 4, kinds: &[DutyType::Attester], now, sender: 2 };
+    for (kind, object) in signed() {
+        let bytes = encode(Duty::new(100, kind), 2, [(&VALIDATORS[0], &object)]);
+        let received = receive(&bytes, &context);
+        if kind == DutyType::Attester {
+            assert!(received.is_ok());
+        } else {
+            assert_eq!(received.unwrap_err(), Refusal::NotDoneHere, "{kind:?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use duty::{Duty, DutyKind};
 use obol::duty::{Now, SlotLengths};
 use obol::host::RefusedWhy;
 use obol::{HostEvent, Inbound, Protocol, consensus, parsigex};
@@ -9,7 +10,7 @@ use qbft::Member;
 
 use super::{Node, wall};
 use crate::board::RefusedLabels;
-use crate::obol_network::{from_wire, partials_of};
+use crate::obol_network::{AGREED_HERE, SIGNED_HERE, from_wire, partials_of};
 
 impl Node {
     /// Something from the host.
@@ -75,11 +76,15 @@ impl Node {
 
     fn on_agreement(&mut self, sender: Member, bytes: &[u8]) {
         let Some(now) = self.obol_now() else { return };
-        let context =
-            consensus::Context { operators: &self.operators, validators: self.validators.len(), now };
+        let context = consensus::Context {
+            operators: &self.operators,
+            validators: self.validators.len(),
+            kinds: &AGREED_HERE,
+            now,
+        };
         match consensus::receive(bytes, &context) {
             Ok(received) => {
-                let Some(duty) = from_wire(received.duty) else { return };
+                let Some(duty) = from_wire(received.duty).filter(|duty| self.may_exist(*duty)) else { return };
                 let values = received
                     .values
                     .into_iter()
@@ -87,8 +92,18 @@ impl Node {
                     .collect();
                 self.step(duty::Event::Agreement { duty, message: received.message, values });
             }
+            // Members may do more than we do.
+            Err(consensus::Refusal::NotDoneHere) => {}
             Err(refusal) => self.count_refused(sender, "qbft", &refusal),
         }
+    }
+
+    /// Info-sync belongs to the last slot of each epoch; agreements on it elsewhere would only cost memory.
+    fn may_exist(&self, duty: Duty) -> bool {
+        let Some(running) = &self.running else { return false };
+        let timing = &running.chain.timing;
+        duty.kind != DutyKind::InfoSync
+            || timing.epoch_of(duty.slot.saturating_add(1)) != timing.epoch_of(duty.slot)
     }
 
     fn on_partials(&mut self, sender: Member, bytes: &[u8]) {
@@ -96,6 +111,7 @@ impl Node {
         let context = parsigex::Context {
             validators: &self.validators,
             members,
+            kinds: &SIGNED_HERE,
             now,
             sender: sender.0.saturating_add(1),
         };
@@ -104,6 +120,7 @@ impl Node {
                 let Some(duty) = from_wire(received.duty) else { return };
                 self.step(duty::Event::Partials { duty, sender, set: partials_of(received) });
             }
+            Err(parsigex::Refusal::NotDoneHere) => {}
             Err(refusal) => self.count_refused(sender, "parsigex", &refusal),
         }
     }
