@@ -98,7 +98,61 @@ fn damaged_files_name_the_member() {
         verdict(&|json| json["crypto"]["cipher"]["params"]["iv"] = json!("00")).contains("iv' must be 16")
     );
     assert!(verdict(&|json| json["crypto"]["cipher"]["function"] = json!("rot13")).contains("rot13"));
-    assert!(verdict(&|json| json["extra"] = json!(1)).contains("extra"));
+    assert!(verdict(&|json| json["extra"] = json!(1)).contains("unknown or unfitting member at line 1"));
     let large = vec![b' '; cluster::keystore::MAX_KEYSTORE_BYTES + 1];
     assert!(matches!(Keystore::from_json(&large), Err(KeystoreError::FileTooLarge { .. })));
+}
+
+/// Every string in a JSON value, replaced one at a time.
+fn with_each_string_replaced(value: &Value, by: &str) -> Vec<Value> {
+    let wrap =
+        |inner: Vec<Value>, put: &dyn Fn(Value) -> Value| inner.into_iter().map(put).collect::<Vec<_>>();
+    match value {
+        Value::Object(members) => members
+            .iter()
+            .flat_map(|(name, member)| {
+                wrap(with_each_string_replaced(member, by), &|changed| {
+                    let mut whole = members.clone();
+                    whole.insert(name.clone(), changed);
+                    Value::Object(whole)
+                })
+            })
+            .collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            vec![json!(by)]
+        }
+    }
+}
+
+#[test]
+fn a_bare_secret_in_the_wrong_place_is_not_repeated_in_an_error() {
+    let (secret, keystore) = sample(7);
+    let hex = hex::encode(secret.expose_bytes());
+    let whole: Value = serde_json::from_slice(&keystore.to_json()).unwrap();
+    let mut texts =
+        vec![hex.clone(), format!("0x{hex}"), json!(hex).to_string(), json!({ &hex: 1 }).to_string()];
+    for form in [hex.clone(), format!("0x{hex}")] {
+        texts.extend(with_each_string_replaced(&whole, &form).iter().map(Value::to_string));
+    }
+    let mut named = whole.clone();
+    named[&hex] = json!(1);
+    texts.push(named.to_string());
+    let mut refused = 0;
+    for text in texts {
+        for error in [
+            Keystore::from_json(text.as_bytes())
+                .and_then(|read| read.decrypt_key("correct horse").map(drop))
+                .err(),
+            cluster::keystore::EncryptedSecret::from_json(text.as_bytes()).err(),
+        ] {
+            let Some(error) = error else { continue };
+            refused += 1;
+            let shown = format!("{error} {error:?}");
+            assert!(
+                !hex.as_bytes().windows(8).any(|part| shown.contains(std::str::from_utf8(part).unwrap())),
+                "{shown}"
+            );
+        }
+    }
+    assert!(refused > 30, "{refused}");
 }

@@ -9,6 +9,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router, middleware};
+use ipc::server::Body;
 use ipc::web::{
     BoxStatus, CLUSTER_PATH, IMPORT_KEY_PATH, ImportKey, MachineStatus, SHARES_PATH, STATUS_PATH,
 };
@@ -110,7 +111,7 @@ fn silent(who: &str, meaning: &str, error: &ClientError) -> Problem {
 async fn set_cluster(
     State(web): State<Arc<Web>>,
     _owner: Owner,
-    Json(setup): Json<ClusterSetup>,
+    Body(setup): Body<ClusterSetup>,
 ) -> Result<Json<serde_json::Value>, Refusal> {
     let answer = web.node.put::<serde_json::Value>(ipc::node::CLUSTER_PATH, &setup).await?;
     tracing::info!("the owner set the cluster");
@@ -139,7 +140,7 @@ async fn import_key(State(web): State<Arc<Web>>) -> Result<Json<ImportKey>, Refu
 async fn import_shares(
     State(web): State<Arc<Web>>,
     _owner: Owner,
-    Json(sealed): Json<ShareImport>,
+    Body(sealed): Body<ShareImport>,
 ) -> Result<Json<serde_json::Value>, Refusal> {
     let answer = web.signer.post::<serde_json::Value>(ipc::signer::SHARES_PATH, &sealed).await?;
     tracing::info!("the owner imported key shares");
@@ -244,7 +245,7 @@ impl IntoResponse for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body;
+    use axum::body::Body as RawBody;
     use axum::http::Request;
     use proptest::prelude::*;
     use tower::ServiceExt as _;
@@ -261,7 +262,7 @@ mod tests {
         }))
     }
 
-    async fn ask(page: &Router, request: Request<Body>) -> (StatusCode, String) {
+    async fn ask(page: &Router, request: Request<RawBody>) -> (StatusCode, String) {
         let response = page.clone().oneshot(request).await.unwrap();
         assert!(response.headers().contains_key(header::CONTENT_SECURITY_POLICY));
         let status = response.status();
@@ -269,13 +270,13 @@ mod tests {
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
-    fn change(path: &str, method: &str, code: Option<&str>, body: &str) -> Request<Body> {
+    fn change(path: &str, method: &str, code: Option<&str>, body: &str) -> Request<RawBody> {
         let mut request =
             Request::builder().method(method).uri(path).header("content-type", "application/json");
         if let Some(code) = code {
             request = request.header("authorization", format!("Bearer {code}"));
         }
-        request.body(Body::from(body.to_owned())).unwrap()
+        request.body(RawBody::from(body.to_owned())).unwrap()
     }
 
     #[tokio::test]
@@ -350,9 +351,25 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let page = page(directory.path());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            if let Ok(request) = Request::builder().method("POST").uri(path).body(Body::from(body)) {
+            if let Ok(request) = Request::builder().method("POST").uri(path).body(RawBody::from(body)) {
                 let status = runtime.block_on(page.oneshot(request)).unwrap().status();
                 prop_assert!(status.is_client_error(), "{}", status);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_is_not_quoted() {
+        let directory = tempfile::tempdir().unwrap();
+        let page = page(directory.path());
+        let secret = "5ec4e7".repeat(10);
+        for (path, method) in [(CLUSTER_PATH, "PUT"), (SHARES_PATH, "POST")] {
+            for body in
+                [format!("\"{secret}\""), format!("{{\"identity_key\":[\"{secret}\"]}}"), secret.clone()]
+            {
+                let (status, text) = ask(&page, change(path, method, Some(CODE), &body)).await;
+                assert!(status.is_client_error(), "{status}");
+                assert!(text.contains("request_invalid") && !text.contains("5ec4e7"), "{text}");
             }
         }
     }

@@ -138,14 +138,12 @@ impl TryFrom<CryptoJson> for EncryptedSecret {
                 salt: salt(&params.salt)?,
             },
             ("pbkdf2" | "scrypt", _) => {
-                return Err(KeystoreError::Json(
-                    "'crypto.kdf.params' belongs to another function".to_owned(),
-                ));
+                return Err(KeystoreError::KdfParams);
             }
             (_, _) => {
                 return Err(KeystoreError::Function {
                     member: "crypto.kdf",
-                    found: shorten(&json.kdf.function),
+                    found: name_of(&json.kdf.function),
                     expected: "pbkdf2 or scrypt",
                 });
             }
@@ -216,11 +214,14 @@ fn expect_function(member: &'static str, found: String, expected: &'static str) 
     if found == expected {
         return Ok(());
     }
-    Err(KeystoreError::Function { member, found: shorten(&found), expected })
+    Err(KeystoreError::Function { member, found: name_of(&found), expected })
 }
 
-fn shorten(text: &str) -> String {
-    text.chars().take(32).collect()
+/// A function's name for an error text. Whatever does not look like one is not repeated: it may be a misplaced secret.
+fn name_of(text: &str) -> String {
+    let is_name =
+        text.len() <= 16 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    if is_name { text.to_owned() } else { format!("({} bytes, not shown)", text.len()) }
 }
 
 fn salt(text: &str) -> Result<Vec<u8>, KeystoreError> {

@@ -34,8 +34,22 @@ pub enum KeystoreError {
         found: usize,
     },
     /// Not JSON of the right shape.
-    #[error("keystore: not a valid EIP-2335 file ({0}); copy keystore-*.json again from its source")]
-    Json(String),
+    ///
+    /// Says where and what kind, never what it says there: somebody may have given us a bare secret.
+    #[error(
+        "keystore: not a valid EIP-2335 file ({category} at line {line}, column {column}); copy keystore-*.json again from its source"
+    )]
+    Json {
+        /// Line of the text.
+        line: usize,
+        /// Column of the text.
+        column: usize,
+        /// What kind of fault.
+        category: &'static str,
+    },
+    /// The parameters are not those of the key derivation that is named.
+    #[error("keystore: 'crypto.kdf.params' belongs to another function than 'crypto.kdf' names")]
+    KdfParams,
     /// Not version 4.
     #[error("keystore: version {0} is not supported, only version 4 (EIP-2335) is")]
     Version(u64),
@@ -52,7 +66,7 @@ pub enum KeystoreError {
     Function {
         /// Which function.
         member: &'static str,
-        /// Its name in the file.
+        /// Its name in the file, when it looks like a name.
         found: String,
         /// What is supported.
         expected: &'static str,
@@ -79,6 +93,18 @@ pub enum KeystoreError {
     /// The secret is no BLS key.
     #[error("keystore: the secret inside is not a valid BLS key")]
     InvalidSecret,
+}
+
+impl KeystoreError {
+    fn of_json(error: &serde_json::Error) -> Self {
+        use serde_json::error::Category;
+        let category = match error.classify() {
+            Category::Io | Category::Eof => "it ends too early",
+            Category::Syntax => "no JSON",
+            Category::Data => "a missing, unknown or unfitting member",
+        };
+        Self::Json { line: error.line(), column: error.column(), category }
+    }
 }
 
 /// A parsed keystore, still encrypted.
@@ -112,7 +138,7 @@ impl EncryptedSecret {
     pub fn from_json(bytes: &[u8]) -> Result<Self, KeystoreError> {
         check_size(bytes)?;
         let json: CryptoJson =
-            serde_json::from_slice(bytes).map_err(|error| KeystoreError::Json(error.to_string()))?;
+            serde_json::from_slice(bytes).map_err(|error| KeystoreError::of_json(&error))?;
         Self::try_from(json)
     }
 
@@ -153,7 +179,7 @@ impl Keystore {
     pub fn from_json(bytes: &[u8]) -> Result<Self, KeystoreError> {
         check_size(bytes)?;
         let json: KeystoreJson =
-            serde_json::from_slice(bytes).map_err(|error| KeystoreError::Json(error.to_string()))?;
+            serde_json::from_slice(bytes).map_err(|error| KeystoreError::of_json(&error))?;
         Self::try_from(json)
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    body::Bytes,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
@@ -12,6 +11,7 @@ use axum::{
 };
 use ipc::{
     Problem, ShareImport, SignerStatus,
+    server::Body,
     signer::{SHARES_PATH, STATUS_PATH},
 };
 
@@ -30,18 +30,7 @@ async fn status(State(signer): State<Arc<Signer>>) -> Json<SignerStatus> {
     Json(signer.status().await)
 }
 
-async fn import(State(signer): State<Arc<Signer>>, body: Bytes) -> Response {
-    let sealed: ShareImport = match serde_json::from_slice(&body) {
-        Ok(sealed) => sealed,
-        Err(error) => {
-            let problem = Problem::new(
-                "malformed",
-                format!("The request is malformed: {error}."),
-                "Send `enc` and `ciphertext` as hex.",
-            );
-            return ipc::server::refusal(StatusCode::BAD_REQUEST, problem);
-        }
-    };
+async fn import(State(signer): State<Arc<Signer>>, Body(sealed): Body<ShareImport>) -> Response {
     // Finished even when the caller hangs up: what is begun is stored whole, and the caller can ask again.
     let importing = tokio::spawn(async move { signer.import(sealed).await });
     match importing.await {

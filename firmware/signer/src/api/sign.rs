@@ -31,8 +31,10 @@ async fn sign(
     body: Bytes,
 ) -> Result<Json<SignAnswer>, Refusal> {
     let key = parse_key(&key)?;
-    let request: SignRequest =
-        serde_json::from_slice(&body).map_err(|error| Refusal::Malformed(error.to_string()))?;
+    let request: SignRequest = serde_json::from_slice(&body).map_err(|error| {
+        // The parser's own words would quote what it found, at any length.
+        Refusal::Malformed(format!("not as expected at line {}, column {}", error.line(), error.column()))
+    })?;
     let signature = signer.sign(key, &request).await?;
     Ok(Json(SignAnswer { signature }))
 }

@@ -178,3 +178,56 @@ async fn no_secret_is_on_the_disk_in_the_log_or_in_an_answer() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bare_secret_in_the_wrong_place_is_never_repeated() {
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    let hex = hex::encode(secret(1).expose_bytes());
+    let mut shown = Vec::new();
+    for form in [hex.clone(), format!("0x{hex}")] {
+        let text = || serde_json::json!(form);
+        let changes: [&dyn Fn(&mut ipc::signer::ShareBundle); 12] = [
+            &|b| b.validators[0].keystore = text(),
+            &|b| b.validators[0].keystore = serde_json::json!({ "secret": form }),
+            &|b| b.validators[0].keystore = serde_json::json!({ &form: 1 }),
+            &|b| b.validators[0].keystore["version"] = text(),
+            &|b| b.validators[0].keystore["pubkey"] = text(),
+            &|b| b.validators[0].keystore["crypto"]["kdf"]["function"] = text(),
+            &|b| b.validators[0].keystore["crypto"]["cipher"]["message"] = serde_json::json!(["", form]),
+            &|b| b.validators[0].public_key.clone_from(&form),
+            &|b| b.validators[0].group_public_key.clone_from(&form),
+            &|b| b.validators[0].password = ipc::Sensitive::new(form.clone()),
+            &|b| b.history = History::Interchange(text()),
+            &|b| {
+                let metadata = serde_json::json!({
+                    "interchange_format_version": "5",
+                    "genesis_validators_root": format!("0x{hex}"),
+                });
+                b.history = History::Interchange(serde_json::json!({ "metadata": metadata, "data": [] }));
+            },
+        ];
+        for change in changes {
+            let mut wrong = bundle(&[1], History::NeverSigned);
+            change(&mut wrong);
+            let refusal = signer.import_only(&wrong).await.unwrap_err();
+            shown.push(format!("{refusal} {refusal:?}"));
+        }
+        for path in ["/v1/shares", &format!("/api/v1/eth2/sign/{}", pubshare(1))] {
+            for body in [
+                text(),
+                serde_json::json!({ &form: 1 }),
+                serde_json::json!({ "enc": [form], "type": [form] }),
+            ] {
+                let client = if path.starts_with("/v1") { &signer.control } else { &*signer.sign };
+                let refusal = client.post::<()>(path, &body).await.unwrap_err();
+                shown.push(format!("{refusal} {refusal:?}"));
+            }
+        }
+    }
+    shown.push(signer.log_text());
+    for text in shown {
+        let found = hex.as_bytes().windows(12).any(|part| text.contains(std::str::from_utf8(part).unwrap()));
+        assert!(!found, "{text}");
+    }
+}
