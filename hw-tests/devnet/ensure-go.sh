@@ -47,7 +47,9 @@ case "${ID:-}:${VERSION_ID:-}" in
 debian:12)
     say "Debian 12 has Go 1.19, too old to fetch newer toolchains: taking the package from bookworm-backports"
     if ! apt-cache policy | grep -q bookworm-backports; then
-        echo "deb http://mirror.example/debian bookworm-backports main" |
+        mirror=$(apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' | sed -n 's/^Debian|Debian|//p' | head -n 1)
+        [[ -n $mirror ]] || { say "no Debian mirror in apt's sources: add bookworm-backports by hand"; exit 1; }
+        echo "deb $mirror bookworm-backports main" |
             "${as_root[@]}" tee /etc/apt/sources.list.d/hearth-bookworm-backports.list >/dev/null
     fi
     packages=(-t bookworm-backports golang-go)
