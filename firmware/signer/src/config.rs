@@ -6,6 +6,8 @@ use anyhow::Context as _;
 use ipc::server::CallerNames;
 use serde::Deserialize;
 
+use crate::boot;
+
 /// Everything the signer is told.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,6 +17,12 @@ pub struct Config {
     /// Log level.
     #[serde(default = "default_log")]
     pub log: String,
+    /// Seal nothing and take no share in while Secure Boot is off. Set in the image; native members have no such boot.
+    #[serde(default)]
+    pub require_secure_boot: bool,
+    /// Where the firmware's variables are.
+    #[serde(default = "default_efivars")]
+    pub efivars: PathBuf,
     /// What secrets are sealed to.
     pub tpm: TpmConfig,
     /// Who may call.
@@ -65,11 +73,20 @@ fn default_log() -> String {
     "info".to_owned()
 }
 
+fn default_efivars() -> PathBuf {
+    "/sys/firmware/efi/efivars".into()
+}
+
 fn default_counter_index() -> u32 {
     0x0150_0021
 }
 
 impl Config {
+    /// Whether Secure Boot must be on and is not.
+    pub(crate) fn lacks_secure_boot(&self) -> bool {
+        self.require_secure_boot && !boot::is_secure(&self.efivars)
+    }
+
     /// Reads the file.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
@@ -87,6 +104,8 @@ mod tests {
         let shipped =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../image/mkosi.extra/usr/lib/hearth/signer.toml");
         let config = Config::load(&shipped).unwrap();
+        assert!(config.require_secure_boot);
+        assert_eq!(config.efivars, default_efivars());
         assert_eq!(config.tpm.literal_pcrs, [7, 12]);
         assert_eq!(config.tpm.counter_index, default_counter_index());
     }

@@ -12,7 +12,7 @@ use slashing::Interchange;
 use threshold::{SecretKey, SecretShare, ShareIndex};
 
 use crate::{
-    clock,
+    boot, clock,
     ledger::{Entries, Import, ShareRow},
     rollback,
     share::{Share, held},
@@ -29,6 +29,9 @@ impl Signer {
     /// Takes in a sealed bundle. Either all of it is stored, or nothing.
     pub(crate) async fn import(self: &Arc<Self>, sealed: ShareImport) -> Result<ShareImported, Problem> {
         let _one_at_a_time = self.importing.lock().await;
+        if self.config.lacks_secure_boot() {
+            return Err(boot::secure_boot_off());
+        }
         let (vault, ledger) = self.open_parts()?;
         let opened = Arc::clone(&vault);
         let unpacked = blocking(move || {

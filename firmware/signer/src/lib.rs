@@ -9,6 +9,7 @@
 //! secret in the clear. `dv-node` asks for signatures, `web` for the status and hands in sealed shares; nobody else may call.
 
 mod api;
+mod boot;
 mod clock;
 mod config;
 mod files;

@@ -13,6 +13,7 @@ use ipc::{
 };
 
 use crate::{
+    boot,
     clock::{self, now},
     config::Config,
     ledger::{Ledger, LedgerError, Resuming, ShareRow},
@@ -83,9 +84,9 @@ impl Signer {
             Err(error) => return self.stay_locked(ledger_problem(&error)),
         };
         self.write(|state| state.rows.clone_from(&rows));
-        let (state_dir, tpm) = (self.config.state_dir.clone(), self.config.tpm.clone());
+        let config = self.config.clone();
         let shares_exist = !rows.is_empty();
-        let opened = blocking(move || Vault::open(&state_dir, &tpm, shares_exist)).await;
+        let opened = blocking(move || Vault::open(&config, shares_exist)).await;
         let vault = match opened {
             Some(Ok(vault)) => vault,
             Some(Err(error)) => return self.stay_locked(error.to_problem()),
@@ -243,7 +244,10 @@ impl Signer {
         let facts = vault.as_ref().map(|vault| vault.facts().clone());
         SignerStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            protection: protection(facts.as_ref().map(|facts| facts.is_software)),
+            protection: protection(
+                facts.as_ref().map(|facts| facts.is_software),
+                boot::is_secure(&self.config.efivars),
+            ),
             import_key: vault.map(|vault| vault.import_key().public_hex()),
             tpm: facts,
             shares: shares.into_values().collect(),
@@ -311,8 +315,12 @@ fn waiting(rows: &[ShareRow], resuming: &Resuming, code: &str, why: &str) -> Opt
     ))
 }
 
-fn protection(is_software: Option<bool>) -> KeyProtection {
+fn protection(is_software: Option<bool>, secure_boot: bool) -> KeyProtection {
     let (tier, explanation) = match is_software {
+        Some(false) if !secure_boot => (
+            ProtectionTier::TpmWithoutSecureBoot,
+            "Shares are sealed to this board's TPM, but Secure Boot is off: whoever has the box in hand can start other software that opens them.",
+        ),
         Some(false) => (
             ProtectionTier::TpmMeasuredBoot,
             "Shares are sealed to this board's TPM and open only for software signed by the image's maker.",
@@ -380,6 +388,19 @@ impl From<VaultError> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_protection_shown_is_the_one_there_is() {
+        for (is_software, secure_boot, tier) in [
+            (Some(false), true, ProtectionTier::TpmMeasuredBoot),
+            (Some(false), false, ProtectionTier::TpmWithoutSecureBoot),
+            (Some(true), true, ProtectionTier::SoftwareTpm),
+            (Some(true), false, ProtectionTier::SoftwareTpm),
+            (None, true, ProtectionTier::None),
+        ] {
+            assert_eq!(protection(is_software, secure_boot).tier, tier);
+        }
+    }
 
     #[test]
     fn votes_beyond_the_next_epoch_are_refused() {

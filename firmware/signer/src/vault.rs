@@ -1,10 +1,11 @@
 //! The box's own secrets: one key that the TPM keeps, and the shares sealed under it.
 //!
-//! `vault.tpm` holds 64 bytes sealed to the TPM and the signed boot: the vault key and the private half of the import key.
+//! `vault.tpm` is a key that the TPM made and that works only after the signed boot. From it come the vault key and the
+//! private half of the import key, each as its HMAC of a label, so nobody else can ever have chosen or seen them.
 //! Every share is sealed under the vault key (XChaCha20-Poly1305) together with the facts that belong to it, so that none
 //! of them can be swapped. One TPM operation opens a thousand shares (decision 0122).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
@@ -20,10 +21,12 @@ use threshold::{SecretKey, SecretShare, ShareIndex};
 use tpm::{Policy, SealedBlob, Tpm, TpmError, policy::SIGNED_PCR};
 use zeroize::Zeroizing;
 
-use crate::{config::TpmConfig, files, ledger::ShareRow};
+use crate::{boot, config::Config, files, ledger::ShareRow};
 
 const FILE: &str = "vault.tpm";
-const KEY_BYTES: usize = 32;
+/// Frozen: other labels are other keys, and no share would open.
+const VAULT_LABEL: &[u8] = b"hearth vault key v1";
+const IMPORT_LABEL: &[u8] = b"hearth share import key v1";
 const NONCE_BYTES: usize = 24;
 
 /// Why the vault does not open.
@@ -50,6 +53,9 @@ pub(crate) enum VaultError {
         /// The file.
         path: PathBuf,
     },
+    /// A vault made now would open for anything.
+    #[error("Secure Boot is off")]
+    SecureBootOff,
     /// What came out of the TPM is not a vault.
     #[error("the vault's content is not what was put in")]
     Damaged,
@@ -76,10 +82,11 @@ impl VaultError {
                 "other_tpm",
                 "Put the disk back into the box it comes from. A share is never copied: moving to a new box means importing there and removing here.",
             ),
-            Self::Tpm(TpmError::Tampered | TpmError::Blob(_)) | Self::Damaged => (
+            Self::Tpm(TpmError::Tampered | TpmError::Foreign | TpmError::Blob(_)) | Self::Damaged => (
                 "vault_damaged",
                 "Do not restore an old copy of the disk. Set the box up anew and import the shares with their history.",
             ),
+            Self::SecureBootOff => return boot::secure_boot_off(),
             Self::Gone { .. } => {
                 ("vault_missing", "Set the box up anew and import the shares with their history.")
             }
@@ -103,9 +110,10 @@ pub(crate) struct Vault {
 }
 
 impl Vault {
-    /// Opens the vault in `state_dir`, or makes one when there is none and nothing depends on one.
-    pub(crate) fn open(state_dir: &Path, config: &TpmConfig, shares_exist: bool) -> Result<Self, VaultError> {
-        let path = state_dir.join(FILE);
+    /// Opens the vault in the state directory, or makes one when there is none and nothing depends on one.
+    pub(crate) fn open(whole: &Config, shares_exist: bool) -> Result<Self, VaultError> {
+        let config = &whole.tpm;
+        let path = whole.state_dir.join(FILE);
         let io = |source| VaultError::Io { path: path.clone(), source };
         let mut tpm = Tpm::open(&config.tcti)?;
         let policy = Policy::load(&config.pcr_public_key, &config.pcr_signature, &config.literal_pcrs)?;
@@ -119,21 +127,24 @@ impl Vault {
             literal_pcrs: policy.literal_pcrs().to_vec(),
         };
         let limit = u64::try_from(tpm::blob::MAX_BLOB_BYTES).unwrap_or(u64::MAX) + 1;
-        let secrets = match files::read_small(&path, limit).map_err(io)? {
-            Some(bytes) => tpm.unseal(&SealedBlob::from_bytes(&bytes).map_err(TpmError::Blob)?, &policy)?,
+        let derive =
+            |tpm: &mut Tpm, blob: &SealedBlob| tpm.derive(blob, &policy, [VAULT_LABEL, IMPORT_LABEL]);
+        let [key, import] = match files::read_small(&path, limit).map_err(io)? {
+            Some(bytes) => derive(&mut tpm, &SealedBlob::from_bytes(&bytes).map_err(TpmError::Blob)?)?,
             None if shares_exist => return Err(VaultError::Gone { path }),
+            None if whole.lacks_secure_boot() => return Err(VaultError::SecureBootOff),
             None => {
-                let secrets = new_secrets()?;
-                let blob = tpm.seal(&secrets, &policy)?;
+                let blob = tpm.make_key(&policy)?;
+                // Used once before it is believed.
+                let keys = derive(&mut tpm, &blob)?;
                 files::write_atomically(&path, &blob.to_bytes()).map_err(io)?;
-                tracing::info!("a new vault was made and sealed to the TPM");
-                secrets
+                tracing::info!("a new vault was made in the TPM");
+                keys
             }
         };
-        let (key, import) = secrets.split_at_checked(KEY_BYTES).ok_or(VaultError::Damaged)?;
         Ok(Self {
-            key: XChaCha20Poly1305::new_from_slice(key).map_err(|_| VaultError::Damaged)?,
-            import: ImportSecret::from_bytes(import).ok_or(VaultError::Damaged)?,
+            key: XChaCha20Poly1305::new_from_slice(key.as_slice()).map_err(|_| VaultError::Damaged)?,
+            import: ImportSecret::from_bytes(import.as_slice()).ok_or(VaultError::Damaged)?,
             facts,
         })
     }
@@ -169,13 +180,6 @@ impl Vault {
             .then(|| Some(SecretShare::new(ShareIndex::try_from(row.share_index).ok()?, key)))
             .flatten()
     }
-}
-
-fn new_secrets() -> Result<Zeroizing<Vec<u8>>, VaultError> {
-    let mut key = Zeroizing::new([0; KEY_BYTES]);
-    rand::rngs::OsRng.try_fill_bytes(key.as_mut_slice()).map_err(|_| VaultError::NoRandomness)?;
-    let import = ImportSecret::generate().to_bytes();
-    Ok(Zeroizing::new([key.as_slice(), &import].concat()))
 }
 
 /// What a share's seal is bound to. Every field has a fixed length, so two different rows never read the same.

@@ -1,7 +1,7 @@
-//! A sealed secret as bytes on the disk: versioned, bounded, and no secret by itself.
+//! A sealed key as bytes on the disk: versioned, bounded, and no secret by itself.
 //!
 //! ```text
-//! "HRTHSEAL" | version u8 = 1 | SRK name [34] | key name [34] | PCR count u8 | (PCR u8, value [32])*
+//! "HRTHSEAL" | version u8 = 2 | SRK name [34] | key name [34] | PCR count u8 | (PCR u8, value [32])*
 //!            | public area u16 + bytes | private area u16 + bytes
 //! ```
 //! Only the last two matter to the TPM. The names and values say in words *why* a blob does not open; nothing trusts
@@ -10,7 +10,7 @@
 use crate::policy::Digest;
 
 const MAGIC: &[u8; 8] = b"HRTHSEAL";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const NAME_BYTES: usize = 34;
 const MAX_PCRS: usize = 23;
 const MAX_AREA_BYTES: usize = 1024;
@@ -24,7 +24,7 @@ pub enum BlobError {
     #[error("this is not a sealed blob")]
     NotABlob,
     /// Made by another version.
-    #[error("a sealed blob of version {version} cannot be read: it was made by newer software")]
+    #[error("a sealed blob of version {version} cannot be read: this software reads version {VERSION}")]
     Version {
         /// The version found.
         version: u8,
@@ -34,7 +34,7 @@ pub enum BlobError {
     Damaged,
 }
 
-/// A sealed secret.
+/// A key that only its TPM can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedBlob {
     pub(crate) srk_name: Vec<u8>,
@@ -147,8 +147,8 @@ mod tests {
     #[test]
     fn a_blob_of_the_future_says_so() {
         let mut bytes = blob().to_bytes();
-        bytes[8] = 2;
-        assert_eq!(SealedBlob::from_bytes(&bytes), Err(BlobError::Version { version: 2 }));
+        bytes[8] = 3;
+        assert_eq!(SealedBlob::from_bytes(&bytes), Err(BlobError::Version { version: 3 }));
     }
 
     proptest! {

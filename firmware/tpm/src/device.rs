@@ -17,10 +17,11 @@ use tss_esapi::{
         session_handles::{AuthSession, PolicySession},
     },
     structures::{
-        EccPoint, EccScheme, KeyDerivationFunctionScheme, KeyedHashScheme, Nonce, PcrSelectionList,
-        PcrSelectionListBuilder, PcrSlot, Private, Public, PublicBuilder, PublicEccParametersBuilder,
-        PublicKeyRsa, PublicKeyedHashParameters, PublicRsaParametersBuilder, RsaExponent, RsaScheme,
-        RsaSignature, SensitiveData, Signature, SymmetricDefinition, SymmetricDefinitionObject,
+        EccPoint, EccScheme, KeyDerivationFunctionScheme, KeyedHashScheme, MaxBuffer, Nonce,
+        PcrSelectionList, PcrSelectionListBuilder, PcrSlot, Private, Public, PublicBuilder,
+        PublicEccParametersBuilder, PublicKeyRsa, PublicKeyedHashParameters, PublicRsaParametersBuilder,
+        RsaExponent, RsaScheme, RsaSignature, SensitiveData, Signature, SymmetricDefinition,
+        SymmetricDefinitionObject,
     },
     traits::{Marshall as _, UnMarshall as _},
 };
@@ -32,10 +33,8 @@ use crate::{
     policy::{Approval, ApprovalKey, Digest, Policy, SIGNED_PCR},
 };
 
-/// The longest secret a TPM seals (MAX_SYM_DATA of the library specification).
-pub const MAX_SECRET_BYTES: usize = 128;
 /// The boot goes through its phases within seconds, each of which extends PCR 11 once.
-const UNSEAL_ATTEMPTS: u8 = 8;
+const USE_ATTEMPTS: u8 = 8;
 
 /// An open conversation with a TPM. Short-lived: open, do one thing, drop.
 pub struct Tpm {
@@ -100,55 +99,111 @@ impl Tpm {
         Ok(text.trim().to_owned())
     }
 
-    /// Seals a secret under a policy, and proves that it opens before calling it sealed.
-    pub fn seal(&mut self, secret: &[u8], policy: &Policy) -> Result<SealedBlob, TpmError> {
-        if secret.len() > MAX_SECRET_BYTES {
-            return Err(TpmError::TooLong { bytes: secret.len(), max: MAX_SECRET_BYTES });
-        }
+    /// Makes a key inside the TPM under a policy. Nobody has ever seen it, and only this TPM can use it, so whatever is
+    /// derived from it is known to nobody who did not come through the policy.
+    pub fn make_key(&mut self, policy: &Policy) -> Result<SealedBlob, TpmError> {
+        self.create(policy, key_template, None)
+    }
+
+    fn create(
+        &mut self,
+        policy: &Policy,
+        template: fn(&Digest) -> Result<Public, TpmError>,
+        content: Option<&[u8]>,
+    ) -> Result<SealedBlob, TpmError> {
         let values = self.pcr_values(&policy.literal_pcrs)?;
-        let digest = policy.digest(&values);
-        let blob = self.with_srk(|tpm, srk, srk_name| {
-            let template = sealed_template(&digest)?;
-            // The secret crosses the bus encrypted: the session is salted to a key that only the TPM has.
+        let template = template(&policy.digest(&values))?;
+        self.with_srk(|tpm, srk, srk_name| {
             let created = tpm.with_session(SessionType::Hmac, srk, |tpm, session| {
-                let data = SensitiveData::try_from(secret).doing("preparing the secret")?;
+                let content =
+                    content.map(SensitiveData::try_from).transpose().doing("preparing the content")?;
                 tpm.context
                     .execute_with_session(Some(session), |context| {
-                        context.create(srk, template, None, Some(data), None, None)
+                        context.create(srk, template, None, content, None, None)
                     })
-                    .doing("sealing")
+                    .doing("making a key")
             })?;
             Ok(SealedBlob {
                 srk_name,
                 key_name: policy.key.name(),
                 literal: policy.literal_pcrs.iter().copied().zip(values).collect(),
-                public: created.out_public.marshall().doing("reading the sealed object")?,
+                public: created.out_public.marshall().doing("reading the new key")?,
                 private: created.out_private.value().to_vec(),
             })
-        })?;
-        let opened = self.unseal(&blob, policy)?;
-        if *opened == secret { Ok(blob) } else { Err(TpmError::NotSealed) }
+        })
     }
 
-    /// Opens a blob, if this is the TPM it was sealed by and the boot is one that its policy lets in.
-    pub fn unseal(&mut self, blob: &SealedBlob, policy: &Policy) -> Result<Zeroizing<Vec<u8>>, TpmError> {
-        self.unseal_observed(blob, policy, &mut |_| Ok(()))
-    }
-
-    /// `unseal` with a look-in between the policy and the opening, where a test may extend a PCR.
-    fn unseal_observed(
+    /// HMAC-SHA256 of each label with the blob's key, if this is the TPM that made it, it is a key as [`Self::make_key`]
+    /// makes them, and the boot is one that its policy lets in. The same label gives the same 32 bytes each time.
+    pub fn derive<const N: usize>(
         &mut self,
         blob: &SealedBlob,
         policy: &Policy,
-        before_opening: &mut dyn FnMut(&mut Self) -> Result<(), TpmError>,
-    ) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+        labels: [&[u8]; N],
+    ) -> Result<[Zeroizing<Digest>; N], TpmError> {
+        self.check_genuine(blob, policy)?;
+        let mut derived: [Zeroizing<Digest>; N] = std::array::from_fn(|_| Zeroizing::new([0; 32]));
+        for (key, label) in derived.iter_mut().zip(labels) {
+            *key = self.derive_observed(blob, policy, label, &mut |_| Ok(()))?;
+        }
+        Ok(derived)
+    }
+
+    /// Whether the blob is a key that the TPM itself made, that cannot be used but through the policy, and whose policy is
+    /// the current one. Without this, a thief with the board for an hour could put a key there whose content he knows, and
+    /// everything sealed under it afterwards would be sealed for him too. The TPM vouches for the public area when it
+    /// loads the key.
+    fn check_genuine(&mut self, blob: &SealedBlob, policy: &Policy) -> Result<(), TpmError> {
         if blob.key_name != policy.key.name() {
             return Err(TpmError::OtherSigner);
         }
-        self.with_srk(|tpm, srk, srk_name| {
-            if srk_name != blob.srk_name {
-                return Err(TpmError::OtherTpm);
-            }
+        let srk_name = self.with_srk(|_, _, name| Ok(name))?;
+        if srk_name != blob.srk_name {
+            return Err(TpmError::OtherTpm);
+        }
+        // Looked at before the policy only to say in words what is wrong.
+        self.check_literal(blob)?;
+        let values = self.pcr_values(&policy.literal_pcrs)?;
+        let expected = key_template(&policy.digest(&values))?;
+        let found = Public::unmarshall(&blob.public).map_err(|_| TpmError::Tampered)?;
+        let (
+            Public::KeyedHash { object_attributes, name_hashing_algorithm, auth_policy, parameters, .. },
+            Public::KeyedHash {
+                object_attributes: expected_attributes,
+                name_hashing_algorithm: expected_hash,
+                auth_policy: expected_policy,
+                parameters: expected_parameters,
+                ..
+            },
+        ) = (found, expected)
+        else {
+            return Err(TpmError::Foreign);
+        };
+        let genuine = object_attributes == expected_attributes
+            && name_hashing_algorithm == expected_hash
+            && auth_policy == expected_policy
+            && parameters == expected_parameters;
+        if genuine { Ok(()) } else { Err(TpmError::Foreign) }
+    }
+
+    /// The PCRs whose values are not those that the blob says it was made under.
+    fn check_literal(&mut self, blob: &SealedBlob) -> Result<(), TpmError> {
+        let pcrs: Vec<u8> = blob.literal.iter().map(|(pcr, _)| *pcr).collect();
+        let now = self.pcr_values(&pcrs)?;
+        let changed = blob.literal.iter().zip(now).filter(|((_, then), now)| then != now);
+        let changed: Vec<u8> = changed.map(|((pcr, _), _)| *pcr).collect();
+        if changed.is_empty() { Ok(()) } else { Err(TpmError::PcrMismatch { pcrs: changed }) }
+    }
+
+    /// One label, with a look-in between the policy and the use, where a test may extend a PCR.
+    fn derive_observed(
+        &mut self,
+        blob: &SealedBlob,
+        policy: &Policy,
+        label: &[u8],
+        before_use: &mut dyn FnMut(&mut Self) -> Result<(), TpmError>,
+    ) -> Result<Zeroizing<Digest>, TpmError> {
+        self.with_srk(|tpm, srk, _| {
             let public = Public::unmarshall(&blob.public).map_err(|_| TpmError::Tampered)?;
             let private = Private::try_from(blob.private.as_slice()).map_err(|_| TpmError::Tampered)?;
             let loaded = tpm
@@ -167,84 +222,75 @@ impl Tpm {
                         | Tss2ResponseCodeKind::Value
                         | Tss2ResponseCodeKind::Hash,
                     ) => TpmError::Tampered,
-                    _ => TpmError::Refused { doing: "loading the sealed object", source },
+                    _ => TpmError::Refused { doing: "loading the key", source },
                 })?;
-            let opened = tpm.open_loaded(blob, policy, srk, loaded, before_opening);
+            let derived = tpm.use_loaded(policy, srk, loaded, label, before_use);
             tpm.flush(loaded.into())?;
-            opened
+            derived
         })
     }
 
-    fn open_loaded(
+    fn use_loaded(
         &mut self,
-        blob: &SealedBlob,
         policy: &Policy,
         srk: KeyHandle,
-        sealed: KeyHandle,
-        before_opening: &mut dyn FnMut(&mut Self) -> Result<(), TpmError>,
-    ) -> Result<Zeroizing<Vec<u8>>, TpmError> {
+        key: KeyHandle,
+        label: &[u8],
+        before_use: &mut dyn FnMut(&mut Self) -> Result<(), TpmError>,
+    ) -> Result<Zeroizing<Digest>, TpmError> {
         let mut attempt = 1;
         loop {
             let pcr11 = self.pcr_values(&[SIGNED_PCR])?;
-            let outcome = self.open_once(blob, policy, srk, sealed, &pcr11, before_opening);
+            let outcome = self.use_once(policy, srk, key, label, &pcr11, before_use);
             // A phase of the boot may have ended meanwhile (its end extends PCR 11): then the next one is approved. And
             // the TPM counts extensions of all PCRs together: one of any other, such as the kernel's own log of what
             // it loads, also spoils a policy that was half proven.
             let spoiled = matches!(&outcome, Err(TpmError::Refused { source, .. }) if pcr_changed(*source));
             let mut moved = || -> Result<bool, TpmError> { Ok(self.pcr_values(&[SIGNED_PCR])? != pcr11) };
-            if outcome.is_ok() || attempt == UNSEAL_ATTEMPTS || !(spoiled || moved()?) {
+            if outcome.is_ok() || attempt == USE_ATTEMPTS || !(spoiled || moved()?) {
                 return outcome;
             }
             attempt += 1;
-            tracing::info!(attempt, "the boot went on while a secret was being opened: trying again");
+            tracing::info!(attempt, "the boot went on while a key was being used: trying again");
         }
     }
 
-    fn open_once(
+    fn use_once(
         &mut self,
-        blob: &SealedBlob,
         policy: &Policy,
         srk: KeyHandle,
-        sealed: KeyHandle,
+        key: KeyHandle,
+        label: &[u8],
         pcr11: &[Digest],
-        before_opening: &mut dyn FnMut(&mut Self) -> Result<(), TpmError>,
-    ) -> Result<Zeroizing<Vec<u8>>, TpmError> {
-        // Looked at first only to say in words what is wrong; the TPM itself decides.
-        let sealed_pcrs: Vec<u8> = blob.literal.iter().map(|(pcr, _)| *pcr).collect();
-        let now = self.pcr_values(&sealed_pcrs)?;
-        let changed: Vec<u8> = blob
-            .literal
-            .iter()
-            .zip(now)
-            .filter(|((_, then), now)| then != now)
-            .map(|((pcr, _), _)| *pcr)
-            .collect();
-        if !changed.is_empty() {
-            return Err(TpmError::PcrMismatch { pcrs: changed });
-        }
+        before_use: &mut dyn FnMut(&mut Self) -> Result<(), TpmError>,
+    ) -> Result<Zeroizing<Digest>, TpmError> {
         let approval =
             pcr11.first().and_then(|value| policy.approvals_of(value).next()).ok_or(TpmError::NotApproved)?;
+        let label = MaxBuffer::try_from(label).doing("preparing a label")?;
+        // The answer crosses the bus encrypted: the session is salted to a key that only the TPM has.
         self.with_session(SessionType::Policy, srk, |tpm, session| {
             let policy_session = PolicySession::try_from(session).doing("starting a policy session")?;
             tpm.authorize(policy_session, &policy.key, approval)?;
-            if !sealed_pcrs.is_empty() {
+            if !policy.literal_pcrs.is_empty() {
                 tpm.context
                     .policy_pcr(
                         policy_session,
                         tss_esapi::structures::Digest::default(),
-                        selection(&sealed_pcrs)?,
+                        selection(&policy.literal_pcrs)?,
                     )
                     .doing("proving the literal PCRs")?;
             }
-            before_opening(tpm)?;
-            let data = tpm
+            before_use(tpm)?;
+            let derived = tpm
                 .context
-                .execute_with_session(Some(session), |context| context.unseal(ObjectHandle::from(sealed)))
+                .execute_with_session(Some(session), |context| {
+                    context.hmac(ObjectHandle::from(key), label, HashingAlgorithm::Sha256)
+                })
                 .map_err(|source| match kind(source) {
                     Some(Tss2ResponseCodeKind::PolicyFail) => TpmError::NotApproved,
-                    _ => TpmError::Refused { doing: "opening the sealed object", source },
+                    _ => TpmError::Refused { doing: "using the key", source },
                 })?;
-            Ok(Zeroizing::new(data.value().to_vec()))
+            <Digest>::try_from(derived.value()).map(Zeroizing::new).map_err(|_| TpmError::Tampered)
         })
     }
 
@@ -261,7 +307,7 @@ impl Tpm {
             .doing("proving the measured boot")?;
         let handle = self
             .context
-            .load_external_public(key_template(key)?, Hierarchy::Owner)
+            .load_external_public(approval_key_template(key)?, Hierarchy::Owner)
             .doing("loading the image's key")?;
         let authorized = self.authorize_with(session, handle, approval);
         self.flush(handle.into())?;
@@ -465,14 +511,21 @@ fn srk_template() -> Result<Public, TpmError> {
         .doing(doing)
 }
 
-/// A sealed object that opens by its policy alone (no password), on this TPM and under this parent only.
-fn sealed_template(policy: &Digest) -> Result<Public, TpmError> {
-    let doing = "describing the sealed object";
+/// A key for HMAC that the TPM makes itself, usable by its policy alone (no password), on this TPM and under this parent
+/// only. `sensitiveDataOrigin` is the TPM's own word that nobody gave it the content.
+fn key_template(policy: &Digest) -> Result<Public, TpmError> {
+    keyed_hash(policy, true, KeyedHashScheme::HMAC_SHA_256)
+}
+
+fn keyed_hash(policy: &Digest, made_by_tpm: bool, scheme: KeyedHashScheme) -> Result<Public, TpmError> {
+    let doing = "describing the key";
     let attributes = ObjectAttributesBuilder::new()
         .with_fixed_tpm(true)
         .with_fixed_parent(true)
-        .with_no_da(true)
+        .with_sensitive_data_origin(made_by_tpm)
         .with_admin_with_policy(true)
+        .with_no_da(true)
+        .with_sign_encrypt(scheme != KeyedHashScheme::Null)
         .build()
         .doing(doing)?;
     PublicBuilder::new()
@@ -480,13 +533,13 @@ fn sealed_template(policy: &Digest) -> Result<Public, TpmError> {
         .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
         .with_object_attributes(attributes)
         .with_auth_policy(tss_esapi::structures::Digest::try_from(policy.as_slice()).doing(doing)?)
-        .with_keyed_hash_parameters(PublicKeyedHashParameters::new(KeyedHashScheme::Null))
+        .with_keyed_hash_parameters(PublicKeyedHashParameters::new(scheme))
         .with_keyed_hash_unique_identifier(tss_esapi::structures::Digest::default())
         .build()
         .doing(doing)
 }
 
-fn key_template(key: &ApprovalKey) -> Result<Public, TpmError> {
+fn approval_key_template(key: &ApprovalKey) -> Result<Public, TpmError> {
     let doing = "describing the image's key";
     // The same attributes as `policy::KEY_ATTRIBUTES`.
     let attributes = ObjectAttributesBuilder::new()
@@ -520,46 +573,137 @@ mod tests {
     use super::*;
     use crate::{devpolicy, swtpm::Swtpm};
 
-    #[test]
-    fn a_boot_phase_that_ends_while_a_secret_is_opened_does_not_matter() {
+    struct World {
+        _swtpm: Swtpm,
+        dir: tempfile::TempDir,
+        tpm: Tpm,
+    }
+
+    fn world() -> World {
         let dir = tempfile::tempdir().unwrap();
         let swtpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
-        let mut tpm = Tpm::open(swtpm.tcti()).unwrap();
-        let first = tpm.measured_boot().unwrap();
+        let tpm = Tpm::open(swtpm.tcti()).unwrap();
+        World { _swtpm: swtpm, dir, tpm }
+    }
+
+    impl World {
+        fn policy(&self, approved: &[Digest]) -> Policy {
+            let files = devpolicy::make(&self.dir.path().join("policy"), approved).unwrap();
+            Policy::load(&files.public_key, &files.signature, &[7, 12]).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_boot_phase_that_ends_while_a_key_is_used_does_not_matter() {
+        let mut world = world();
+        let first = world.tpm.measured_boot().unwrap();
         let second = devpolicy::extended(&first, b"next phase");
         let third = devpolicy::extended(&second, b"last phase");
-        let files = devpolicy::make(&dir.path().join("policy"), &[first, second, third]).unwrap();
-        let policy = Policy::load(&files.public_key, &files.signature, &[7, 12]).unwrap();
-        let blob = tpm.seal(b"secret", &policy).unwrap();
+        let policy = world.policy(&[first, second, third]);
+        let blob = world.tpm.make_key(&policy).unwrap();
+        let [expected] = world.tpm.derive(&blob, &policy, [b"label"]).unwrap();
 
         let mut phases = vec![&b"last phase"[..], b"next phase"];
-        let opened = tpm
-            .unseal_observed(&blob, &policy, &mut |tpm| match phases.pop() {
+        let derived = world
+            .tpm
+            .derive_observed(&blob, &policy, b"label", &mut |tpm| match phases.pop() {
                 Some(phase) => tpm.extend_pcr(SIGNED_PCR, phase),
                 None => Ok(()),
             })
             .unwrap();
-        assert_eq!(*opened, b"secret");
-        assert!(phases.is_empty(), "both phases ended while opening");
+        assert_eq!(*derived, *expected);
+        assert!(phases.is_empty(), "both phases ended while it was used");
     }
 
     #[test]
     fn measurements_that_the_policy_does_not_name_do_not_matter() {
-        let dir = tempfile::tempdir().unwrap();
-        let swtpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
-        let mut tpm = Tpm::open(swtpm.tcti()).unwrap();
-        let files = devpolicy::make(&dir.path().join("policy"), &[tpm.measured_boot().unwrap()]).unwrap();
-        let policy = Policy::load(&files.public_key, &files.signature, &[7, 12]).unwrap();
-        let blob = tpm.seal(b"secret", &policy).unwrap();
+        let mut world = world();
+        let policy = world.policy(&[devpolicy::UNMEASURED]);
+        let blob = world.tpm.make_key(&policy).unwrap();
         // PCR 10 is the kernel's own log (IMA), which may grow at any moment.
         let mut measurements = vec![&b"a library"[..], b"a program"];
-        let opened = tpm
-            .unseal_observed(&blob, &policy, &mut |tpm| match measurements.pop() {
+        let derived =
+            world.tpm.derive_observed(&blob, &policy, b"label", &mut |tpm| match measurements.pop() {
                 Some(event) => tpm.extend_pcr(10, event),
                 None => Ok(()),
-            })
-            .unwrap();
-        assert_eq!(*opened, b"secret");
-        assert!(measurements.is_empty(), "both measurements fell into an opening");
+            });
+        assert!(derived.is_ok());
+        assert!(measurements.is_empty(), "both measurements fell into a use");
+    }
+
+    #[test]
+    fn a_key_of_known_content_under_our_own_policy_is_refused() {
+        // Whoever has the board may make objects under our policy, which is public, but not have the TPM say that it made
+        // their content itself.
+        const KNOWN: &[u8] = b"thirty-two bytes the thief knows";
+        let mut world = world();
+        let policy = world.policy(&[devpolicy::UNMEASURED]);
+        let makers: [fn(&Digest) -> Result<Public, TpmError>; 2] = [
+            |policy| keyed_hash(policy, false, KeyedHashScheme::HMAC_SHA_256),
+            |policy| keyed_hash(policy, false, KeyedHashScheme::Null), // A sealed data object.
+        ];
+        for maker in makers {
+            let foreign = world.tpm.create(&policy, maker, Some(KNOWN)).unwrap();
+            assert!(matches!(world.tpm.derive(&foreign, &policy, [b"label"]), Err(TpmError::Foreign)));
+            // Their content under the public area of a genuine key: the TPM finds out.
+            let genuine = world.tpm.make_key(&policy).unwrap();
+            let mixed = SealedBlob { public: genuine.public, ..foreign };
+            assert!(matches!(world.tpm.derive(&mixed, &policy, [b"label"]), Err(TpmError::Tampered)));
+        }
+        let given = world.tpm.create(&policy, key_template, Some(KNOWN));
+        assert!(given.is_err(), "no TPM takes content and calls it its own");
+        assert_eq!(world.tpm.leftovers().unwrap(), 0);
+    }
+
+    #[test]
+    fn a_key_with_another_way_in_is_refused() {
+        let mut world = world();
+        let policy = world.policy(&[devpolicy::UNMEASURED]);
+        // Made by the TPM, but under the policy of other PCR values, under none, or usable with an empty password.
+        let makers: [fn(&Digest) -> Result<Public, TpmError>; 3] = [
+            |_| key_template(&[7; 32]),
+            |_| key_template(&[0; 32]),
+            |policy| {
+                let Public::KeyedHash { name_hashing_algorithm, auth_policy, parameters, unique, .. } =
+                    key_template(policy)?
+                else {
+                    return Err(TpmError::Foreign);
+                };
+                let object_attributes = ObjectAttributesBuilder::new()
+                    .with_fixed_tpm(true)
+                    .with_fixed_parent(true)
+                    .with_sensitive_data_origin(true)
+                    .with_user_with_auth(true)
+                    .with_admin_with_policy(true)
+                    .with_no_da(true)
+                    .with_sign_encrypt(true)
+                    .build()
+                    .doing("")?;
+                Ok(Public::KeyedHash {
+                    object_attributes,
+                    name_hashing_algorithm,
+                    auth_policy,
+                    parameters,
+                    unique,
+                })
+            },
+        ];
+        for maker in makers {
+            let foreign = world.tpm.create(&policy, maker, None).unwrap();
+            assert!(matches!(world.tpm.derive(&foreign, &policy, [b"label"]), Err(TpmError::Foreign)));
+        }
+    }
+
+    #[test]
+    fn the_tpm_itself_refuses_a_changed_boot() {
+        // Without any of our own checks before it.
+        let mut world = world();
+        let policy = world.policy(&[devpolicy::UNMEASURED]);
+        let blob = world.tpm.make_key(&policy).unwrap();
+        let use_it = |tpm: &mut Tpm| tpm.derive_observed(&blob, &policy, b"label", &mut |_| Ok(()));
+        assert!(use_it(&mut world.tpm).is_ok());
+        world.tpm.extend_pcr(7, b"secure boot off").unwrap();
+        assert!(matches!(use_it(&mut world.tpm), Err(TpmError::NotApproved)));
+        assert_eq!(world.tpm.leftovers().unwrap(), 0);
     }
 }

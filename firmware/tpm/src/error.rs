@@ -43,17 +43,11 @@ pub enum TpmError {
     /// The blob cannot be read at all.
     #[error("the sealed data cannot be read")]
     Blob(#[from] BlobError),
-    /// The secret is too long for a sealed object.
-    #[error("{bytes} bytes cannot be sealed: at most {max}")]
-    TooLong {
-        /// Length asked for.
-        bytes: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// What was just sealed does not open.
-    #[error("what was sealed did not open again: nothing was kept")]
-    NotSealed,
+    /// The blob was not made as this software makes its keys: somebody may know what is in it.
+    #[error(
+        "the sealed key was not made by this TPM under this policy: somebody put another one in its place. Put the genuine one back, or set the box up anew"
+    )]
+    Foreign,
     /// The anti-rollback counter is not what it should be.
     #[error("the TPM's counter at {index:#x} is not usable: something else uses this place")]
     BadCounter {

@@ -1,8 +1,8 @@
-//! Seals secrets to the board's TPM and to the signed boot, opens them again, and counts where nobody can count back.
+//! Has the board's TPM make keys that only it can use, after the signed boot alone, and counts where nobody can count back.
 //!
-//! A blob made here opens only on the same TPM, only after a boot whose measurement (PCR 11) the image's key has
+//! A key made here works only on the same TPM, only after a boot whose measurement (PCR 11) the image's key has
 //! approved, and only with the same Secure Boot state and the same command-line extras (PCR 7 and 12) as when it was
-//! sealed. So it survives our updates and opens for nothing else. What each of the three is for: decision 0120.
+//! made. So it survives our updates and works for nothing else. What each of the three is for: decision 0120.
 //!
 //! The only user of `tss-esapi`. It must never write a secret anywhere or log one, and leaves no object or session
 //! behind in the TPM. Called by `signer`; developers' tools use [`devpolicy`] and [`swtpm`], which the image lacks.
@@ -27,7 +27,7 @@ pub use blob::SealedBlob;
 #[cfg(feature = "device")]
 pub use counter::Counter;
 #[cfg(feature = "device")]
-pub use device::{MAX_SECRET_BYTES, Tpm, TpmIdentity};
+pub use device::{Tpm, TpmIdentity};
 #[cfg(feature = "device")]
 pub use error::TpmError;
 pub use policy::{Policy, PolicyError};

@@ -4,7 +4,7 @@
 
 use tpm::{Policy, SealedBlob, Tpm, TpmError, devpolicy, swtpm::Swtpm};
 
-const SECRET: &[u8] = b"thirty-two bytes of a key share!";
+const LABEL: &[u8] = b"a label";
 
 struct World {
     dir: tempfile::TempDir,
@@ -31,22 +31,44 @@ impl World {
         Policy::load(&files.public_key, &files.signature, &[7, 12]).unwrap()
     }
 
+    fn use_key(&self, blob: &SealedBlob, policy: &Policy) -> Result<[u8; 32], TpmError> {
+        use_key(&mut self.tpm(), blob, policy)
+    }
+
     fn power_cycle(&mut self) {
         self.swtpm = Some(self.swtpm.take().unwrap().power_cycle().unwrap());
     }
+}
+
+fn use_key(tpm: &mut Tpm, blob: &SealedBlob, policy: &Policy) -> Result<[u8; 32], TpmError> {
+    tpm.derive(blob, policy, [LABEL]).map(|[derived]| *derived)
+}
+
+#[test]
+fn labels_and_keys_give_different_secrets_and_always_the_same() {
+    let world = World::new();
+    let policy = world.approve(&[devpolicy::UNMEASURED]);
+    let mut tpm = world.tpm();
+    let (blob, other) = (tpm.make_key(&policy).unwrap(), tpm.make_key(&policy).unwrap());
+    let [one, two] = tpm.derive(&blob, &policy, [b"one", b"two"]).unwrap();
+    let [again] = tpm.derive(&blob, &policy, [b"one"]).unwrap();
+    let [others] = tpm.derive(&other, &policy, [b"one"]).unwrap();
+    assert_eq!(*one, *again);
+    assert!(*one != *two && *one != *others && *one != [0; 32]);
+    assert_eq!(tpm.leftovers().unwrap(), 0);
 }
 
 #[test]
 fn a_sealed_secret_opens_again_also_after_power_was_off() {
     let mut world = World::new();
     let policy = world.approve(&[devpolicy::UNMEASURED]);
-    let blob = world.tpm().seal(SECRET, &policy).unwrap();
+    let blob = world.tpm().make_key(&policy).unwrap();
+    let secret = world.use_key(&blob, &policy).unwrap();
     let bytes = blob.to_bytes();
-    assert!(!bytes.windows(SECRET.len()).any(|window| window == SECRET));
     world.power_cycle();
     let blob = SealedBlob::from_bytes(&bytes).unwrap();
     let mut tpm = world.tpm();
-    assert_eq!(*tpm.unseal(&blob, &policy).unwrap(), SECRET);
+    assert_eq!(use_key(&mut tpm, &blob, &policy).unwrap(), secret);
     assert_eq!(tpm.leftovers().unwrap(), 0, "no object or session is left in the TPM");
 }
 
@@ -54,13 +76,14 @@ fn a_sealed_secret_opens_again_also_after_power_was_off() {
 fn an_update_needs_a_new_approval_and_no_new_sealing() {
     let mut world = World::new();
     let old_image = world.approve(&[devpolicy::UNMEASURED]);
-    let blob = world.tpm().seal(SECRET, &old_image).unwrap();
+    let blob = world.tpm().make_key(&old_image).unwrap();
+    let secret = world.use_key(&blob, &old_image).unwrap();
     world.power_cycle();
     let mut tpm = world.tpm();
     tpm.extend_pcr(11, b"the updated image").unwrap();
-    assert!(matches!(tpm.unseal(&blob, &old_image), Err(TpmError::NotApproved)));
+    assert!(matches!(use_key(&mut tpm, &blob, &old_image), Err(TpmError::NotApproved)));
     let new_image = world.approve(&[tpm.measured_boot().unwrap()]);
-    assert_eq!(*tpm.unseal(&blob, &new_image).unwrap(), SECRET);
+    assert_eq!(use_key(&mut tpm, &blob, &new_image).unwrap(), secret);
     assert_eq!(tpm.leftovers().unwrap(), 0, "also not after a refusal");
 }
 
@@ -69,32 +92,33 @@ fn changed_literal_pcrs_refuse_and_are_named() {
     for pcr in [7, 12] {
         let mut world = World::new();
         let policy = world.approve(&[devpolicy::UNMEASURED]);
-        let blob = world.tpm().seal(SECRET, &policy).unwrap();
+        let blob = world.tpm().make_key(&policy).unwrap();
+        let secret = world.use_key(&blob, &policy).unwrap();
         let mut tpm = world.tpm();
         tpm.extend_pcr(pcr, b"secure boot off, or another command line").unwrap();
-        match tpm.unseal(&blob, &policy) {
+        match use_key(&mut tpm, &blob, &policy) {
             Err(TpmError::PcrMismatch { pcrs }) => assert_eq!(pcrs, [pcr]),
             other => panic!("{other:?}"),
         }
         drop(tpm);
         world.power_cycle();
-        assert_eq!(*world.tpm().unseal(&blob, &policy).unwrap(), SECRET, "undone, it opens again");
+        assert_eq!(world.use_key(&blob, &policy).unwrap(), secret, "undone, it opens again");
     }
 }
 
 #[test]
-fn the_tpm_itself_refuses_when_the_blob_lies_about_its_pcrs() {
+fn a_blob_that_lies_about_its_pcrs_is_refused() {
     // The values in the blob are only for words: here they are made to match the changed boot.
     let world = World::new();
     let policy = world.approve(&[devpolicy::UNMEASURED]);
-    let honest = world.tpm().seal(SECRET, &policy).unwrap().to_bytes();
+    let honest = world.tpm().make_key(&policy).unwrap().to_bytes();
     let mut tpm = world.tpm();
     tpm.extend_pcr(7, b"secure boot off").unwrap();
-    let changed = tpm.seal(SECRET, &policy).unwrap().to_bytes();
+    let changed = tpm.make_key(&policy).unwrap().to_bytes();
     let names_and_values = 8 + 1 + 34 + 34 + 1 + 2 * 33;
     let lying = [&changed[..names_and_values], &honest[names_and_values..]].concat();
     let lying = SealedBlob::from_bytes(&lying).unwrap();
-    assert!(matches!(tpm.unseal(&lying, &policy), Err(TpmError::NotApproved)));
+    assert!(matches!(use_key(&mut tpm, &lying, &policy), Err(TpmError::Foreign)));
     assert_eq!(tpm.leftovers().unwrap(), 0);
 }
 
@@ -103,22 +127,22 @@ fn an_approval_of_another_maker_opens_nothing() {
     let world = World::new();
     let ours = world.approve(&[devpolicy::UNMEASURED]);
     let theirs = world.approve_by("somebody else", &[devpolicy::UNMEASURED]);
-    let blob = world.tpm().seal(SECRET, &ours).unwrap();
-    assert!(matches!(world.tpm().unseal(&blob, &theirs), Err(TpmError::OtherSigner)));
+    let blob = world.tpm().make_key(&ours).unwrap();
+    assert!(matches!(world.use_key(&blob, &theirs), Err(TpmError::OtherSigner)));
 
     // Their signature under our name: the TPM checks it.
     let files = devpolicy::make(&world.dir.path().join("somebody else"), &[devpolicy::UNMEASURED]).unwrap();
     let our_key = world.dir.path().join("maker/tpm2-pcr-public-key.pem");
     let forged = Policy::load(&our_key, &files.signature, &[7, 12]).unwrap();
-    assert!(matches!(world.tpm().unseal(&blob, &forged), Err(TpmError::NotApproved)));
+    assert!(matches!(world.use_key(&blob, &forged), Err(TpmError::NotApproved)));
 }
 
 #[test]
 fn another_tpm_opens_nothing() {
     let (world, other) = (World::new(), World::new());
     let policy = world.approve(&[devpolicy::UNMEASURED]);
-    let blob = world.tpm().seal(SECRET, &policy).unwrap();
-    assert!(matches!(other.tpm().unseal(&blob, &policy), Err(TpmError::OtherTpm)));
+    let blob = world.tpm().make_key(&policy).unwrap();
+    assert!(matches!(other.use_key(&blob, &policy), Err(TpmError::OtherTpm)));
 }
 
 #[test]
@@ -126,14 +150,14 @@ fn a_tampered_blob_opens_nothing() {
     let world = World::new();
     let policy = world.approve(&[devpolicy::UNMEASURED]);
     let mut tpm = world.tpm();
-    let bytes = tpm.seal(SECRET, &policy).unwrap().to_bytes();
+    let bytes = tpm.make_key(&policy).unwrap().to_bytes();
     let areas = 8 + 1 + 34 + 34 + 1 + 2 * 33;
     for position in (areas..bytes.len()).step_by(3) {
         let mut tampered = bytes.clone();
         tampered[position] ^= 1;
         let Ok(blob) = SealedBlob::from_bytes(&tampered) else { continue };
-        match tpm.unseal(&blob, &policy) {
-            Err(TpmError::Tampered | TpmError::Refused { .. }) => {}
+        match use_key(&mut tpm, &blob, &policy) {
+            Err(TpmError::Tampered | TpmError::Foreign | TpmError::Refused { .. }) => {}
             other => panic!("byte {position}: {other:?}"),
         }
         assert_eq!(tpm.leftovers().unwrap(), 0, "byte {position}");

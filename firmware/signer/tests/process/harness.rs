@@ -33,6 +33,8 @@ pub(crate) struct Machine {
     pub swtpm: Option<Swtpm>,
     pub tcti: String,
     pub callers: String,
+    /// Whether the configuration asks for Secure Boot.
+    pub secure_boot: bool,
 }
 
 impl Machine {
@@ -41,7 +43,7 @@ impl Machine {
         let swtpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
         devpolicy::make(&dir.path().join("boot"), &[devpolicy::UNMEASURED]).unwrap();
         let tcti = swtpm.tcti().to_owned();
-        Self { dir, swtpm: Some(swtpm), tcti, callers: "[\"self\"]".to_owned() }
+        Self { dir, swtpm: Some(swtpm), tcti, callers: "[\"self\"]".to_owned(), secure_boot: false }
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -53,11 +55,12 @@ impl Machine {
         let path = self.dir.path().join("signer.toml");
         let text = format!(
             "state_dir = \"{dir}/state\"\nlog = \"debug\"\n\
+             require_secure_boot = {}\nefivars = \"{dir}/efivars\"\n\
              [tpm]\ntcti = \"{}\"\npcr_public_key = \"{dir}/boot/tpm2-pcr-public-key.pem\"\n\
              pcr_signature = \"{dir}/boot/tpm2-pcr-signature.json\"\nliteral_pcrs = [7, 12]\n\
              [callers]\nsign = {}\ncontrol = [\"self\"]\n\
              [listen]\nsign = \"{dir}/sign.sock\"\ncontrol = \"{dir}/control.sock\"\n",
-            self.tcti, self.callers
+            self.secure_boot, self.tcti, self.callers
         );
         std::fs::write(&path, text).unwrap();
         path
@@ -105,6 +108,16 @@ impl Machine {
                 running.log_text()
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What the firmware says of Secure Boot from now on.
+    pub(crate) fn set_secure_boot(&self, secure_boot: u8, setup_mode: u8) {
+        let dir = self.dir.path().join("efivars");
+        std::fs::create_dir_all(&dir).unwrap();
+        for (name, value) in [("SecureBoot", secure_boot), ("SetupMode", setup_mode)] {
+            let path = dir.join(format!("{name}-8be4df61-93ca-11d2-aa0d-00e098032b8c"));
+            std::fs::write(path, [6, 0, 0, 0, value]).unwrap();
         }
     }
 

@@ -231,3 +231,38 @@ async fn a_bare_secret_in_the_wrong_place_is_never_repeated() {
         assert!(!found, "{text}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_secure_boot_nothing_is_sealed_and_nothing_taken_in() {
+    let mut machine = Machine::new();
+    machine.secure_boot = true;
+    is_locked(&machine, "secure_boot_off", 503).await; // The firmware says nothing.
+    for (secure_boot, setup_mode) in [(0, 0), (1, 1), (0, 1)] {
+        machine.set_secure_boot(secure_boot, setup_mode);
+        is_locked(&machine, "secure_boot_off", 503).await;
+    }
+    assert!(!machine.state().join("vault.tpm").exists());
+    machine.set_secure_boot(1, 0);
+    let signer = machine.start().await;
+    signer.import(&bundle(&[1], History::NeverSigned)).await.unwrap();
+    machine.set_secure_boot(0, 0);
+    let refusal = signer.import_only(&bundle(&[2], History::NeverSigned)).await;
+    assert_eq!(code(refusal), refused(503, "secure_boot_off"));
+    signer.attest(&pubshare(1), &vote(1, 2, 1)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_was_not_made_by_the_tpm_for_us_is_not_used() {
+    // A genuine key of this TPM, but made under another boot, put in place before the first start.
+    let machine = Machine::new();
+    let boot = machine.dir.path().join("boot");
+    let policy = tpm::Policy::load(
+        &boot.join("tpm2-pcr-public-key.pem"),
+        &boot.join("tpm2-pcr-signature.json"),
+        &[12],
+    );
+    let blob = Tpm::open(&machine.tcti).unwrap().make_key(&policy.unwrap()).unwrap();
+    std::fs::create_dir_all(machine.state()).unwrap();
+    std::fs::write(machine.state().join("vault.tpm"), blob.to_bytes()).unwrap();
+    is_locked(&machine, "vault_damaged", 503).await;
+}
