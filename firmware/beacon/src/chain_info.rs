@@ -1,6 +1,6 @@
 //! Which chain a beacon node follows.
 
-use chain::{ForkSchedule, ForkVersion, Root, SlotTiming};
+use chain::{Epoch, ForkName, ForkSchedule, ForkVersion, Root, ScheduledFork, SlotTiming};
 use thiserror::Error;
 
 /// All that does not change while a chain lives.
@@ -64,6 +64,21 @@ pub enum ChainMismatch {
         /// What this cluster has used so far, unix seconds.
         expected: u64,
     },
+    /// Same genesis, other rules.
+    #[error("the beacon node is on another chain: its {0} differ from what this cluster has used so far")]
+    Parameters(&'static str),
+    /// Same genesis, but a fork that is in force already differs: one of the nodes has not been updated in time.
+    #[error(
+        "the beacon node follows other rules: its fork in epoch {epoch} is {found}, this cluster's is {expected}; update the node that has missed the fork"
+    )]
+    Fork {
+        /// An epoch that is not to come any more.
+        epoch: Epoch,
+        /// What holds there according to the node.
+        found: ForkName,
+        /// What this cluster has used so far.
+        expected: ForkName,
+    },
 }
 
 impl ChainInfo {
@@ -89,6 +104,31 @@ impl ChainInfo {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Whether another node tells the same rules for all that is not to come any more. When nobody else vouches for what is
+    /// known (`may_extend`), a node that knows one more fork of the past is believed: it was updated late.
+    pub(crate) fn check_past(&self, told: &Self, now: Epoch, may_extend: bool) -> Result<(), ChainMismatch> {
+        if told.timing != self.timing {
+            return Err(ChainMismatch::Parameters("slot times"));
+        }
+        let known: Vec<_> = self.past(now).collect();
+        let found: Vec<_> = told.past(now).collect();
+        if known == found || (may_extend && found.starts_with(&known)) {
+            return Ok(());
+        }
+        let differing =
+            found.iter().chain(&known).filter(|fork| !(found.contains(fork) && known.contains(fork)));
+        let epoch = differing.map(|fork| fork.epoch).min().unwrap_or(now);
+        Err(ChainMismatch::Fork {
+            epoch,
+            found: told.schedule.fork_name_at(epoch),
+            expected: self.schedule.fork_name_at(epoch),
+        })
+    }
+
+    fn past(&self, now: Epoch) -> impl Iterator<Item = &ScheduledFork> {
+        self.schedule.forks().iter().filter(move |fork| fork.epoch <= now)
     }
 
     /// The same chain, now exactly.

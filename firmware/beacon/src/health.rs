@@ -1,6 +1,9 @@
 //! What is known about one endpoint.
 
-use crate::chain_info::ChainMismatch;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::chain_info::{ChainInfo, ChainMismatch};
 use crate::error::{Cause, RequestError};
 use crate::skew::{ClockOffset, SkewMeter};
 
@@ -58,8 +61,12 @@ pub(crate) struct State {
     pub(crate) skew: SkewMeter,
     /// Requests that failed since the last one that did not; good endpoints are asked first.
     pub(crate) strikes: u32,
-    /// It has shown the right chain since it was last out of reach.
+    /// It has shown the right chain since it was last out of reach for good.
     pub(crate) same_chain: bool,
+    /// Examinations in a row in which nobody was there.
+    pub(crate) unreachable: u32,
+    /// The chain's parameters as it last told them, and when.
+    pub(crate) told: Option<(Instant, Arc<ChainInfo>)>,
 }
 
 impl State {
@@ -70,6 +77,8 @@ impl State {
             skew: SkewMeter::default(),
             strikes: 0,
             same_chain: false,
+            unreachable: 0,
+            told: None,
         }
     }
 

@@ -2,17 +2,23 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use chain::{Epoch, UnixMillis};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
 use crate::chain_info::{ChainInfo, ChainMismatch, ExpectedChain};
-use crate::error::{BeaconError, ConfigError, RequestError};
+use crate::error::{BeaconError, Cause, ConfigError, RequestError};
 use crate::events::{self, ChainEvent};
 use crate::health::{EndpointStatus, Health, State};
 use crate::http::{DateReading, Endpoint};
+
+/// A node is asked again for the chain's parameters this often: a new release brings forks to come.
+const PARAMETERS_EVERY: Duration = Duration::from_secs(120);
+/// Examinations in a row without anybody there, after which another node may have moved in.
+const GONE_AFTER: u32 = 3;
 
 /// More beacon nodes than this would only cost requests.
 pub const MAX_ENDPOINTS: usize = 8;
@@ -69,6 +75,11 @@ impl Node {
             self.state().skew.add(reading);
         }
     }
+}
+
+fn wall() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl BeaconNodes {
@@ -133,8 +144,14 @@ impl BeaconNodes {
             Err(error) => {
                 let mut state = node.state();
                 state.failed(&error);
-                // Whatever answers there next may be another node.
-                state.same_chain = false;
+                if matches!(error.cause, Cause::Unreachable(_)) {
+                    state.unreachable = state.unreachable.saturating_add(1);
+                }
+                // One slow answer does not make it another node; after an absence another one may be there.
+                if state.unreachable >= GONE_AFTER {
+                    state.same_chain = false;
+                    state.told = None;
+                }
                 Health::Failing(error)
             }
         };
@@ -146,39 +163,88 @@ impl BeaconNodes {
         if health == Health::Ready {
             state.succeeded();
         }
+        if !matches!(health, Health::Failing(_)) {
+            state.unreachable = 0;
+        }
         state.health = health;
     }
 
     async fn examine(&self, node: &Node) -> Result<Health, RequestError> {
         if let Err(mismatch) = self.check_chain(node).await? {
-            node.state().same_chain = false;
+            let mut state = node.state();
+            state.same_chain = false;
+            state.told = None;
             return Ok(Health::WrongChain(mismatch));
         }
         node.state().same_chain = true;
-        if node.state().version.is_none() {
-            let version = self.fetch_version(node).await?;
-            node.state().version = Some(version);
-        }
         self.fetch_sync_state(node).await
     }
 
     /// The genesis is asked every time: another node may have taken the address over.
     async fn check_chain(&self, node: &Node) -> Result<Result<(), ChainMismatch>, RequestError> {
         let genesis = self.fetch_genesis(node).await?;
-        let known = self.chain();
-        if let Some(known) = known {
-            return Ok(known.check_genesis(&genesis));
+        if let Some(known) = self.chain()
+            && let Err(mismatch) = known.check_genesis(&genesis)
+        {
+            return Ok(Err(mismatch));
         }
-        let info = self.fetch_chain_info(node, &genesis).await?;
-        let mut chain = self.chain_state();
-        let checked = info.check(&chain.expected);
-        if checked.is_ok() && chain.info.is_none() {
-            // From here on every endpoint must be on exactly this chain.
-            chain.expected = info.as_expected(chain.expected.fork_version);
-            chain.info = Some(Arc::new(info));
+        let version = self.fetch_version(node).await?;
+        let is_fresh = {
+            let mut state = node.state();
+            let same_version = state.version.replace(version.clone()) == Some(version);
+            same_version && state.told.as_ref().is_some_and(|(at, _)| at.elapsed() < PARAMETERS_EVERY)
+        };
+        if is_fresh {
             return Ok(Ok(()));
         }
+        let info = Arc::new(self.fetch_chain_info(node, &genesis).await?);
+        let checked = self.compare(node, &info);
+        if checked.is_ok() {
+            node.state().told = Some((Instant::now(), info));
+            self.adopt_newest();
+        }
         Ok(checked)
+    }
+
+    /// Whether what a node told is the chain that is served. The first one that fits what is expected is.
+    fn compare(&self, node: &Node, told: &Arc<ChainInfo>) -> Result<(), ChainMismatch> {
+        let others_know =
+            self.shared.nodes.iter().any(|other| !std::ptr::eq(other, node) && other.state().told.is_some());
+        let mut chain = self.chain_state();
+        told.check(&chain.expected)?;
+        match &chain.info {
+            None => {
+                // From here on every endpoint must be on exactly this chain.
+                chain.expected = told.as_expected(chain.expected.fork_version);
+                chain.info = Some(Arc::clone(told));
+                Ok(())
+            }
+            Some(known) => {
+                let now = told.timing.epoch_at(wall()).unwrap_or(Epoch(0));
+                known.check_past(told, now, !others_know)
+            }
+        }
+    }
+
+    /// Among what the endpoints on our chain say about forks to come, the most counts; among equals the owner's order.
+    fn adopt_newest(&self) {
+        let mut newest: Option<Arc<ChainInfo>> = None;
+        for node in &self.shared.nodes {
+            let told = node.state().told.as_ref().map(|(_, info)| Arc::clone(info));
+            if let Some(told) = told
+                && newest
+                    .as_ref()
+                    .is_none_or(|newest| told.schedule.forks().len() > newest.schedule.forks().len())
+            {
+                newest = Some(told);
+            }
+        }
+        let mut chain = self.chain_state();
+        if let Some(newest) = newest
+            && chain.info.as_ref() != Some(&newest)
+        {
+            chain.info = Some(newest);
+        }
     }
 
     fn chain_state(&self) -> MutexGuard<'_, Chain> {

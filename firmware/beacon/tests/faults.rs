@@ -250,3 +250,93 @@ async fn events_arrive_and_the_stream_is_opened_again() {
     node.emit("block", &json!({"slot": "5", "block": Root([5; 32])}));
     assert_eq!(events.recv().await.unwrap(), ChainEvent::Block { slot: Slot(5), block: Root([5; 32]) });
 }
+
+#[tokio::test]
+async fn one_slow_answer_does_not_take_the_only_node_away() {
+    let node = FakeNode::start(FakeChain::new(keys())).await;
+    let client = client(&[&node]);
+    client.refresh().await;
+    for path in ["genesis", "syncing", "version"] {
+        node.fault(path, Fault::Slow(Duration::from_secs(30)));
+        client.refresh().await;
+        assert!(matches!(healths(&client)[0], Health::Failing(_)), "{path}");
+        assert_eq!(client.validators(&keys()).await.unwrap().len(), 4, "it is asked as a last resort");
+        let slot = Slot(node.inner.lock().unwrap().chain.slot_now());
+        client.submit_attestations(ForkName::Electra, &[attestation(slot.0)]).await.unwrap();
+        node.heal();
+        client.refresh().await;
+        assert_eq!(healths(&client), [Health::Ready]);
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_stays_away_must_show_its_chain_again() {
+    let node = FakeNode::start(FakeChain::new(keys())).await;
+    let client = client(&[&node]);
+    client.refresh().await;
+    node.stop();
+    let gone = async {
+        while !matches!(client.validators(&keys()).await, Err(BeaconError::NoneReady { .. })) {
+            client.refresh().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.unwrap();
+}
+
+fn fulu_known(client: &BeaconNodes) -> Option<Epoch> {
+    let chain = client.chain().unwrap();
+    chain.schedule.forks().iter().find(|fork| fork.name == ForkName::Fulu).map(|fork| fork.epoch)
+}
+
+fn update(node: &FakeNode, version: &str, fulu_epoch: Option<u64>) {
+    let chain = &mut node.inner.lock().unwrap().chain;
+    chain.version = version.to_owned();
+    chain.fulu_epoch = fulu_epoch;
+}
+
+#[tokio::test]
+async fn forks_to_come_are_learnt_when_a_node_is_updated() {
+    let chain = FakeChain::new(keys());
+    let (one, two) = (FakeNode::start(chain.clone()).await, FakeNode::start(chain).await);
+    let client = client(&[&one, &two]);
+    client.refresh().await;
+    assert_eq!(fulu_known(&client), None);
+    update(&two, "Fake/v2", Some(50));
+    client.refresh().await;
+    assert_eq!(fulu_known(&client), Some(Epoch(50)), "more forks to come win");
+    assert_eq!(healths(&client), [Health::Ready, Health::Ready], "forks to come may differ");
+    update(&one, "Fake/v3", Some(60));
+    client.refresh().await;
+    assert_eq!(fulu_known(&client), Some(Epoch(60)), "among equals the owner's order holds");
+    let hits = one.hits("config/spec");
+    client.refresh().await;
+    assert_eq!(one.hits("config/spec"), hits, "nothing new: nothing is asked again");
+}
+
+#[tokio::test]
+async fn a_node_with_another_past_is_named() {
+    let chain = FakeChain::new(keys());
+    let (one, two) = (FakeNode::start(chain.clone()).await, FakeNode::start(chain).await);
+    let client = client(&[&one, &two]);
+    client.refresh().await;
+    update(&two, "Fake/v2", Some(0));
+    client.refresh().await;
+    let [first, second] = &healths(&client)[..] else { panic!() };
+    assert_eq!(first, &Health::Ready);
+    assert!(matches!(second, Health::WrongChain(ChainMismatch::Fork { epoch: Epoch(0), .. })), "{second:?}");
+    assert_eq!(fulu_known(&client), None);
+}
+
+#[tokio::test]
+async fn the_only_node_may_be_updated_after_the_fork() {
+    let node = FakeNode::start(FakeChain::new(keys())).await;
+    let client = client(&[&node]);
+    client.refresh().await;
+    update(&node, "Fake/v2", Some(0));
+    client.refresh().await;
+    assert_eq!((healths(&client), fulu_known(&client)), (vec![Health::Ready], Some(Epoch(0))));
+    node.inner.lock().unwrap().chain.slot_ms = 300_000;
+    update(&node, "Fake/v3", Some(0));
+    client.refresh().await;
+    assert!(matches!(healths(&client)[0], Health::WrongChain(ChainMismatch::Parameters(_))));
+}

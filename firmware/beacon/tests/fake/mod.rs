@@ -44,6 +44,10 @@ pub struct FakeChain {
     pub validators: Vec<PublicKeyBytes>,
     /// First byte of all its fork versions.
     pub fork_prefix: u8,
+    /// When fulu comes, if this node knows of it.
+    pub fulu_epoch: Option<u64>,
+    /// The software it says it is.
+    pub version: String,
 }
 
 impl FakeChain {
@@ -57,6 +61,8 @@ impl FakeChain {
             slots_per_epoch: 8,
             validators,
             fork_prefix: 0x20,
+            fulu_epoch: None,
+            version: "Fake/v1".to_owned(),
         }
     }
 
@@ -123,6 +129,11 @@ impl FakeNode {
 
     pub fn fault(&self, path_part: &str, fault: Fault) {
         self.inner.lock().unwrap().faults.insert(path_part.to_owned(), fault);
+    }
+
+    /// Nobody is there any more.
+    pub fn stop(&self) {
+        self.stop.notify_one();
     }
 
     pub fn heal(&self) {
@@ -231,13 +242,17 @@ async fn answer(node: &FakeNode, request: Request, path: &str) -> Response {
                     json!(format!("0x{:02x}0000{}", chain.fork_prefix, 90 + index));
                 spec[format!("{name}_FORK_EPOCH")] = json!("0");
             }
+            if let Some(epoch) = chain.fulu_epoch {
+                spec["FULU_FORK_VERSION"] = json!(format!("0x{:02x}000095", chain.fork_prefix));
+                spec["FULU_FORK_EPOCH"] = json!(epoch.to_string());
+            }
             spec
         }
         "/eth/v1/config/fork_schedule" => {
             let fork = |v: u32| json!({"previous_version": "0x00000000", "current_version": format!("0x{:02x}0000{v}", chain.fork_prefix), "epoch": "0"});
-            (89..95).map(fork).collect()
+            (89..96).map(fork).collect()
         }
-        "/eth/v1/node/version" => json!({"version": "Fake/v1"}),
+        "/eth/v1/node/version" => json!({"version": chain.version}),
         "/eth/v1/node/syncing" => json!({
             "head_slot": "1", "sync_distance": inner.sync_distance.to_string(), "is_syncing": false, "is_optimistic": false, "el_offline": false,
         }),
