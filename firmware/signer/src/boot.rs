@@ -44,7 +44,8 @@ mod tests {
         let set = |dir: &Path, name: &str, content: &[u8]| {
             std::fs::write(dir.join(format!("{name}-{GLOBAL}")), content).unwrap();
         };
-        let cases: [(Option<&[u8]>, Option<&[u8]>, bool); 9] = [
+        type Content = Option<&'static [u8]>;
+        let cases: [(Content, Content, bool); 9] = [
             (Some(&[6, 0, 0, 0, 1]), Some(&[6, 0, 0, 0, 0]), true),
             (Some(&[6, 0, 0, 0, 0]), Some(&[6, 0, 0, 0, 0]), false),
             (Some(&[6, 0, 0, 0, 1]), Some(&[6, 0, 0, 0, 1]), false),

@@ -41,6 +41,9 @@ pub struct Tpm {
     pub(crate) context: Context,
 }
 
+/// Describes an object for a policy digest.
+type Template = fn(&Digest) -> Result<Public, TpmError>;
+
 /// What the TPM says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TpmIdentity {
@@ -108,7 +111,7 @@ impl Tpm {
     fn create(
         &mut self,
         policy: &Policy,
-        template: fn(&Digest) -> Result<Public, TpmError>,
+        template: Template,
         content: Option<&[u8]>,
     ) -> Result<SealedBlob, TpmError> {
         let values = self.pcr_values(&policy.literal_pcrs)?;
@@ -638,7 +641,7 @@ mod tests {
         const KNOWN: &[u8] = b"thirty-two bytes the thief knows";
         let mut world = world();
         let policy = world.policy(&[devpolicy::UNMEASURED]);
-        let makers: [fn(&Digest) -> Result<Public, TpmError>; 2] = [
+        let makers: [Template; 2] = [
             |policy| keyed_hash(policy, false, KeyedHashScheme::HMAC_SHA_256),
             |policy| keyed_hash(policy, false, KeyedHashScheme::Null), // A sealed data object.
         ];
@@ -660,7 +663,7 @@ mod tests {
         let mut world = world();
         let policy = world.policy(&[devpolicy::UNMEASURED]);
         // Made by the TPM, but under the policy of other PCR values, under none, or usable with an empty password.
-        let makers: [fn(&Digest) -> Result<Public, TpmError>; 3] = [
+        let makers: [Template; 3] = [
             |_| key_template(&[7; 32]),
             |_| key_template(&[0; 32]),
             |policy| {
