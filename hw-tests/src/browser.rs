@@ -71,7 +71,8 @@ pub struct Seen {
 /// # Errors
 /// When there is no browser or the page does not show it.
 pub fn look(address: SocketAddr, size: (u32, u32), picture: Option<&Path>) -> Result<Seen, BrowserError> {
-    let dir = tempfile::tempdir().map_err(|source| BrowserError::Picture { path: std::env::temp_dir(), source })?;
+    let dir =
+        tempfile::tempdir().map_err(|source| BrowserError::Picture { path: std::env::temp_dir(), source })?;
     let port = free_port();
     let mut driver = Launch::new("chromedriver", "chromedriver", dir.path().join("chromedriver.log"))
         .arg(format!("--port={port}"))
@@ -88,7 +89,9 @@ pub fn look(address: SocketAddr, size: (u32, u32), picture: Option<&Path>) -> Re
 
 fn wait_for_driver(driver: &mut Process, port: u16) -> Result<(), BrowserError> {
     let deadline = Instant::now() + DRIVER_PATIENCE;
-    while std::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).is_err() && Instant::now() < deadline {
+    while std::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).is_err()
+        && Instant::now() < deadline
+    {
         driver.check_alive()?;
         std::thread::sleep(POLL);
     }
@@ -128,7 +131,8 @@ async fn visit(
         Ok(capabilities)
     })()
     .map_err(setting)?;
-    let browser = WebDriver::new(format!("http://127.0.0.1:{port}"), capabilities).await.map_err(failed("starting"))?;
+    let browser =
+        WebDriver::new(format!("http://127.0.0.1:{port}"), capabilities).await.map_err(failed("starting"))?;
     let result = read(&browser, address).await;
     let _ = browser.quit().await;
     result
@@ -149,7 +153,8 @@ async fn read(browser: &WebDriver, address: SocketAddr) -> Result<(Vec<u8>, Seen
         }
         tokio::time::sleep(POLL * 8).await;
     }
-    let problems = browser.find_all(By::Css("#problems .problem")).await.map_err(failed("reading the problems"))?;
+    let problems =
+        browser.find_all(By::Css("#problems .problem")).await.map_err(failed("reading the problems"))?;
     let mut problem_texts = Vec::new();
     for problem in problems {
         problem_texts.push(problem.text().await.map_err(failed("reading a problem"))?);

@@ -82,9 +82,13 @@ impl NodeFolder {
         for (position, validator) in lock.validators.iter().enumerate() {
             let stem = self.keystore_stem(position);
             let password = self.read_text(&format!("{stem}.txt"))?;
-            let keystore = serde_json::from_str(&self.read_text(&format!("{stem}.json"))?).map_err(|error| {
-                JoinError::Content { path: self.path.join(format!("{stem}.json")), why: error.to_string() }
-            })?;
+            let keystore =
+                serde_json::from_str(&self.read_text(&format!("{stem}.json"))?).map_err(|error| {
+                    JoinError::Content {
+                        path: self.path.join(format!("{stem}.json")),
+                        why: error.to_string(),
+                    }
+                })?;
             let pubshare = validator.public_shares.get(usize::from(share_index) - 1);
             let pubshare = pubshare.ok_or_else(|| JoinError::Content {
                 path: self.path.join("cluster-lock.json"),
@@ -117,7 +121,12 @@ impl NodeFolder {
         let lock = serde_json::from_slice(&self.read("cluster-lock.json")?)
             .map_err(|error| JoinError::Content { path, why: error.to_string() })?;
         let identity_key = Sensitive::new(self.read_text("charon-enr-private-key")?.trim().to_owned());
-        page.set_cluster(&ClusterSetup { lock, identity_key, beacon_nodes: chain.beacon_nodes.clone(), peers })?;
+        page.set_cluster(&ClusterSetup {
+            lock,
+            identity_key,
+            beacon_nodes: chain.beacon_nodes.clone(),
+            peers,
+        })?;
         Ok(())
     }
 

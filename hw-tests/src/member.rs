@@ -175,7 +175,9 @@ impl Member {
     /// Names and process ids, for benchmarks and for people who look.
     pub fn processes(&self) -> Vec<(String, u32)> {
         let all = [("signer", &self.signer), ("dv-node", &self.node), ("web", &self.web)];
-        all.into_iter().filter_map(|(name, process)| Some((name.to_owned(), process.as_ref()?.id()))).collect()
+        all.into_iter()
+            .filter_map(|(name, process)| Some((name.to_owned(), process.as_ref()?.id())))
+            .collect()
     }
 
     /// Fails when one of its processes has ended by itself.
@@ -191,7 +193,8 @@ impl Member {
 
     fn start_signer(&mut self) -> Result<(), MemberError> {
         let boot = self.dir.join("boot");
-        let approval = tpm::devpolicy::make(&boot, &[tpm::devpolicy::UNMEASURED]).map_err(self.file(&boot))?;
+        let approval =
+            tpm::devpolicy::make(&boot, &[tpm::devpolicy::UNMEASURED]).map_err(self.file(&boot))?;
         let tcti = self.tpm.as_ref().map(Swtpm::tcti).unwrap_or_default();
         let dir = self.dir.display();
         let config = format!(

@@ -38,7 +38,7 @@ pub enum PageError {
         /// HTTP status.
         status: u16,
         /// Its own words.
-        problem: Problem,
+        problem: Box<Problem>,
     },
     /// An answer that is not what the contract says.
     #[error("the page at {address} gave an answer that cannot be read: {text}")]
@@ -146,7 +146,11 @@ impl Page {
         }
     }
 
-    fn ask<T: DeserializeOwned>(&self, path: &'static str, request: reqwest::RequestBuilder) -> Result<T, PageError> {
+    fn ask<T: DeserializeOwned>(
+        &self,
+        path: &'static str,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, PageError> {
         let address = self.address;
         let (status, text) = wait(async move {
             let response = request.send().await?;

@@ -22,7 +22,8 @@ const WRAPPERS: [(&str, &[&str]); 6] = [
 /// Rooms that compute and do nothing else.
 const PURE: [&str; 6] = ["chain", "qbft", "slashing", "threshold", "duty", "cluster"];
 /// What would let a pure room read a clock, a file or a socket.
-const IMPURE: [&str; 8] = ["tokio", "nix", "rustix", "reqwest", "hyper", "libp2p", "tracing-journald", "rusqlite"];
+const IMPURE: [&str; 8] =
+    ["tokio", "nix", "rustix", "reqwest", "hyper", "libp2p", "tracing-journald", "rusqlite"];
 /// Processes; they meet in `ipc` and never name each other.
 const DAEMONS: [&str; 3] = ["signer", "dv-node", "web"];
 
@@ -95,9 +96,14 @@ mod tests {
     fn right_arrows_pass_and_wrong_ones_are_named() {
         assert_eq!(one("threshold", &["blst", "chain"]), Vec::<String>::new());
         assert_eq!(one("signer", &["rusqlite", "tpm", "ipc"]), Vec::<String>::new());
-        for (room, named) in
-            [("duty", "blst"), ("duty", "tokio"), ("duty", "ipc"), ("web", "tss-esapi"), ("web", "signer"), ("signer", "libp2p")]
-        {
+        for (room, named) in [
+            ("duty", "blst"),
+            ("duty", "tokio"),
+            ("duty", "ipc"),
+            ("web", "tss-esapi"),
+            ("web", "signer"),
+            ("signer", "libp2p"),
+        ] {
             assert_eq!(one(room, &[named]).len(), 1, "{room} → {named}");
         }
     }

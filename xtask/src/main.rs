@@ -78,7 +78,11 @@ fn main() -> ExitCode {
 
 fn vectors(dir: &std::path::Path, json: bool) -> anyhow::Result<()> {
     use hw_tests::vectors::Format;
-    anyhow::ensure!(dir.is_dir(), "there is no folder {}; give one laid out like ../shared/vectors", dir.display());
+    anyhow::ensure!(
+        dir.is_dir(),
+        "there is no folder {}; give one laid out like ../shared/vectors",
+        dir.display()
+    );
     let totals = hw_tests::vectors::run(dir, if json { Format::Json } else { Format::Text });
     anyhow::ensure!(totals.failed == 0, "{} conformance cases failed", totals.failed);
     if totals.passed == 0 {

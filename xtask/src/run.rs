@@ -118,11 +118,15 @@ fn stop_flag() -> &'static Arc<AtomicBool> {
         let flag = Arc::new(AtomicBool::new(false));
         let setter = Arc::clone(&flag);
         std::thread::spawn(move || {
-            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+                return;
+            };
             runtime.block_on(async move {
                 ipc::service::asked_to_stop().await;
                 setter.store(true, Ordering::SeqCst);
-                say::note("stopping: ending everything that was started (press Ctrl-C again to give up waiting)");
+                say::note(
+                    "stopping: ending everything that was started (press Ctrl-C again to give up waiting)",
+                );
                 ipc::service::asked_to_stop().await;
                 // The kernel ends the children together with us.
                 std::process::exit(130);
@@ -180,7 +184,10 @@ pub(crate) fn check_box() -> anyhow::Result<()> {
 pub(crate) fn check_units() -> anyhow::Result<()> {
     let scores = hw_tests::units::scores(&repository())?;
     for score in &scores {
-        say::detail(&format!("{:<16} exposure {:.1}, at most {:.1}", score.unit, score.exposure, score.limit));
+        say::detail(&format!(
+            "{:<16} exposure {:.1}, at most {:.1}",
+            score.unit, score.exposure, score.limit
+        ));
     }
     let bad: Vec<&str> = scores.iter().filter(|score| !score.passes()).map(|score| score.unit).collect();
     ensure!(bad.is_empty(), "too open: {}", bad.join(", "));
@@ -196,13 +203,18 @@ pub(crate) fn build_image(profile: Profile) -> anyhow::Result<Image> {
     };
     let options = image::Options { repository: repository(), profile, binaries, keys: None, force: false };
     let image = image::build(&options, |line| say::detail(&format!("image: {line}")))?;
-    say::good(&format!("image {} (SHA-256 {}…)", image.raw.display(), image.sha256.get(..16).unwrap_or_default()));
+    say::good(&format!(
+        "image {} (SHA-256 {}…)",
+        image.raw.display(),
+        image.sha256.get(..16).unwrap_or_default()
+    ));
     Ok(image)
 }
 
 /// Builds the daemons and says where they are.
 fn build_binaries(profile: Profile) -> anyhow::Result<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(repository()).args(["build", "--locked"]).stdin(Stdio::null());
     let folder = match profile {
@@ -302,7 +314,8 @@ fn stage(arguments: &Arguments, report: &mut CheckReport) -> anyhow::Result<()> 
     ));
     let folders = create_cluster(dir, arguments.validators)?;
     let deposits = folders[0].deposits()?;
-    let mut chain = Devnet::prepare(&dir.join("chain"), chain_config(arguments, slot_seconds), tools, &deposits)?;
+    let mut chain =
+        Devnet::prepare(&dir.join("chain"), chain_config(arguments, slot_seconds), tools, &deposits)?;
     steps.done("cluster and genesis made");
 
     // The box first: its boot is the longest wait, and the chain should not grow old meanwhile.
@@ -389,10 +402,16 @@ fn boot_box(image: &Image, dir: &Path, steps: &mut Steps<'_>) -> anyhow::Result<
             say::detail(&format!("box: {}", last.trim().chars().take(110).collect::<String>()));
             shown = last;
         }
-        ensure!(begun.elapsed() < BOOT_PATIENCE, "the box did not come up within {} s; its console is in {}", BOOT_PATIENCE.as_secs(), log.display());
+        ensure!(
+            begun.elapsed() < BOOT_PATIENCE,
+            "the box did not come up within {} s; its console is in {}",
+            BOOT_PATIENCE.as_secs(),
+            log.display()
+        );
     }
     let line = vm.wait_for("hearth: claim code ", Duration::from_secs(60))?;
-    let code = line.rsplit("claim code ").next().unwrap_or_default().trim().chars().take(14).collect::<String>();
+    let code =
+        line.rsplit("claim code ").next().unwrap_or_default().trim().chars().take(14).collect::<String>();
     steps.done("box booted");
     let machine = Machine::Qemu { vm: Box::new(vm), p2p_port, page_port, code: Some(code) };
     machine.page()?.wait(Duration::from_secs(120))?;
@@ -423,7 +442,8 @@ fn create_cluster(dir: &Path, validators: u32) -> anyhow::Result<Vec<ClusterFold
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     // A publicly known developer account: rewards of a local chain are worth nothing.
-    let address = chain::ExecutionAddress(hex::FromHex::from_hex("8943545177806ed17b9f23f0a21ee5948ecaa776")?);
+    let address =
+        chain::ExecutionAddress(hex::FromHex::from_hex("8943545177806ed17b9f23f0a21ee5948ecaa776")?);
     let network = Network {
         name: "devnet".to_owned(),
         chain_id: 1337,
@@ -432,8 +452,13 @@ fn create_cluster(dir: &Path, validators: u32) -> anyhow::Result<Vec<ClusterFold
         genesis_time: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
     };
     let addresses = Addresses { fee_recipient: address, withdrawal: address };
-    let mut options =
-        CreateOptions::new("First light", usize::from(MEMBERS), usize::try_from(validators)?, network, addresses);
+    let mut options = CreateOptions::new(
+        "First light",
+        usize::from(MEMBERS),
+        usize::try_from(validators)?,
+        network,
+        addresses,
+    );
     options.threshold = Some(THRESHOLD);
     options.timestamp = "2026-01-01T00:00:00Z".to_owned();
     let mut rng = rand::rng();
@@ -491,7 +516,10 @@ fn join_all(
         let page = if is_box { machine.page()? } else { natives[position].page()? };
         let name = if is_box { "the box" } else { natives[position].name() };
         let share_index = u8::try_from(position + 1)?;
-        folder.node().import_shares(&page, share_index, &facts).with_context(|| format!("importing the shares of {name}"))?;
+        folder
+            .node()
+            .import_shares(&page, share_index, &facts)
+            .with_context(|| format!("importing the shares of {name}"))?;
         folder.node().join(&page, &facts, peers).with_context(|| format!("joining with {name}"))?;
         say::detail(&format!("{name}: shares sealed, cluster joined"));
     }
@@ -505,7 +533,12 @@ fn say_addresses(machine: &Machine, natives: &[Member], chain: &Devnet) -> anyho
         say::detail(&format!("claim code {code} · console {}", vm.serial_log().display()));
     }
     for member in natives {
-        say::detail(&format!("{}: https://{} · logs {}", member.name(), member.page_address(), member.dir().display()));
+        say::detail(&format!(
+            "{}: https://{} · logs {}",
+            member.name(),
+            member.page_address(),
+            member.dir().display()
+        ));
     }
     say::detail(&format!("beacon node {} · chain logs {}", chain.beacon_url(), chain.dir().display()));
     eprintln!();
@@ -528,7 +561,10 @@ fn check(
     while !has_done_a_duty(&machine.page()?.status()?) {
         pause(chain, machine, natives)?;
         if chain.clock_slot()?.0 > first_deadline {
-            bail!("the box did no duty within {slots} slots; its page says: {}", summary(&machine.page()?.status()?));
+            bail!(
+                "the box did no duty within {slots} slots; its page says: {}",
+                summary(&machine.page()?.status()?)
+            );
         }
     }
     let absent = natives.remove(0);
@@ -544,7 +580,9 @@ fn check(
     loop {
         pause(chain, machine, natives)?;
         let found = follower.poll()?;
-        let wanted = found.into_iter().find(|vote| vote.attestation_slot >= from && distributed.contains(&vote.validator));
+        let wanted = found
+            .into_iter()
+            .find(|vote| vote.attestation_slot >= from && distributed.contains(&vote.validator));
         if let Some(vote) = wanted {
             say::good(&format!(
                 "validator {}: attestation of slot {} is in block {} ({})",
@@ -553,7 +591,10 @@ fn check(
             return Ok(vote);
         }
         if chain.clock_slot()?.0 > deadline {
-            bail!("no attestation of the cluster on chain within {slots} slots; the box's page says: {}", summary(&machine.page()?.status()?));
+            bail!(
+                "no attestation of the cluster on chain within {slots} slots; the box's page says: {}",
+                summary(&machine.page()?.status()?)
+            );
         }
     }
 }
@@ -562,8 +603,16 @@ fn check(
 fn look_at_page(machine: &Machine, picture: &Path) -> anyhow::Result<()> {
     let seen = hw_tests::browser::look(machine.page()?.address(), (1280, 1400), Some(picture))?;
     say::detail(&format!("the page says: {seen:?}"));
-    ensure!(seen.members == usize::from(MEMBERS), "the page lists {} members instead of {MEMBERS}", seen.members);
-    ensure!(seen.slot.chars().any(|letter| letter.is_ascii_digit()), "the page shows no slot but {:?}", seen.slot);
+    ensure!(
+        seen.members == usize::from(MEMBERS),
+        "the page lists {} members instead of {MEMBERS}",
+        seen.members
+    );
+    ensure!(
+        seen.slot.chars().any(|letter| letter.is_ascii_digit()),
+        "the page shows no slot but {:?}",
+        seen.slot
+    );
     ensure!(seen.state != "box not reachable", "the page cannot reach its own box");
     // The member that was switched off for the check must be named, with what to do.
     ensure!(!seen.problems.is_empty(), "the page does not say that a member is away");
@@ -629,7 +678,10 @@ fn watch(
         }
         for vote in follower.poll().unwrap_or_default() {
             if distributed.contains(&vote.validator) {
-                say::good(&format!("on chain: validator {} slot {} in block {}", vote.validator, vote.attestation_slot, vote.block_slot));
+                say::good(&format!(
+                    "on chain: validator {} slot {} in block {}",
+                    vote.validator, vote.attestation_slot, vote.block_slot
+                ));
             }
         }
     }
@@ -659,10 +711,15 @@ fn tell(status: &BoxStatus, told: &mut BTreeSet<(u64, String)>, problems: &mut B
             DutyOutcome::Pending => continue,
             DutyOutcome::Done => {
                 let at = duty.published_ms_into_slot.unwrap_or_default();
-                format!("done, round {}, by {:?}, {at} ms into the slot", duty.decided_round.unwrap_or(1), duty.partials_from)
+                format!(
+                    "done, round {}, by {:?}, {at} ms into the slot",
+                    duty.decided_round.unwrap_or(1),
+                    duty.partials_from
+                )
             }
             DutyOutcome::Missed => {
-                let why = duty.reason.as_ref().map(|reason| format!("{} ({})", reason.message, reason.component));
+                let why =
+                    duty.reason.as_ref().map(|reason| format!("{} ({})", reason.message, reason.component));
                 format!("missed: {}", why.unwrap_or_default())
             }
         };

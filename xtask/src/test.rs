@@ -94,7 +94,9 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
         let built = executables.as_ref();
         match part {
             Part::Lint => lint(&mut tally),
-            Part::Unit => run_executables(&mut tally, built, |test| !test.is_slow() && test.package != "sim", &[]),
+            Part::Unit => {
+                run_executables(&mut tally, built, |test| !test.is_slow() && test.package != "sim", &[])
+            }
             Part::Vectors => vectors(&mut tally),
             Part::Sim => run_executables(&mut tally, built, |test| test.package == "sim", &[]),
             Part::Units => tally.judge("every unit is locked tightly enough", run::check_units()),
@@ -107,7 +109,12 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 let raw = image.as_ref().ok().map(|image| image.raw.clone());
                 tally.judge("the image builds", image.map(|_| ()));
                 if let Some(raw) = raw {
-                    run_executables(&mut tally, built, |test| test.is("image_boots"), &[("HEARTH_IMAGE", raw)]);
+                    run_executables(
+                        &mut tally,
+                        built,
+                        |test| test.is("image_boots"),
+                        &[("HEARTH_IMAGE", raw)],
+                    );
                 }
             }
             Part::E2e => tally.judge("the box in QEMU attests on chain", run::check_box()),
@@ -149,15 +156,22 @@ fn lint(tally: &mut Tally) {
         Err(error) => tally.fail(format!("arrows between rooms: {error:#}")),
     }
     for script in ["hearth", ".ci/run", "image/build", "hw-tests/devnet/ensure-go.sh"] {
-        tally.judge(&format!("{script} is well-formed"), quiet("bash", Command::new("bash").args(["-n", script])));
+        tally.judge(
+            &format!("{script} is well-formed"),
+            quiet("bash", Command::new("bash").args(["-n", script])),
+        );
     }
 }
 
 fn vectors(tally: &mut Tally) {
-    let dir = std::env::var_os("HEARTH_VECTORS").map_or_else(|| PathBuf::from("../shared/vectors"), PathBuf::from);
+    let dir =
+        std::env::var_os("HEARTH_VECTORS").map_or_else(|| PathBuf::from("../shared/vectors"), PathBuf::from);
     if !dir.is_dir() {
         tally.skipped += 1;
-        say::note(&format!("SKIPPED: no conformance vectors at {}; set HEARTH_VECTORS to their folder", dir.display()));
+        say::note(&format!(
+            "SKIPPED: no conformance vectors at {}; set HEARTH_VECTORS to their folder",
+            dir.display()
+        ));
         return;
     }
     let totals = hw_tests::vectors::run(&dir, hw_tests::vectors::Format::Text);
@@ -165,7 +179,9 @@ fn vectors(tally: &mut Tally) {
     tally.failed += totals.failed;
     tally.skipped += totals.skipped;
     if totals.failed > 0 || totals.passed == 0 {
-        tally.failures.push(format!("conformance vectors: {} failed, {} passed", totals.failed, totals.passed));
+        tally
+            .failures
+            .push(format!("conformance vectors: {} failed, {} passed", totals.failed, totals.passed));
     }
 }
 
@@ -200,12 +216,17 @@ fn build_tests() -> anyhow::Result<Vec<Executable>> {
     let mut executables = BTreeMap::new();
     for line in std::fs::read_to_string(&json_path)?.lines() {
         let message: Value = serde_json::from_str(line).context("cargo's messages")?;
-        let (Some(path), true) = (message["executable"].as_str(), message["profile"]["test"] == true) else { continue };
+        let (Some(path), true) = (message["executable"].as_str(), message["profile"]["test"] == true) else {
+            continue;
+        };
         let manifest = PathBuf::from(message["manifest_path"].as_str().unwrap_or_default());
         let dir = manifest.parent().context("a manifest has a folder")?.to_owned();
         let package = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let target = message["target"]["name"].as_str().unwrap_or_default().to_owned();
-        executables.insert((package.clone(), target.clone()), Executable { package, target, path: path.into(), dir });
+        executables.insert(
+            (package.clone(), target.clone()),
+            Executable { package, target, path: path.into(), dir },
+        );
     }
     Ok(executables.into_values().collect())
 }
@@ -242,7 +263,9 @@ fn run_executables(
                     say::note(skipped);
                 }
                 match result {
-                    Ok(()) => say::good(&format!("{name}: {passed} passed in {}", say::seconds(begun.elapsed()))),
+                    Ok(()) => {
+                        say::good(&format!("{name}: {passed} passed in {}", say::seconds(begun.elapsed())))
+                    }
                     Err(error) => {
                         eprintln!("{}", interesting(&text));
                         let message = format!("{name}: {error:#}");
@@ -268,9 +291,9 @@ fn counts(text: &str) -> [u64; 3] {
 
 /// The part of a failed test's output that says why.
 fn interesting(text: &str) -> &str {
-    let from = text.find("\nfailures:\n").unwrap_or_else(|| {
-        text.char_indices().rev().nth(4000).map_or(0, |(position, _)| position)
-    });
+    let from = text
+        .find("\nfailures:\n")
+        .unwrap_or_else(|| text.char_indices().rev().nth(4000).map_or(0, |(position, _)| position));
     &text[from..]
 }
 

@@ -11,6 +11,10 @@ function el(tag, attributes, ...children) {
   return node;
 }
 const short = (hex) => (hex && hex.length > 22 ? `${hex.slice(0, 12)}…${hex.slice(-6)}` : hex || "");
+// A libp2p address as people write one: /ip4/192.0.2.7/tcp/3610/p2p/16Uiu2… is 192.0.2.7:3610.
+const plain = (text) => (text || "")
+  .replace(/\/(?:ip4|dns|dns4)\/([^/\s]+)\/tcp\/(\d+)(?:\/p2p\/\w+)?/g, "$1:$2")
+  .replace(/\/ip6\/([^/\s]+)\/tcp\/(\d+)(?:\/p2p\/\w+)?/g, "[$1]:$2");
 const fill = (id, nodes, emptyId) => {
   $(id).replaceChildren(...nodes);
   if (emptyId) $(emptyId).hidden = nodes.length > 0;
@@ -24,7 +28,7 @@ function showState() {
   const { node, signer } = status;
   const problems = [...((node && node.problems) || []), ...((signer && signer.problems) || []), ...status.problems];
   fill("problems", problems.map((p) => el("div", { class: "problem", "data-code": p.code },
-    el("strong", {}, p.message), el("span", {}, p.next_step))));
+    el("strong", {}, plain(p.message)), el("span", {}, p.next_step))));
   $("problems").hidden = problems.length === 0;
   const [tone, text] = !node ? ["bad", "node not running"]
     : node.state === "halted" ? ["bad", "stopped"]
@@ -74,7 +78,7 @@ function showCluster() {
   $("members-up").textContent = operators.length ? `${up} / ${operators.length}` : "–";
   fill("members", operators.map((o) => row(o.is_self || o.connected ? "good" : "bad",
     o.is_self ? `${o.name} (this box)` : o.name,
-    o.is_self ? "" : o.connected ? [o.version, o.address].filter(Boolean).join(" · ") : "not connected",
+    o.is_self ? "" : o.connected ? [o.version, plain(o.address)].filter(Boolean).join(" · ") : "not connected",
     o.clock_offset_ms === null || o.clock_offset_ms === undefined ? "" : `clock ${o.clock_offset_ms >= 0 ? "+" : ""}${o.clock_offset_ms} ms`)), "no-members");
   fill("validators", ((cluster && cluster.validators) || []).map((v) => row(v.status && v.status.startsWith("active") ? "good" : "wait",
     el("code", { title: v.group_public_key }, short(v.group_public_key)),

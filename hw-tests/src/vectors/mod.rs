@@ -121,11 +121,8 @@ pub fn run(dir: &Path, format: Format) -> Totals {
     let sets = sets();
     for set in &sets {
         let folder = dir.join(set.name);
-        let report = if folder.is_dir() {
-            (set.run)(&folder)
-        } else {
-            Report::skipped(0, "the folder is not there")
-        };
+        let report =
+            if folder.is_dir() { (set.run)(&folder) } else { Report::skipped(0, "the folder is not there") };
         print(set.name, report);
     }
     for (name, count) in unclaimed(dir, &sets) {
@@ -202,7 +199,8 @@ fn print_line(name: &str, report: &Report, format: Format) {
                 (0, 0, _) => "skipped",
                 (0, _, _) => "ok",
             };
-            let counts = format!("{} passed, {} failed, {} skipped", report.passed, report.failed, report.skipped);
+            let counts =
+                format!("{} passed, {} failed, {} skipped", report.passed, report.failed, report.skipped);
             let reason = if why.is_empty() { String::new() } else { format!(" ({why})") };
             println!("{verdict:8} {name:32} {counts}{reason}");
         }
