@@ -34,6 +34,12 @@ impl Swtpm {
         Err(last)
     }
 
+    /// Starts it at an address where one was before, as when a chip comes back after a fault.
+    pub fn start_at(tcti: &str, state: &Path) -> io::Result<Self> {
+        let port = tcti.rsplit_once("port=").and_then(|(_, port)| port.parse().ok());
+        Self::start_on(port.ok_or_else(|| io::Error::other("no port in the address"))?, state)
+    }
+
     /// The address to open it at.
     pub fn tcti(&self) -> &str {
         &self.tcti
