@@ -78,6 +78,10 @@ impl VaultError {
             Self::Tpm(TpmError::NotApproved | TpmError::OtherSigner) => {
                 ("software_changed", "Install a genuine image; the shares stay sealed until then.")
             }
+            Self::Tpm(TpmError::Unsupported) => (
+                "tpm_unsupported",
+                "Update the TPM's firmware, or use a board with a newer TPM. Until then no share is accepted and nothing is signed.",
+            ),
             Self::Tpm(TpmError::OtherTpm) => (
                 "other_tpm",
                 "Put the disk back into the box it comes from. A share is never copied: moving to a new box means importing there and removing here.",

@@ -291,6 +291,7 @@ impl Tpm {
                 })
                 .map_err(|source| match kind(source) {
                     Some(Tss2ResponseCodeKind::PolicyFail) => TpmError::NotApproved,
+                    Some(Tss2ResponseCodeKind::CommandCode) => TpmError::Unsupported,
                     _ => TpmError::Refused { doing: "using the key", source },
                 })?;
             <Digest>::try_from(derived.value()).map(Zeroizing::new).map_err(|_| TpmError::Tampered)

@@ -48,6 +48,9 @@ pub enum TpmError {
         "the sealed key was not made by this TPM under this policy: somebody put another one in its place. Put the genuine one back, or set the box up anew"
     )]
     Foreign,
+    /// Some older chips cannot do HMAC by command.
+    #[error("this TPM lacks a command that is needed (TPM2_HMAC)")]
+    Unsupported,
     /// The anti-rollback counter is not what it should be.
     #[error("the TPM's counter at {index:#x} is not usable: something else uses this place")]
     BadCounter {

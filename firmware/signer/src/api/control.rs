@@ -49,9 +49,10 @@ async fn import(State(signer): State<Arc<Signer>>, Body(sealed): Body<ShareImpor
 
 /// The box's own trouble is 503; everything else is about the file.
 fn status_of(problem: &Problem) -> StatusCode {
-    const OURS: [&str; 17] = [
+    const OURS: [&str; 18] = [
         "starting",
         "tpm_missing",
+        "tpm_unsupported",
         "tpm_unavailable",
         "boot_changed",
         "software_changed",
