@@ -22,7 +22,8 @@ impl<S: Clone + PartialEq> Instance<S> {
 
     /// Proposes our own input, or remembers to do so once we have one.
     pub(crate) fn propose_own(&mut self, justification: Vec<Vote<S>>, out: &mut Vec<Output<S>>) {
-        match self.input {
+        // After a restart what we proposed in this round stands, even before we have an input again.
+        match self.journal.proposed.or(self.input) {
             Some(value) => self.propose(value, justification, out),
             None => self.waiting_for_input = Some(justification),
         }

@@ -495,7 +495,7 @@ fn a_restarted_member_repeats_itself_and_never_contradicts() {
 }
 
 #[test]
-fn a_restarted_leader_does_not_change_its_mind() {
+fn a_restarted_leader_repeats_its_proposal_whatever_its_input_is_now() {
     let mut journal = journal(&{
         let mut out = Vec::new();
         let mut leader = started(4, 1);
@@ -504,11 +504,16 @@ fn a_restarted_leader_does_not_change_its_mind() {
     });
     assert_eq!((journal.proposed, journal.voted), (Some(A), Some(A)));
     journal.voted = None; // The crash came between the two.
-    let mut leader = Instance::restore(config(4, 1), journal);
-    let mut out = Vec::new();
-    leader.step(Event::Input(B), &mut out).unwrap();
-    leader.step(Event::Start, &mut out).unwrap();
-    assert!(said(out).is_empty());
+    for input in [None, Some(A), Some(B)] {
+        let mut leader = Instance::restore(config(4, 1), journal.clone());
+        let mut out = Vec::new();
+        if let Some(input) = input {
+            leader.step(Event::Input(input), &mut out).unwrap();
+        }
+        leader.step(Event::Start, &mut out).unwrap();
+        let ballots: Vec<Ballot> = said(out).into_iter().map(|message| message.vote.ballot).collect();
+        assert_eq!(ballots, [says(Kind::PrePrepare, 1, 1, A), says(Kind::Prepare, 1, 1, A)], "{input:?}");
+    }
 }
 
 #[test]
