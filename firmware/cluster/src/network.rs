@@ -1,6 +1,6 @@
 //! The public networks Obol knows, by genesis fork version.
 
-use chain::ForkVersion;
+use chain::{ForkVersion, Root};
 
 /// What a cluster file needs to know of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +25,24 @@ const KNOWN: [(&str, u64, [u8; 4], u64); 6] = [
     ("hoodi", 560_048, [0x10, 0x00, 0x09, 0x10], 1_742_213_400),
 ];
 
+/// Genesis validators roots of the public networks, by genesis fork version.
+const GENESIS_ROOTS: [([u8; 4], &str); 6] = [
+    ([0x00, 0x00, 0x00, 0x00], "0x4b363db94e286120d76eb905340fdd4e54bfe9f06bf33ff6cf5ad27f511bfe95"),
+    ([0x00, 0x00, 0x10, 0x20], "0x043db0d9a83813551ee2f33450d23797757d430911a9320530ad8a0eabc43efb"),
+    ([0x00, 0x00, 0x00, 0x64], "0xf5dcb5564e829aab27264b9becd5dfaa017085611224cb3036f573368dbb9d47"),
+    ([0x00, 0x00, 0x00, 0x6f], "0x9d642dac73058fbf39c0ae41ab1e34e4d889043cb199851ded7095bc99eb4c1e"),
+    ([0x90, 0x00, 0x00, 0x69], "0xd8ea171f3c94aea21ebc42a1ed61052acf3f9209c00e4efbaaddac09ed9b8078"),
+    ([0x10, 0x00, 0x09, 0x10], "0x212f13fc4df078b6cb7db228f1c8307566dcecf900867401a92023d7ba99cb5f"),
+];
+
 impl Network {
+    /// The genesis validators root, when this is a public network: by it, its beacon nodes are told from others.
+    pub fn genesis_validators_root(&self) -> Option<Root> {
+        let public = Self::by_fork_version(self.genesis_fork_version)?;
+        let found = GENESIS_ROOTS.iter().find(|(version, _)| *version == public.genesis_fork_version.0);
+        found.and_then(|(_, root)| root.parse().ok())
+    }
+
     /// All public networks.
     pub fn known() -> impl Iterator<Item = Self> {
         KNOWN.iter().map(|(name, chain_id, fork_version, genesis_time)| Self {

@@ -113,8 +113,55 @@ impl ClusterView {
         self.operators.len() - self.quorum()
     }
 
+    /// The least threshold with which two different messages of one duty cannot both be signed while at most
+    /// `floor((n-1)/3)` members lie: any two groups of that size share a member that does not.
+    pub fn least_safe_threshold(&self) -> usize {
+        let members = self.operators.len();
+        (members + members.saturating_sub(1) / 3) / 2 + 1
+    }
+
+    /// Whether the threshold is at least [`ClusterView::least_safe_threshold`]: `2t > n + floor((n-1)/3)`.
+    pub fn threshold_is_safe(&self) -> bool {
+        usize::from(self.threshold) >= self.least_safe_threshold()
+    }
+
     /// Votes that agreement needs: `ceil(2n/3)`, whatever the signature threshold is.
     pub fn quorum(&self) -> usize {
         (self.operators.len() * 2).div_ceil(3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::IdentityKey;
+
+    fn view(members: usize, threshold: u8) -> ClusterView {
+        let public_key = IdentityKey::from_bytes(zeroize::Zeroizing::new([1; 32])).unwrap().public_key();
+        let peer_id = PeerId::from_public_key(&public_key);
+        let operator =
+            |index| OperatorView { index, enr: String::new(), public_key, peer_id, name: String::new() };
+        ClusterView {
+            name: String::new(),
+            lock_hash: [0; 32],
+            definition_hash: [0; 32],
+            fork_version: ForkVersion([0; 4]),
+            threshold,
+            consensus_protocol: String::new(),
+            target_gas_limit: DEFAULT_GAS_LIMIT,
+            operators: (0..members).map(operator).collect(),
+            validators: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_threshold_is_safe_when_two_groups_share_an_honest_member() {
+        for (members, least) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 4), (6, 4), (7, 5), (10, 7), (13, 9)] {
+            assert!(view(members, least).threshold_is_safe(), "{least} of {members}");
+            assert!(!view(members, least - 1).threshold_is_safe(), "{} of {members}", least - 1);
+            let (t, faults) = (usize::from(least), (members - 1) / 3);
+            assert!(2 * t > members + faults && 2 * (t - 1) <= members + faults, "{members}");
+            assert!(t <= view(members, least).quorum(), "the usual threshold of {members} is safe");
+        }
     }
 }
