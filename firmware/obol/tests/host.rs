@@ -200,6 +200,23 @@ async fn a_member_that_restarts_is_connected_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_with_a_longer_deadline_waits_for_a_member_that_is_away() {
+    let (one, mut two) = pair().await;
+    drop(one.handle);
+    drop(one.events);
+    until(&mut two.events, |event| matches!(event, HostEvent::PeerDisconnected { .. }).then_some(())).await;
+    let (within, short) = (Duration::from_secs(60), Duration::from_millis(100));
+    two.handle.send_within(&one.id, Protocol::ParSigEx, b"too late", short).unwrap();
+    two.handle.send_within(&one.id, Protocol::ParSigEx, b"kept", within).unwrap();
+    // An attempt has failed: only a message that is queued again is still there.
+    while two.handle.peers()[0].counters.send_failed < 2 {
+        tokio::task::yield_now().await;
+    }
+    let mut one = start(1, &[(2, Some(&two.addr))]).await;
+    assert_eq!(next_inbound(&mut one).await.bytes, b"kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flooding_member_costs_only_its_own_part() {
     let one = start(1, &[(2, None), (3, None)]).await;
     let flooder = start(2, &[(1, Some(&one.addr)), (3, None)]).await;

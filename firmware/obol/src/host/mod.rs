@@ -31,6 +31,12 @@ use crate::protocol::Protocol;
 pub const SEND_DEADLINE: Duration = Duration::from_secs(7);
 /// How long an inbound message may take to arrive, to be handled and to be answered.
 pub const SERVE_DEADLINE: Duration = Duration::from_secs(5);
+/// First pause before a message with a longer deadline is queued again; it doubles each time.
+pub const RESEND_AFTER: Duration = Duration::from_millis(500);
+/// Longest such pause.
+pub const MAX_RESEND_AFTER: Duration = Duration::from_secs(15);
+/// Messages of one peer that wait for being queued again at once; further ones are given up.
+pub const WAITING_TO_RESEND: usize = 256;
 /// Pause before the one retry after a reset stream.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Live connections to one peer; the oldest gives way, because a peer that lost power cannot close its own.
@@ -83,6 +89,11 @@ pub enum HostEvent {
         peer: PeerId,
         /// From or to where.
         addr: Multiaddr,
+    },
+    /// A member has one more connection: what was sent on the one before may be lost.
+    PeerConnectedAgain {
+        /// Who.
+        peer: PeerId,
     },
     /// The last connection of a member is gone.
     PeerDisconnected {
@@ -268,15 +279,33 @@ impl HostHandle {
     /// Queues a message for one member; it is dropped when it cannot be sent within [`SEND_DEADLINE`].
     pub fn send(&self, to: &PeerId, protocol: Protocol, message: &[u8]) -> Result<(), RequestError> {
         let peer = self.peers.get(to).ok_or(RequestError::NotAMember)?;
-        push(peer, protocol, frame::frame(message).into());
+        push(peer, protocol, frame::frame(message).into(), SEND_DEADLINE);
+        Ok(())
+    }
+
+    /// Queues a message for one member, again and again until it is sent or so much time has passed.
+    pub fn send_within(
+        &self,
+        to: &PeerId,
+        protocol: Protocol,
+        message: &[u8],
+        within: Duration,
+    ) -> Result<(), RequestError> {
+        let peer = self.peers.get(to).ok_or(RequestError::NotAMember)?;
+        push(peer, protocol, frame::frame(message).into(), within);
         Ok(())
     }
 
     /// Queues a message for every other member.
     pub fn broadcast(&self, protocol: Protocol, message: &[u8]) {
+        self.broadcast_within(protocol, message, SEND_DEADLINE);
+    }
+
+    /// Queues a message for every other member, again and again until it is sent or so much time has passed.
+    pub fn broadcast_within(&self, protocol: Protocol, message: &[u8], within: Duration) {
         let framed: Arc<[u8]> = frame::frame(message).into();
         for peer in self.peers.values() {
-            push(peer, protocol, Arc::clone(&framed));
+            push(peer, protocol, Arc::clone(&framed), within);
         }
     }
 
@@ -309,9 +338,9 @@ impl HostHandle {
     }
 }
 
-fn push(peer: &peer::Peer, protocol: Protocol, frame: Arc<[u8]>) {
-    let deadline = Instant::now() + SEND_DEADLINE;
-    if peer.outgoing.push(peer::Queued { protocol, frame, deadline }) {
+fn push(peer: &peer::Peer, protocol: Protocol, frame: Arc<[u8]>, within: Duration) {
+    let deadline = Instant::now() + within;
+    if peer.outgoing.push(peer::Queued { protocol, frame, deadline, resent: 0 }) {
         peer::Counters::add(&peer.counters.send_dropped);
     }
 }

@@ -9,9 +9,15 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::peer::{Counters, Peer, Queued};
 use super::streams::{Open, OpenError};
-use super::{OUTGOING_STREAMS, RETRY_AFTER, RequestError, SEND_DEADLINE, SERVE_DEADLINE};
+use super::{
+    MAX_RESEND_AFTER, OUTGOING_STREAMS, RESEND_AFTER, RETRY_AFTER, RequestError, SEND_DEADLINE,
+    SERVE_DEADLINE,
+};
 use crate::frame;
 use crate::protocol::Protocol;
+
+/// Doublings after which the pause between attempts grows no more.
+const MAX_DOUBLINGS: u32 = 6;
 
 /// Sends a peer's queue, several messages at once, so that one stalled stream delays nothing but itself.
 pub(super) async fn run(peer: Arc<Peer>, opens: mpsc::Sender<Open>) {
@@ -24,13 +30,33 @@ pub(super) async fn run(peer: Arc<Peer>, opens: mpsc::Sender<Open>) {
         }
         let (peer, opens) = (Arc::clone(&peer), opens.clone());
         tokio::spawn(async move {
-            send(&peer, &opens, &message).await;
+            let sent = send(&peer, &opens, &message).await;
             drop(place);
+            if !sent {
+                resend_later(&peer, message).await;
+            }
         });
     }
 }
 
-async fn send(peer: &Peer, opens: &mpsc::Sender<Open>, message: &Queued) {
+/// Queues a message again after a pause, when its deadline allows.
+async fn resend_later(peer: &Peer, message: Queued) {
+    let pause = RESEND_AFTER.saturating_mul(1 << message.resent.min(MAX_DOUBLINGS)).min(MAX_RESEND_AFTER);
+    if message.deadline <= Instant::now() + pause {
+        return;
+    }
+    let Ok(_place) = peer.resending.try_acquire() else {
+        return Counters::add(&peer.counters.send_dropped);
+    };
+    sleep(pause).await;
+    Counters::add(&peer.counters.retried);
+    if peer.outgoing.push(Queued { resent: message.resent.saturating_add(1), ..message }) {
+        Counters::add(&peer.counters.send_dropped);
+    }
+}
+
+/// Whether it was sent, or never can be.
+async fn send(peer: &Peer, opens: &mpsc::Sender<Open>, message: &Queued) -> bool {
     let attempt = || async {
         let mut stream = open(peer, opens, message.protocol).await?;
         stream.write_all(&message.frame).await.map_err(|_| RequestError::Reset)?;
@@ -38,11 +64,16 @@ async fn send(peer: &Peer, opens: &mpsc::Sender<Open>, message: &Queued) {
         linger(peer, stream);
         Ok(())
     };
-    match with_retry(peer, message.deadline, attempt).await {
-        Ok(()) => Counters::add(&peer.counters.sent),
+    let deadline = message.deadline.min(Instant::now() + SEND_DEADLINE);
+    match with_retry(peer, deadline, attempt).await {
+        Ok(()) => {
+            Counters::add(&peer.counters.sent);
+            true
+        }
         Err(error) => {
             Counters::add(&peer.counters.send_failed);
             tracing::debug!(peer = %peer.id, protocol = ?message.protocol, %error, "message not sent");
+            error == RequestError::Stopped
         }
     }
 }

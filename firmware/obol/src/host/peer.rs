@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     INCOMING_BYTES, INCOMING_MESSAGES, INCOMING_QUEUE, OUTGOING_QUEUE, OUTGOING_REQUESTS, PeerCounters,
+    WAITING_TO_RESEND,
 };
 use crate::protocol::Protocol;
 
@@ -31,6 +32,8 @@ pub(super) struct Peer {
     pub(super) requests: Arc<Semaphore>,
     /// Places for streams we have sent on and wait for the peer to close.
     pub(super) lingering: Arc<Semaphore>,
+    /// Places for messages waiting to be queued again.
+    pub(super) resending: Arc<Semaphore>,
     /// Rings when the peer was connected.
     pub(super) connected: Notify,
     state: Mutex<PeerState>,
@@ -70,6 +73,7 @@ impl Peer {
             bytes: Arc::new(Semaphore::new(INCOMING_BYTES)),
             requests: Arc::new(Semaphore::new(OUTGOING_REQUESTS)),
             lingering: Arc::new(Semaphore::new(LINGERING_STREAMS)),
+            resending: Arc::new(Semaphore::new(WAITING_TO_RESEND)),
             connected: Notify::new(),
             state: Mutex::default(),
             inboxes,
@@ -100,6 +104,8 @@ pub(super) struct Queued {
     /// Framed once, shared by all peers it goes to.
     pub(super) frame: Arc<[u8]>,
     pub(super) deadline: Instant,
+    /// How often it has been queued again.
+    pub(super) resent: u32,
 }
 
 /// The outgoing queue: bounded, the oldest gives way.

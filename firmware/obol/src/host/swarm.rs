@@ -217,6 +217,8 @@ impl Loop {
             tracing::info!(peer = %peer.id, %addr, "member connected");
             peer.connected.notify_one();
             self.tell(HostEvent::PeerConnected { peer: peer.id, addr });
+        } else {
+            self.tell(HostEvent::PeerConnectedAgain { peer: peer.id });
         }
     }
 
