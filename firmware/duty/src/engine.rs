@@ -267,7 +267,7 @@ impl<N: Network> Engine<N> {
 
     /// When [`Event::Tick`] is due next.
     pub fn next_wake(&self) -> Option<UnixMillis> {
-        let works = self.works.values().filter_map(|work| work.next_wake(&self.settings.timing));
+        let works = self.works.values().filter_map(|work| work.next_wake(&self.settings.timing, self.clock));
         let stale = self.restored.keys().filter_map(|duty| duty.deadline(&self.settings.timing));
         works.chain(stale).min()
     }
@@ -275,6 +275,11 @@ impl<N: Network> Engine<N> {
     /// The network adapter.
     pub fn network(&self) -> &N {
         &self.network
+    }
+
+    /// Replaces the network adapter, when more is known about the same network than before.
+    pub fn set_network(&mut self, network: N) {
+        self.network = network;
     }
 
     /// The settings.
@@ -340,7 +345,7 @@ impl<N: Network> Engine<N> {
             Moved::Slot(slot) => work.duty.slot == *slot,
             Moved::Everything => true,
         };
-        let due = |work: &Work<N::Seal>| work.next_wake(&timing).is_some_and(|at| at <= now);
+        let due = |work: &Work<N::Seal>| work.next_wake(&timing, self.clock).is_some_and(|at| at <= now);
         let duties: Vec<Duty> =
             self.works.values().filter(|work| moving(work) || due(work)).map(|work| work.duty).collect();
         for duty in duties {

@@ -129,7 +129,7 @@ impl<S> Work<S> {
     }
 
     /// When this duty wants to be pursued again.
-    pub(crate) fn next_wake(&self, timing: &SlotTiming) -> Option<UnixMillis> {
+    pub(crate) fn next_wake(&self, timing: &SlotTiming, clock: Clock) -> Option<UnixMillis> {
         let trigger =
             (self.is_scheduled() && !self.triggered).then(|| self.duty.triggers_at(timing)).flatten();
         [
@@ -138,7 +138,8 @@ impl<S> Work<S> {
             self.fetch.wake(),
             self.round_timer.map(|(_, at)| at),
             self.guard.wake(),
-            self.signing.wake(),
+            // Untrusted, nothing is signed: the clock's recovery is what to wait for.
+            self.signing.wake().filter(|_| clock == Clock::Trusted),
             self.results.wake(),
         ]
         .into_iter()
