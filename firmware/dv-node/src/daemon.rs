@@ -137,11 +137,14 @@ impl Daemon {
             same_place(&running.membership, &membership)?;
         }
         let chain = self.store.load_chain().map_err(|error| disk(&error))?;
-        let expected = beacon::ExpectedChain {
-            fork_version: Some(membership.view.fork_version),
-            genesis_validators_root: chain.map(|chain| chain.genesis_validators_root),
-            genesis_time_s: chain.map(|chain| chain.genesis_time),
-        };
+        if chain.as_ref().is_some_and(|chain| !chain.is_of(&membership)) {
+            return Err(Problem::new(
+                "already_in_a_cluster",
+                "This box holds the memory of another cluster, or of another member of this one.",
+                "Reset the box before joining another cluster.",
+            ));
+        }
+        let expected = node::expected_chain(&membership, chain.as_ref());
         let nodes = beacon::BeaconNodes::new(&membership.beacon_nodes, self.config.beacon.into(), expected);
         setup::check_beacon_nodes(&nodes.map_err(|error| setup::bad_beacon_address(&error))?).await?;
         self.store.save_cluster(&setup).map_err(|error| disk(&error))?;

@@ -4,7 +4,7 @@
 //! been acknowledged; it is cut off at the next start. Duties that are over are forgotten, and when most of the file is
 //! about such duties it is written anew, beside its place and then renamed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -16,10 +16,10 @@ use crate::store::{replace_file, sync_parent};
 
 /// Length (4) and checksum (8).
 const HEADER: usize = 12;
-/// Room for one duty's state: proofs of all members twice over, and a key.
-const MAX_RECORD: usize = 1 << 20;
+/// Room for one duty's state: four values of a thousand validators as hex, proofs of all members, and a key.
+const MAX_RECORD: usize = 16 << 20;
 /// Beyond this the file cannot be ours.
-const MAX_FILE: u64 = 256 << 20;
+const MAX_FILE: u64 = 512 << 20;
 /// The file is written anew when it is larger than this and than four times what still matters.
 const COMPACT_ABOVE: u64 = 1 << 20;
 const KEY_LEN: usize = 9;
@@ -35,6 +35,8 @@ pub struct Journal {
     /// Bytes in the file, all of them whole records.
     len: u64,
     live: BTreeMap<Key, Vec<u8>>,
+    /// Duties whose latest state is too large to be kept: nothing may be said about them any more.
+    unkept: BTreeSet<Key>,
 }
 
 /// What was found at the start.
@@ -47,8 +49,10 @@ pub enum Found {
 }
 
 impl Journal {
-    /// Opens or makes the file and reads what is in it.
-    pub fn open(path: &Path) -> io::Result<(Self, Found)> {
+    /// Opens or makes the file and reads what is in it. A file that is not there although it `must_exist` is damaged. After
+    /// damage, `marker` is kept along with what could be read, durably before anything else.
+    pub fn open(path: &Path, must_exist: bool, marker: Option<(Key, Vec<u8>)>) -> io::Result<(Self, Found)> {
+        let missing = must_exist && !path.try_exists()?;
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         sync_parent(path)?;
@@ -63,10 +67,14 @@ impl Journal {
             keep(&mut live, key, payload);
             at = next;
         }
-        let found = judge_rest(&bytes, at, size);
+        let found = if missing { Found::Damaged } else { judge_rest(&bytes, at, size) };
+        if let (Found::Damaged, Some((key, payload))) = (&found, marker) {
+            keep(&mut live, key, &payload);
+        }
         let len = u64::try_from(at).map_err(io::Error::other)?;
-        let mut journal = Self { path: path.to_owned(), file: Some(file), len, live };
-        if len != size {
+        let mut journal =
+            Self { path: path.to_owned(), file: Some(file), len, live, unkept: BTreeSet::new() };
+        if len != size || found == Found::Damaged {
             tracing::warn!(
                 kept_bytes = len,
                 found_bytes = size,
@@ -84,12 +92,23 @@ impl Journal {
     }
 
     /// Adds states and returns when they are durable. After an error none of them may be acted upon; they are kept in
-    /// memory, and [`Journal::repair`] tries again.
+    /// memory, and [`Journal::repair`] tries again. After every error nothing else may be acted upon until then.
     pub fn append(&mut self, records: &[(Key, Vec<u8>)]) -> io::Result<()> {
         let mut bytes = Vec::new();
+        let mut too_large = false;
         for (key, payload) in records {
-            write_record(&mut bytes, *key, payload)?;
-            keep(&mut self.live, *key, payload);
+            // What was kept of this duty is out of date either way.
+            if write_record(&mut bytes, *key, payload).is_ok() {
+                self.unkept.remove(key);
+                keep(&mut self.live, *key, payload);
+            } else {
+                too_large = true;
+                self.unkept.insert(*key);
+            }
+        }
+        if too_large {
+            self.file = None;
+            return Err(io::Error::other("a state too large for the journal"));
         }
         if self.len > COMPACT_ABOVE && self.len > 4 * self.live_bytes() {
             return self.rewrite();
@@ -117,6 +136,12 @@ impl Journal {
     /// Forgets a duty that is over. Cheap: nothing is written.
     pub fn forget(&mut self, key: Key) {
         self.live.remove(&key);
+        self.unkept.remove(&key);
+    }
+
+    /// Whether the latest state of this duty could be kept.
+    pub fn keeps(&self, key: Key) -> bool {
+        !self.unkept.contains(&key)
     }
 
     /// Whether the last write failed.
@@ -215,6 +240,10 @@ mod tests {
         journal.live().map(|(key, payload)| (key, payload.to_vec())).collect()
     }
 
+    fn open(path: &Path) -> (Journal, Found) {
+        Journal::open(path, false, None).unwrap()
+    }
+
     fn record(slot: u64, text: &str) -> (Key, Vec<u8>) {
         ((slot, 2), text.as_bytes().to_vec())
     }
@@ -223,21 +252,52 @@ mod tests {
     fn the_latest_state_of_each_duty_survives() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let (mut journal, found) = Journal::open(&path).unwrap();
+        let (mut journal, found) = open(&path);
         assert_eq!(found, Found::Whole);
         journal.append(&[record(5, "a"), record(6, "b")]).unwrap();
         journal.append(&[record(5, "c")]).unwrap();
         journal.append(&[record(6, "")]).unwrap();
         drop(journal);
-        let (journal, found) = Journal::open(&path).unwrap();
+        let (journal, found) = open(&path);
         assert_eq!((state(&journal), found), (vec![record(5, "c")], Found::Whole));
+    }
+
+    #[test]
+    fn a_state_too_large_breaks_the_journal_and_silences_its_duty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let (mut journal, _) = open(&path);
+        journal.append(&[record(5, "old"), record(6, "a")]).unwrap();
+        let large = ((5, 2), vec![b'x'; MAX_RECORD + 1]);
+        assert!(journal.append(&[record(6, "b"), large, record(7, "c")]).is_err());
+        assert!(journal.is_broken());
+        assert!(journal.append(&[record(8, "d")]).is_err(), "nothing goes out until the repair");
+        journal.repair().unwrap();
+        assert!(!journal.keeps((5, 2)) && journal.keeps((6, 2)) && journal.keeps((7, 2)));
+        let (journal, found) = open(&path);
+        let expected = vec![record(5, "old"), record(6, "b"), record(7, "c"), record(8, "d")];
+        assert_eq!((state(&journal), found), (expected, Found::Whole));
+    }
+
+    #[test]
+    fn a_missing_file_that_must_exist_is_damage_and_the_marker_survives() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let marker = || Some(((9, 0), vec![1]));
+        let (journal, found) = Journal::open(&path, false, marker()).unwrap();
+        assert_eq!((state(&journal), found), (vec![], Found::Whole), "a first start is no damage");
+        std::fs::remove_file(&path).unwrap();
+        let (journal, found) = Journal::open(&path, true, marker()).unwrap();
+        assert_eq!((state(&journal), found), (vec![((9, 0), vec![1])], Found::Damaged));
+        let (journal, found) = Journal::open(&path, true, None).unwrap();
+        assert_eq!((state(&journal), found), (vec![((9, 0), vec![1])], Found::Whole));
     }
 
     #[test]
     fn a_crash_at_any_byte_loses_at_most_the_record_being_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let (mut journal, _) = Journal::open(&path).unwrap();
+        let (mut journal, _) = open(&path);
         journal.append(&[record(5, "first")]).unwrap();
         let first = std::fs::metadata(&path).unwrap().len();
         journal.append(&[record(6, "second")]).unwrap();
@@ -245,11 +305,11 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         for cut in usize::try_from(first).unwrap()..whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
-            let (mut journal, found) = Journal::open(&path).unwrap();
+            let (mut journal, found) = open(&path);
             assert_eq!((state(&journal), found), (vec![record(5, "first")], Found::Whole), "cut at {cut}");
             journal.append(&[record(7, "third")]).unwrap();
             drop(journal);
-            let (journal, _) = Journal::open(&path).unwrap();
+            let (journal, _) = open(&path);
             assert_eq!(state(&journal), vec![record(5, "first"), record(7, "third")], "cut at {cut}");
         }
     }
@@ -258,13 +318,13 @@ mod tests {
     fn a_flipped_bit_in_the_middle_is_damage() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let (mut journal, _) = Journal::open(&path).unwrap();
+        let (mut journal, _) = open(&path);
         journal.append(&[record(5, "first"), record(6, "second")]).unwrap();
         drop(journal);
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[15] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        let (journal, found) = Journal::open(&path).unwrap();
+        let (journal, found) = open(&path);
         assert_eq!(found, Found::Damaged);
         assert!(state(&journal).is_empty());
     }
@@ -273,7 +333,7 @@ mod tests {
     fn forgotten_duties_leave_the_file_when_it_grows() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let (mut journal, _) = Journal::open(&path).unwrap();
+        let (mut journal, _) = open(&path);
         let large = "x".repeat(64 * 1024);
         for slot in 0..100 {
             journal.append(&[record(slot, &large)]).unwrap();
@@ -282,7 +342,7 @@ mod tests {
         assert!(std::fs::metadata(&path).unwrap().len() < 2 * COMPACT_ABOVE);
         journal.append(&[record(200, "kept")]).unwrap();
         drop(journal);
-        let (journal, _) = Journal::open(&path).unwrap();
+        let (journal, _) = open(&path);
         assert!(state(&journal).contains(&record(200, "kept")));
     }
 
@@ -290,7 +350,7 @@ mod tests {
     fn a_failed_write_is_repaired_with_everything_in_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let (mut journal, _) = Journal::open(&path).unwrap();
+        let (mut journal, _) = open(&path);
         journal.append(&[record(1, "a")]).unwrap();
         // A read-only descriptor fails every write, as a full disk would.
         journal.file = Some(File::open(&path).unwrap());
@@ -299,7 +359,7 @@ mod tests {
         assert!(journal.append(&[record(3, "c")]).is_err());
         journal.repair().unwrap();
         drop(journal);
-        let (journal, _) = Journal::open(&path).unwrap();
+        let (journal, _) = open(&path);
         assert_eq!(state(&journal), vec![record(1, "a"), record(2, "b"), record(3, "c")]);
     }
 
@@ -310,7 +370,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("journal");
             std::fs::write(&path, bytes).unwrap();
-            let (mut journal, _) = Journal::open(&path).unwrap();
+            let (mut journal, _) = open(&path);
             journal.append(&[record(1, "a")]).unwrap();
         }
     }

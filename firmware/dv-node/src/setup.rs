@@ -64,6 +64,22 @@ pub fn verify(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, 
         .map_err(|error| advised("identity_key_invalid", &error.to_string(), KEY_ADVICE))?;
     let lock = Lock::from_value(setup.lock.clone()).map_err(lock_problem)?;
     let view = lock.verify(networks).map_err(lock_problem)?;
+    if lock.signature_aggregate.is_empty() {
+        // Old files may lack it; but then nothing proves that every member holds its share.
+        return Err(lock_problem(LockError::AggregateMissing));
+    }
+    if !view.threshold_is_safe() {
+        return Err(Problem::new(
+            "threshold_too_low",
+            format!(
+                "The cluster's threshold {} of {} is too low: members that lie or are split could sign two different \
+                 messages for one duty, which gets the validator slashed.",
+                view.threshold,
+                view.operators.len()
+            ),
+            format!("Create the cluster again with a threshold of at least {}.", view.least_safe_threshold()),
+        ));
+    }
     let share_index = view.share_index_of(&identity.public_key()).map_err(|error| {
         advised(
             "identity_not_in_lock",

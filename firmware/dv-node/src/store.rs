@@ -13,6 +13,8 @@ use ipc::{ClusterSetup, Sensitive};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::setup::Membership;
+
 const CLUSTER: &str = "cluster.json";
 const IDENTITY: &str = "identity.key";
 const CHAIN: &str = "chain.json";
@@ -58,13 +60,28 @@ struct StoredCluster {
 }
 
 /// The chain this cluster has served, so that it never serves another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PinnedChain {
     /// Its genesis validators root.
     pub genesis_validators_root: Root,
     /// Its genesis, unix seconds.
     pub genesis_time: u64,
+    /// The cluster that the journal belongs to, hex; absent in files of the first versions.
+    #[serde(default)]
+    pub lock_hash: Option<String>,
+    /// Our place in it, from 1.
+    #[serde(default)]
+    pub share_index: Option<u8>,
+}
+
+impl PinnedChain {
+    /// Whether this is the memory of this member of this cluster.
+    pub fn is_of(&self, membership: &Membership) -> bool {
+        let lock_hash = hex::encode(membership.view.lock_hash);
+        self.lock_hash.as_ref().is_none_or(|known| *known == lock_hash)
+            && self.share_index.is_none_or(|known| known == membership.share_index)
+    }
 }
 
 impl Store {

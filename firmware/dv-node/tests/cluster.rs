@@ -9,7 +9,7 @@ mod house;
 use std::collections::BTreeSet;
 
 use fake::{FakeChain, FakeNode, Fault};
-use house::{House, create_cluster, eventually};
+use house::{House, create_cluster, create_cluster_with, eventually};
 use ipc::node::{DutyOutcome, NodeState};
 use ipc::{ClientError, NodeStatus, Problem, Sensitive};
 
@@ -166,4 +166,93 @@ async fn a_wrong_setup_is_refused_with_its_reason_and_changes_nothing() {
     })
     .await;
     assert_eq!(problem.code, "already_in_a_cluster", "{problem}");
+}
+
+fn lock_of(created: &cluster::create::CreatedCluster) -> serde_json::Value {
+    serde_json::from_slice(&created.lock.to_json().unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_with_a_threshold_too_low_is_refused_at_setup_and_when_it_is_loaded() {
+    let mut house = House::build(4, 1).await;
+    house.members[0].start().await;
+    let weak = create_cluster_with(5, 1, Some(3));
+    let key = weak.nodes[0].identity.to_file_text().to_string();
+    let problem = refused(&house, |setup| {
+        setup.lock = lock_of(&weak);
+        setup.identity_key = Sensitive::new(key.clone());
+        setup.peers.clear();
+    })
+    .await;
+    assert_eq!(problem.code, "threshold_too_low", "{problem}");
+    assert!(problem.next_step.contains("at least 4"), "{problem}");
+
+    house.members[0].kill();
+    let state = house.members[0].dir.path().join("state");
+    let stored =
+        serde_json::json!({"lock": lock_of(&weak), "beacon_nodes": [house.beacon.url.clone()], "peers": []});
+    std::fs::write(state.join("cluster.json"), stored.to_string()).unwrap();
+    std::fs::write(state.join("identity.key"), key).unwrap();
+    house.members[0].start().await;
+    eventually("the owner is told", || async {
+        let status = house.members[0].status().await;
+        status.state == NodeState::Halted && status.problems[0].code == "threshold_too_low"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_lock_over_the_memory_of_a_cluster_is_refused() {
+    let mut house = House::build(4, 1).await;
+    house.members[0].start().await;
+    let _status: NodeStatus =
+        house.members[0].client().put(ipc::node::CLUSTER_PATH, &house.setup(0)).await.unwrap();
+    let state = house.members[0].dir.path().join("state");
+    eventually("the chain is pinned", || async { state.join("chain.json").exists() }).await;
+    house.members[0].kill();
+    std::fs::write(state.join("cluster.json"), "{").unwrap();
+    house.members[0].start().await;
+    eventually("the damage is told", || async {
+        let problems = house.members[0].status().await.problems;
+        problems.first().is_some_and(|problem| problem.code == "cluster_file_damaged")
+    })
+    .await;
+    let other = create_cluster(4, 1);
+    let key = other.nodes[0].identity.to_file_text().to_string();
+    let problem = refused(&house, |setup| {
+        setup.lock = lock_of(&other);
+        setup.identity_key = Sensitive::new(key);
+        setup.peers.clear();
+    })
+    .await;
+    assert_eq!(problem.code, "already_in_a_cluster", "{problem}");
+    let problem = refused(&house, |setup| {
+        let another_member = house.setup(1);
+        setup.identity_key = another_member.identity_key;
+    })
+    .await;
+    assert_eq!(problem.code, "already_in_a_cluster", "{problem}");
+    let _status: NodeStatus =
+        house.members[0].client().put(ipc::node::CLUSTER_PATH, &house.setup(0)).await.unwrap();
+    assert_ne!(house.members[0].status().await.state, NodeState::Halted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_lost_its_journal_stays_silent_about_the_past_only() {
+    let mut house = House::build(4, 1).await;
+    house.start().await;
+    house.attested_again().await;
+    let (journal, lost) = (house.members[3].dir.path().join("state/journal"), "the journal was damaged");
+    house.members[3].kill();
+    std::fs::remove_file(&journal).unwrap();
+    house.members[3].start().await;
+    eventually("the loss is noticed", || async { house.members[3].log().contains(lost) }).await;
+    // The silence is remembered: what is there now is no damage, but holds what was said of it.
+    house.members[3].kill();
+    assert!(std::fs::metadata(&journal).unwrap().len() > 0);
+    house.members[3].start().await;
+    house.members[0].kill();
+    house.attested_again().await; // The silent one is needed again, and speaks.
+    assert_eq!(house.members[3].log().matches(lost).count(), 1);
+    assert_nothing_slashable(&house);
 }

@@ -27,6 +27,7 @@ impl Node {
                     self.resend_partials(&peer);
                 }
             }
+            HostEvent::PeerConnectedAgain { peer } => self.resend_partials(&peer),
             HostEvent::PeerDisconnected { peer, why } => {
                 if let Some(member) = self.membership.member_of(&peer) {
                     tracing::warn!(member = self.membership.name_of(member), why, "member disconnected");
@@ -84,7 +85,9 @@ impl Node {
         };
         match consensus::receive(bytes, &context) {
             Ok(received) => {
-                let Some(duty) = from_wire(received.duty).filter(|duty| self.may_exist(*duty)) else { return };
+                let Some(duty) = from_wire(received.duty).filter(|duty| self.may_exist(*duty)) else {
+                    return;
+                };
                 let values = received
                     .values
                     .into_iter()

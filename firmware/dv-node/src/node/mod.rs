@@ -6,8 +6,9 @@ mod infosync;
 mod perform;
 mod report;
 mod resolve;
+mod slots;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -42,6 +43,12 @@ const EXAMINE_EVERY: Duration = Duration::from_secs(3);
 const ASK_SIGNER_EVERY: Duration = Duration::from_secs(5);
 /// A failed start of the peer-to-peer host is tried again this often.
 const HOST_RETRY: Duration = Duration::from_secs(1);
+/// A broken journal is repaired this often.
+const REPAIR_EVERY: Duration = Duration::from_secs(1);
+/// The journal's key for "no duty of this slot or an earlier one is done"; no duty has this number.
+const SILENCE: u8 = 0;
+/// Slots after which no duty of before is alive any more, on any chain.
+const SILENCE_KEPT: u64 = 1_024;
 /// Events of our own tasks waiting for the loop. They are few; the bound only catches a bug.
 const EVENTS: usize = 4_096;
 /// How long a decision waits for our own beacon node's view.
@@ -90,6 +97,10 @@ pub(crate) struct Node {
     duties: resolve::Duties,
     infosync: infosync::InfoSync,
     running: Option<Running>,
+    /// Events for the engine that came up while another one was being dealt with.
+    queued: VecDeque<duty::Event<Seal>>,
+    stepping: bool,
+    repair_tried: Option<Instant>,
     /// When the last pulse was.
     pulsed: UnixMillis,
     /// Since when something has happened that the status does not show yet.
@@ -102,14 +113,14 @@ pub(crate) struct Running {
     engine: Engine<ObolNetwork>,
     journal: Journal,
     trusted: Option<Clock>,
-    /// The last slot whose start was seen.
-    slot: Option<Slot>,
+    /// The slots that have begun.
+    slots: slots::Slots,
     /// Restored duties of slots that are past: they are scheduled again when the duties of their epoch are known.
     restored: BTreeSet<Duty>,
     /// No duty of this slot or an earlier one is done: what we said about them is forgotten.
     silent_until: Option<Slot>,
     /// Our partial signatures as sent, for members that connect late.
-    sent_partials: BTreeMap<Duty, Arc<[u8]>>,
+    sent_partials: BTreeMap<Duty, Vec<Arc<[u8]>>>,
 }
 
 /// Why a node cannot even begin.
@@ -121,17 +132,19 @@ pub enum StartError {
     /// The state directory cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The state belongs to another cluster, or to another member of this one.
+    #[error("what this box remembers belongs to another cluster or another member of it")]
+    OtherCluster,
 }
 
 /// Runs until told to stop.
 pub async fn run(membership: Membership, around: Surroundings) -> Result<(), StartError> {
     let Surroundings { config, store, board, mut stop, mut alive } = around;
     let pinned = store.load_chain()?;
-    let expected = ExpectedChain {
-        fork_version: Some(membership.view.fork_version),
-        genesis_validators_root: pinned.map(|chain| chain.genesis_validators_root),
-        genesis_time_s: pinned.map(|chain| chain.genesis_time),
-    };
+    if pinned.as_ref().is_some_and(|chain| !chain.is_of(&membership)) {
+        return Err(StartError::OtherCluster);
+    }
+    let expected = expected_chain(&membership, pinned.as_ref());
     let beacon = BeaconNodes::new(&membership.beacon_nodes, config.beacon.into(), expected)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
     let mut chain_events = beacon.events();
@@ -162,6 +175,9 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         duties: resolve::Duties::default(),
         infosync: infosync::InfoSync::default(),
         running: None,
+        queued: VecDeque::new(),
+        stepping: false,
+        repair_tried: None,
         pulsed: UnixMillis(0),
         news: None,
     };
@@ -179,7 +195,14 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
             Some(question) = alive.recv() => Event::Alive(question),
             Some(event) = inbox.recv() => event,
             () = tokio::time::sleep_until(wake) => Event::Tick,
-            event = receive(&mut host_events) => Event::Host(event),
+            event = receive(&mut host_events) => match event {
+                Some(event) => Event::Host(event),
+                None => {
+                    host_events = None;
+                    node.host_stopped();
+                    Event::Tick
+                }
+            },
             Some(event) = chain_events.recv() => Event::Chain(event),
         };
         node.handle(event);
@@ -190,13 +213,26 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
     }
 }
 
-async fn receive(events: &mut Option<mpsc::Receiver<HostEvent>>) -> HostEvent {
-    if let Some(receiver) = events
-        && let Some(event) = receiver.recv().await
-    {
-        return event;
+/// The next event of the host; `None` when it has stopped.
+async fn receive(events: &mut Option<mpsc::Receiver<HostEvent>>) -> Option<HostEvent> {
+    match events {
+        Some(receiver) => receiver.recv().await,
+        None => std::future::pending().await,
     }
-    std::future::pending().await
+}
+
+/// What is known about the cluster's chain: from the lock, from public knowledge, from what was served before.
+pub(crate) fn expected_chain(membership: &Membership, pinned: Option<&PinnedChain>) -> ExpectedChain {
+    let fork_version = membership.view.fork_version;
+    let public = cluster::Network::by_fork_version(fork_version);
+    let pinned_root = pinned.map(|chain| chain.genesis_validators_root);
+    let pinned_time = pinned.map(|chain| chain.genesis_time);
+    ExpectedChain {
+        fork_version: Some(fork_version),
+        genesis_validators_root: pinned_root
+            .or_else(|| public.as_ref().and_then(cluster::Network::genesis_validators_root)),
+        genesis_time_s: pinned_time.or_else(|| public.as_ref().map(|network| network.genesis_time)),
+    }
 }
 
 /// The wall clock. Slots are wall-clock times; whether it may be believed is [`ClockGuard`]'s business.
@@ -209,6 +245,8 @@ impl Node {
     /// Takes one event. Never waits for anything but the journal's disk.
     fn handle(&mut self, event: Event) {
         self.news.get_or_insert(wall());
+        // Before anything is done by a clock that was set a moment ago.
+        self.look_at_clock();
         match event {
             Event::Tick => {} // The loop looks at the time after every event.
             Event::Host(event) => self.on_host(event),
@@ -239,9 +277,11 @@ impl Node {
         }
         let news = self.news.map(|since| since.saturating_add(NEWS_MS));
         let engine = self.running.as_ref().and_then(|running| running.engine.next_wake());
-        let slot = self.running.as_ref().map(|running| {
+        // While the clock is not trusted no slot begins, so none is waited for.
+        let trusted = self.running.as_ref().filter(|running| running.trusted == Some(Clock::Trusted));
+        let slot = trusted.map(|running| {
             let timing = &running.chain.timing;
-            timing.start_of(running.slot.map_or(Slot(0), |slot| slot.saturating_add(1)))
+            timing.start_of(running.slots.last().map_or(Slot(0), |slot| slot.saturating_add(1)))
         });
         // A slot or a deadline that stays in the past for whatever reason must not become a busy loop.
         let soonest = self.pulsed.saturating_add(MIN_PULSE_MS);
@@ -254,16 +294,8 @@ impl Node {
     fn pulse(&mut self) {
         let now = wall();
         self.pulsed = now;
-        let monotonic_ms = self.monotonic_ms();
-        if let Some(by_ms) = self.clock.look(now, monotonic_ms) {
-            tracing::warn!(by_ms, "the clock was set; nothing is signed until another clock confirms it");
-        }
-        if let Some(running) = &mut self.running
-            && running.journal.is_broken()
-            && let Err(error) = tokio::task::block_in_place(|| running.journal.repair())
-        {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the journal still cannot be written");
-        }
+        self.look_at_clock();
+        self.repair_journal();
         self.examine_beacon_nodes();
         self.ask_what_signer_holds();
         self.update_trust();
@@ -272,6 +304,33 @@ impl Node {
         self.step(duty::Event::Tick);
         self.report();
         self.news = None;
+    }
+
+    fn look_at_clock(&mut self) {
+        let monotonic_ms = self.monotonic_ms();
+        if let Some(by_ms) = self.clock.look(wall(), monotonic_ms) {
+            tracing::warn!(by_ms, "the clock was set; nothing is signed until another clock confirms it");
+            self.update_trust();
+        }
+    }
+
+    fn repair_journal(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        if !running.journal.is_broken() || self.repair_tried.is_some_and(|at| at.elapsed() < REPAIR_EVERY) {
+            return;
+        }
+        self.repair_tried = Some(Instant::now());
+        if let Err(error) = tokio::task::block_in_place(|| running.journal.repair()) {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the journal still cannot be written");
+        }
+    }
+
+    fn host_stopped(&mut self) {
+        tracing::error!("the connections to the other members ended unexpectedly; they are set up again");
+        self.host = None;
+        for peer in self.peers.values_mut() {
+            peer.connected = false;
+        }
     }
 
     fn examine_beacon_nodes(&mut self) {
@@ -295,10 +354,18 @@ impl Node {
         self.clock.beacon(
             offsets.filter_map(|status| status.clock).max_by_key(|offset| offset.estimate_ms().abs()),
         );
-        if self.running.is_none()
-            && let Some(chain) = self.beacon.chain()
-        {
-            self.begin(&chain);
+        if let Some(chain) = self.beacon.chain() {
+            match &mut self.running {
+                None => self.begin(&chain),
+                Some(running) if running.chain != chain => {
+                    // The same chain, with other forks to come.
+                    tracing::info!(forks = ?chain.schedule.forks(), "the beacon node knows other forks to come");
+                    let network = ObolNetwork { timing: chain.timing, schedule: chain.schedule.clone() };
+                    running.engine.set_network(network);
+                    running.chain = chain;
+                }
+                Some(_) => {}
+            }
         }
         self.update_trust();
     }
@@ -308,16 +375,24 @@ impl Node {
         let pinned = PinnedChain {
             genesis_validators_root: chain.genesis_validators_root,
             genesis_time: chain.genesis_time_s,
+            lock_hash: Some(hex::encode(self.membership.view.lock_hash)),
+            share_index: Some(self.membership.share_index),
         };
+        let now = chain.timing.slot_at(wall());
+        let silence = now.map(|slot| ((slot.0, SILENCE), vec![1]));
         let opened = tokio::task::block_in_place(|| {
             // Pinned before the first duty, so that no other chain can ever slip in.
-            if self.store.load_chain()? != Some(pinned) {
+            let before = self.store.load_chain()?;
+            let path = self.store.journal_path();
+            // A chain that was served has left a journal. Without it, what we said is forgotten.
+            let opened = Journal::open(&path, before.is_some(), silence.clone())
+                .map_err(|source| StoreError::Io { doing: "open", path, source })?;
+            if before.as_ref() != Some(&pinned) {
                 self.store.save_chain(&pinned)?;
             }
-            let path = self.store.journal_path();
-            Journal::open(&path).map_err(|source| StoreError::Io { doing: "open", path, source })
+            Ok::<_, StoreError>(opened)
         });
-        let (journal, found) = match opened {
+        let (mut journal, found) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "cannot start doing duties");
@@ -338,10 +413,16 @@ impl Node {
         };
         let (restored, readable) = restore(&journal);
         let forgotten = found == Found::Damaged || !readable;
-        let silent_until = if forgotten { chain.timing.slot_at(wall()) } else { None };
         if forgotten {
             tracing::warn!("the journal was damaged: duties of past slots are left to the other members");
+            if let Some(silence) = silence
+                && let Err(error) = tokio::task::block_in_place(|| journal.append(&[silence]))
+            {
+                self.chain_problem = Some(report::disk_problem(&error.to_string()));
+                return;
+            }
         }
+        let silent_until = silent_until(&mut journal, now);
         let settings = duty::Settings {
             timing: chain.timing,
             size,
@@ -358,7 +439,7 @@ impl Node {
             engine: Engine::new(settings, network, restored),
             journal,
             trusted: None,
-            slot: None,
+            slots: slots::Slots::default(),
             silent_until,
             sent_partials: BTreeMap::new(),
         });
@@ -380,14 +461,25 @@ impl Node {
         }
     }
 
-    /// Gives the engine one event and does what it wants.
+    /// Gives the engine one event and does what it wants. An event that comes up while this is being done waits until all
+    /// of it is done.
     fn step(&mut self, event: duty::Event<Seal>) {
-        let Some(running) = &mut self.running else { return };
-        let mut out = Vec::new();
-        if let Err(refusal) = running.engine.step(wall(), event, &mut out) {
-            tracing::debug!(%refusal, "the engine did not take an event");
+        if self.running.is_none() {
+            return;
         }
-        self.perform(out);
+        self.queued.push_back(event);
+        if std::mem::replace(&mut self.stepping, true) {
+            return;
+        }
+        while let Some(event) = self.queued.pop_front() {
+            let Some(running) = &mut self.running else { break };
+            let mut out = Vec::new();
+            if let Err(refusal) = running.engine.step(wall(), event, &mut out) {
+                tracing::debug!(%refusal, "the engine did not take an event");
+            }
+            self.perform(out);
+        }
+        self.stepping = false;
     }
 
     /// Starts the peer-to-peer host when it does not run.
@@ -442,7 +534,7 @@ impl Node {
 fn restore(journal: &Journal) -> (BTreeMap<Duty, Saved<Seal>>, bool) {
     let mut restored = BTreeMap::new();
     let mut readable = true;
-    for ((slot, number), payload) in journal.live() {
+    for ((slot, number), payload) in journal.live().filter(|((_, number), _)| *number != SILENCE) {
         let kind = duty::DutyKind::from_number(i64::from(number));
         match (kind, serde_json::from_slice::<Saved<Seal>>(payload)) {
             (Ok(kind), Ok(saved)) => drop(restored.insert(Duty::new(Slot(slot), kind), saved)),
@@ -450,6 +542,20 @@ fn restore(journal: &Journal) -> (BTreeMap<Duty, Saved<Seal>>, bool) {
         }
     }
     (restored, readable)
+}
+
+/// Until which slot nothing is said after damage, now or before an earlier restart. What is over is forgotten.
+fn silent_until(journal: &mut Journal, now: Option<Slot>) -> Option<Slot> {
+    let silences: BTreeSet<u64> =
+        journal.live().filter_map(|((slot, number), _)| (number == SILENCE).then_some(slot)).collect();
+    let latest = silences.last().copied();
+    let now = now.map_or(0, |now| now.0);
+    for slot in silences {
+        if Some(slot) != latest || slot.saturating_add(SILENCE_KEPT) < now {
+            journal.forget((slot, SILENCE));
+        }
+    }
+    latest.map(Slot)
 }
 
 /// Outputs of the engine.

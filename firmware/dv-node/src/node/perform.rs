@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use chain::{AttesterDuty, ForkInfo, PublicKeyBytes, SignatureBytes, SingleAttestation};
+use chain::{
+    AttesterDuty, ForkInfo, PublicKeyBytes, SignatureBytes, SingleAttestation, SlotTiming, UnixMillis,
+};
 use duty::{
     Aggregate, CombineJob, Duty, DutyKind, FetchError, Output, Partial, Payload, PublishError, Saved,
     SignError, Task, TaskId,
 };
 use obol::Protocol;
 use obol::consensus::{self, Seal};
+use obol::host::SEND_DEADLINE;
 use qbft::Member;
 use threshold::{CombineError, Job, ShareIndex};
 
@@ -23,26 +26,29 @@ use crate::signer::Request;
 
 /// Duties whose partial signatures are kept for members that connect late.
 const SENT_KEPT: usize = 64;
+/// Messages of one duty kept: one for each time that the signer signed something new.
+const SENT_PER_DUTY: usize = 64;
+/// No message is tried for longer than this, whatever the clock says.
+const LONGEST_SENDING: Duration = Duration::from_secs(1_800);
 
 impl Node {
-    /// Does everything in order. Nothing is said before what must be remembered about it is on disk.
+    /// First makes everything durable that must be remembered, in one write; then does the rest in order, or stays silent
+    /// about all of it.
     pub(crate) fn perform(&mut self, outputs: Outputs) {
-        let mut to_persist: Vec<(Key, Vec<u8>)> = Vec::new();
+        let durable = self.make_durable(&outputs);
         for output in outputs {
             match output {
-                Output::Persist { duty, saved } => match encode_saved(&saved) {
-                    Some(bytes) => to_persist.push((key_of(duty), bytes)),
-                    None => tracing::error!(%duty, "a state cannot be encoded"),
-                },
+                Output::Persist { .. } => {}
                 Output::Forget { duty } => {
                     if let Some(running) = &mut self.running {
-                        to_persist.retain(|(key, _)| *key != key_of(duty));
                         running.journal.forget(key_of(duty));
                         running.sent_partials.remove(&duty);
                     }
                 }
-                speaking @ (Output::Broadcast { .. } | Output::Sign { .. }) => {
-                    if self.make_durable(&mut to_persist) {
+                speaking @ (Output::Broadcast { duty, .. } | Output::Sign { duty, .. }) => {
+                    let kept =
+                        self.running.as_ref().is_some_and(|running| running.journal.keeps(key_of(duty)));
+                    if durable && kept {
                         self.speak(speaking);
                     } else {
                         self.stay_silent(speaking);
@@ -62,16 +68,30 @@ impl Node {
                 Output::Outcome(record) => self.on_outcome(record),
             }
         }
-        self.make_durable(&mut to_persist);
     }
 
     /// Whether everything that has to be remembered is on disk.
-    fn make_durable(&mut self, records: &mut Vec<(Key, Vec<u8>)>) -> bool {
+    fn make_durable(&mut self, outputs: &Outputs) -> bool {
         let Some(running) = &mut self.running else { return false };
+        // Of each duty the last state counts; what is over by the end of the step needs none.
+        let mut records: BTreeMap<Key, Vec<u8>> = BTreeMap::new();
+        for output in outputs {
+            if let Output::Persist { duty, saved } = output {
+                match encode_saved(saved) {
+                    Some(bytes) => drop(records.insert(key_of(*duty), bytes)),
+                    None => {
+                        tracing::error!(%duty, "a state cannot be encoded: nothing is said or signed");
+                        return false;
+                    }
+                }
+            } else if let Output::Forget { duty } = output {
+                records.remove(&key_of(*duty));
+            }
+        }
         if records.is_empty() {
             return !running.journal.is_broken();
         }
-        let records = std::mem::take(records);
+        let records: Vec<(Key, Vec<u8>)> = records.into_iter().collect();
         let start = Instant::now();
         let written = tokio::task::block_in_place(|| running.journal.append(&records));
         self.board.metrics.journal_seconds.0.observe(start.elapsed().as_secs_f64());
@@ -126,7 +146,7 @@ impl Node {
         }
         let Some(running) = &self.running else { return };
         let network = running.engine.network().clone();
-        let over = running.slot.is_some_and(|now| now > duty.slot);
+        let over = running.slots.last().is_some_and(|now| now > duty.slot);
         let duties: BTreeMap<PublicKeyBytes, AttesterDuty> = validators
             .iter()
             .filter_map(|(validator, payload)| Some((*validator, serde_json::from_slice(payload).ok()?)))
@@ -194,10 +214,15 @@ impl Node {
             }
         };
         if let Some(host) = &self.host {
-            host.broadcast(Protocol::ParSigEx, &bytes);
+            let timing = &self.running.as_ref().map(|running| running.chain.timing);
+            let left = timing.map_or(SEND_DEADLINE, |timing| left_of(duty, &timing, super::wall()));
+            host.broadcast_within(Protocol::ParSigEx, &bytes, left);
         }
         if let Some(running) = &mut self.running {
-            running.sent_partials.insert(duty, bytes.into());
+            let sent = running.sent_partials.entry(duty).or_default();
+            if sent.len() < SENT_PER_DUTY {
+                sent.push(bytes.into());
+            }
             while running.sent_partials.len() > SENT_KEPT {
                 running.sent_partials.pop_first();
             }
@@ -208,9 +233,10 @@ impl Node {
     pub(crate) fn resend_partials(&self, peer: &cluster::PeerId) {
         let (Some(host), Some(running)) = (&self.host, &self.running) else { return };
         let now = super::wall();
-        for (duty, bytes) in &running.sent_partials {
-            if duty.deadline(&running.chain.timing).is_some_and(|deadline| deadline > now) {
-                let _only_strangers_fail = host.send(peer, Protocol::ParSigEx, bytes);
+        for (duty, messages) in &running.sent_partials {
+            let left = left_of(*duty, &running.chain.timing, now);
+            for bytes in messages.iter().filter(|_| !left.is_zero()) {
+                let _only_strangers_fail = host.send_within(peer, Protocol::ParSigEx, bytes, left);
             }
         }
     }
@@ -278,6 +304,12 @@ impl Node {
             Event::Published(duty, result)
         });
     }
+}
+
+/// How long a duty lives from now on.
+fn left_of(duty: Duty, timing: &SlotTiming, now: UnixMillis) -> Duration {
+    let left = duty.deadline(timing).map_or(u64::MAX, |deadline| deadline.0.saturating_sub(now.0));
+    Duration::from_millis(left).min(LONGEST_SENDING)
 }
 
 fn key_of(duty: Duty) -> Key {

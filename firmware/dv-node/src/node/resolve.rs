@@ -69,10 +69,9 @@ impl Node {
         let Some(running) = &mut self.running else { return };
         let timing = running.chain.timing;
         let slot = timing.slot_at(now);
-        let new_slot = slot.is_some() && running.slot < slot;
-        if new_slot {
-            running.slot = slot;
-        }
+        // A clock that is not trusted moves nothing: it may come back.
+        let trusted = running.trusted == Some(duty::Clock::Trusted);
+        let new_slot = trusted && slot.is_some_and(|slot| running.slots.see(slot));
         let epoch = slot.map_or(Epoch(0), |slot| timing.epoch_of(slot));
         let is_last = slot.is_some_and(|slot| timing.epoch_of(slot.saturating_add(1)) != epoch);
         self.ask_for_validators(epoch);
@@ -91,8 +90,8 @@ impl Node {
     }
 
     fn schedule_attesters(&mut self, slot: Slot) {
-        let Some(running) = &self.running else { return };
-        if running.silent_until.is_some_and(|until| slot <= until) {
+        let Some(running) = &mut self.running else { return };
+        if running.silent_until.is_some_and(|until| slot <= until) || !running.slots.begin(slot) {
             return;
         }
         let epoch = running.chain.timing.epoch_of(slot);
@@ -202,7 +201,7 @@ impl Node {
         let restored: Vec<Duty> =
             running.restored.iter().copied().filter(|duty| timing.epoch_of(duty.slot) == epoch).collect();
         running.restored.retain(|duty| timing.epoch_of(duty.slot) != epoch);
-        let current = running.slot.filter(|slot| timing.epoch_of(*slot) == epoch);
+        let current = running.slots.last().filter(|slot| timing.epoch_of(*slot) == epoch);
         for duty in
             restored.iter().filter(|duty| duty.kind == DutyKind::Attester && Some(duty.slot) != current)
         {

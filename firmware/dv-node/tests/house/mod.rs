@@ -31,6 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Makes a cluster document with its secrets.
 pub fn create_cluster(members: usize, validators: usize) -> CreatedCluster {
+    create_cluster_with(members, validators, None)
+}
+
+/// The same with a threshold of choice.
+pub fn create_cluster_with(members: usize, validators: usize, threshold: Option<u8>) -> CreatedCluster {
     let network = Network {
         name: "fake".to_owned(),
         chain_id: 1337,
@@ -40,6 +45,7 @@ pub fn create_cluster(members: usize, validators: usize) -> CreatedCluster {
     let address = ExecutionAddress([0x11; 20]);
     let addresses = Addresses { fee_recipient: address, withdrawal: address };
     let mut options = CreateOptions::new("house", members, validators, network, addresses);
+    options.threshold = threshold;
     options.timestamp = "2026-01-01T00:00:00Z".to_owned();
     cluster::create::cluster(&options, &mut rand::rng()).unwrap()
 }
