@@ -64,3 +64,22 @@ impl Network {
         Self::known().find(|network| network.genesis_fork_version == version)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_public_network_is_known_by_its_genesis_and_no_other_is() {
+        for network in Network::known() {
+            assert!(network.genesis_validators_root().is_some(), "{}", network.name);
+        }
+        let devnet = Network {
+            name: "devnet".to_owned(),
+            chain_id: 1337,
+            genesis_fork_version: ForkVersion([0x20, 0, 0, 0x89]),
+            genesis_time: 0,
+        };
+        assert_eq!(devnet.genesis_validators_root(), None);
+    }
+}
