@@ -281,6 +281,15 @@ impl Loop {
 }
 
 /// Why a dial failed, in words an owner can act on.
+/// What went wrong in the end: the layers above only say that something did.
+fn first_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "a foreign, non-exhaustive enum; its own words serve for the rest"
@@ -294,8 +303,10 @@ fn dial_failure(error: &DialError) -> String {
             format!("{address} is this box itself; correct this member's address")
         }
         DialError::Transport(attempts) => {
-            let texts: Vec<_> =
-                attempts.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+            let texts: Vec<_> = attempts
+                .iter()
+                .map(|(address, error)| format!("{address}, {}", first_cause(error)))
+                .collect();
             format!("not reachable: {}", texts.join("; "))
         }
         other => other.to_string(),
