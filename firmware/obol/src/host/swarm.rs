@@ -280,7 +280,6 @@ impl Loop {
     }
 }
 
-/// Why a dial failed, in words an owner can act on.
 /// What went wrong in the end: the layers above only say that something did.
 fn first_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
@@ -290,6 +289,7 @@ fn first_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
+/// Why a dial failed, in words an owner can act on.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "a foreign, non-exhaustive enum; its own words serve for the rest"
