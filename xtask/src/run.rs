@@ -343,6 +343,7 @@ fn stage(arguments: &Arguments, report: &mut CheckReport) -> anyhow::Result<()> 
     };
     let slot_seconds = slot_seconds(arguments, &tools, dir)?;
     steps.report.slot_seconds = slot_seconds;
+    steps.done(&format!("slot time chosen: {slot_seconds} s"));
 
     say::begin(&format!(
         "a cluster of {MEMBERS} members, {THRESHOLD} of which must sign, with {} validators",
