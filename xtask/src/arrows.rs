@@ -1,6 +1,6 @@
 //! Who may depend on whom: `deny.toml` states it, this checks it on every test run.
 //!
-//! `cargo deny` knows the same rule (`wrappers`), and more about licences; it is run where it is installed. This check
+//! `cargo deny` knows the same rule (`wrappers`), and more about licences; run it by hand. This check
 //! needs nothing but cargo, so a wrong arrow fails on every machine.
 
 use std::collections::{BTreeMap, BTreeSet};
