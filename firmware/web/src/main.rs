@@ -3,8 +3,8 @@
 //! It holds no key share, opened or sealed for longer than a request takes, and decides nothing about signing: the
 //! daemons behind their control sockets do. Whoever breaks in here can lie to the owner and can send what the owner
 //! could send, but cannot sign and cannot read a share that is already in: shares pass through sealed to the signer. What is
-imported *after* a break-in is another matter, because this process also shows the key that shares are sealed to and could
-show its own (docs/threat-model.md).
+//! imported *after* a break-in is another matter, because this process also shows the key that shares are sealed to and could
+//! show its own (docs/threat-model.md).
 
 mod claim;
 mod config;
