@@ -1,5 +1,6 @@
 //! The running node: one event loop around the duty engine.
 
+mod combine;
 mod event;
 mod inbound;
 mod infosync;
