@@ -30,5 +30,6 @@ pub use keystore::{Keystore, KeystoreError};
 pub use lock::{DistributedValidator, Lock, LockError};
 pub use network::Network;
 pub use peer::{PeerId, PeerIdError};
+pub use primitives::{AddressError, read_address};
 pub use rlp::RlpError;
 pub use view::{ClusterView, DEFAULT_GAS_LIMIT, OperatorView, ValidatorView};

@@ -35,7 +35,23 @@ const GENESIS_ROOTS: [([u8; 4], &str); 6] = [
     ([0x10, 0x00, 0x09, 0x10], "0x212f13fc4df078b6cb7db228f1c8307566dcecf900867401a92023d7ba99cb5f"),
 ];
 
+/// Capella's fork versions, by genesis fork version (obol spec 3.8): exits are signed with them for good (EIP-7044).
+const CAPELLA_VERSIONS: [([u8; 4], [u8; 4]); 6] = [
+    ([0x00, 0x00, 0x00, 0x00], [0x03, 0x00, 0x00, 0x00]),
+    ([0x00, 0x00, 0x10, 0x20], [0x03, 0x00, 0x10, 0x20]),
+    ([0x00, 0x00, 0x00, 0x64], [0x03, 0x00, 0x00, 0x64]),
+    ([0x00, 0x00, 0x00, 0x6f], [0x03, 0x00, 0x00, 0x6f]),
+    ([0x90, 0x00, 0x00, 0x69], [0x90, 0x00, 0x00, 0x72]),
+    ([0x10, 0x00, 0x09, 0x10], [0x40, 0x00, 0x09, 0x10]),
+];
+
 impl Network {
+    /// Capella's fork version, when this is a public network.
+    pub fn capella_fork_version(genesis: ForkVersion) -> Option<ForkVersion> {
+        let found = CAPELLA_VERSIONS.iter().find(|(version, _)| *version == genesis.0);
+        found.map(|(_, capella)| ForkVersion(*capella))
+    }
+
     /// The genesis validators root, when this is a public network: by it, its beacon nodes are told from others.
     pub fn genesis_validators_root(&self) -> Option<Root> {
         let public = Self::by_fork_version(self.genesis_fork_version)?;
@@ -73,6 +89,7 @@ mod tests {
     fn every_public_network_is_known_by_its_genesis_and_no_other_is() {
         for network in Network::known() {
             assert!(network.genesis_validators_root().is_some(), "{}", network.name);
+            assert!(Network::capella_fork_version(network.genesis_fork_version).is_some());
         }
         let devnet = Network {
             name: "devnet".to_owned(),

@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod listen;
 pub mod logging;
 pub mod node;
+pub mod owner;
 pub mod server;
 pub mod service;
 pub mod signer;

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::owner::ExitApproval;
 use crate::{Problem, Sensitive};
 
 /// Path of [`SignerStatus`] on the control socket.
@@ -29,6 +30,9 @@ pub struct SignerStatus {
     pub shares: Vec<HeldShare>,
     /// What is wrong, the worst first.
     pub problems: Vec<Problem>,
+    /// The exits that the owner has confirmed.
+    #[serde(default)]
+    pub exits: Vec<ExitApproval>,
 }
 
 /// What keeps the shares from being copied.

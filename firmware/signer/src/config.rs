@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use ipc::server::CallerNames;
 use serde::Deserialize;
 
-use crate::boot;
+use crate::{boot, owner::ExitDelays};
 
 /// Everything the signer is told.
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Config {
     pub tpm: TpmConfig,
     /// Who may call.
     pub callers: Callers,
+    /// How long an exit can be cancelled.
+    #[serde(default)]
+    pub exits: ExitDelays,
     /// Sockets of a signer that systemd did not start.
     #[serde(default)]
     pub listen: Listen,
@@ -106,6 +109,7 @@ mod tests {
         let config = Config::load(&shipped).unwrap();
         assert!(config.require_secure_boot);
         assert_eq!(config.efivars, default_efivars());
+        assert_eq!(config.exits, ExitDelays::default());
         assert_eq!(config.tpm.literal_pcrs, [7, 12]);
         assert_eq!(config.tpm.counter_index, default_counter_index());
     }

@@ -1,7 +1,7 @@
 //! Holds this box's key shares and signs with them: the one process that could cost an owner their stake.
 //!
-//! A request goes through a fixed order: caller, key, chain, signing root recomputed from the whole message, clock,
-//! EIP-3076, durable record, signature. Each step uses up the proof of the one before, so no step can be left out. Shares
+//! A request goes through a fixed order: caller, key, chain, signing root recomputed from the whole message, clock and the
+//! owner's rules, EIP-3076, durable record, signature. Each step uses up the proof of the one before, so no step can be left out. Shares
 //! are in the clear only in this process's memory; on the disk they are sealed under a key that the TPM gives out to
 //! the measured, signed boot alone.
 //!
@@ -18,8 +18,10 @@ mod import;
 mod ledger;
 mod message;
 mod metrics;
+mod owner;
 mod refusal;
 mod rollback;
+mod rules;
 mod share;
 mod signer;
 mod vault;
@@ -30,6 +32,7 @@ use anyhow::Context as _;
 use ipc::{listen::Inherited, server::Limits, service};
 
 pub use config::Config;
+pub use owner::ExitDelays;
 pub use refusal::Refusal;
 
 /// A thousand keystores with scrypt take minutes on a small board.

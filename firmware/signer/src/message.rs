@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use chain::{
-    AggregateAndProof, AttestationData, BeaconBlockHeader, ContributionAndProof, DomainType, Epoch, ForkInfo,
-    Mainnet, Minimal, Phase0AggregateAndProof, Preset, Root, Slot, SyncAggregatorSelectionData, decimal,
+    AggregateAndProof, AttestationData, BeaconBlockHeader, ContributionAndProof, DepositMessage, DomainType,
+    Epoch, ForkInfo, ForkVersion, Mainnet, Minimal, Phase0AggregateAndProof, Preset, Root, Slot,
+    SyncAggregatorSelectionData, ValidatorRegistration, VoluntaryExit, decimal,
+    deposit::{deposit_signing_root, registration_signing_root},
     domain,
 };
 use ipc::{
@@ -14,7 +16,7 @@ use ipc::{
 use serde::{Deserialize, de::DeserializeOwned};
 use tree_hash::TreeHash;
 
-use crate::refusal::Refusal;
+use crate::{refusal::Refusal, rules::Rules};
 
 /// A message that passed all checks that need no ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,26 @@ pub(crate) struct Message {
     pub epoch: Epoch,
     /// What the ledger must know.
     pub vote: Vote,
+    /// What the owner's rules must allow.
+    pub asks: Asks,
+}
+
+/// What a message does beyond a duty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// Nothing.
+    Duty,
+    /// The validator leaves the chain for good.
+    Exit,
+    /// Builders are told who is paid.
+    Registration(ValidatorRegistration),
+    /// Money comes in, and where it goes out is settled.
+    Deposit {
+        /// What is signed.
+        message: DepositMessage,
+        /// Names the chain.
+        genesis_fork_version: ForkVersion,
+    },
 }
 
 /// How a message can be punished.
@@ -69,11 +91,17 @@ pub(crate) enum Kind {
     SyncCommitteeSelectionProof,
     /// `SYNC_COMMITTEE_CONTRIBUTION_AND_PROOF`
     SyncCommitteeContributionAndProof,
+    /// `VOLUNTARY_EXIT`
+    VoluntaryExit,
+    /// `VALIDATOR_REGISTRATION`
+    ValidatorRegistration,
+    /// `DEPOSIT`
+    Deposit,
 }
 
 impl Kind {
     /// All types, with their names in the API.
-    pub(crate) const ALL: [(Self, &'static str); 9] = [
+    pub(crate) const ALL: [(Self, &'static str); 12] = [
         (Self::Attestation, "ATTESTATION"),
         (Self::Block, "BLOCK_V2"),
         (Self::RandaoReveal, "RANDAO_REVEAL"),
@@ -83,6 +111,9 @@ impl Kind {
         (Self::SyncCommitteeMessage, "SYNC_COMMITTEE_MESSAGE"),
         (Self::SyncCommitteeSelectionProof, "SYNC_COMMITTEE_SELECTION_PROOF"),
         (Self::SyncCommitteeContributionAndProof, "SYNC_COMMITTEE_CONTRIBUTION_AND_PROOF"),
+        (Self::VoluntaryExit, "VOLUNTARY_EXIT"),
+        (Self::ValidatorRegistration, "VALIDATOR_REGISTRATION"),
+        (Self::Deposit, "DEPOSIT"),
     ];
 
     /// The name in the API.
@@ -106,14 +137,21 @@ pub(crate) fn read(
     request: &SignRequest,
     genesis_validators_root: Root,
     clock: &ChainClock,
+    rules: Option<&Rules>,
 ) -> Result<Message, Refusal> {
     let kind = Kind::parse(&request.kind)?;
-    let fork_info =
-        request.fork_info.ok_or_else(|| Refusal::Malformed("`fork_info` is missing".to_owned()))?;
+    let fork_info = match (kind, request.fork_info) {
+        (_, Some(fork_info)) => fork_info,
+        // These outlive forks; their domain has the genesis fork version alone.
+        (Kind::ValidatorRegistration | Kind::Deposit, None) => {
+            ForkInfo { genesis_validators_root, ..ForkInfo::default() }
+        }
+        (_, None) => return Err(Refusal::Malformed("`fork_info` is missing".to_owned())),
+    };
     if fork_info.genesis_validators_root != genesis_validators_root {
         return Err(Refusal::WrongChain);
     }
-    let message = Reader { kind, fork_info, clock, body: &request.body }.message()?;
+    let message = Reader { kind, fork_info, clock, rules, body: &request.body }.message()?;
     match request.signing_root {
         Some(expected) if expected != message.signing_root => Err(Refusal::RootMismatch),
         Some(_) | None => Ok(message),
@@ -124,6 +162,7 @@ struct Reader<'a> {
     kind: Kind,
     fork_info: ForkInfo,
     clock: &'a ChainClock,
+    rules: Option<&'a Rules>,
     body: &'a BTreeMap<String, serde_json::Value>,
 }
 
@@ -158,6 +197,13 @@ struct SelectionData {
     slot: Slot,
     #[serde(with = "decimal")]
     subcommittee_index: u64,
+}
+
+#[derive(Deserialize)]
+struct Deposit {
+    #[serde(flatten)]
+    message: DepositMessage,
+    genesis_fork_version: ForkVersion,
 }
 
 impl Reader<'_> {
@@ -196,7 +242,45 @@ impl Reader<'_> {
             }
             Kind::SyncCommitteeContributionAndProof if self.is_minimal() => self.contribution::<Minimal>(),
             Kind::SyncCommitteeContributionAndProof => self.contribution::<Mainnet>(),
+            Kind::VoluntaryExit => self.exit(),
+            Kind::ValidatorRegistration => self.registration(),
+            Kind::Deposit => self.deposit(),
         }
+    }
+
+    /// Whatever fork the request names, capella's version signs (EIP-7044). On a chain where nobody told us that version,
+    /// the request's own fork stands: a wrong one makes a signature that no beacon node takes.
+    fn exit(&self) -> Result<Message, Refusal> {
+        let exit: VoluntaryExit = self.field("voluntary_exit")?;
+        let capella = self.rules.and_then(|rules| rules.capella_fork_version);
+        let version = capella.unwrap_or_else(|| self.fork_info.fork.version_at(exit.epoch));
+        let domain =
+            domain::compute_domain(domain::VOLUNTARY_EXIT, version, self.fork_info.genesis_validators_root);
+        let signing_root = chain::signing_root(&exit, domain);
+        Ok(Message { kind: self.kind, signing_root, epoch: exit.epoch, vote: Vote::None, asks: Asks::Exit })
+    }
+
+    fn registration(&self) -> Result<Message, Refusal> {
+        let registration: ValidatorRegistration = self.field("validator_registration")?;
+        let rules = self.rules.ok_or(Refusal::NoRules)?;
+        Ok(Message {
+            kind: self.kind,
+            signing_root: registration_signing_root(&registration, rules.genesis_fork_version),
+            epoch: Epoch(0),
+            vote: Vote::None,
+            asks: Asks::Registration(registration),
+        })
+    }
+
+    fn deposit(&self) -> Result<Message, Refusal> {
+        let Deposit { message, genesis_fork_version } = self.field("deposit")?;
+        Ok(Message {
+            kind: self.kind,
+            signing_root: deposit_signing_root(&message, genesis_fork_version),
+            epoch: Epoch(0),
+            vote: Vote::None,
+            asks: Asks::Deposit { message, genesis_fork_version },
+        })
     }
 
     fn attestation(&self) -> Result<Message, Refusal> {
@@ -236,7 +320,7 @@ impl Reader<'_> {
     fn harmless(&self, domain_type: DomainType, epoch: Epoch, object: &impl TreeHash) -> Message {
         let domain = domain::domain_at(domain_type, epoch, &self.fork_info);
         let signing_root = chain::signing_root(object, domain);
-        Message { kind: self.kind, signing_root, epoch, vote: Vote::None }
+        Message { kind: self.kind, signing_root, epoch, vote: Vote::None, asks: Asks::Duty }
     }
 
     fn field<T: DeserializeOwned>(&self, name: &str) -> Result<T, Refusal> {
@@ -271,6 +355,15 @@ mod tests {
     /// The recorded requests are of a chain with the minimal preset.
     const MINIMAL: ChainClock =
         ChainClock { genesis_time: 0, slot_ms: 2000, slots_per_epoch: 8, preset: ChainPreset::Minimal };
+
+    /// What the owner of the recorded chain would have set.
+    const RECORDED: Rules = Rules {
+        genesis_fork_version: ForkVersion([0, 0, 0, 1]),
+        capella_fork_version: Some(ForkVersion([3, 0, 0, 1])),
+        fee_recipient: chain::ExecutionAddress([0; 20]),
+        gas_limit: 0,
+        withdrawal_credentials: None,
+    };
 
     fn vectors() -> Option<PathBuf> {
         let folder = std::env::var_os("HEARTH_VECTORS").map_or_else(
@@ -307,24 +400,16 @@ mod tests {
             let kind = body["type"].as_str().unwrap().to_owned();
             let request: SignRequest = serde_json::from_value(body.clone()).unwrap();
             let root = request.fork_info.map(|info| info.genesis_validators_root).unwrap_or_default();
-            let outcome = read(&request, root, &MINIMAL);
-            match kind.as_str() {
-                "VOLUNTARY_EXIT" | "VALIDATOR_REGISTRATION" => {
-                    assert_eq!(outcome, Err(Refusal::NotSupported(kind.clone())));
-                }
-                _ => {
-                    let message = outcome.unwrap_or_else(|refusal| panic!("{refusal}: {body}"));
-                    assert_eq!(Some(message.signing_root), request.signing_root, "{body}");
-                    assert_eq!(
-                        message.vote != Vote::None,
-                        matches!(kind.as_str(), "ATTESTATION" | "BLOCK_V2")
-                    );
-                }
-            }
+            let outcome = read(&request, root, &MINIMAL, Some(&RECORDED));
+            let message = outcome.unwrap_or_else(|refusal| panic!("{refusal}: {body}"));
+            assert_eq!(Some(message.signing_root), request.signing_root, "{body}");
+            assert_eq!(message.vote != Vote::None, matches!(kind.as_str(), "ATTESTATION" | "BLOCK_V2"));
+            let beyond = matches!(kind.as_str(), "VOLUNTARY_EXIT" | "VALIDATOR_REGISTRATION");
+            assert_eq!(message.asks != Asks::Duty, beyond, "{kind}");
             *seen.entry(kind).or_insert(0) += 1;
         }
         if vectors().is_some() {
-            for (_, name) in Kind::ALL {
+            for (_, name) in Kind::ALL.into_iter().filter(|(kind, _)| *kind != Kind::Deposit) {
                 assert!(seen.contains_key(name), "no recorded request of type {name}");
             }
         }
@@ -336,10 +421,10 @@ mod tests {
             let mut request: SignRequest = serde_json::from_value(body).unwrap();
             let root = request.fork_info.unwrap().genesis_validators_root;
             request.body.get_mut("attestation").unwrap()["index"] = "7".into();
-            assert_eq!(read(&request, root, &MINIMAL), Err(Refusal::RootMismatch));
+            assert_eq!(read(&request, root, &MINIMAL, Some(&RECORDED)), Err(Refusal::RootMismatch));
             request.signing_root = None;
-            assert!(read(&request, root, &MINIMAL).is_ok());
-            assert_eq!(read(&request, Root([9; 32]), &MINIMAL), Err(Refusal::WrongChain));
+            assert!(read(&request, root, &MINIMAL, Some(&RECORDED)).is_ok());
+            assert_eq!(read(&request, Root([9; 32]), &MINIMAL, None), Err(Refusal::WrongChain));
         }
     }
 
@@ -357,7 +442,7 @@ mod tests {
         for (slot, source, target, good) in
             [(16, 1, 2, true), (16, 2, 2, true), (16, 3, 2, false), (15, 1, 2, false), (24, 1, 2, false)]
         {
-            let outcome = read(&attestation(slot, source, target), Root::default(), &MINIMAL);
+            let outcome = read(&attestation(slot, source, target), Root::default(), &MINIMAL, None);
             assert_eq!(outcome.is_ok(), good, "slot {slot}, {source} to {target}");
         }
     }
@@ -371,12 +456,15 @@ mod tests {
                 continue;
             }
             let root = request.fork_info.unwrap().genesis_validators_root;
-            assert_eq!(read(&request, root, &MINIMAL).unwrap().signing_root, request.signing_root.unwrap());
+            assert_eq!(
+                read(&request, root, &MINIMAL, Some(&RECORDED)).unwrap().signing_root,
+                request.signing_root.unwrap()
+            );
             // Bit fields of another preset have another length or another root.
             let mainnet = ChainClock { preset: ChainPreset::Mainnet, ..MINIMAL };
-            assert!(read(&request, root, &mainnet).is_err(), "mainnet with 8 slots: {body}");
+            assert!(read(&request, root, &mainnet, None).is_err(), "mainnet with 8 slots: {body}");
             request.signing_root = None;
-            assert!(read(&request, root, &ChainClock { slots_per_epoch: 32, ..MINIMAL }).is_ok());
+            assert!(read(&request, root, &ChainClock { slots_per_epoch: 32, ..MINIMAL }, None).is_ok());
         }
     }
 
@@ -392,7 +480,7 @@ mod tests {
             text[at] = byte;
             if let Ok(request) = serde_json::from_slice::<SignRequest>(&text) {
                 let root = request.fork_info.map(|info| info.genesis_validators_root).unwrap_or_default();
-                let _ = read(&request, root, &MINIMAL);
+                let _ = read(&request, root, &MINIMAL, Some(&RECORDED));
             }
         }
     }

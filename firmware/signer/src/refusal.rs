@@ -34,6 +34,74 @@ pub enum Refusal {
         /// The epoch now.
         now: u64,
     },
+    /// The message's time is long over.
+    #[error("the message has epoch {epoch} and the clock says epoch {now}: its time is over")]
+    TooOld {
+        /// The message's epoch.
+        epoch: u64,
+        /// The epoch now.
+        now: u64,
+    },
+    /// The owner has not said what holds for this validator.
+    #[error("this box does not know what its owner has settled for this validator")]
+    NoRules,
+    /// The message names another validator than the share's.
+    #[error("the message is about the validator {0}, of which this share is none")]
+    OtherValidator(String),
+    /// Blocks would pay somebody else.
+    #[error("the message pays {asked}, and the owner has set {set}")]
+    FeeRecipient {
+        /// Who would be paid.
+        asked: String,
+        /// Who shall be.
+        set: String,
+    },
+    /// Another gas limit.
+    #[error("the message votes for a gas limit of {asked}, and the owner has set {set}")]
+    GasLimit {
+        /// In the message.
+        asked: u64,
+        /// As set.
+        set: u64,
+    },
+    /// A registration that would shut out all honest ones.
+    #[error("the registration is dated in the future")]
+    RegistrationAhead,
+    /// The stake would be paid out elsewhere.
+    #[error(
+        "the deposit names the withdrawal credentials {asked}, and the validator's own key has signed {signed}"
+    )]
+    WithdrawalCredentials {
+        /// In the message.
+        asked: String,
+        /// As signed before.
+        signed: String,
+    },
+    /// No deposit has this amount.
+    #[error("a deposit of {gwei} gwei is not possible: it must be 1 ETH at least and {most} gwei at most")]
+    DepositAmount {
+        /// Asked for.
+        gwei: u64,
+        /// Most for this validator.
+        most: u64,
+    },
+    /// Nobody told this box that the validator leaves.
+    #[error("the owner has not confirmed on this box that the validator leaves the chain")]
+    ExitNotConfirmed,
+    /// The time in which it can be cancelled is not over.
+    #[error("the owner's time to cancel this exit is not over: {left_s} seconds are left")]
+    ExitTooEarly {
+        /// What is left.
+        left_s: u64,
+    },
+    /// Another epoch than confirmed.
+    #[error("the exit has epoch {asked}, and the owner has confirmed epoch {confirmed}")]
+    ExitEpoch {
+        /// In the message.
+        asked: u64,
+        /// As confirmed.
+        confirmed: u64,
+    },
     /// EIP-3076 says no.
     #[error("signing this could be punished: {0}")]
     Slashable(String),
@@ -55,6 +123,17 @@ impl Refusal {
             Self::WrongChain => "wrong_chain",
             Self::RootMismatch => "signing_root_mismatch",
             Self::TooFarAhead { .. } => "too_far_ahead",
+            Self::TooOld { .. } => "too_old",
+            Self::NoRules => "no_rules",
+            Self::OtherValidator(_) => "other_validator",
+            Self::FeeRecipient { .. } => "fee_recipient_differs",
+            Self::GasLimit { .. } => "gas_limit_differs",
+            Self::RegistrationAhead => "registration_from_the_future",
+            Self::WithdrawalCredentials { .. } => "withdrawal_credentials_differ",
+            Self::DepositAmount { .. } => "deposit_amount",
+            Self::ExitNotConfirmed => "exit_not_confirmed",
+            Self::ExitTooEarly { .. } => "exit_too_early",
+            Self::ExitEpoch { .. } => "exit_epoch_differs",
             Self::Slashable(_) => "slashable",
             Self::NotDurable(_) => "not_durable",
             Self::NotReady(_) => "not_ready",
@@ -62,13 +141,24 @@ impl Refusal {
     }
 
     /// Every code, so that each is a metric from the start.
-    pub const CODES: [&'static str; 9] = [
+    pub const CODES: [&'static str; 20] = [
         "unknown_key",
         "malformed",
         "not_supported_yet",
         "wrong_chain",
         "signing_root_mismatch",
         "too_far_ahead",
+        "too_old",
+        "no_rules",
+        "other_validator",
+        "fee_recipient_differs",
+        "gas_limit_differs",
+        "registration_from_the_future",
+        "withdrawal_credentials_differ",
+        "deposit_amount",
+        "exit_not_confirmed",
+        "exit_too_early",
+        "exit_epoch_differs",
         "slashable",
         "not_durable",
         "not_ready",
@@ -78,9 +168,21 @@ impl Refusal {
         match self {
             Self::UnknownKey(_) => StatusCode::NOT_FOUND,
             Self::Malformed(_) | Self::NotSupported(_) => StatusCode::BAD_REQUEST,
-            Self::WrongChain | Self::RootMismatch | Self::TooFarAhead { .. } | Self::Slashable(_) => {
-                StatusCode::PRECONDITION_FAILED
-            }
+            Self::WrongChain
+            | Self::RootMismatch
+            | Self::TooFarAhead { .. }
+            | Self::TooOld { .. }
+            | Self::NoRules
+            | Self::OtherValidator(_)
+            | Self::FeeRecipient { .. }
+            | Self::GasLimit { .. }
+            | Self::RegistrationAhead
+            | Self::WithdrawalCredentials { .. }
+            | Self::DepositAmount { .. }
+            | Self::ExitNotConfirmed
+            | Self::ExitTooEarly { .. }
+            | Self::ExitEpoch { .. }
+            | Self::Slashable(_) => StatusCode::PRECONDITION_FAILED,
             Self::NotDurable(_) | Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -99,6 +201,30 @@ impl Refusal {
                 "Check that the caller and this box agree on the fork; update the older of the two."
             }
             Self::TooFarAhead { .. } => "Check the clocks of this box and of the beacon node.",
+            Self::TooOld { .. } => {
+                "Check the clocks of this box and of the beacon node; a duty that is over cannot be caught up."
+            }
+            Self::NoRules => {
+                "Hand the cluster lock in again on the page: it says where money goes, signed by the validator's own key."
+            }
+            Self::OtherValidator(_) => {
+                "Correct the caller: the message must name the validator's own key, and the path its share."
+            }
+            Self::FeeRecipient { .. } | Self::GasLimit { .. } => {
+                "If this is a change you want, set it on the page first; if not, find out who asked for it."
+            }
+            Self::RegistrationAhead => "Check the clock of whoever asked.",
+            Self::WithdrawalCredentials { .. } => {
+                "Do not send this deposit: it was made by somebody who wants the stake paid out elsewhere, or for another validator."
+            }
+            Self::DepositAmount { .. } => "Choose another amount.",
+            Self::ExitNotConfirmed => {
+                "If you want the validator to leave, confirm it on this box's page; if not, nothing is lost."
+            }
+            Self::ExitTooEarly { .. } => {
+                "Nothing to do: it is signed when the time is over. Until then it can be cancelled on the page."
+            }
+            Self::ExitEpoch { .. } => "Choose the same epoch on every member's box.",
             Self::Slashable(_) => {
                 "Nothing to do if it happens once, around a restart. If it repeats, make sure that no other box uses this share."
             }

@@ -3,24 +3,26 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use chain::{Epoch, PublicKeyBytes, SignatureBytes, UnixMillis};
+use chain::{Epoch, PublicKeyBytes, SignatureBytes};
 use ipc::{
     Problem, SignRequest, SignerStatus,
-    signer::{ChainClock, HeldShare, KeyProtection, ProtectionTier},
+    signer::{HeldShare, KeyProtection, ProtectionTier},
 };
 
 use crate::{
     boot,
     clock::{self, now},
     config::Config,
-    ledger::{Ledger, LedgerError, Resuming, ShareRow},
-    message::{self, Message, Vote},
+    ledger::{AllRules, Approvals, Ledger, LedgerError, Resuming, ShareRow},
+    message::{self, Asks},
     metrics::Metrics,
+    owner::Confirmed,
     refusal::Refusal,
     rollback,
+    rules::{self, Permitted, Subject},
     share::{self, Share},
     vault::{Vault, VaultError},
 };
@@ -36,6 +38,8 @@ pub(crate) struct Signer {
     state: RwLock<State>,
     /// Imports go one after the other: each may take 256 MB for a keystore's scrypt.
     pub(crate) importing: tokio::sync::Mutex<()>,
+    /// The owner's words come one after the other, and no exit is signed while one of them is being written.
+    pub(crate) wishing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -48,6 +52,10 @@ struct State {
     shares: BTreeMap<PublicKeyBytes, Arc<Share>>,
     /// New shares, and when each may begin.
     beginning: Resuming,
+    /// What the owner has settled, by validator.
+    rules: AllRules,
+    /// The exits that the owner has confirmed, by validator.
+    exits: BTreeMap<PublicKeyBytes, Confirmed>,
 }
 
 impl Signer {
@@ -58,8 +66,8 @@ impl Signer {
             ledger_problem(&error)
         });
         let state = RwLock::default();
-        let signer =
-            Arc::new(Self { config, metrics, ledger, state, importing: tokio::sync::Mutex::default() });
+        let (importing, wishing) = (tokio::sync::Mutex::default(), tokio::sync::Mutex::default());
+        let signer = Arc::new(Self { config, metrics, ledger, state, importing, wishing });
         signer.unlock().await;
         signer
     }
@@ -84,6 +92,13 @@ impl Signer {
             Err(error) => return self.stay_locked(ledger_problem(&error)),
         };
         self.write(|state| state.rows.clone_from(&rows));
+        match ledger.wishes().await {
+            Ok((rules, exits)) => {
+                self.adopt_rules(rules);
+                self.adopt_approvals(&exits, None);
+            }
+            Err(error) => return self.stay_locked(ledger_problem(&error)),
+        }
         let config = self.config.clone();
         let shares_exist = !rows.is_empty();
         let opened = blocking(move || Vault::open(&config, shares_exist)).await;
@@ -151,16 +166,90 @@ impl Signer {
 
     async fn try_sign(&self, key: PublicKeyBytes, request: &SignRequest) -> Result<SignatureBytes, Refusal> {
         let ledger = self.ready()?;
+        let (share, permitted) = self.permit(key, request)?;
+        if permitted.message().asks == Asks::Exit {
+            return self.sign_exit(key, request).await;
+        }
+        self.sign_permitted(ledger, &share, &permitted).await
+    }
+
+    /// All checks that need no ledger.
+    pub(crate) fn permit(
+        &self,
+        key: PublicKeyBytes,
+        request: &SignRequest,
+    ) -> Result<(Arc<Share>, Permitted), Refusal> {
         let share = self
             .read(|state| state.shares.get(&key).cloned())
             .ok_or_else(|| Refusal::UnknownKey(key.to_string()))?;
         let row = share.row();
-        let message = message::read(request, row.genesis_validators_root, &row.clock)?;
-        not_too_far_ahead(&message, &row.clock, now())?;
-        let clearance = ledger.clear(key, &message).await?;
+        let (rules, exit) = self.read(|state| {
+            let exit = state.exits.get(&row.group_key).map(Confirmed::waited);
+            (state.rules.get(&row.group_key).copied(), exit)
+        });
+        let message = message::read(request, row.genesis_validators_root, &row.clock, rules.as_ref())?;
+        let subject = Subject { validator: row.group_key, clock: &row.clock, rules: rules.as_ref(), exit };
+        let permitted = rules::permit(message, &subject, now())?;
+        Ok((share, permitted))
+    }
+
+    async fn sign_permitted(
+        &self,
+        ledger: &Ledger,
+        share: &Share,
+        permitted: &Permitted,
+    ) -> Result<SignatureBytes, Refusal> {
+        let key = share.row().pubshare;
+        let clearance = ledger.clear(key, permitted).await?;
         let signature = share.sign(clearance).ok_or_else(|| Refusal::UnknownKey(key.to_string()))?;
-        self.metrics.signed(message.kind);
+        self.metrics.signed(permitted.message().kind);
         Ok(signature)
+    }
+
+    /// Judged once more while the owner cannot be in the middle of cancelling, and noted before the signature leaves.
+    async fn sign_exit(&self, key: PublicKeyBytes, request: &SignRequest) -> Result<SignatureBytes, Refusal> {
+        let _no_new_word = self.wishing.lock().await;
+        let ledger = self.ready()?;
+        let (share, permitted) = self.permit(key, request)?;
+        let noted = self.note_exit_signed(share.row().group_key).await;
+        noted.map_err(|problem| Refusal::NotDurable(problem.message))?;
+        self.sign_permitted(ledger, &share, &permitted).await
+    }
+
+    /// The ledger, locked or not: the owner may settle things before a share can be opened.
+    pub(crate) fn ledger(&self) -> Result<&Ledger, Problem> {
+        self.ledger.as_ref().map_err(Clone::clone)
+    }
+
+    /// All shares in the ledger.
+    pub(crate) fn known_rows(&self) -> Vec<ShareRow> {
+        self.read(|state| state.rows.clone())
+    }
+
+    /// The exits that the owner has confirmed.
+    pub(crate) fn confirmed(&self) -> BTreeMap<PublicKeyBytes, Confirmed> {
+        self.read(|state| state.exits.clone())
+    }
+
+    /// Takes over rules that are stored.
+    pub(crate) fn adopt_rules(&self, rules: AllRules) {
+        self.write(|state| state.rules.extend(rules));
+    }
+
+    /// Takes over stored approvals. Those that are new are known `since` then.
+    pub(crate) fn adopt_approvals(&self, approvals: &Approvals, since: Option<Instant>) {
+        self.write(|state| {
+            let known = std::mem::take(&mut state.exits);
+            let since_of = |validator: &PublicKeyBytes, approval: &rules::Approval| {
+                let same =
+                    known.get(validator).filter(|known| known.approval.confirmed_at == approval.confirmed_at);
+                same.map_or(since, |known| known.since)
+            };
+            let exits = approvals.iter().map(|(validator, approval)| {
+                (*validator, Confirmed { approval: *approval, since: since_of(validator, approval) })
+            });
+            state.exits = exits.collect();
+        });
     }
 
     fn ready(&self) -> Result<&Ledger, Refusal> {
@@ -252,6 +341,7 @@ impl Signer {
             tpm: facts,
             shares: shares.into_values().collect(),
             problems,
+            exits: self.exit_approvals().exits,
         }
     }
 
@@ -284,19 +374,6 @@ impl Signer {
 /// Runs slow work beside the event loop; none when it panicked.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
-}
-
-/// One epoch ahead is allowed, for clients prepare the next one. A vote for the far future would be recorded and would
-/// forbid every honest vote until then. No chain justifies an epoch that has not ended, so a source is at most the previous
-/// one; with that, floors from the clock cover all that was ever signed (see [`clock::floors_at`]).
-fn not_too_far_ahead(message: &Message, clock: &ChainClock, now: UnixMillis) -> Result<(), Refusal> {
-    let current = clock::epoch_at(clock, now).unwrap_or(Epoch(0));
-    let refuse = |epoch: Epoch| Err(Refusal::TooFarAhead { epoch: epoch.0, now: current.0 });
-    match message.vote {
-        Vote::Attestation { source, .. } if source > current.saturating_sub(1) => refuse(source),
-        _ if message.epoch > current.saturating_add(1) => refuse(message.epoch),
-        Vote::Attestation { .. } | Vote::Block { .. } | Vote::None => Ok(()),
-    }
 }
 
 /// The note that some shares do not vote yet; none once their epoch has come.
@@ -399,40 +476,6 @@ mod tests {
             (None, true, ProtectionTier::None),
         ] {
             assert_eq!(protection(is_software, secure_boot).tier, tier);
-        }
-    }
-
-    #[test]
-    fn votes_beyond_the_next_epoch_are_refused() {
-        let clock = ChainClock {
-            genesis_time: 1000,
-            slot_ms: 2000,
-            slots_per_epoch: 8,
-            preset: ipc::signer::ChainPreset::Mainnet,
-        };
-        let in_epoch_5 = UnixMillis(1_000_000 + 5 * 8 * 2000 + 1);
-        let before = UnixMillis(0);
-        let vote = |source| Vote::Attestation { source: Epoch(source), target: Epoch(0) };
-        for (epoch, vote, now, allowed) in [
-            (5, Vote::None, in_epoch_5, true),
-            (6, Vote::None, in_epoch_5, true),
-            (7, Vote::None, in_epoch_5, false),
-            (u64::MAX, Vote::None, in_epoch_5, false),
-            (0, Vote::None, before, true),
-            (1, Vote::None, before, true),
-            (2, Vote::None, before, false),
-            (5, vote(4), in_epoch_5, true),
-            (6, vote(4), in_epoch_5, true),
-            (5, vote(5), in_epoch_5, false),
-            (6, vote(5), in_epoch_5, false),
-            (7, vote(4), in_epoch_5, false),
-            (0, vote(0), before, true),
-            (1, vote(1), before, false),
-        ] {
-            let signing_root = chain::Root::default();
-            let message =
-                Message { kind: message::Kind::Attestation, signing_root, epoch: Epoch(epoch), vote };
-            assert_eq!(not_too_far_ahead(&message, &clock, now).is_ok(), allowed, "epoch {epoch}, {vote:?}");
         }
     }
 }

@@ -2,12 +2,15 @@
 
 mod hash;
 mod json;
+mod pledges;
 mod verify;
 
 use chain::{DepositData, PublicKeyBytes, SignedValidatorRegistration};
 
 use crate::definition::{Definition, DefinitionError, SchemaVersion};
 use crate::document::{FieldError, hex_to};
+
+pub use pledges::Pledge;
 
 /// Why a lock was refused. Every text names the member; the remedy is nearly always the original file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,10 +7,11 @@ use axum::{
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use ipc::{
     Problem, ShareImport, SignerStatus,
+    owner::{EXITS_CANCEL_PATH, EXITS_PATH, ExitApprovals, ExitCancel, ExitOrder, OwnerRules, RULES_PATH},
     server::Body,
     signer::{SHARES_PATH, STATUS_PATH},
 };
@@ -22,6 +23,9 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
     Router::new()
         .route(STATUS_PATH, get(status))
         .route(SHARES_PATH, post(import))
+        .route(RULES_PATH, put(rules))
+        .route(EXITS_PATH, get(exits).post(order_exit))
+        .route(EXITS_CANCEL_PATH, post(cancel_exit))
         .route("/metrics", get(metrics))
         .with_state(signer)
 }
@@ -43,6 +47,32 @@ async fn import(State(signer): State<Arc<Signer>>, Body(sealed): Body<ShareImpor
             let problem =
                 Problem::new("import_failed", "The import failed by a fault of ours.", "Report this.");
             ipc::server::refusal(StatusCode::INTERNAL_SERVER_ERROR, problem)
+        }
+    }
+}
+
+async fn rules(State(signer): State<Arc<Signer>>, Body(rules): Body<OwnerRules>) -> Response {
+    answer(signer.set_rules(rules).await)
+}
+
+async fn exits(State(signer): State<Arc<Signer>>) -> Json<ExitApprovals> {
+    Json(signer.exit_approvals())
+}
+
+async fn order_exit(State(signer): State<Arc<Signer>>, Body(order): Body<ExitOrder>) -> Response {
+    answer(signer.order_exit(order).await)
+}
+
+async fn cancel_exit(State(signer): State<Arc<Signer>>, Body(cancel): Body<ExitCancel>) -> Response {
+    answer(signer.cancel_exit(cancel).await)
+}
+
+fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Response {
+    match outcome {
+        Ok(done) => Json(done).into_response(),
+        Err(problem) => {
+            tracing::warn!(code = %problem.code, reason = %problem.message, "the owner's word was not taken");
+            ipc::server::refusal(status_of(&problem), problem)
         }
     }
 }

@@ -4,6 +4,7 @@
 //! burst costs one fsync. A [`Clearance`] exists only for a message whose record is on the disk.
 
 mod digest;
+mod owner;
 mod store;
 mod writer;
 
@@ -16,6 +17,7 @@ use ipc::signer::{ChainClock, LastSigned};
 use slashing::{SignedAttestation, SignedBlock};
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use owner::{AllRules, Approvals};
 pub(crate) use store::{LedgerError, Store};
 
 use crate::{
@@ -23,6 +25,7 @@ use crate::{
     message::{Message, Vote},
     metrics::Metrics,
     refusal::Refusal,
+    rules::Permitted,
 };
 
 /// Requests that may wait for the writer; beyond that the caller is told to come back.
@@ -113,6 +116,9 @@ enum Job {
     BeginRun { counter: u64, now: UnixMillis, reply: oneshot::Sender<Result<(), LedgerError>> },
     Resuming { reply: oneshot::Sender<Resuming> },
     Marks { reply: oneshot::Sender<Vec<(PublicKeyBytes, LastSigned)>> },
+    Wishes { reply: oneshot::Sender<Result<(AllRules, Approvals), LedgerError>> },
+    KeepRules { rules: AllRules, reply: oneshot::Sender<Result<(), LedgerError>> },
+    KeepApprovals { approvals: Approvals, reply: oneshot::Sender<Result<(), LedgerError>> },
     Ping { reply: oneshot::Sender<()> },
     Close { reply: oneshot::Sender<Result<(), LedgerError>> },
 }
@@ -127,7 +133,12 @@ impl Ledger {
     }
 
     /// Clears a message for signing. When it can be punished, its record is durable before this returns.
-    pub(crate) async fn clear(&self, key: PublicKeyBytes, message: &Message) -> Result<Clearance, Refusal> {
+    pub(crate) async fn clear(
+        &self,
+        key: PublicKeyBytes,
+        permitted: &Permitted,
+    ) -> Result<Clearance, Refusal> {
+        let message = permitted.message();
         if message.vote == Vote::None {
             return Ok(Clearance { key, signing_root: message.signing_root });
         }
@@ -166,6 +177,21 @@ impl Ledger {
     /// The highest marks of every share.
     pub(crate) async fn marks(&self) -> Result<Vec<(PublicKeyBytes, LastSigned)>, LedgerError> {
         self.ask(|reply| Job::Marks { reply }).await
+    }
+
+    /// What the owner has said.
+    pub(crate) async fn wishes(&self) -> Result<(AllRules, Approvals), LedgerError> {
+        self.ask(|reply| Job::Wishes { reply }).await?
+    }
+
+    /// Stores rules in place of those of the same validators.
+    pub(crate) async fn keep_rules(&self, rules: AllRules) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::KeepRules { rules, reply }).await?
+    }
+
+    /// Stores all confirmed exits in place of those that are there.
+    pub(crate) async fn keep_approvals(&self, approvals: Approvals) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::KeepApprovals { approvals, reply }).await?
     }
 
     /// Resolves once the thread has answered.

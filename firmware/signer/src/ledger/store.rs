@@ -106,6 +106,7 @@ impl Store {
         connection.pragma_update(None, "trusted_schema", false)?;
         let mut store = Self { connection };
         store.create_or_check()?;
+        super::owner::create(&store.connection)?;
         Ok(store)
     }
 
@@ -129,6 +130,11 @@ impl Store {
             (APPLICATION_ID, found) => Err(LedgerError::Newer { found }),
             (other, _) => Err(LedgerError::Damaged(format!("another program's file, {other:#x}"))),
         }
+    }
+
+    /// For reading.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// Starts a transaction that has the write lock from the beginning.
@@ -410,15 +416,15 @@ fn make_durable(connection: &Connection) -> Result<(), LedgerError> {
     }
 }
 
-fn to_sql(value: u64) -> Result<i64, LedgerError> {
+pub(super) fn to_sql(value: u64) -> Result<i64, LedgerError> {
     i64::try_from(value).map_err(|_| LedgerError::TooLarge(value))
 }
 
-fn from_sql(value: i64) -> Result<u64, LedgerError> {
+pub(super) fn from_sql(value: i64) -> Result<u64, LedgerError> {
     u64::try_from(value).map_err(|_| LedgerError::Damaged(format!("negative number {value}")))
 }
 
-fn bytes<'a, T: TryFrom<&'a [u8]>>(found: &'a [u8]) -> Result<T, LedgerError> {
+pub(super) fn bytes<'a, T: TryFrom<&'a [u8]>>(found: &'a [u8]) -> Result<T, LedgerError> {
     T::try_from(found)
         .map_err(|_| LedgerError::Damaged(format!("{} bytes where a key or root belongs", found.len())))
 }

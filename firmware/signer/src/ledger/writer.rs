@@ -127,6 +127,17 @@ impl Writer {
                 Job::Marks { reply } => {
                     let _ = reply.send(self.marks());
                 }
+                Job::Wishes { reply } => {
+                    let _ = reply.send(self.store.wishes());
+                }
+                Job::KeepRules { rules, reply } => {
+                    let outcome = self.store.settle().and_then(|()| self.store.keep_rules(&rules));
+                    let _ = reply.send(outcome);
+                }
+                Job::KeepApprovals { approvals, reply } => {
+                    let outcome = self.store.settle().and_then(|()| self.store.keep_approvals(&approvals));
+                    let _ = reply.send(outcome);
+                }
                 Job::Ping { reply } => {
                     let _ = reply.send(());
                 }
@@ -543,7 +554,8 @@ mod tests {
 
     fn ask(writer: &mut Writer, number: u8, vote: Vote, root: u8) -> bool {
         let (kind, signing_root) = (crate::message::Kind::Attestation, Root([root; 32]));
-        let message = Message { kind, signing_root, epoch: Epoch(0), vote };
+        let asks = crate::message::Asks::Duty;
+        let message = Message { kind, signing_root, epoch: Epoch(0), vote, asks };
         let waiting = Waiting { key: key(number), message, reply: oneshot::channel().0 };
         writer.record_all(&[waiting]).unwrap()[0].is_ok()
     }

@@ -58,6 +58,7 @@ impl Machine {
              require_secure_boot = {}\nefivars = \"{dir}/efivars\"\n\
              [tpm]\ntcti = \"{}\"\npcr_public_key = \"{dir}/boot/tpm2-pcr-public-key.pem\"\n\
              pcr_signature = \"{dir}/boot/tpm2-pcr-signature.json\"\nliteral_pcrs = [7, 12]\n\
+             [exits]\ndelay_s = 1\nleast_delay_s = 1\n\
              [callers]\nsign = {}\ncontrol = [\"self\"]\n\
              [listen]\nsign = \"{dir}/sign.sock\"\ncontrol = \"{dir}/control.sock\"\n",
             self.secure_boot, self.tcti, self.callers

@@ -5,5 +5,6 @@
 mod crash;
 mod harness;
 mod import;
+mod owner;
 mod sealing;
 mod signing;

@@ -90,7 +90,7 @@ async fn a_share_whose_facts_were_changed_does_not_open() {
     // The owner's own copy puts it right, and what was signed is still known.
     let signer = machine.start().await;
     let mut again = bundle(&[1], History::NeverSigned);
-    again.chain.genesis_time -= 1000;
+    again.chain.genesis_time -= 300;
     let imported = signer.import_only(&again).await.unwrap();
     assert_eq!(imported.imported.len(), 1);
     assert_eq!(code(signer.attest(&pubshare(1), &vote(1, 2, 2)).await), refused(412, "slashable"));

@@ -128,8 +128,8 @@ async fn messages_that_do_not_fit_are_refused_each_with_its_reason() {
             "wrong_chain",
         ),
         (|r| r.signing_root = Some(chain::Root([7; 32])), 412, "signing_root_mismatch"),
-        (|r| r.kind = "VOLUNTARY_EXIT".to_owned(), 400, "not_supported_yet"),
-        (|r| r.kind = "DEPOSIT".to_owned(), 400, "not_supported_yet"),
+        (|r| r.kind = "BLS_TO_EXECUTION_CHANGE".to_owned(), 400, "not_supported_yet"),
+        (|r| r.kind = "DEPOSIT".to_owned(), 400, "malformed"),
         (|r| r.fork_info = None, 400, "malformed"),
         (|r| r.body.clear(), 400, "malformed"),
     ] {
