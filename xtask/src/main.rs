@@ -3,6 +3,7 @@
 //! It starts, watches and reports; what it starts lives in `hw-tests` and in the rooms. It never runs on the box.
 
 mod arrows;
+mod bench;
 mod run;
 mod say;
 mod test;
@@ -37,6 +38,18 @@ enum Word {
         #[arg(long)]
         json: bool,
     },
+    /// Measure what things cost here.
+    Bench {
+        /// What.
+        #[arg(value_enum)]
+        what: bench::What,
+        /// Whole processes instead of the combining alone (`dv` only).
+        #[arg(long)]
+        whole: bool,
+        /// The result as JSON in the last line of standard output.
+        #[arg(long)]
+        json: bool,
+    },
     /// Build the OS image.
     Image {
         /// Which one.
@@ -61,6 +74,7 @@ fn main() -> ExitCode {
         Word::Run(arguments) => run::run(&arguments),
         Word::Test { part } => test::run(part),
         Word::Vectors { dir, json } => vectors(&dir, json),
+        Word::Bench { what, whole, json } => bench::run(what, whole, json),
         Word::Image { profile } => run::build_image(profile).map(|_| ()),
         Word::Help => {
             help();
@@ -103,6 +117,8 @@ fn help() {
       --slot-seconds N     instead of the measured slot time
   ./hearth test [PART]     everything that must pass, or one part: lint unit vectors sim units fast image e2e
   ./hearth vectors DIR     the conformance suite on a folder of test vectors   [--json]
+  ./hearth bench WHAT      what things cost here: dv or signer   [--json]
+      --whole              whole processes and the time they add to a duty (dv)
   ./hearth image           build the OS image   [--profile dev|release]"
     );
 }

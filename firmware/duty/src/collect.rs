@@ -65,12 +65,10 @@ impl Partials {
         self.wrong.insert((*id, member));
     }
 
-    /// The first group of `threshold` members that signed the same message.
+    /// The first group of at least `threshold` members that signed the same message: all of it, so that whoever combines
+    /// can choose.
     pub(crate) fn complete(&self, id: &TaskId, threshold: usize) -> Option<Vec<(Member, &Partial)>> {
-        self.groups(id).into_values().find(|group| group.len() >= threshold).map(|mut group| {
-            group.truncate(threshold);
-            group
-        })
+        self.groups(id).into_values().find(|group| group.len() >= threshold)
     }
 
     fn groups(&self, id: &TaskId) -> BTreeMap<Root, Vec<(Member, &Partial)>> {

@@ -127,6 +127,12 @@ impl Client {
         self.send(Method::POST, path, body).await
     }
 
+    /// `POST` a JSON document that is text already.
+    pub async fn post_text<T: DeserializeOwned>(&self, path: &str, body: String) -> Result<T, ClientError> {
+        let answer = self.exchange(Method::POST, path, Bytes::from(body)).await?;
+        self.parse(&answer)
+    }
+
     async fn send<T: DeserializeOwned>(
         &self,
         method: Method,

@@ -1,14 +1,20 @@
 //! Many signatures checked at once.
 //!
 //! Each signature is multiplied by a random 64-bit number before the sums are compared, so that wrong signatures cannot cancel
-//! each other out. That holds only for points of the right subgroup, which [`Signature`] guarantees, and for multipliers an
-//! attacker cannot foresee, which is why the random generator must be a cryptographic one.
+//! each other out. What makes that sound (decision 0190):
+//!
+//! - every signature is a point of the subgroup. Outside it there are points of small order, which a multiplier divisible by
+//!   that order would hide. [`Signature`] guarantees it, and so must whoever makes a [`Claim`];
+//! - the multipliers come from a cryptographic generator after the signatures are fixed, and are never zero. Wrong signatures
+//!   then pass with a chance of at most 1 in 2^64 − 1, whatever their number;
+//! - public keys were checked when they were read, and infinity, with which nothing can be shown, always fails.
 
-use crate::ffi::{DST, nonzero_u64, random_multiplier};
+use crate::ffi::{G1, G2, Group as _, HashedMessage, nonzero_u64, pairings_agree};
 use crate::keys::PublicKey;
 use crate::signature::{Signature, verify};
-use blst::{BLST_ERROR, MultiPoint, blst_p1_affine, blst_p2_affine, min_pk};
+use blst::{blst_p1_affine, blst_p2_affine};
 use rand::CryptoRng;
+use std::collections::BTreeMap;
 
 /// One claim: this key signed this message.
 #[derive(Clone, Copy)]
@@ -24,33 +30,19 @@ pub struct BatchItem<'a> {
 /// Whether every claim is true. None at all: no, since a caller with nothing to check has lost something.
 pub fn batch_verify(items: &[BatchItem<'_>], rng: &mut (impl CryptoRng + ?Sized)) -> bool {
     if items.iter().any(|item| item.signature.is_infinity()) {
-        return false; // Infinity matches no key; kept away from the multi-point arithmetic.
+        return false;
     }
-    let messages: Vec<_> = items.iter().map(|item| item.message).collect();
-    match items {
-        [] => false,
-        [one] => verify(one.key, one.message, one.signature),
-        [first, ..] if messages.iter().all(|message| *message == first.message) => {
-            let pairs: Vec<_> = items.iter().map(|item| (*item.key, *item.signature)).collect();
-            batch_verify_one_message(&pairs, first.message, rng)
-        }
-        [_, ..] => {
-            let keys: Vec<_> = items.iter().map(|item| &item.key.0).collect();
-            let signatures: Vec<_> = items.iter().map(|item| item.signature.inner()).collect();
-            let multipliers: Vec<_> = items.iter().map(|_| random_multiplier(rng)).collect();
-            let result = min_pk::Signature::verify_multiple_aggregate_signatures(
-                &messages,
-                DST,
-                &keys,
-                false,
-                &signatures,
-                false,
-                &multipliers,
-                64,
-            );
-            result == BLST_ERROR::BLST_SUCCESS
-        }
+    let mut places: BTreeMap<&[u8], usize> = BTreeMap::new();
+    let mut hashed = Vec::new();
+    let mut claims = Vec::with_capacity(items.len());
+    for item in items {
+        let message = *places.entry(item.message).or_insert_with(|| {
+            hashed.push(HashedMessage::new(item.message));
+            hashed.len() - 1
+        });
+        claims.push(Claim { key: item.key, message, point: (*item.signature.inner()).into() });
     }
+    claims_hold(&claims, &hashed, rng)
 }
 
 /// Whether every key signed the one message: two pairings, whatever the count.
@@ -59,23 +51,61 @@ pub fn batch_verify_one_message(
     message: &[u8],
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> bool {
-    if pairs.iter().any(|(_, signature)| signature.is_infinity()) {
-        return false;
-    }
     match pairs {
-        [] => false,
         [(key, signature)] => verify(key, message, signature),
-        [_, ..] => {
-            let multipliers: Vec<u8> = pairs.iter().flat_map(|_| nonzero_u64(rng).to_le_bytes()).collect();
-            let keys: Vec<blst_p1_affine> = pairs.iter().map(|(key, _)| key.0.into()).collect();
-            let signatures: Vec<blst_p2_affine> =
-                pairs.iter().map(|(_, signature)| (*signature.inner()).into()).collect();
-            let key: min_pk::PublicKey =
-                min_pk::AggregatePublicKey::from(keys.mult(&multipliers, 64)).to_public_key();
-            let signature: min_pk::Signature =
-                min_pk::AggregateSignature::from(signatures.mult(&multipliers, 64)).to_signature();
-            signature.verify(false, message, DST, &[], &key, false) == BLST_ERROR::BLST_SUCCESS
+        _ => {
+            let item = |(key, signature)| BatchItem { key, message, signature };
+            let items: Vec<_> = pairs.iter().map(|(key, signature)| item((key, signature))).collect();
+            batch_verify(&items, rng)
         }
+    }
+}
+
+/// A claim about a point that is known to be in the subgroup and is not infinity.
+#[derive(Clone, Copy)]
+pub(crate) struct Claim<'a> {
+    pub(crate) key: &'a PublicKey,
+    /// The message's place in the list of hashed messages.
+    pub(crate) message: usize,
+    pub(crate) point: blst_p2_affine,
+}
+
+/// Whether all claims hold: one Miller loop for each message, one for all signatures, one final exponentiation.
+pub(crate) fn claims_hold(
+    claims: &[Claim<'_>],
+    hashed: &[HashedMessage],
+    rng: &mut (impl CryptoRng + ?Sized),
+) -> bool {
+    let multipliers: Vec<u64> = match claims {
+        [] => return false,
+        [_] => vec![1], // Nothing that could cancel out.
+        [_, _, ..] => claims.iter().map(|_| nonzero_u64(rng)).collect(),
+    };
+    let mut groups: BTreeMap<usize, (Vec<blst_p1_affine>, Vec<u64>)> = BTreeMap::new();
+    for (claim, multiplier) in claims.iter().zip(&multipliers) {
+        let (keys, own) = groups.entry(claim.message).or_default();
+        keys.push(claim.key.0.into());
+        own.push(*multiplier);
+    }
+    let mut pairs = Vec::with_capacity(groups.len());
+    for (message, (keys, multipliers)) in &groups {
+        let Some(hashed) = hashed.get(*message) else { return false };
+        pairs.push((weighted_key(keys, multipliers), *hashed));
+    }
+    let signature = match claims {
+        [one] => G2::from_affine(&one.point),
+        _ => {
+            let points: Vec<blst_p2_affine> = claims.iter().map(|claim| claim.point).collect();
+            G2::sum_of_multiples(&points, &multipliers)
+        }
+    };
+    pairings_agree(signature, &pairs)
+}
+
+fn weighted_key(keys: &[blst_p1_affine], multipliers: &[u64]) -> G1 {
+    match (keys, multipliers) {
+        ([key], [1]) => G1::from_affine(key),
+        _ => G1::sum_of_multiples(keys, multipliers),
     }
 }
 

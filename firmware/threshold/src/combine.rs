@@ -1,19 +1,23 @@
 //! From partial signatures to the group's signature.
 //!
-//! Optimistic: the first `threshold` partials are combined without a look, and only the result is checked. When it fails, the
-//! partials are checked per operator in a batch, which names the liar at the cost of one extra pass, and the rest is combined
-//! again. A partial outside the subgroup spoils the result's check or cancels out; it never makes a wrong result pass, since
-//! the result itself is checked for subgroup and signature.
+//! Optimistic: `threshold` partials are combined without a look, and only the results are checked, all of a slot at once.
+//! When that fails, the partials that were used are checked in one batch per operator, which names the liar directly; the
+//! results are made again without it. A partial outside the subgroup spoils the result's check or cancels out; it never makes
+//! a wrong result pass, since every result is itself checked for subgroup and signature (decision 0190).
 
 use crate::MAX_SHARES;
-use crate::batch::{BatchItem, batch_verify};
-use crate::ffi::G2;
+use crate::ffi::{G2, HashedMessage};
 use crate::keys::{PublicKey, ShareIndex};
-use crate::lagrange::{InterpolationError, interpolate};
-use crate::signature::{Signature, SignatureError, parse_on_curve, verify};
-use chain::SignatureBytes;
+use crate::lagrange::{InterpolationError, Plan, are_whole, interpolate};
+use crate::memory::Bounded;
+use crate::run::Run;
+use crate::signature::{INFINITY, Signature, SignatureError, parse_on_curve};
+use crate::suspects::Suspects;
+use blst::blst_p2_affine;
+use chain::{Epoch, SignatureBytes};
 use rand::CryptoRng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Why no group signature came out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,10 +37,10 @@ pub enum CombineError {
     /// The combination lies outside the group, so at least one partial does.
     #[error("the combined signature is not in the right subgroup: at least one partial signature is wrong")]
     NotInSubgroup,
-    /// Fewer valid partials than the threshold; the liars are named.
-    #[error("{valid} valid partial signatures are fewer than the {needed} needed")]
+    /// Fewer partials than the threshold; those of this message that turned out wrong are named.
+    #[error("{valid} usable partial signatures are fewer than the {needed} needed")]
     TooFew {
-        /// Valid ones of known shares.
+        /// Those of known shares that were not found wrong.
         valid: usize,
         /// The threshold.
         needed: usize,
@@ -61,8 +65,7 @@ pub struct Job<'a> {
     pub threshold: usize,
     /// What was signed; on Ethereum a 32-byte signing root.
     pub message: &'a [u8],
-    /// The partials in the order they should be preferred: put those of an operator that lied last. One per operator; those
-    /// of unknown shares and repetitions are passed over.
+    /// The partials: one per operator; those of unknown shares and repetitions are passed over.
     pub partials: &'a [(ShareIndex, SignatureBytes)],
 }
 
@@ -75,6 +78,15 @@ pub struct Combined {
     pub liars: Vec<ShareIndex>,
 }
 
+/// What came out for the jobs of one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Combination {
+    /// One for each job, in their order. All signatures are verified.
+    pub results: Vec<Result<SignatureBytes, CombineError>>,
+    /// Operators that sent at least one wrong partial. Never an honest one.
+    pub liars: Vec<ShareIndex>,
+}
+
 /// Combines all given partials, whatever their number, and checks nothing but that the result is in the group. With fewer
 /// than the threshold or a wrong one among them the result is a valid point that verifies under no known key.
 pub fn combine(partials: &[(ShareIndex, SignatureBytes)]) -> Result<SignatureBytes, CombineError> {
@@ -83,166 +95,171 @@ pub fn combine(partials: &[(ShareIndex, SignatureBytes)]) -> Result<SignatureByt
     }
     let points: Vec<_> = partials
         .iter()
-        .map(|(index, bytes)| match parse_on_curve(&bytes.0) {
-            Ok(_) if *bytes == crate::signature::INFINITY => {
-                Err(CombineError::Malformed { index: *index, source: SignatureError::Empty })
-            }
-            Ok(point) => Ok((*index, G2::from_parsed(&point))),
+        .map(|(index, bytes)| match point_of(bytes) {
+            Ok(point) => Ok((*index, point)),
             Err(source) => Err(CombineError::Malformed { index: *index, source }),
         })
         .collect::<Result<_, _>>()?;
-    let sum = interpolate(&points)?;
+    let sum: G2 = interpolate(&points)?;
     let signature = Signature::from_unchecked(sum.to_parsed()).map_err(|_| CombineError::NotInSubgroup)?;
     Ok(signature.to_bytes())
 }
 
-/// Combines and verifies one job.
+/// Combines and verifies one job, with nothing remembered.
 pub fn combine_and_verify(
     job: &Job<'_>,
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Combined, CombineError> {
-    let [result] =
-        combine_all(std::slice::from_ref(job), rng).try_into().unwrap_or([Err(CombineError::NotInSubgroup)]);
-    result
-}
-
-/// Combines and verifies the jobs of a slot: one batch verification for all results when everybody was honest.
-pub fn combine_all(
-    jobs: &[Job<'_>],
-    rng: &mut (impl CryptoRng + ?Sized),
-) -> Vec<Result<Combined, CombineError>> {
-    let usable: Vec<Usable> = jobs.iter().map(Usable::of).collect();
-    let optimistic: Vec<Option<Signature>> =
-        jobs.iter().zip(&usable).map(|(job, usable)| usable.combine_first(job.threshold)).collect();
-    let results: Vec<BatchItem<'_>> = jobs
-        .iter()
-        .zip(&optimistic)
-        .filter_map(|(job, signature)| {
-            signature.as_ref().map(|signature| BatchItem {
-                key: job.group_key,
-                message: job.message,
-                signature,
-            })
-        })
-        .collect();
-    let all_valid = batch_verify(&results, rng);
-    let failed: Vec<bool> = jobs
-        .iter()
-        .zip(&optimistic)
-        .map(|(job, signature)| match signature {
-            Some(signature) => !all_valid && !verify(job.group_key, job.message, signature),
-            None => true,
-        })
-        .collect();
-    let suspects: Vec<(&Job<'_>, &Usable)> =
-        jobs.iter().zip(&usable).zip(&failed).filter(|(_, failed)| **failed).map(|(pair, _)| pair).collect();
-    let mut second_pass = Checked::of(&suspects, rng).into_iter();
-    jobs.iter()
-        .zip(&optimistic)
-        .zip(&failed)
-        .map(|((job, signature), failed)| match (signature, failed) {
-            (Some(signature), false) => Ok(Combined { signature: signature.to_bytes(), liars: Vec::new() }),
-            (Some(_) | None, _) => match second_pass.next() {
-                Some(checked) => checked.combine(job),
-                None => Err(CombineError::NotInSubgroup), // One entry per failed job: never happens.
-            },
-        })
-        .collect()
-}
-
-/// The partials of a job that come from known shares, first come first.
-struct Usable {
-    partials: Vec<(ShareIndex, SignatureBytes)>,
-}
-
-impl Usable {
-    fn of(job: &Job<'_>) -> Self {
-        let mut seen = BTreeSet::new();
-        let known = |index: &ShareIndex| job.public_shares.contains_key(index);
-        let partials = job
-            .partials
-            .iter()
-            .filter(|(index, _)| known(index) && seen.insert(*index))
-            .take(MAX_SHARES)
-            .copied();
-        Self { partials: partials.collect() }
-    }
-
-    /// The unverified combination of the preferred partials, when there are enough and they are points.
-    fn combine_first(&self, threshold: usize) -> Option<Signature> {
-        let first = self.partials.get(..threshold.max(1))?;
-        let bytes = combine(first).ok()?;
-        Signature::parse(&bytes).ok()
+    let Combination { mut results, liars } =
+        Combiner::default().combine(std::slice::from_ref(job), Epoch(0), rng);
+    match results.pop() {
+        Some(Ok(signature)) => Ok(Combined { signature, liars }),
+        Some(Err(error)) => Err(error),
+        None => Err(CombineError::NotInSubgroup), // One result per job: never happens.
     }
 }
 
-/// The partials of a job after each was checked.
-struct Checked {
-    valid: Vec<(ShareIndex, SignatureBytes)>,
-    liars: Vec<ShareIndex>,
+/// The partials of a job that come from known shares, the first of each, with the key each must match.
+pub(crate) fn known_partials<'a>(
+    job: &Job<'a>,
+) -> impl Iterator<Item = (ShareIndex, SignatureBytes, &'a PublicKey)> {
+    let (shares, mut seen) = (job.public_shares, BTreeSet::new());
+    job.partials
+        .iter()
+        .filter_map(move |(index, bytes)| Some((*index, *bytes, shares.get(index)?)))
+        .filter(move |(index, _, _)| seen.insert(*index))
+        .take(MAX_SHARES)
 }
 
-impl Checked {
-    /// Checks all partials of all jobs: one batch per operator over its well-formed partials, then one by one where that
-    /// batch fails. An honest operator costs one batch, whatever the number of jobs.
-    fn of(jobs: &[(&Job<'_>, &Usable)], rng: &mut (impl CryptoRng + ?Sized)) -> Vec<Self> {
-        let mut by_operator: BTreeMap<ShareIndex, Vec<Claim<'_>>> = BTreeMap::new();
-        for (number, (job, usable)) in jobs.iter().enumerate() {
-            for (index, bytes) in &usable.partials {
-                let Some(key) = job.public_shares.get(index) else { continue };
-                if let Ok(signature) = Signature::parse(bytes) {
-                    let claim = Claim { job: number, key, message: job.message, signature };
-                    by_operator.entry(*index).or_default().push(claim);
-                }
+/// A point of the curve, maybe outside the subgroup, but not infinity.
+fn point_of(bytes: &SignatureBytes) -> Result<blst_p2_affine, SignatureError> {
+    match parse_on_curve(&bytes.0) {
+        Ok(_) if *bytes == INFINITY => Err(SignatureError::Empty),
+        Ok(point) => Ok(point.into()),
+        Err(source) => Err(source),
+    }
+}
+
+/// Hashed messages kept: those of the duties of a slot or two.
+const HASHES: usize = 64;
+/// Points kept, of 96 + 192 bytes each: a slot's of the largest cluster.
+const POINTS: usize = 2048;
+/// Sets of operators whose plan is kept.
+const PLANS: usize = 64;
+/// Subsets tried in search for one with whole coefficients. Among those of 16 operators one in fifty has them.
+const SUBSETS_TRIED: usize = 256;
+
+/// Combines, and remembers between calls who lied, hashed messages and read points. For one cluster; may be used by several
+/// threads at once.
+pub struct Combiner {
+    memory: Mutex<Memory>,
+}
+
+struct Memory {
+    suspects: Suspects,
+    hashes: Bounded<Vec<u8>, HashedMessage>,
+    points: Bounded<SignatureBytes, Option<blst_p2_affine>>,
+    /// By threshold and the operators at hand.
+    plans: Bounded<(usize, Vec<ShareIndex>), Arc<Plan>>,
+}
+
+impl Default for Combiner {
+    fn default() -> Self {
+        let memory = Memory {
+            suspects: Suspects::default(),
+            hashes: Bounded::new(HASHES),
+            points: Bounded::new(POINTS),
+            plans: Bounded::new(PLANS),
+        };
+        Self { memory: Mutex::new(memory) }
+    }
+}
+
+impl Combiner {
+    /// Hashes a message that will be needed soon.
+    pub fn expect_message(&self, message: &[u8]) {
+        self.hashed(message);
+    }
+
+    /// Reads points while the others are still on their way.
+    pub fn expect_partials(&self, signatures: impl IntoIterator<Item = SignatureBytes>) {
+        for bytes in signatures.into_iter().take(POINTS) {
+            let known = self.lock().points.get(&bytes).is_some();
+            if !known {
+                let point = point_of(&bytes).ok();
+                self.lock().points.insert(bytes, point);
             }
         }
-        let mut valid: BTreeSet<(usize, ShareIndex)> = BTreeSet::new();
-        for (index, claims) in &by_operator {
-            let items: Vec<_> = claims.iter().map(Claim::item).collect();
-            let honest = batch_verify(&items, rng);
-            let good = claims.iter().filter(|claim| honest || claim.holds()).map(|claim| (claim.job, *index));
-            valid.extend(good);
-        }
-        jobs.iter()
-            .enumerate()
-            .map(|(number, (_, usable))| {
-                let (good, bad): (Vec<_>, Vec<_>) =
-                    usable.partials.iter().partition(|(index, _)| valid.contains(&(number, *index)));
-                Self { valid: good, liars: bad.into_iter().map(|(index, _)| index).collect() }
-            })
-            .collect()
     }
 
-    fn combine(self, job: &Job<'_>) -> Result<Combined, CombineError> {
-        let needed = job.threshold.max(1);
-        let Some(first) = self.valid.get(..needed) else {
-            return Err(CombineError::TooFew { valid: self.valid.len(), needed, liars: self.liars });
-        };
-        let signature = combine(first)?;
-        let verified = Signature::parse(&signature)
-            .is_ok_and(|signature| verify(job.group_key, job.message, &signature));
-        if verified {
-            Ok(Combined { signature, liars: self.liars })
-        } else {
-            Err(CombineError::WrongGroupKey)
+    /// Operators whose partials are used last, since one was wrong lately.
+    pub fn suspects(&self, epoch: Epoch) -> Vec<ShareIndex> {
+        self.lock().suspects.at(epoch)
+    }
+
+    /// Combines and verifies all jobs: one check for all results when everybody was honest.
+    pub fn combine(
+        &self,
+        jobs: &[Job<'_>],
+        epoch: Epoch,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Combination {
+        let suspects = self.suspects(epoch);
+        let found = Run::new(self, jobs, &suspects).finish(&suspects, rng);
+        let mut memory = self.lock();
+        found.right.iter().for_each(|index| memory.suspects.was_right(*index));
+        found.liars.iter().for_each(|index| memory.suspects.was_wrong(*index, epoch));
+        drop(memory);
+        Combination { results: found.results, liars: found.liars.into_iter().collect() }
+    }
+
+    pub(crate) fn hashed(&self, message: &[u8]) -> HashedMessage {
+        if let Some(hashed) = self.lock().hashes.get(message) {
+            return hashed;
         }
+        let hashed = HashedMessage::new(message);
+        self.lock().hashes.insert(message.to_vec(), hashed);
+        hashed
+    }
+
+    pub(crate) fn point(&self, bytes: &SignatureBytes) -> Option<blst_p2_affine> {
+        let known = self.lock().points.get(bytes);
+        known.unwrap_or_else(|| point_of(bytes).ok())
+    }
+
+    /// Which `threshold` of these operators, and how. More than enough at hand: a set with whole coefficients, if one is
+    /// found soon, since the division costs more than all the rest of the combination.
+    pub(crate) fn plan(&self, threshold: usize, mut at_hand: Vec<ShareIndex>) -> Option<Arc<Plan>> {
+        at_hand.sort_unstable();
+        let key = (threshold, at_hand);
+        if let Some(plan) = self.lock().plans.get(&key) {
+            return Some(plan);
+        }
+        let whole = subsets(&key.1, threshold).take(SUBSETS_TRIED).find(|subset| are_whole(subset));
+        let chosen = whole.or_else(|| subsets(&key.1, threshold).next())?;
+        let plan = Arc::new(Plan::new(chosen).ok()?);
+        self.lock().plans.insert(key, Arc::clone(&plan));
+        Some(plan)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One operator's word on one job.
-struct Claim<'a> {
-    job: usize,
-    key: &'a PublicKey,
-    message: &'a [u8],
-    signature: Signature,
-}
-
-impl Claim<'_> {
-    fn item(&self) -> BatchItem<'_> {
-        BatchItem { key: self.key, message: self.message, signature: &self.signature }
-    }
-
-    fn holds(&self) -> bool {
-        verify(self.key, self.message, &self.signature)
-    }
+/// All subsets of one size, in lexicographic order of their places.
+fn subsets(of: &[ShareIndex], size: usize) -> impl Iterator<Item = Vec<ShareIndex>> {
+    let first: Vec<usize> = (0..size).collect();
+    let next = move |places: &Vec<usize>| {
+        let mut places = places.clone();
+        let last = (0..size).rev().find(|i| places[*i] + size - i < of.len())?;
+        places[last] += 1;
+        for i in last + 1..size {
+            places[i] = places[i - 1] + 1;
+        }
+        Some(places)
+    };
+    let start = (size <= of.len()).then_some(first);
+    std::iter::successors(start, next)
+        .map(move |places| places.into_iter().map(|place| of[place]).collect())
 }

@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "blst offers field and group arithmetic only through its C interface")]
 
 use blst::min_pk;
-use blst::{blst_fp, blst_fr, blst_p1, blst_p1_affine, blst_p2, blst_p2_affine, blst_scalar};
+use blst::{MultiPoint as _, blst_fp, blst_fp12, blst_fr, blst_p1, blst_p1_affine, blst_p2, blst_p2_affine, blst_scalar};
 use rand::CryptoRng;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -121,29 +121,58 @@ impl Fr {
 
 /// What G1 and G2 have in common, as far as interpolation needs it.
 pub(crate) trait Group: Copy {
+    /// A point with its plain coordinates: adding one costs a quarter less.
+    type Affine: Copy;
     /// The neutral element.
     fn identity() -> Self;
+    fn from_affine(affine: &Self::Affine) -> Self;
+    fn negated(affine: &Self::Affine) -> Self::Affine;
     fn add(&self, other: &Self) -> Self;
+    fn add_affine(&self, other: &Self::Affine) -> Self;
     fn double(&self) -> Self;
-    fn negate(&self) -> Self;
+    /// In G2 right only for points of the subgroup; others give some other point, which the check of the result finds.
     fn mul(&self, scalar: &Fr) -> Self;
+    fn is_identity(&self) -> bool;
 }
 
 macro_rules! group {
-    ($name:ident, $point:ty, $affine:ty, $parsed:ty, $add:path, $double:path, $negate:path, $mul:path, $from:path, $to:path) => {
+    ($name:ident, $point:ty, $affine:ty, $parsed:ty, $add:path, $add_affine:path, $double:path, $negate:path, $mul:path, $from:path, $to:path, $is_inf:path) => {
         /// A point in projective form.
         #[derive(Clone, Copy)]
         pub(crate) struct $name($point);
 
         impl Group for $name {
+            type Affine = $affine;
+
             fn identity() -> Self {
                 Self(<$point>::default()) // Z = 0 is blst's point at infinity.
+            }
+
+            fn from_affine(affine: &$affine) -> Self {
+                let mut out = <$point>::default();
+                // SAFETY: reads one affine point, writes one projective point.
+                unsafe { $from(&mut out, affine) };
+                Self(out)
+            }
+
+            fn negated(affine: &$affine) -> $affine {
+                let mut out = *affine;
+                // SAFETY: reads one field element, writes one of the same type.
+                unsafe { $negate(&mut out.y, &affine.y, true) };
+                out
             }
 
             fn add(&self, other: &Self) -> Self {
                 let mut out = <$point>::default();
                 // SAFETY: three live points; the function is defined for equal points and for infinity.
                 unsafe { $add(&mut out, &self.0, &other.0) };
+                Self(out)
+            }
+
+            fn add_affine(&self, other: &$affine) -> Self {
+                let mut out = <$point>::default();
+                // SAFETY: three live points; the function is defined for equal points and for infinity.
+                unsafe { $add_affine(&mut out, &self.0, other) };
                 Self(out)
             }
 
@@ -154,11 +183,9 @@ macro_rules! group {
                 Self(out)
             }
 
-            fn negate(&self) -> Self {
-                let mut out = *self;
-                // SAFETY: one live point, changed in place.
-                unsafe { $negate(&mut out.0, true) };
-                out
+            fn is_identity(&self) -> bool {
+                // SAFETY: reads one live point.
+                unsafe { $is_inf(&self.0) }
             }
 
             fn mul(&self, scalar: &Fr) -> Self {
@@ -172,11 +199,7 @@ macro_rules! group {
 
         impl $name {
             pub(crate) fn from_parsed(parsed: &$parsed) -> Self {
-                let affine: &$affine = parsed.into();
-                let mut out = <$point>::default();
-                // SAFETY: reads one affine point, writes one projective point.
-                unsafe { $from(&mut out, affine) };
-                Self(out)
+                Self::from_affine(parsed.into())
             }
 
             pub(crate) fn to_parsed(self) -> $parsed {
@@ -195,11 +218,13 @@ group!(
     blst_p1_affine,
     min_pk::PublicKey,
     blst::blst_p1_add_or_double,
+    blst::blst_p1_add_or_double_affine,
     blst::blst_p1_double,
-    blst::blst_p1_cneg,
+    blst::blst_fp_cneg,
     blst::blst_p1_mult,
     blst::blst_p1_from_affine,
-    blst::blst_p1_to_affine
+    blst::blst_p1_to_affine,
+    blst::blst_p1_is_inf
 );
 group!(
     G2,
@@ -207,12 +232,65 @@ group!(
     blst_p2_affine,
     min_pk::Signature,
     blst::blst_p2_add_or_double,
+    blst::blst_p2_add_or_double_affine,
     blst::blst_p2_double,
-    blst::blst_p2_cneg,
+    blst::blst_fp2_cneg,
     blst::blst_p2_mult,
     blst::blst_p2_from_affine,
-    blst::blst_p2_to_affine
+    blst::blst_p2_to_affine,
+    blst::blst_p2_is_inf
 );
+
+impl G2 {
+    /// The plain coordinates of all points with one inversion for all. Infinity is not for this function.
+    pub(crate) fn to_affines(points: &[Self]) -> Vec<blst_p2_affine> {
+        if points.is_empty() {
+            return Vec::new(); // The library reads the first point unasked.
+        }
+        let points: Vec<blst_p2> = points.iter().map(|point| point.0).collect();
+        blst::p2_affines::from(&points).as_slice().to_vec()
+    }
+
+    /// Σ multipliers[i] · points[i], for 64-bit multipliers. Public numbers only: the time depends on them.
+    pub(crate) fn sum_of_multiples(points: &[blst_p2_affine], multipliers: &[u64]) -> Self {
+        match points {
+            [] => Self::identity(),
+            [_, ..] => Self(points.mult(&little_endian(multipliers), 64)),
+        }
+    }
+}
+
+impl G1 {
+    /// The same in G1.
+    pub(crate) fn sum_of_multiples(points: &[blst_p1_affine], multipliers: &[u64]) -> Self {
+        match points {
+            [] => Self::identity(),
+            [_, ..] => Self(points.mult(&little_endian(multipliers), 64)),
+        }
+    }
+}
+
+/// At least one byte per eight bits and point, which the multi-point functions read.
+fn little_endian(multipliers: &[u64]) -> Vec<u8> {
+    multipliers.iter().flat_map(|multiplier| multiplier.to_le_bytes()).collect()
+}
+
+/// Whether e(g₁, signature) = Π e(keys[i], messages[i]): one Miller loop each and one final exponentiation for all.
+/// False when one of the points is infinity, with which nothing can be shown.
+pub(crate) fn pairings_agree(signature: G2, pairs: &[(G1, HashedMessage)]) -> bool {
+    if pairs.is_empty() || signature.is_identity() || pairs.iter().any(|(key, _)| key.is_identity()) {
+        return false;
+    }
+    let keys: Vec<blst_p1> = pairs.iter().map(|(key, _)| key.0).collect();
+    // SAFETY: a constant of the library, which is never written.
+    let negative_generator = unsafe { blst::BLS12_381_NEG_G1 };
+    let mut in_g1 = vec![negative_generator];
+    in_g1.extend_from_slice(blst::p1_affines::from(&keys).as_slice());
+    let mut in_g2 = G2::to_affines(&[signature]);
+    in_g2.extend(pairs.iter().map(|(_, message)| message.affine));
+    // The default is one.
+    blst_fp12::miller_loop_n(&in_g2, &in_g1).final_exp() == blst_fp12::default()
+}
 
 impl G1 {
     /// The public point of a secret number, in constant time.
@@ -227,12 +305,18 @@ impl G1 {
 
 /// A message hashed to the curve: the costly half of signing, shared by all shares that sign the same message.
 #[derive(Clone, Copy)]
-pub struct HashedMessage(blst_p2);
+pub struct HashedMessage {
+    affine: blst_p2_affine,
+}
 
 impl HashedMessage {
     /// Hashes a message with Ethereum's domain separation tag.
     pub fn new(message: &[u8]) -> Self {
-        Self(hash_to_g2(message, DST))
+        let point = hash_to_g2(message, DST);
+        let mut affine = blst_p2_affine::default();
+        // SAFETY: reads one projective point, writes one affine point.
+        unsafe { blst::blst_p2_to_affine(&mut affine, &point) };
+        Self { affine }
     }
 
     /// Signs in constant time.
@@ -240,7 +324,7 @@ impl HashedMessage {
         let scalar = secret.to_scalar();
         let mut out = blst_p2::default();
         // SAFETY: reads one point and one blst_scalar, writes one point.
-        unsafe { blst::blst_sign_pk_in_g1(&mut out, &self.0, &scalar) };
+        unsafe { blst::blst_sign_pk_in_g1(&mut out, &G2::from_affine(&self.affine).0, &scalar) };
         G2(out).to_parsed()
     }
 }
@@ -277,13 +361,6 @@ fn field_bytes(element: &blst_fp) -> [u8; 48] {
     // SAFETY: reads one field element, writes exactly 48 bytes.
     unsafe { blst::blst_bendian_from_fp(bytes.as_mut_ptr(), element) };
     bytes
-}
-
-/// A non-zero random 64-bit multiplier, in the form batch verification takes.
-pub(crate) fn random_multiplier(rng: &mut (impl CryptoRng + ?Sized)) -> blst_scalar {
-    let mut scalar = blst_scalar::default();
-    scalar.b[..8].copy_from_slice(&nonzero_u64(rng).to_le_bytes());
-    scalar
 }
 
 /// A non-zero random number: zero would take its signature out of the check, so it becomes one (once in 2^64 draws).

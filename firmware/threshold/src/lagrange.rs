@@ -34,18 +34,68 @@ struct Rationals {
 /// Numerators stay below 2^125, so that three times one fits.
 const NUMERATOR_LIMIT: i128 = 1 << 125;
 
-/// The value at zero of the polynomial through the points. Public points only: the running time depends on the indices.
-pub(crate) fn interpolate<G: Group>(points: &[(ShareIndex, G)]) -> Result<G, InterpolationError> {
+/// How to interpolate over one set of indices: worked out once, used for every validator.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    indices: Vec<ShareIndex>,
+    /// None for indices too large for the integer way.
+    rationals: Option<Rationals>,
+}
+
+impl Plan {
+    /// For these indices, in this order.
+    pub(crate) fn new(indices: Vec<ShareIndex>) -> Result<Self, InterpolationError> {
+        check(&indices)?;
+        Ok(Self { rationals: rationals(&indices), indices })
+    }
+
+    /// The indices, in the order in which [`Self::value_at_zero`] takes their points.
+    pub(crate) fn indices(&self) -> &[ShareIndex] {
+        &self.indices
+    }
+
+    /// The value at zero of the polynomial through the points. Public points only: the running time depends on the indices.
+    pub(crate) fn value_at_zero<G: Group>(&self, points: &[G::Affine]) -> G {
+        let Some(rationals) = &self.rationals else {
+            return interpolate_in_field(points, &self.indices);
+        };
+        let sum = shared_double_and_add::<G>(points, &rationals.numerators);
+        if rationals.denominator == 1 {
+            return sum;
+        }
+        sum.mul(&Fr::from_u128(rationals.denominator.unsigned_abs()).inverse())
+    }
+}
+
+/// Whether all coefficients are whole numbers; no for indices too large to tell quickly.
+pub(crate) fn are_whole(indices: &[ShareIndex]) -> bool {
+    let numbers: Option<Vec<i64>> = indices.iter().map(|index| i64::try_from(index.get()).ok()).collect();
+    let Some(numbers) = numbers else { return false };
+    let Some(product) = numbers.iter().try_fold(1_i64, |product, x| product.checked_mul(*x)) else {
+        return false;
+    };
+    numbers.iter().all(|own| {
+        let others = numbers.iter().filter(|x| *x != own);
+        let denominator = others.map(|x| x - own).try_fold(1_i64, i64::checked_mul);
+        denominator.and_then(|denominator| (product / own).checked_rem(denominator)) == Some(0)
+    })
+}
+
+/// [`Plan::value_at_zero`] for a set of points that comes once.
+pub(crate) fn interpolate<G: Group>(points: &[(ShareIndex, G::Affine)]) -> Result<G, InterpolationError> {
+    let plan = Plan::new(points.iter().map(|(index, _)| *index).collect())?;
+    let points: Vec<_> = points.iter().map(|(_, point)| *point).collect();
+    Ok(plan.value_at_zero(&points))
+}
+
+/// The same with one full multiplication per point, as textbooks have it.
+pub(crate) fn interpolate_plainly<G: Group>(
+    points: &[(ShareIndex, G::Affine)],
+) -> Result<G, InterpolationError> {
     let indices: Vec<_> = points.iter().map(|(index, _)| *index).collect();
     check(&indices)?;
-    let Some(rationals) = rationals(&indices) else {
-        return Ok(interpolate_in_field(points, &indices));
-    };
-    let sum = shared_double_and_add(points, &rationals.numerators);
-    if rationals.denominator == 1 {
-        return Ok(sum);
-    }
-    Ok(sum.mul(&Fr::from_u128(rationals.denominator.unsigned_abs()).inverse()))
+    let points: Vec<_> = points.iter().map(|(_, point)| *point).collect();
+    Ok(interpolate_in_field(&points, &indices))
 }
 
 /// The Lagrange coefficients at zero, 32 bytes big-endian each, in the order of the indices.
@@ -113,16 +163,17 @@ fn greatest_common_divisor(a: i128, b: i128) -> i128 {
 
 /// Σ numerators[i] · points[i], doubling once for all points. Digits are −1, 0 or 1 with no two neighbours set (the
 /// non-adjacent form), which needs a third fewer additions than plain bits.
-fn shared_double_and_add<G: Group>(points: &[(ShareIndex, G)], numerators: &[i128]) -> G {
+fn shared_double_and_add<G: Group>(points: &[G::Affine], numerators: &[i128]) -> G {
     let terms: Vec<_> = points
         .iter()
         .zip(numerators)
-        .map(|((_, point), numerator)| {
+        .map(|(point, numerator)| {
             let magnitude = numerator.unsigned_abs();
             let triple = magnitude * 3;
-            let signed = if *numerator < 0 { point.negate() } else { *point };
+            let opposite = G::negated(point);
+            let (signed, negative) = if *numerator < 0 { (opposite, *point) } else { (*point, opposite) };
             // Digit i is the difference of bit i+1 of 3k and of k.
-            (signed, signed.negate(), triple & !magnitude, magnitude & !triple)
+            (signed, negative, triple & !magnitude, magnitude & !triple)
         })
         .collect();
     let top = terms.iter().map(|(_, _, plus, minus)| 128 - (plus | minus).leading_zeros()).max().unwrap_or(0);
@@ -131,20 +182,20 @@ fn shared_double_and_add<G: Group>(points: &[(ShareIndex, G)], numerators: &[i12
         sum = sum.double();
         for (point, negative, plus, minus) in &terms {
             if plus >> bit & 1 == 1 {
-                sum = sum.add(point);
+                sum = sum.add_affine(point);
             }
             if minus >> bit & 1 == 1 {
-                sum = sum.add(negative);
+                sum = sum.add_affine(negative);
             }
         }
     }
     sum
 }
 
-fn interpolate_in_field<G: Group>(points: &[(ShareIndex, G)], indices: &[ShareIndex]) -> G {
-    points
-        .iter()
-        .fold(G::identity(), |sum, (index, point)| sum.add(&point.mul(&field_coefficient(indices, *index))))
+fn interpolate_in_field<G: Group>(points: &[G::Affine], indices: &[ShareIndex]) -> G {
+    points.iter().zip(indices).fold(G::identity(), |sum, (point, index)| {
+        sum.add(&G::from_affine(point).mul(&field_coefficient(indices, *index)))
+    })
 }
 
 fn field_coefficient(indices: &[ShareIndex], of: ShareIndex) -> Fr {
@@ -184,6 +235,7 @@ mod tests {
         for (numbers, numerators, denominator) in cases {
             let expected = Rationals { numerators: numerators.to_vec(), denominator: *denominator };
             assert_eq!(rationals(&indices(numbers)), Some(expected), "{numbers:?}");
+            assert_eq!(are_whole(&indices(numbers)), *denominator == 1, "{numbers:?}");
         }
     }
 
@@ -192,7 +244,8 @@ mod tests {
         for subset in 1_u32..1 << 16 {
             let numbers: Vec<u64> = (0..16).filter(|bit| subset >> bit & 1 == 1).map(|bit| bit + 1).collect();
             if numbers.len() > 11 || subset % 7 == 0 {
-                assert!(rationals(&indices(&numbers)).is_some(), "{numbers:?}");
+                let rationals = rationals(&indices(&numbers)).unwrap();
+                assert_eq!(are_whole(&indices(&numbers)), rationals.denominator == 1, "{numbers:?}");
             }
         }
     }
@@ -224,11 +277,12 @@ mod tests {
                 .map(|(index, secret)| {
                     let mut bytes = [0; 32];
                     bytes[31] = secret;
-                    (*index, G1::from_secret(&SecretKey::from_bytes(&bytes).unwrap().0))
+                    let point = G1::from_secret(&SecretKey::from_bytes(&bytes).unwrap().0).to_parsed();
+                    (*index, point.into())
                 })
                 .collect();
-            let through_field = interpolate_in_field(&points, &numbers).to_parsed();
-            prop_assert!(interpolate(&points).unwrap().to_parsed() == through_field);
+            let through_field = interpolate_plainly::<G1>(&points).unwrap().to_parsed();
+            prop_assert!(interpolate::<G1>(&points).unwrap().to_parsed() == through_field);
         }
     }
 }

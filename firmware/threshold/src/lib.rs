@@ -13,18 +13,23 @@ mod combine;
 mod ffi;
 mod keys;
 mod lagrange;
+mod memory;
+mod plain;
+mod run;
 mod shamir;
 mod signature;
+mod suspects;
 
 pub use aggregate::{
     aggregate_public_keys, aggregate_signatures, aggregate_verify, eth_fast_aggregate_verify,
     fast_aggregate_verify,
 };
 pub use batch::{BatchItem, batch_verify, batch_verify_one_message};
-pub use combine::{CombineError, Combined, Job, combine, combine_all, combine_and_verify};
+pub use combine::{CombineError, Combination, Combined, Combiner, Job, combine, combine_and_verify};
 pub use ffi::{HashedMessage, hash_to_g2_affine};
 pub use keys::{KeyError, PublicKey, PublicShare, SecretKey, SecretShare, ShareIndex};
 pub use lagrange::{InterpolationError, lagrange_coefficients};
+pub use plain::combine_plainly;
 pub use shamir::{Commitments, Polynomial, ShamirError, Split, interpolate_public_key, split};
 pub use signature::{Signature, SignatureError, verify, verify_bytes};
 

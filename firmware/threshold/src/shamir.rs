@@ -157,8 +157,8 @@ pub fn split(
 
 /// The group key that public shares belong to. With fewer than the threshold the result is a key of nobody.
 pub fn interpolate_public_key(shares: &[PublicShare]) -> Result<PublicKey, ShamirError> {
-    let points: Vec<_> = shares.iter().map(|share| (share.index, G1::from_parsed(&share.key.0))).collect();
-    Ok(PublicKey::from_unchecked(interpolate(&points)?.to_parsed())?)
+    let points: Vec<_> = shares.iter().map(|share| (share.index, share.key.0.into())).collect();
+    Ok(PublicKey::from_unchecked(interpolate::<G1>(&points)?.to_parsed())?)
 }
 
 #[cfg(test)]

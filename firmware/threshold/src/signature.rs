@@ -2,8 +2,7 @@
 
 use crate::ffi::DST;
 use crate::keys::{KeyError, PublicKey};
-use blst::BLST_ERROR;
-use blst::min_pk;
+use blst::{BLST_ERROR, blst_p2_affine, min_pk};
 use chain::{PublicKeyBytes, SignatureBytes};
 use std::fmt;
 
@@ -89,6 +88,11 @@ pub(crate) fn parse_on_curve(bytes: &[u8]) -> Result<min_pk::Signature, Signatur
         return Err(SignatureError::Length(bytes.len()));
     }
     min_pk::Signature::uncompress(bytes).map_err(|_| SignatureError::NotOnCurve)
+}
+
+/// Whether a point of the curve is in the subgroup of prime order.
+pub(crate) fn in_subgroup(point: &blst_p2_affine) -> bool {
+    min_pk::Signature::from(*point).subgroup_check()
 }
 
 /// Whether `signature` is `key`'s over `message`.

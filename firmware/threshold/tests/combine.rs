@@ -1,14 +1,14 @@
 //! Combining partial signatures when operators lie, are slow, or send rubbish.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use chain::SignatureBytes;
+use chain::{Epoch, SignatureBytes};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use std::collections::BTreeMap;
 use threshold::{
-    CombineError, Job, PublicKey, SecretKey, SecretShare, ShareIndex, Signature, combine, combine_all,
-    combine_and_verify, split, verify_bytes,
+    CombineError, Combiner, Job, PublicKey, SecretKey, SecretShare, ShareIndex, Signature, combine,
+    combine_and_verify, combine_plainly, split, verify_bytes,
 };
 
 struct Validator {
@@ -170,23 +170,166 @@ fn one_bad_validator_of_a_slot_does_not_spoil_the_others() {
     partials[6].truncate(2);
     let jobs: Vec<_> =
         validators.iter().zip(&messages).zip(&partials).map(|((v, message), p)| v.job(message, p)).collect();
-    let results = combine_all(&jobs, &mut rng());
-    for (number, result) in results.iter().enumerate() {
-        match number {
-            2 | 5 => assert_eq!(result.as_ref().unwrap().liars, vec![index(2)]),
-            6 => assert_eq!(*result, Err(CombineError::TooFew { valid: 2, needed: 3, liars: vec![] })),
-            _ => assert_eq!(result.as_ref().unwrap().liars, vec![]),
-        }
-        if let Ok(combined) = result {
-            verify_bytes(&validators[number].group_key.to_bytes(), &messages[number], &combined.signature)
-                .unwrap();
+    let combined = Combiner::default().combine(&jobs, Epoch(1), &mut rng());
+    assert_eq!(combined.liars, vec![index(2)]);
+    for (number, result) in combined.results.iter().enumerate() {
+        match (number, result) {
+            (6, result) => {
+                assert_eq!(*result, Err(CombineError::TooFew { valid: 2, needed: 3, liars: vec![] }));
+            }
+            (_, result) => {
+                let signature = result.as_ref().unwrap();
+                verify_bytes(&validators[number].group_key.to_bytes(), &messages[number], signature).unwrap();
+            }
         }
     }
 }
 
 #[test]
 fn no_job_gives_no_result() {
-    assert!(combine_all(&[], &mut rng()).is_empty());
+    assert!(Combiner::default().combine(&[], Epoch(1), &mut rng()).results.is_empty());
+}
+
+/// A slot of one cluster: the partials of every validator, and what each operator does to its own.
+fn slot(validators: &[Validator], message: &[u8]) -> Vec<Vec<(ShareIndex, SignatureBytes)>> {
+    validators.iter().map(|validator| validator.partials(message)).collect()
+}
+
+fn jobs<'a>(
+    validators: &'a [Validator],
+    message: &'a [u8],
+    partials: &'a [Vec<(ShareIndex, SignatureBytes)>],
+) -> Vec<Job<'a>> {
+    validators.iter().zip(partials).map(|(validator, partials)| validator.job(message, partials)).collect()
+}
+
+#[test]
+fn a_liar_is_trusted_last_until_it_was_good_for_an_epoch() {
+    let validators: Vec<_> = (0..3).map(|seed| Validator::new(seed, 3, 4)).collect();
+    let combiner = Combiner::default();
+    let honest = slot(&validators, MESSAGE);
+    let mut lying = honest.clone();
+    for (validator, partials) in validators.iter().zip(&mut lying) {
+        partials[1].1 = validator.shares[1].sign(b"lie").to_bytes();
+    }
+    let liars = |partials: &[Vec<_>], epoch| {
+        let combination = combiner.combine(&jobs(&validators, MESSAGE, partials), Epoch(epoch), &mut rng());
+        assert!(combination.results.iter().all(Result::is_ok));
+        combination.liars
+    };
+    assert_eq!(liars(&honest, 1), []);
+    assert_eq!(liars(&lying, 1), [index(2)]);
+    assert_eq!(combiner.suspects(Epoch(1)), [index(2)]);
+    assert_eq!(liars(&lying, 2), [index(2)], "one of its partials is looked at in every slot");
+    assert_eq!(liars(&honest, 2), []);
+    assert_eq!(combiner.suspects(Epoch(3)), [index(2)]);
+    assert_eq!(combiner.suspects(Epoch(4)), []);
+    assert_eq!(liars(&lying, 4), [index(2)], "and its next lie is found as the first was");
+}
+
+#[test]
+fn a_suspect_that_is_needed_is_used_after_a_look() {
+    let validators: Vec<_> = (0..5).map(|seed| Validator::new(seed, 3, 4)).collect();
+    let combiner = Combiner::default();
+    let mut partials = slot(&validators, MESSAGE);
+    partials[0][1].1 = SignatureBytes::ZERO;
+    let combination = combiner.combine(&jobs(&validators, MESSAGE, &partials), Epoch(1), &mut rng());
+    assert_eq!(combination.liars, [index(2)]);
+    // Operator 4 is away now, and operator 2 lies about one validator of five.
+    let mut partials = slot(&validators, MESSAGE);
+    partials[3][1].1 = validators[3].shares[1].sign(b"lie").to_bytes();
+    partials.iter_mut().for_each(|partials| partials.truncate(3));
+    let combination = combiner.combine(&jobs(&validators, MESSAGE, &partials), Epoch(1), &mut rng());
+    assert_eq!(combination.liars, [index(2)]);
+    for (number, result) in combination.results.iter().enumerate() {
+        match number {
+            3 => assert_eq!(
+                *result,
+                Err(CombineError::TooFew { valid: 2, needed: 3, liars: vec![index(2)] })
+            ),
+            _ => assert!(result.is_ok(), "{number}: {result:?}"),
+        }
+    }
+}
+
+#[test]
+fn points_and_messages_known_beforehand_change_nothing() {
+    let validators: Vec<_> = (0..2).map(|seed| Validator::new(seed, 3, 4)).collect();
+    let partials = slot(&validators, MESSAGE);
+    let jobs = jobs(&validators, MESSAGE, &partials);
+    let expected = Combiner::default().combine(&jobs, Epoch(1), &mut rng());
+    let combiner = Combiner::default();
+    combiner.expect_message(MESSAGE);
+    combiner.expect_partials(partials.iter().flatten().map(|(_, bytes)| *bytes));
+    combiner.expect_partials([SignatureBytes::ZERO]);
+    assert_eq!(combiner.combine(&jobs, Epoch(1), &mut rng()), expected);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// The optimistic way and the plain way, over whole slots of mixed messages and lies, two calls in a row.
+    #[test]
+    fn both_ways_agree(
+        seed: u64,
+        cluster in prop_oneof![Just((2, 3)), Just((3, 4)), Just((5, 7))],
+        count in 1_usize..5,
+        lies_told in proptest::collection::vec((0_usize..5, 0_usize..7, 0_usize..7), 0..8),
+        silent in proptest::collection::vec((0_usize..5, 0_usize..7), 0..6),
+    ) {
+        let (threshold, total) = cluster;
+        let validators: Vec<_> = (0..count)
+            .map(|number| Validator::new(seed.wrapping_add(u64::try_from(number).unwrap()), threshold, total))
+            .collect();
+        let messages: Vec<&[u8]> = (0..count).map(|number| if number % 3 == 2 { b"other" } else { MESSAGE }).collect();
+        let combiner = Combiner::default();
+        for lies_told in [&lies_told[..], &lies_told[..lies_told.len() / 2]] {
+            let mut partials: Vec<_> =
+                validators.iter().zip(&messages).map(|(validator, message)| validator.partials(message)).collect();
+            for (validator, operator, how) in lies_told {
+                let (validator, operator) = (validator % count, operator % total);
+                let lie = lies(&validators[validator], operator)[*how].1;
+                partials[validator][operator].1 = lie;
+            }
+            for (validator, operator) in &silent {
+                let partials = &mut partials[validator % count];
+                if partials.len() > 1 {
+                    partials.remove(operator % partials.len());
+                }
+            }
+            let jobs: Vec<_> = validators
+                .iter()
+                .zip(&messages)
+                .zip(&partials)
+                .map(|((validator, message), partials)| validator.job(message, partials))
+                .collect();
+            let combination = combiner.combine(&jobs, Epoch(1), &mut rng());
+            let mut truly_wrong = std::collections::BTreeSet::new();
+            for (job, result) in jobs.iter().zip(&combination.results) {
+                let wrong = |(index, bytes): &&(ShareIndex, SignatureBytes)| {
+                    verify_bytes(&job.public_shares[index].to_bytes(), job.message, bytes).is_err()
+                };
+                let wrong: Vec<_> = job.partials.iter().filter(wrong).map(|(index, _)| *index).collect();
+                truly_wrong.extend(wrong.iter().copied());
+                match (result, combine_plainly(job)) {
+                    (Ok(signature), Ok(plain)) => {
+                        prop_assert_eq!(*signature, plain.signature);
+                        prop_assert_eq!(plain.liars, wrong);
+                    }
+                    (Err(CombineError::TooFew { liars, .. }), Err(CombineError::TooFew { liars: plain, .. })) => {
+                        prop_assert_eq!(&plain, &wrong);
+                        prop_assert!(liars.iter().all(|liar| wrong.contains(liar)));
+                        // Enough came, and yet there is no signature: then every lie is known.
+                        if job.partials.len() >= job.threshold {
+                            prop_assert!(!liars.is_empty());
+                        }
+                    }
+                    (ours, plain) => prop_assert!(false, "{:?} and {:?}", ours, plain),
+                }
+            }
+            prop_assert!(combination.liars.iter().all(|liar| truly_wrong.contains(liar)), "an honest operator is never named");
+        }
+    }
 }
 
 proptest! {

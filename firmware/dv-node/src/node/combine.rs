@@ -1,59 +1,150 @@
 //! From the partial signatures of a duty to the validators' signatures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
 
-use chain::{ForkInfo, PublicKeyBytes, SignatureBytes};
-use duty::{CombineJob, TaskId};
+use chain::{Epoch, ForkInfo, PublicKeyBytes, Root, SignatureBytes};
+use duty::{CombineJob, Duty, Partial, TaskId};
 use qbft::Member;
-use threshold::{CombineError, Job, ShareIndex};
+use threshold::{CombineError, Combiner, Job, ShareIndex};
 
+use super::{Event, Node};
+use crate::board::MemberLabels;
 use crate::obol_network::{attester_signing_root, vote_of};
 use crate::setup::ValidatorKeys;
 
-/// Combines first and looks for liars only when the result does not verify.
-pub(super) fn combine_jobs(
+/// Duties remembered as combined; partial signatures that come later are not read ahead.
+const COMBINED_KEPT: usize = 64;
+
+/// What came out for one duty.
+#[derive(Debug)]
+pub struct Combined {
+    /// The verified signatures, or the members whose partials spoiled them.
+    pub results: Vec<(TaskId, Result<SignatureBytes, Vec<Member>>)>,
+    /// Members with at least one wrong partial signature, whether it did harm or not.
+    pub liars: BTreeSet<Member>,
+}
+
+/// Combining for one cluster, and what is remembered between duties.
+#[derive(Default)]
+pub(crate) struct Combining {
+    combiner: Arc<Combiner>,
+    done: BTreeSet<Duty>,
+}
+
+impl Node {
+    /// Pairings take milliseconds: they run on a thread of their own.
+    pub(super) fn combine(&mut self, duty: Duty, jobs: Vec<CombineJob>) {
+        let Some(running) = &self.running else { return };
+        self.combining.done.insert(duty);
+        while self.combining.done.len() > COMBINED_KEPT {
+            self.combining.done.pop_first();
+        }
+        let fork_info = ForkInfo {
+            fork: running.chain.schedule.fork_at(running.chain.timing.epoch_of(duty.slot)),
+            genesis_validators_root: running.chain.genesis_validators_root,
+        };
+        let epoch = running.chain.timing.epoch_of(duty.slot);
+        let keys = Arc::clone(&self.membership.keys);
+        let threshold = usize::from(self.membership.view.threshold);
+        let combiner = Arc::clone(&self.combining.combiner);
+        let (events, board) = (self.events.clone(), Arc::clone(&self.board));
+        tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
+            let cluster = ClusterKeys { keys: &keys, threshold };
+            let combined = combine_jobs(&combiner, &jobs, cluster, &fork_info, epoch);
+            board.metrics.combine_seconds.0.observe(start.elapsed().as_secs_f64());
+            // The loop is gone when the node ends.
+            drop(events.blocking_send(Event::Combined(duty, combined)));
+        });
+    }
+
+    /// Hashes what will have to be verified while it is still being signed and sent.
+    pub(super) fn expect_messages(&self, signing_roots: BTreeSet<Root>) {
+        let combiner = Arc::clone(&self.combining.combiner);
+        tokio::task::spawn_blocking(move || {
+            signing_roots.iter().for_each(|root| combiner.expect_message(&root.0));
+        });
+    }
+
+    /// Reads the points of partial signatures that have to wait for others.
+    pub(super) fn expect_partials(&self, duty: Duty, signatures: Vec<SignatureBytes>) {
+        if !self.combining.done.contains(&duty) {
+            let combiner = Arc::clone(&self.combining.combiner);
+            tokio::task::spawn_blocking(move || combiner.expect_partials(signatures));
+        }
+    }
+
+    pub(super) fn on_combined(&mut self, duty: Duty, combined: Combined) {
+        for liar in combined.liars {
+            let member = self.membership.name_of(liar).to_owned();
+            tracing::warn!(%duty, member, "a member sent a wrong partial signature");
+            self.board.metrics.liars.get_or_create(&MemberLabels { member }).inc();
+            self.liars.insert(liar, Instant::now());
+        }
+        self.step(duty::Event::Combined { duty, results: combined.results });
+    }
+}
+
+/// The signatures of a set as it came in.
+pub(super) fn signatures_of(set: &[Partial]) -> Vec<SignatureBytes> {
+    set.iter().map(|partial| partial.signature).collect()
+}
+
+/// Whose signatures are put together.
+#[derive(Clone, Copy)]
+pub struct ClusterKeys<'a> {
+    /// The keys of every validator.
+    pub keys: &'a BTreeMap<PublicKeyBytes, ValidatorKeys>,
+    /// Partial signatures needed.
+    pub threshold: usize,
+}
+
+/// Combines first and looks for liars only when a result does not verify: see [`Combiner`].
+pub fn combine_jobs(
+    combiner: &Combiner,
     jobs: &[CombineJob],
-    keys: &BTreeMap<PublicKeyBytes, ValidatorKeys>,
-    threshold: usize,
+    cluster: ClusterKeys<'_>,
     fork_info: &ForkInfo,
-) -> Vec<(TaskId, Result<SignatureBytes, Vec<Member>>)> {
+    epoch: Epoch,
+) -> Combined {
     let mut results = Vec::with_capacity(jobs.len());
-    let mut prepared = Vec::with_capacity(jobs.len());
+    let mut ready = Vec::with_capacity(jobs.len());
     for job in jobs {
-        match prepare(job, keys, fork_info) {
-            Some(ready) => prepared.push(ready),
+        match prepare(job, cluster.keys, fork_info) {
+            Some(prepared) => ready.push(prepared),
             None => results.push((job.id, Err(Vec::new()))),
         }
     }
-    let to_combine: Vec<Job<'_>> = prepared
+    let to_combine: Vec<Job<'_>> = ready
         .iter()
         .map(|ready| Job {
             group_key: &ready.keys.group,
             public_shares: &ready.keys.shares,
-            threshold,
+            threshold: cluster.threshold,
             message: &ready.signing_root.0,
             partials: &ready.partials,
         })
         .collect();
-    let combined = threshold::combine_all(&to_combine, &mut rand::rng());
-    for (ready, result) in prepared.iter().zip(combined) {
-        let result = match result {
-            Ok(combined) => Ok(combined.signature),
-            Err(CombineError::TooFew { liars, .. }) => Err(liars.into_iter().filter_map(member_of).collect()),
-            Err(CombineError::Malformed { index, .. }) => Err(member_of(index).into_iter().collect()),
-            Err(
-                CombineError::Interpolation(_) | CombineError::NotInSubgroup | CombineError::WrongGroupKey,
-            ) => Err(Vec::new()),
-        };
+    let combination = combiner.combine(&to_combine, epoch, &mut rand::rng());
+    for (ready, result) in ready.iter().zip(combination.results) {
+        let result = result.map_err(|error| match error {
+            CombineError::TooFew { liars, .. } => liars.into_iter().filter_map(member_of).collect(),
+            CombineError::Malformed { index, .. } => member_of(index).into_iter().collect(),
+            CombineError::Interpolation(_) | CombineError::NotInSubgroup | CombineError::WrongGroupKey => {
+                Vec::new()
+            }
+        });
         results.push((ready.id, result));
     }
-    results
+    Combined { results, liars: combination.liars.into_iter().filter_map(member_of).collect() }
 }
 
 struct Ready<'a> {
     id: TaskId,
     keys: &'a ValidatorKeys,
-    signing_root: chain::Root,
+    signing_root: Root,
     partials: Vec<(ShareIndex, SignatureBytes)>,
 }
 

@@ -10,6 +10,8 @@ use obol::HostEvent;
 use qbft::Member;
 use tokio::sync::oneshot;
 
+use super::combine::Combined;
+
 /// One thing that happened. The loop takes one at a time.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -32,7 +34,7 @@ pub(crate) enum Event {
     /// The signer's answers.
     Signed(Duty, Vec<(TaskId, Result<SignatureBytes, SignError>)>),
     /// Combined and verified signatures, or who spoiled them.
-    Combined(Duty, Vec<(TaskId, Result<SignatureBytes, Vec<Member>>)>),
+    Combined(Duty, Combined),
     /// The beacon nodes' answer to a publication.
     Published(Duty, Result<(), PublishError>),
     /// A member's answer in an info-sync, or none.

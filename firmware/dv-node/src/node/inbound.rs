@@ -8,6 +8,7 @@ use obol::host::RefusedWhy;
 use obol::{HostEvent, Inbound, Protocol, consensus, parsigex};
 use qbft::Member;
 
+use super::combine::signatures_of;
 use super::{Node, wall};
 use crate::board::RefusedLabels;
 use crate::obol_network::{AGREED_HERE, SIGNED_HERE, from_wire, partials_of};
@@ -121,7 +122,10 @@ impl Node {
         match parsigex::receive(bytes, &context) {
             Ok(received) => {
                 let Some(duty) = from_wire(received.duty) else { return };
-                self.step(duty::Event::Partials { duty, sender, set: partials_of(received) });
+                let set = partials_of(received);
+                let signatures = signatures_of(&set);
+                self.step(duty::Event::Partials { duty, sender, set });
+                self.expect_partials(duty, signatures);
             }
             Err(parsigex::Refusal::NotDoneHere) => {}
             Err(refusal) => self.count_refused(sender, "parsigex", &refusal),

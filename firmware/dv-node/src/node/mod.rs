@@ -1,6 +1,6 @@
 //! The running node: one event loop around the duty engine.
 
-mod combine;
+pub mod combine;
 mod event;
 mod inbound;
 mod infosync;
@@ -95,6 +95,7 @@ pub(crate) struct Node {
     peers: BTreeMap<qbft::Member, report::Peer>,
     own_identity_seen: Option<Instant>,
     liars: BTreeMap<qbft::Member, Instant>,
+    combining: combine::Combining,
     duties: resolve::Duties,
     infosync: infosync::InfoSync,
     running: Option<Running>,
@@ -173,6 +174,7 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         peers: BTreeMap::new(),
         own_identity_seen: None,
         liars: BTreeMap::new(),
+        combining: combine::Combining::default(),
         duties: resolve::Duties::default(),
         infosync: infosync::InfoSync::default(),
         running: None,
@@ -258,7 +260,7 @@ impl Node {
             Event::Shares(result) => self.on_shares(result),
             Event::Fetched(duty, result) => self.step(duty::Event::Fetched { duty, result }),
             Event::Signed(duty, results) => self.step(duty::Event::Signed { duty, results }),
-            Event::Combined(duty, results) => self.on_combined(duty, results),
+            Event::Combined(duty, combined) => self.on_combined(duty, combined),
             Event::Published(duty, result) => self.step(duty::Event::Published { duty, result }),
             Event::Priority(duty, member, answer) => self.on_priority_answer(duty, member, answer),
             // Whoever asked has given up waiting: fine.

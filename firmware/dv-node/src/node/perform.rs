@@ -5,20 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chain::{
-    AttesterDuty, ForkInfo, PublicKeyBytes, SignatureBytes, SingleAttestation, SlotTiming, UnixMillis,
+    AttesterDuty, ForkInfo, PublicKeyBytes, SingleAttestation, SlotTiming, UnixMillis,
 };
 use duty::{
-    Aggregate, CombineJob, Duty, DutyKind, FetchError, Output, Partial, Payload, PublishError, Saved,
+    Aggregate, Duty, DutyKind, FetchError, Output, Partial, Payload, PublishError, Saved,
     SignError, Task, TaskId,
 };
 use obol::Protocol;
 use obol::consensus::{self, Seal};
 use obol::host::SEND_DEADLINE;
-use qbft::Member;
 
-use super::combine::combine_jobs;
 use super::{Event, Node, Outputs};
-use crate::board::MemberLabels;
 use crate::journal::Key;
 use crate::obol_network::{attester_signing_root, encode_partials, single_attestation, to_wire, vote_of};
 use crate::signer::Request;
@@ -185,6 +182,7 @@ impl Node {
                 Err(why) => results.push((task.id, Err(SignError::Refused(why)))),
             }
         }
+        self.expect_messages(requests.iter().map(|request| request.signing_root).collect());
         let (signer, board) = (self.signer.clone(), Arc::clone(&self.board));
         self.spawn(async move {
             let start = Instant::now();
@@ -238,39 +236,6 @@ impl Node {
                 let _only_strangers_fail = host.send_within(peer, Protocol::ParSigEx, bytes, left);
             }
         }
-    }
-
-    /// Pairings take milliseconds: they run on a thread of their own.
-    fn combine(&self, duty: Duty, jobs: Vec<CombineJob>) {
-        let Some(running) = &self.running else { return };
-        let fork_info = ForkInfo {
-            fork: running.chain.schedule.fork_at(running.chain.timing.epoch_of(duty.slot)),
-            genesis_validators_root: running.chain.genesis_validators_root,
-        };
-        let keys = Arc::clone(&self.membership.keys);
-        let threshold = usize::from(self.membership.view.threshold);
-        let (events, board) = (self.events.clone(), Arc::clone(&self.board));
-        tokio::task::spawn_blocking(move || {
-            let start = Instant::now();
-            let results = combine_jobs(&jobs, &keys, threshold, &fork_info);
-            board.metrics.combine_seconds.0.observe(start.elapsed().as_secs_f64());
-            // The loop is gone when the node ends.
-            drop(events.blocking_send(Event::Combined(duty, results)));
-        });
-    }
-
-    pub(crate) fn on_combined(
-        &mut self,
-        duty: Duty,
-        results: Vec<(TaskId, Result<SignatureBytes, Vec<Member>>)>,
-    ) {
-        for liar in results.iter().filter_map(|(_, result)| result.as_ref().err()).flatten() {
-            let member = self.membership.name_of(*liar).to_owned();
-            tracing::warn!(%duty, member, "a member sent a wrong partial signature");
-            self.board.metrics.liars.get_or_create(&MemberLabels { member }).inc();
-            self.liars.insert(*liar, Instant::now());
-        }
-        self.step(duty::Event::Combined { duty, results });
     }
 
     fn publish(&self, duty: Duty, set: &[Aggregate]) {
