@@ -26,7 +26,17 @@ pub(crate) fn run(what: What, whole: bool, json: bool) -> anyhow::Result<()> {
     };
     say::begin("building with optimisation (the first time takes some minutes)");
     let mut command = Command::new(env!("CARGO"));
-    command.args(["bench", "--locked", "--quiet", "--profile", "measured", "-p", package, "--bench", program]);
+    command.args([
+        "bench",
+        "--locked",
+        "--quiet",
+        "--profile",
+        "measured",
+        "-p",
+        package,
+        "--bench",
+        program,
+    ]);
     if json {
         command.args(["--", "--json"]);
     }

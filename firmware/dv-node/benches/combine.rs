@@ -8,7 +8,11 @@
 //! - the floor: the operations that no way can do without, each timed alone. `Floor` lists them.
 //!
 //! Each figure is the lowest of several passes. docs/benchmarks.md says how to read them.
-#![expect(clippy::expect_used, clippy::print_stdout, reason = "a benchmark that stops when something is wrong")]
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a benchmark that stops when something is wrong"
+)]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -26,9 +30,7 @@ use dv_node::setup::ValidatorKeys;
 use nix::time::{ClockId, clock_gettime};
 use qbft::Member;
 use serde_json::{Map, Value, json};
-use threshold::{
-    Combiner, HashedMessage, Job, SecretKey, SecretShare, ShareIndex, combine_plainly, split,
-};
+use threshold::{Combiner, HashedMessage, Job, SecretKey, SecretShare, ShareIndex, combine_plainly, split};
 
 const MEMBERS: [usize; 4] = [4, 7, 10, 16];
 const VALIDATORS: [usize; 4] = [1, 8, 64, 256];
@@ -111,10 +113,7 @@ impl Cluster {
             shares_of.insert(group.to_bytes(), shares);
         }
         let network = network();
-        let fork_info = ForkInfo {
-            fork: Fork::default(),
-            genesis_validators_root: Root([7; 32]),
-        };
+        let fork_info = ForkInfo { fork: Fork::default(), genesis_validators_root: Root([7; 32]) };
         let tasks = tasks(&network, keys.keys().copied(), 1);
         let signing_root = root_of(&tasks[0], &fork_info);
         let jobs = jobs(&tasks, &shares_of, &fork_info);
@@ -135,7 +134,8 @@ impl Cluster {
             let keys = &self.keys[&job.id.validator];
             let vote = vote_of(&job.data).expect("a vote");
             let signing_root = attester_signing_root(job.message_root, &vote, &self.fork_info);
-            let partials: Vec<_> = job.partials.iter().map(|(member, bytes)| (share(*member), *bytes)).collect();
+            let partials: Vec<_> =
+                job.partials.iter().map(|(member, bytes)| (share(*member), *bytes)).collect();
             let job = Job {
                 group_key: &keys.group,
                 public_shares: &keys.shares,
@@ -176,7 +176,8 @@ fn share(member: Member) -> ShareIndex {
 }
 
 fn network() -> ObolNetwork {
-    let fork = ScheduledFork { name: ForkName::Fulu, version: chain::ForkVersion([6, 0, 0, 0]), epoch: Epoch(0) };
+    let fork =
+        ScheduledFork { name: ForkName::Fulu, version: chain::ForkVersion([6, 0, 0, 0]), epoch: Epoch(0) };
     ObolNetwork {
         timing: SlotTiming::new(0, 12_000, 32).expect("a clock"),
         schedule: ForkSchedule::new([fork]).expect("a schedule"),
@@ -291,7 +292,11 @@ impl Floor {
             .collect();
         let compress = fastest(5, patience, || {
             let affine = blst::p2_affines::from(&sums);
-            affine.as_slice().iter().map(|point| min_pk::Signature::from(*point).compress()).collect::<Vec<_>>()
+            affine
+                .as_slice()
+                .iter()
+                .map(|point| min_pk::Signature::from(*point).compress())
+                .collect::<Vec<_>>()
         }) / count(validators);
         let hash = fastest(20, patience, || HashedMessage::new(&cluster.signing_root.0));
         let (two_g2, two_g1) = ([in_g2[0], in_g2[0]], [in_g1[0], in_g1[0]]);
@@ -380,7 +385,8 @@ impl Report {
         let lying = cluster.lied(validators, liar);
         let mut one_lie = honest_jobs.to_vec();
         one_lie[0] = lying[0].clone();
-        let named = |combined: &Combined| assert!(combined.liars.iter().eq([&Member(liar)]), "the liar is named");
+        let named =
+            |combined: &Combined| assert!(combined.liars.iter().eq([&Member(liar)]), "the liar is named");
         let patience = Duration::from_millis(700);
         let honest = fastest(5, patience, || cluster.combine(&Combiner::default(), honest_jobs));
         let first = fastest(5, patience, || named(&cluster.combine(&Combiner::default(), &lying)));

@@ -260,6 +260,5 @@ fn subsets(of: &[ShareIndex], size: usize) -> impl Iterator<Item = Vec<ShareInde
         Some(places)
     };
     let start = (size <= of.len()).then_some(first);
-    std::iter::successors(start, next)
-        .map(move |places| places.into_iter().map(|place| of[place]).collect())
+    std::iter::successors(start, next).map(move |places| places.into_iter().map(|place| of[place]).collect())
 }

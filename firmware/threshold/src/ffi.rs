@@ -5,7 +5,10 @@
 #![expect(unsafe_code, reason = "blst offers field and group arithmetic only through its C interface")]
 
 use blst::min_pk;
-use blst::{MultiPoint as _, blst_fp, blst_fp12, blst_fr, blst_p1, blst_p1_affine, blst_p2, blst_p2_affine, blst_scalar};
+use blst::{
+    MultiPoint as _, blst_fp, blst_fp12, blst_fr, blst_p1, blst_p1_affine, blst_p2, blst_p2_affine,
+    blst_scalar,
+};
 use rand::CryptoRng;
 use zeroize::{Zeroize, Zeroizing};
 

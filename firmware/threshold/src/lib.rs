@@ -25,7 +25,7 @@ pub use aggregate::{
     fast_aggregate_verify,
 };
 pub use batch::{BatchItem, batch_verify, batch_verify_one_message};
-pub use combine::{CombineError, Combination, Combined, Combiner, Job, combine, combine_and_verify};
+pub use combine::{Combination, CombineError, Combined, Combiner, Job, combine, combine_and_verify};
 pub use ffi::{HashedMessage, hash_to_g2_affine};
 pub use keys::{KeyError, PublicKey, PublicShare, SecretKey, SecretShare, ShareIndex};
 pub use lagrange::{InterpolationError, lagrange_coefficients};

@@ -20,7 +20,8 @@ pub fn combine_plainly(job: &Job<'_>) -> Result<Combined, CombineError> {
     let Some(first) = valid.get(..needed) else {
         return Err(CombineError::TooFew { valid: valid.len(), needed, liars });
     };
-    let points: Vec<_> = first.iter().map(|(index, signature)| (*index, (*signature.inner()).into())).collect();
+    let points: Vec<_> =
+        first.iter().map(|(index, signature)| (*index, (*signature.inner()).into())).collect();
     let sum: G2 = interpolate_plainly(&points)?;
     if sum.is_identity() {
         return Err(CombineError::WrongGroupKey);

@@ -97,8 +97,7 @@ impl<'a> Run<'a> {
                 hashed.len() - 1
             });
             let candidate = |(index, bytes, key)| {
-                let standing =
-                    if suspects.contains(&index) { Standing::Doubted } else { Standing::Trusted };
+                let standing = if suspects.contains(&index) { Standing::Doubted } else { Standing::Trusted };
                 Candidate { index, bytes, key, standing, point: None }
             };
             Open {
@@ -130,11 +129,7 @@ impl<'a> Run<'a> {
 
     /// One partial of each suspect that is not needed, chosen so that nobody can foresee it. It is checked along with the
     /// results, at little cost: that is how a suspect shows that it is honest again, and a liar is named in every slot.
-    fn samples(
-        &mut self,
-        suspects: &[ShareIndex],
-        rng: &mut (impl CryptoRng + ?Sized),
-    ) -> Vec<Place> {
+    fn samples(&mut self, suspects: &[ShareIndex], rng: &mut (impl CryptoRng + ?Sized)) -> Vec<Place> {
         let mut samples = Vec::new();
         for suspect in suspects {
             let at = |(number, job): (usize, &Open<'_>)| {

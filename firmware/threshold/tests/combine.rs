@@ -243,10 +243,9 @@ fn a_suspect_that_is_needed_is_used_after_a_look() {
     assert_eq!(combination.liars, [index(2)]);
     for (number, result) in combination.results.iter().enumerate() {
         match number {
-            3 => assert_eq!(
-                *result,
-                Err(CombineError::TooFew { valid: 2, needed: 3, liars: vec![index(2)] })
-            ),
+            3 => {
+                assert_eq!(*result, Err(CombineError::TooFew { valid: 2, needed: 3, liars: vec![index(2)] }))
+            }
             _ => assert!(result.is_ok(), "{number}: {result:?}"),
         }
     }

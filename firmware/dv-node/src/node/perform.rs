@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chain::{
-    AttesterDuty, ForkInfo, PublicKeyBytes, SingleAttestation, SlotTiming, UnixMillis,
-};
+use chain::{AttesterDuty, ForkInfo, PublicKeyBytes, SingleAttestation, SlotTiming, UnixMillis};
 use duty::{
-    Aggregate, Duty, DutyKind, FetchError, Output, Partial, Payload, PublishError, Saved,
-    SignError, Task, TaskId,
+    Aggregate, Duty, DutyKind, FetchError, Output, Partial, Payload, PublishError, Saved, SignError, Task,
+    TaskId,
 };
 use obol::Protocol;
 use obol::consensus::{self, Seal};
