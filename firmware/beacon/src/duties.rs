@@ -1,6 +1,6 @@
 //! Questions and submissions for duties.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chain::{
@@ -8,16 +8,13 @@ use chain::{
     Slot, ValidatorIndex,
 };
 use serde::Deserialize;
-use tokio::sync::mpsc;
 
-use crate::error::{BeaconError, Cause, RequestError};
-use crate::http::{Limits, refusal_failures};
-use crate::nodes::{BeaconNodes, Node};
-use crate::wire::{AttesterDutiesWire, Data, HeaderWire, ValidatorWire, ValidatorsRequest};
+use crate::ask::{BYTES_PER_VALIDATOR, SMALL, encode, unless};
+use crate::error::{BeaconError, Cause};
+use crate::nodes::BeaconNodes;
+use crate::submit::Submitted;
+use crate::wire::{Data, DutiesWire, ValidatorWire, ValidatorsRequest};
 
-const SMALL: usize = 64 * 1024;
-/// Room for one answer entry, generously.
-const BYTES_PER_VALIDATOR: usize = 2 * 1024;
 /// How often and how long apart a node that is not yet in our slot is asked again: half a second in all.
 const SLOT_RETRIES: u32 = 5;
 const SLOT_RETRY_WAIT: Duration = Duration::from_millis(100);
@@ -62,24 +59,6 @@ pub struct FinalityCheckpoints {
     pub previous_justified: Checkpoint,
     /// What cannot be undone any more.
     pub finalized: Checkpoint,
-}
-
-/// A block that an endpoint knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KnownBlock {
-    /// Its root.
-    pub root: Root,
-    /// Its slot.
-    pub slot: Slot,
-    /// It is an ancestor of the head, or the head.
-    pub canonical: bool,
-}
-
-/// What became of a list that was sent to every endpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Submitted {
-    /// Items that no endpoint accepted, by position in the list, with the words of the last refusal.
-    pub rejected: BTreeMap<usize, String>,
 }
 
 impl BeaconNodes {
@@ -141,7 +120,7 @@ impl BeaconNodes {
         self.read(doing, |node| async move {
             let path = format!("/eth/v1/validator/duties/attester/{}", epoch.0);
             let answer = node.endpoint.post(doing, &path, &[], body.clone(), limits).await?;
-            let answer: AttesterDutiesWire<AttesterDuty> = node.endpoint.parse(doing, &answer.body)?;
+            let answer: DutiesWire<AttesterDuty> = node.endpoint.parse(doing, &answer.body)?;
             unless(!answer.execution_optimistic, node, doing, "duties of a head that is not verified yet")?;
             let fits = |duty: &AttesterDuty| {
                 wanted.contains(&duty.validator_index)
@@ -201,102 +180,13 @@ impl BeaconNodes {
         .await
     }
 
-    /// Looks a block up; `None` when the endpoint has never seen it.
-    pub async fn block(&self, root: Root) -> Result<Option<KnownBlock>, BeaconError> {
-        let doing = "looking a block up";
-        let limits = self.read_limits(SMALL);
-        let path = format!("/eth/v1/beacon/headers/{root}");
-        let path = &path;
-        self.read(doing, |node| async move {
-            match node.endpoint.get::<Data<HeaderWire>>(doing, path, limits).await {
-                Ok((answer, _)) => {
-                    let header = answer.data;
-                    unless(header.root == root, node, doing, "another block")?;
-                    let slot = header.header.message.slot;
-                    Ok(Some(KnownBlock { root: header.root, slot, canonical: header.canonical }))
-                }
-                Err(RequestError { cause: Cause::Refused { status: 404, .. }, .. }) => Ok(None),
-                Err(error) => Err(error),
-            }
-        })
-        .await
-    }
-
     /// Sends attestations to every endpoint on our chain; done as soon as one of them has accepted all.
     pub async fn submit_attestations(
         &self,
         fork: ForkName,
         attestations: &[SingleAttestation],
     ) -> Result<Submitted, BeaconError> {
-        let headers = vec![("Eth-Consensus-Version", fork.as_str().to_owned())];
         let path = "/eth/v2/beacon/pool/attestations";
-        self.submit("submitting attestations", path, headers, encode(&attestations), attestations.len()).await
+        self.submit_list("submitting attestations", path, Some(fork), attestations).await
     }
-
-    async fn submit(
-        &self,
-        doing: &'static str,
-        path: &'static str,
-        headers: Vec<(&'static str, String)>,
-        body: Vec<u8>,
-        items: usize,
-    ) -> Result<Submitted, BeaconError> {
-        if items == 0 {
-            return Ok(Submitted { rejected: BTreeMap::new() });
-        }
-        let indices = self.same_chain();
-        let asked = indices.len();
-        let (to, mut results) = mpsc::channel(asked.max(1));
-        for index in indices {
-            let (nodes, to, headers, body) = (self.clone(), to.clone(), headers.clone(), body.clone());
-            let limits = Limits { limit_ms: self.shared.timeouts.submit_ms, max_bytes: SMALL };
-            // A task of its own: the others go on after the first has succeeded.
-            tokio::spawn(async move {
-                let node = &nodes.shared.nodes[index];
-                let headers: Vec<(&'static str, &str)> =
-                    headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-                let result = node.endpoint.post(doing, path, &headers, body, limits).await.map(|_| ());
-                if let Err(error) = &result {
-                    node.state().failed(error);
-                    tracing::debug!(error = %error, "submission not accepted");
-                }
-                let _ = to.send(result).await; // Nobody waits any more: fine.
-            });
-        }
-        drop(to);
-        let mut rejected: Option<BTreeMap<usize, String>> = None;
-        let mut last = None;
-        while let Some(result) = results.recv().await {
-            match result {
-                Ok(()) => return Ok(Submitted { rejected: BTreeMap::new() }),
-                Err(error) => {
-                    if let Some(bad) = refusal_failures(&error.cause, items) {
-                        if bad.is_empty() {
-                            return Ok(Submitted { rejected: bad });
-                        }
-                        rejected = Some(match rejected {
-                            None => bad,
-                            Some(before) => {
-                                bad.into_iter().filter(|(item, _)| before.contains_key(item)).collect()
-                            }
-                        });
-                    }
-                    last = Some(error);
-                }
-            }
-        }
-        match (rejected, last) {
-            (Some(rejected), _) if rejected.len() < items => Ok(Submitted { rejected }),
-            (_, Some(last)) => Err(BeaconError::AllFailed { last, asked }),
-            (_, None) => Err(self.none_ready(doing)),
-        }
-    }
-}
-
-fn unless(fits: bool, node: &Node, doing: &'static str, what: &str) -> Result<(), RequestError> {
-    if fits { Ok(()) } else { Err(node.endpoint.fail(doing, Cause::Unfitting(what.to_owned()))) }
-}
-
-fn encode(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("plain structures of strings always encode")
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use chain::UnixMillis;
+use reqwest::header::HeaderMap;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Cause, ConfigError, RequestError};
@@ -29,9 +31,29 @@ pub(crate) struct DateReading {
 
 /// A successful answer.
 pub(crate) struct Answer {
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
     pub(crate) date: Option<DateReading>,
 }
+
+impl Answer {
+    /// Whether the body is SSZ; without a content type it is JSON.
+    pub(crate) fn is_ssz(&self) -> bool {
+        self.header("content-type").is_some_and(|kind| kind.starts_with(SSZ))
+    }
+
+    /// A header that is text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// Media types.
+pub(crate) const JSON: &str = "application/json";
+/// See [`JSON`].
+pub(crate) const SSZ: &str = "application/octet-stream";
+/// Prysm answers 406 on many routes to anything but JSON, so that is always named too.
+const SSZ_OR_JSON: &str = "application/octet-stream;q=1.0,application/json;q=0.9";
 
 /// One beacon node's address with a connection pool of its own.
 #[derive(Debug, Clone)]
@@ -83,10 +105,21 @@ impl Endpoint {
         path: &str,
         limits: Limits,
     ) -> Result<(T, Option<DateReading>), RequestError> {
-        let request = self.http.get(format!("{}{path}", self.base));
+        let request = self.http.get(format!("{}{path}", self.base)).header("accept", JSON);
         let answer = self.send(doing, request, limits).await?;
         let value = self.parse(doing, &answer.body)?;
         Ok((value, answer.date))
+    }
+
+    /// `GET path`, in SSZ if the node can; the caller reads the raw answer.
+    pub(crate) async fn get_ssz(
+        &self,
+        doing: &'static str,
+        path: &str,
+        limits: Limits,
+    ) -> Result<Answer, RequestError> {
+        let request = self.http.get(format!("{}{path}", self.base)).header("accept", SSZ_OR_JSON);
+        self.send(doing, request, limits).await
     }
 
     /// `POST path` with a JSON body; the caller reads the raw answer.
@@ -95,14 +128,28 @@ impl Endpoint {
         doing: &'static str,
         path: &str,
         headers: &[(&'static str, &str)],
-        body: Vec<u8>,
+        body: impl Into<Bytes>,
+        limits: Limits,
+    ) -> Result<Answer, RequestError> {
+        self.post_as(doing, path, headers, JSON, body, limits).await
+    }
+
+    /// `POST path` with a body of this media type.
+    pub(crate) async fn post_as(
+        &self,
+        doing: &'static str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        content_type: &'static str,
+        body: impl Into<Bytes>,
         limits: Limits,
     ) -> Result<Answer, RequestError> {
         let mut request = self
             .http
             .post(format!("{}{path}", self.base))
-            .header("content-type", "application/json")
-            .body(body);
+            .header("content-type", content_type)
+            .header("accept", JSON)
+            .body(body.into());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -146,8 +193,6 @@ impl Endpoint {
         request: reqwest::RequestBuilder,
         limits: Limits,
     ) -> Result<Answer, RequestError> {
-        // `Accept` is always JSON: Prysm answers 406 on many routes to anything else.
-        let request = request.header("accept", "application/json");
         let whole = async {
             let sent = now();
             let response = request.send().await.map_err(|error| transport_cause(&error, limits.limit_ms))?;
@@ -155,8 +200,9 @@ impl Endpoint {
             let status = response.status();
             let date = date_of(&response).map(|date_s| DateReading { sent, received, date_s });
             if status.is_success() {
+                let headers = response.headers().clone();
                 let body = read_bounded(response, limits.max_bytes, limits.limit_ms).await?;
-                return Ok(Answer { body, date });
+                return Ok(Answer { headers, body, date });
             }
             let body = read_bounded(response, MAX_ERROR_BODY, limits.limit_ms).await.unwrap_or_default();
             Err(refusal(status.as_u16(), &body))

@@ -5,6 +5,9 @@
 //! Every answer is bounded in size and time and checked against the question. It holds no key and decides no vote; what
 //! a beacon node says is data to be agreed on, and the signer has the last word. Called by `dv-node` alone.
 
+mod aggregates;
+mod ask;
+mod blocks;
 mod chain_info;
 mod duties;
 mod error;
@@ -13,14 +16,20 @@ mod health;
 mod http;
 mod identity;
 mod nodes;
+mod proposer;
 mod skew;
 mod sse;
+mod submit;
+mod sync_committee;
 mod wire;
 
+pub use blocks::{HeadRoot, KnownBlock};
 pub use chain_info::{ChainInfo, ChainMismatch, ExpectedChain};
-pub use duties::{AttesterDuties, FinalityCheckpoints, KnownBlock, Submitted, ValidatorInfo};
+pub use duties::{AttesterDuties, FinalityCheckpoints, ValidatorInfo};
 pub use error::{BeaconError, Cause, ConfigError, RequestError};
 pub use events::ChainEvent;
 pub use health::{EndpointStatus, Health};
 pub use nodes::{BeaconNodes, MAX_ENDPOINTS, Timeouts};
+pub use proposer::{BlockRequest, ProducedBlock, ProposerDuties, Registered};
 pub use skew::ClockOffset;
+pub use submit::Submitted;

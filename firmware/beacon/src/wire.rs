@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chain::{Epoch, ForkVersion, PublicKeyBytes, Root, ValidatorIndex};
+use chain::{Epoch, ForkVersion, PublicKeyBytes, Root, SyncDuty, Uint256, ValidatorIndex};
 use serde::{Deserialize, Deserializer, Serialize};
 
 #[derive(Deserialize)]
@@ -96,11 +96,42 @@ pub(crate) struct ValidatorDetailsWire {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct AttesterDutiesWire<D> {
+pub(crate) struct DutiesWire<D> {
     pub(crate) dependent_root: Root,
     #[serde(default)]
     pub(crate) execution_optimistic: bool,
     pub(crate) data: Vec<D>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct SyncDutiesWire {
+    #[serde(default)]
+    pub(crate) execution_optimistic: bool,
+    pub(crate) data: Vec<SyncDuty>,
+}
+
+/// A block that was asked for, in JSON. It is read once it is known what it is.
+#[derive(Deserialize)]
+pub(crate) struct ProducedWire {
+    pub(crate) version: String,
+    pub(crate) execution_payload_blinded: bool,
+    #[serde(default)]
+    pub(crate) execution_payload_value: Uint256,
+    #[serde(default)]
+    pub(crate) consensus_block_value: Uint256,
+    pub(crate) data: Box<serde_json::value::RawValue>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct HeadRootWire {
+    #[serde(default)]
+    pub(crate) execution_optimistic: bool,
+    pub(crate) data: RootWire,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RootWire {
+    pub(crate) root: Root,
 }
 
 /// The body of a refused list: which of the items were bad.

@@ -34,6 +34,17 @@ pub(crate) fn parse<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
     Ok(bytes)
 }
 
+/// Reads exactly `length` bytes of `0x` hex and appends them.
+pub(crate) fn append(text: &str, length: usize, out: &mut Vec<u8>) -> Result<(), HexError> {
+    let digits = text.strip_prefix("0x").ok_or(HexError::NoPrefix)?;
+    if digits.len() != 2 * length {
+        return Err(HexError::Length { expected: length, found: digits.len() });
+    }
+    let start = out.len();
+    out.resize(start + length, 0);
+    hex::decode_to_slice(digits, &mut out[start..]).map_err(|_| HexError::Digit)
+}
+
 /// Writes `0x` and lower-case hex.
 pub(crate) fn write(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str("0x")?;

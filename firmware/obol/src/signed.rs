@@ -1,8 +1,9 @@
 //! The partially signed objects that members exchange, and what is signed in each.
 
+pub use chain::{BeaconCommitteeSelection, SyncCommitteeSelection};
 use chain::{
     Epoch, Root, SignatureBytes, SignedContributionAndProof, SignedValidatorRegistration,
-    SignedVoluntaryExit, Slot, SyncAggregatorSelectionData, SyncCommitteeMessage, ValidatorIndex, decimal,
+    SignedVoluntaryExit, SyncAggregatorSelectionData, SyncCommitteeMessage,
 };
 use serde::{Deserialize, Serialize};
 use ssz::Encode as _;
@@ -20,31 +21,6 @@ pub struct SignedRandao {
     pub epoch: Epoch,
     /// The signature.
     pub signature: SignatureBytes,
-}
-
-/// Proof for the selection as an attestation aggregator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BeaconCommitteeSelection {
-    /// The validator.
-    pub validator_index: ValidatorIndex,
-    /// The slot signed.
-    pub slot: Slot,
-    /// The signature.
-    pub selection_proof: SignatureBytes,
-}
-
-/// Proof for the selection as a sync-committee aggregator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SyncCommitteeSelection {
-    /// The validator.
-    pub validator_index: ValidatorIndex,
-    /// The slot signed.
-    pub slot: Slot,
-    /// The subcommittee signed.
-    #[serde(with = "decimal")]
-    pub subcommittee_index: u64,
-    /// The signature.
-    pub selection_proof: SignatureBytes,
 }
 
 /// `VersionedSignedValidatorRegistration`; there is only version 0.

@@ -9,6 +9,8 @@
     reason = "test files of two crates include this, each uses its own part"
 )]
 
+pub mod members;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -82,6 +84,16 @@ pub struct Inner {
     pub statuses: BTreeMap<usize, String>,
     /// Added to the genesis root in every answer of attestation data: another view of the chain.
     pub source_root: Root,
+    /// Number of the newest block, as far as duties depend on it.
+    pub head: u64,
+    /// Blocks come from a builder.
+    pub blinded: bool,
+    /// Blocks are given and taken in JSON alone.
+    pub only_json: bool,
+    /// Whether registrations go anywhere.
+    pub has_builder: bool,
+    /// The aggregate of every committee, if any.
+    pub aggregate: Option<Value>,
 }
 
 #[derive(Clone)]
@@ -108,6 +120,11 @@ impl FakeNode {
             sync_distance: 0,
             statuses: BTreeMap::new(),
             source_root: Root([1; 32]),
+            head: 0,
+            blinded: false,
+            only_json: false,
+            has_builder: false,
+            aggregate: None,
         };
         let node = Self {
             url,
@@ -216,7 +233,10 @@ async fn answer(node: &FakeNode, request: Request, path: &str) -> Response {
         });
         return Body::from_stream(stream).into_response();
     }
-    let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let body = axum::body::to_bytes(body, 1 << 22).await.unwrap();
+    if let Some(response) = members::answer(node, &parts, path, &body) {
+        return response;
+    }
     let posted: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     if parts.method == Method::POST
         && parts.headers.get("content-type").is_none_or(|v| v != "application/json")

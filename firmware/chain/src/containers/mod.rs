@@ -5,6 +5,7 @@
 
 mod attestation;
 mod block;
+mod contents;
 mod duties;
 mod execution;
 pub mod gloas;
@@ -19,7 +20,11 @@ pub use block::{
     BeaconBlock, BeaconBlockBody, BeaconBlockHeader, BlindedBeaconBlock, BlindedBeaconBlockBody, Deposit,
     Eth1Data, ProposerSlashing, SignedBeaconBlock, SignedBeaconBlockHeader, SignedBlindedBeaconBlock,
 };
-pub use duties::{AttesterDuty, ProposerDuty, SyncCommitteePosition, SyncDuty};
+pub use contents::{AnyBlock, BlockContents, InContents, SignedBlock, UnsignedBlock};
+pub use duties::{
+    AttesterDuty, BeaconCommitteeSelection, BeaconCommitteeSubscription, ProposerDuty, ProposerPreparation,
+    SyncCommitteePosition, SyncCommitteeSelection, SyncCommitteeSubscription, SyncDuty,
+};
 pub use execution::{
     ConsolidationRequest, DepositRequest, ExecutionPayload, ExecutionPayloadHeader, ExecutionRequests,
     Transaction, Withdrawal, WithdrawalRequest,

@@ -1,0 +1,128 @@
+//! Sending what was signed: to every endpoint on our chain, done as soon as one of them has accepted.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chain::ForkName;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::ask::{SMALL, encode};
+use crate::error::{BeaconError, Cause, RequestError};
+use crate::http::{JSON, Limits, SSZ, refusal_failures};
+use crate::nodes::{BeaconNodes, Node};
+
+/// What became of a list that was sent to every endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitted {
+    /// Items that no endpoint accepted, by position in the list, with the words of the last refusal.
+    pub rejected: BTreeMap<usize, String>,
+}
+
+/// What is sent.
+#[derive(Clone)]
+pub(crate) enum Content {
+    /// JSON.
+    Json(Bytes),
+    /// SSZ, and what makes JSON of it for a node that wants that.
+    Ssz(Bytes, Arc<dyn Fn() -> Vec<u8> + Send + Sync>),
+}
+
+/// One submission.
+pub(crate) struct Submission {
+    pub(crate) doing: &'static str,
+    pub(crate) path: &'static str,
+    /// Goes into `Eth-Consensus-Version` where the path wants it.
+    pub(crate) fork: Option<ForkName>,
+    pub(crate) content: Content,
+    /// How many items the content lists.
+    pub(crate) items: usize,
+}
+
+impl BeaconNodes {
+    /// Sends a list in JSON. Nothing is sent when it is empty: nodes refuse that.
+    pub(crate) async fn submit_list(
+        &self,
+        doing: &'static str,
+        path: &'static str,
+        fork: Option<ForkName>,
+        list: &[impl Serialize],
+    ) -> Result<Submitted, BeaconError> {
+        let content = Content::Json(encode(&list).into());
+        self.submit(Submission { doing, path, fork, content, items: list.len() }).await
+    }
+
+    pub(crate) async fn submit(&self, submission: Submission) -> Result<Submitted, BeaconError> {
+        let Submission { doing, path, fork, content, items } = submission;
+        if items == 0 {
+            return Ok(Submitted { rejected: BTreeMap::new() });
+        }
+        let indices = self.same_chain();
+        let asked = indices.len();
+        let (to, mut results) = mpsc::channel(asked.max(1));
+        for index in indices {
+            let (nodes, to, content) = (self.clone(), to.clone(), content.clone());
+            let limits = Limits { limit_ms: self.shared.timeouts.submit_ms, max_bytes: SMALL };
+            // A task of its own: the others go on after the first has succeeded.
+            tokio::spawn(async move {
+                let node = &nodes.shared.nodes[index];
+                let result = send(node, doing, path, fork, content, limits).await;
+                if let Err(error) = &result {
+                    node.state().failed(error);
+                    tracing::debug!(error = %error, "submission not accepted");
+                }
+                let _ = to.send(result).await; // Nobody waits any more: fine.
+            });
+        }
+        drop(to);
+        let mut rejected: Option<BTreeMap<usize, String>> = None;
+        let mut last = None;
+        while let Some(result) = results.recv().await {
+            match result {
+                Ok(()) => return Ok(Submitted { rejected: BTreeMap::new() }),
+                Err(error) => {
+                    if let Some(bad) = refusal_failures(&error.cause, items) {
+                        if bad.is_empty() {
+                            return Ok(Submitted { rejected: bad });
+                        }
+                        rejected = Some(match rejected {
+                            None => bad,
+                            Some(before) => {
+                                bad.into_iter().filter(|(item, _)| before.contains_key(item)).collect()
+                            }
+                        });
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+        match (rejected, last) {
+            (Some(rejected), _) if rejected.len() < items => Ok(Submitted { rejected }),
+            (_, Some(last)) => Err(BeaconError::AllFailed { last, asked }),
+            (_, None) => Err(self.none_ready(doing)),
+        }
+    }
+}
+
+/// In SSZ where there is that; in JSON to a node that does not read it.
+async fn send(
+    node: &Node,
+    doing: &'static str,
+    path: &'static str,
+    fork: Option<ForkName>,
+    content: Content,
+    limits: Limits,
+) -> Result<(), RequestError> {
+    let headers: Vec<_> = fork.iter().map(|fork| ("Eth-Consensus-Version", fork.as_str())).collect();
+    let json = match content {
+        Content::Json(json) => json,
+        Content::Ssz(ssz, json) => {
+            match node.endpoint.post_as(doing, path, &headers, SSZ, ssz, limits).await {
+                Err(RequestError { cause: Cause::Refused { status: 415, .. }, .. }) => json().into(),
+                other => return other.map(|_| ()),
+            }
+        }
+    };
+    node.endpoint.post_as(doing, path, &headers, JSON, json, limits).await.map(|_| ())
+}
