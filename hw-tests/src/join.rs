@@ -72,6 +72,29 @@ impl NodeFolder {
         Lock::from_json(&bytes).map_err(|error| JoinError::Content { path, why: error.to_string() })
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The key shares in it, in the order of the lock.
+    ///
+    /// # Errors
+    /// When a keystore is missing or does not open with the password beside it.
+    pub fn share_keys(&self) -> Result<Vec<threshold::SecretKey>, JoinError> {
+        let validators = self.lock()?.validators.len();
+        let open = |position| {
+            let stem = self.keystore_stem(position);
+            let password = self.read_text(&format!("{stem}.txt"))?;
+            let content =
+                |why: String| JoinError::Content { path: self.path.join(format!("{stem}.json")), why };
+            let keystore = cluster::keystore::Keystore::from_json(&self.read(&format!("{stem}.json"))?)
+                .map_err(|error| content(error.to_string()))?;
+            keystore.decrypt_key(password.trim()).map_err(|error| content(error.to_string()))
+        };
+        (0..validators).map(open).collect()
+    }
+
     /// Seals the shares to the box's signer and sends them. They must never have signed: this is for new clusters.
     ///
     /// # Errors

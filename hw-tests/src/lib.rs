@@ -4,6 +4,7 @@
 //! anything that runs on the box. Called by `xtask` and by the integration tests here.
 
 pub mod browser;
+pub mod charon;
 pub mod devnet;
 pub mod image;
 pub mod join;
@@ -11,6 +12,7 @@ pub mod member;
 pub mod page;
 pub mod ports;
 pub mod process;
+pub mod stock_client;
 pub mod swtpm;
 pub mod units;
 pub mod vectors;

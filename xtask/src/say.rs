@@ -15,6 +15,11 @@ fn coloured() -> bool {
     std::io::stderr().is_terminal()
 }
 
+/// Time since this program had first something to say.
+pub(crate) fn elapsed() -> Duration {
+    start().elapsed()
+}
+
 fn line(colour: &str, mark: &str, text: &str) {
     let seconds = start().elapsed().as_secs_f32();
     if coloured() {

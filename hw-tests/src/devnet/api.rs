@@ -231,19 +231,24 @@ impl BeaconApi {
     }
 }
 
-/// Runs a future to its end on a runtime that is never dropped, so that sync and async callers may both wait for it.
-pub(crate) fn wait<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
+/// Lets a future run on its own, on a runtime that is never dropped.
+pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| {
         tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("beacon-api")
+            .worker_threads(2)
+            .thread_name("harness")
             .enable_all()
             .build()
-            .expect("a thread and a poll handle are always to be had")
+            .expect("threads and a poll handle are always to be had")
     });
+    runtime.spawn(future);
+}
+
+/// Runs a future to its end on that runtime, so that sync and async callers may both wait for it.
+pub(crate) fn wait<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> T {
     let (done, answer) = mpsc::channel();
-    runtime.spawn(async move {
+    spawn(async move {
         // Nobody stops waiting before the answer.
         let _ = done.send(future.await);
     });

@@ -14,8 +14,9 @@ use super::api::{ApiError, BeaconApi};
 
 /// `MAX_COMMITTEES_PER_SLOT`, the length of `committee_bits`.
 const MAX_COMMITTEES: usize = 64;
-/// Slots whose committees are remembered: two epochs of 32 slots, the oldest that a block may still include.
-const REMEMBERED_SLOTS: usize = 64;
+/// Slots whose committees are remembered. A block needs those of two epochs; who counts at the end of a long run needs all
+/// of it, because a node does not tell the committees of long ago.
+const REMEMBERED_SLOTS: usize = 8192;
 
 /// One vote of one validator in one block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +142,11 @@ impl Reader {
         Ok(self.committees(slot)?.iter().flatten().copied().collect())
     }
 
-    fn committees(&mut self, slot: Slot) -> Result<&[Vec<ValidatorIndex>], ApiError> {
+    /// The members of each committee of a slot, in order of the committee index. Remembered.
+    ///
+    /// # Errors
+    /// See [`Self::block`].
+    pub fn committees(&mut self, slot: Slot) -> Result<&[Vec<ValidatorIndex>], ApiError> {
         if !self.committees.contains_key(&slot) {
             let epoch = slot.0 / self.slots_per_epoch;
             let path = format!("/eth/v1/beacon/states/head/committees?epoch={epoch}&slot={}", slot.0);

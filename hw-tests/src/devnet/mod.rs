@@ -5,12 +5,14 @@
 //! lives whatever the distributed ones do. `docs/devnet.md` tells how to use it by hand.
 
 mod api;
+pub mod duties;
 mod genesis;
 pub mod inclusion;
 mod interop;
 mod load;
 mod sync_committee;
 mod tools;
+pub mod witness;
 
 use std::fs;
 use std::io::Write as _;
@@ -139,8 +141,9 @@ pub enum Place {
 /// Who sits in the sync committees until the third period (512 epochs; with 8 slots of 2 s more than two hours).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncCommittee {
-    /// Eight fillers: far less work, and no sync duty for distributed validators.
-    Fillers,
+    /// Eight fillers, and up to four distributed validators with one seat each in a subcommittee of their own: far less
+    /// work than with 512 holders, and yet every distributed duty occurs.
+    Few,
     /// Everybody by chance, as on a public chain.
     Everybody,
 }
@@ -171,7 +174,7 @@ impl Config {
             slot_seconds: SLOT_SECONDS_FLOOR,
             filler_validators: 64,
             distributed: Place::First,
-            sync_committee: SyncCommittee::Fillers,
+            sync_committee: SyncCommittee::Few,
         }
     }
 
@@ -408,8 +411,11 @@ impl Devnet {
                 .args(["--deposit-json-file", "deposits.json", "--num-validators", "0"])
                 .args(["--output-ssz", "genesis.ssz"]),
         )?;
-        if self.config.sync_committee == SyncCommittee::Fillers {
-            sync_committee::give_to_fillers(&self.path("genesis.ssz"), &self.keys, &self.filler_keys)?;
+        if self.config.sync_committee == SyncCommittee::Few {
+            let distributed: Vec<[u8; 48]> =
+                self.keys.iter().filter(|key| !self.filler_keys.contains(key)).copied().collect();
+            let genesis = self.path("genesis.ssz");
+            sync_committee::give_to_few(&genesis, &self.keys, &self.filler_keys, &distributed)?;
         }
         process::run(
             Launch::new("geth init", &self.tools.geth, self.path("geth.log")).current_dir(&self.dir).args([
@@ -510,6 +516,16 @@ impl Devnet {
     /// The execution client's JSON-RPC, for processes on this machine.
     pub fn execution_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.geth_http)
+    }
+
+    /// The programs of this chain.
+    pub fn tools(&self) -> &Tools {
+        &self.tools
+    }
+
+    /// The consensus parameters, for other clients of this chain.
+    pub fn config_file(&self) -> PathBuf {
+        self.path("config.yaml")
     }
 
     /// A client of the beacon API.

@@ -63,6 +63,23 @@ impl Tools {
         })
     }
 
+    /// Prysm's validator client.
+    pub fn validator(&self) -> &Path {
+        &self.validator
+    }
+
+    /// Release of geth and of Prysm as their modules pin them; a program built from a module does not know its own.
+    ///
+    /// # Errors
+    /// When a `go.mod` of this source tree cannot be read.
+    pub fn versions() -> Result<[(&'static str, String); 2], DevnetError> {
+        let [geth, prysm] = &MODULES;
+        Ok([
+            ("geth", geth.pinned("github.com/ethereum/go-ethereum")?),
+            ("prysm", prysm.pinned("github.com/OffchainLabs/prysm/v7")?),
+        ])
+    }
+
     /// Whether [`Tools::ensure`] would find everything without building.
     pub fn are_built() -> bool {
         MODULES.iter().all(|module| module.target().is_ok_and(|target| module.is_built(&target)))
@@ -89,6 +106,17 @@ fn source_dir() -> &'static Path {
 impl ToolModule {
     fn source(&self) -> PathBuf {
         source_dir().join(self.folder)
+    }
+
+    /// The version of `module` in `go.mod`.
+    fn pinned(&self, module: &str) -> Result<String, DevnetError> {
+        let path = self.source().join("go.mod");
+        let text = fs::read_to_string(&path).map_err(|source| DevnetError::File { path, source })?;
+        let version = text.lines().find_map(|line| {
+            let line = line.trim().trim_start_matches("require ").trim_start();
+            line.strip_prefix(module)?.strip_prefix(' ')?.split_whitespace().next()
+        });
+        Ok(version.unwrap_or("unknown").to_owned())
     }
 
     /// Named after what decides the programs' bytes, so that a new version never meets an old build.
@@ -204,6 +232,13 @@ mod tests {
             for package in module.packages {
                 assert!(tools.contains(&format!("_ \"{package}\"")), "{package} is not in tools.go");
             }
+        }
+    }
+
+    #[test]
+    fn the_pinned_releases_are_known() {
+        for (name, version) in Tools::versions().unwrap() {
+            assert!(version.starts_with('v') && version.contains('.'), "{name} {version}");
         }
     }
 

@@ -1,0 +1,386 @@
+//! What the chain asks of some validators, and what of it was done.
+//!
+//! Asked is what the chain's own rules say: committees, proposer duties, seats, and for aggregators the selection proof,
+//! which is computed here from the whole keys (they are worth nothing on a local chain). Done is what the canonical blocks
+//! show; where a block shows no author, what the beacon node accepted ([`super::witness`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use chain::{Epoch, Fork, ForkInfo, Root, Slot, SyncAggregatorSelectionData, ValidatorIndex, domain};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use threshold::SecretKey;
+
+use super::api::{ApiError, BeaconApi};
+use super::inclusion::Reader;
+use super::witness::{Accepted, Handed};
+
+/// `TARGET_AGGREGATORS_PER_COMMITTEE`.
+const AGGREGATORS_PER_COMMITTEE: u64 = 16;
+/// `TARGET_AGGREGATORS_PER_SYNC_SUBCOMMITTEE`.
+const AGGREGATORS_PER_SUBCOMMITTEE: u64 = 16;
+/// Seats of the sync committee, and of one of its four subcommittees.
+const SEATS: u64 = 512;
+const SEATS_OF_SUBCOMMITTEE: u64 = 128;
+
+/// Where a number comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Canonical blocks and states.
+    Chain,
+    /// Answers of the beacon node to what members handed in: the chain shows no author.
+    BeaconNodeAccepted,
+}
+
+/// How often something was asked and done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Count {
+    /// Asked by the chain.
+    pub tried: u64,
+    /// Done.
+    pub succeeded: u64,
+    /// Who says so.
+    pub source: Source,
+}
+
+/// What was not done, for whoever looks for the reason.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Failure {
+    /// Kind of duty.
+    pub kind: &'static str,
+    /// Its slot.
+    pub slot: u64,
+    /// Whose.
+    pub validator: u64,
+}
+
+/// All counts of one run.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct Counts {
+    /// By kind of duty.
+    pub duties: BTreeMap<&'static str, Count>,
+    /// Duties asked and not done.
+    pub failures: Vec<Failure>,
+    /// Slots of the window without a block, whoever should have proposed.
+    pub empty_slots: Vec<u64>,
+    /// Votes that were in the very next block that could have them, of the attester duties done.
+    pub attester_votes_at_once: u64,
+    /// Sync-committee messages that no block could show, because the next slot has none. Not counted as tried.
+    pub sync_messages_unseen: u64,
+}
+
+/// Gathers what the chain asks while it runs, for old epochs cannot be asked about.
+pub struct Register {
+    api: BeaconApi,
+    reader: Reader,
+    slots_per_epoch: u64,
+    window: Range<Slot>,
+    keys: BTreeMap<ValidatorIndex, SecretKey>,
+    fork_info: ForkInfo,
+    proposers: BTreeMap<Slot, ValidatorIndex>,
+    /// By epoch: the holder of every seat.
+    seats: BTreeMap<Epoch, Vec<ValidatorIndex>>,
+    next_epoch: Epoch,
+}
+
+impl Register {
+    /// A register of the slots in `window`, which must begin and end with an epoch, for the validators with these keys.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub fn new(
+        api: &BeaconApi,
+        slots_per_epoch: u64,
+        window: Range<Slot>,
+        keys: BTreeMap<ValidatorIndex, SecretKey>,
+    ) -> Result<Self, ApiError> {
+        let fork = api.get("/eth/v1/beacon/states/head/fork")?;
+        let fork: Fork = serde_json::from_value(fork["data"].clone()).map_err(|_| api.malformed("fork"))?;
+        let root = api.genesis_validators_root()?;
+        let root: Root = root.parse().map_err(|_| api.malformed("genesis validators root"))?;
+        Ok(Self {
+            api: api.clone(),
+            reader: Reader::new(api, slots_per_epoch),
+            slots_per_epoch,
+            next_epoch: Epoch(window.start.0 / slots_per_epoch),
+            window,
+            keys,
+            fork_info: ForkInfo { fork, genesis_validators_root: root },
+            proposers: BTreeMap::new(),
+            seats: BTreeMap::new(),
+        })
+    }
+
+    /// The slots that count.
+    pub fn window(&self) -> Range<Slot> {
+        self.window.clone()
+    }
+
+    /// To be called at least once an epoch: notes what the epochs up to this slot's ask.
+    ///
+    /// # Errors
+    /// When the node does not answer; the next call tries again.
+    pub fn look(&mut self, now: Slot) -> Result<(), ApiError> {
+        while self.next_epoch.0 * self.slots_per_epoch <= now.0
+            && self.next_epoch.0 * self.slots_per_epoch < self.window.end.0
+        {
+            let epoch = self.next_epoch;
+            for (slot, validator) in self.api.proposers(epoch)? {
+                if self.keys.contains_key(&validator) && self.window.contains(&slot) {
+                    self.proposers.insert(slot, validator);
+                }
+            }
+            let first = epoch.0 * self.slots_per_epoch;
+            for slot in first..first + self.slots_per_epoch {
+                self.reader.committees(Slot(slot))?;
+            }
+            let path = format!("/eth/v1/beacon/states/head/sync_committees?epoch={}", epoch.0);
+            let answer = self.api.get(&path)?;
+            let seats = self.api.list(&answer, "/data/validators", "sync committee")?;
+            let seats: Option<Vec<ValidatorIndex>> =
+                seats.iter().map(|seat| seat.as_str()?.parse().ok()).collect();
+            let seats = seats.ok_or_else(|| self.api.malformed("sync committee"))?;
+            self.seats.insert(epoch, seats);
+            self.next_epoch = Epoch(epoch.0 + 1);
+        }
+        Ok(())
+    }
+
+    /// Whether every vote of the window that can still come is there, so that counting need not wait.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub fn all_votes_in(&mut self) -> Result<bool, ApiError> {
+        let asked = self.attesters()?;
+        let found = self.reader.included_of_all(self.window())?;
+        let found: BTreeSet<_> =
+            found.into_iter().map(|vote| (vote.attestation_slot, vote.validator)).collect();
+        Ok(asked.keys().all(|duty| found.contains(duty)))
+    }
+
+    /// Counts the whole window. `accepted` is all that the beacon node took from the members.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub fn count(&mut self, accepted: &BTreeSet<Accepted>) -> Result<Counts, ApiError> {
+        let mut counts = Counts::default();
+        let attesters = self.attesters()?;
+        let votes = self.reader.included_of_all(self.window())?;
+        let votes: BTreeMap<_, _> = votes
+            .into_iter()
+            .map(|vote| ((vote.attestation_slot, vote.validator), vote.distance()))
+            .collect();
+        counts.note(
+            "attester",
+            Source::Chain,
+            attesters.keys().map(|duty| (*duty, votes.contains_key(duty))),
+        );
+
+        let blocks = self.blocks()?;
+        let empty = |slot: &u64| !blocks.contains_key(&Slot(*slot));
+        counts.empty_slots = (self.window.start.0..self.window.end.0).filter(empty).collect();
+        let at_once = attesters.keys().filter(|(slot, validator)| {
+            let next = (slot.0 + 1..).find(|slot| !empty(slot)).unwrap_or_default();
+            votes.get(&(*slot, *validator)).is_some_and(|distance| slot.0 + distance <= next)
+        });
+        counts.attester_votes_at_once = u64::try_from(at_once.count()).unwrap_or(u64::MAX);
+        let proposals = self.proposers.iter().map(|(slot, validator)| {
+            ((*slot, *validator), blocks.get(slot).is_some_and(|block| block.proposer == *validator))
+        });
+        let proposals: Vec<_> = proposals.collect();
+        counts.note("proposer", Source::Chain, proposals.iter().copied());
+        // The chain shows a reveal only inside a block, so this is a lower bound.
+        counts.note("randao", Source::Chain, proposals.iter().copied());
+
+        let aggregators = attesters
+            .iter()
+            .filter(|((slot, validator), committee)| self.is_aggregator(*slot, *validator, **committee));
+        let aggregators = aggregators.map(|((slot, validator), _)| {
+            let wanted = Accepted { slot: *slot, validator: *validator, what: Handed::Aggregate };
+            ((*slot, *validator), accepted.contains(&wanted))
+        });
+        counts.note("aggregator", Source::BeaconNodeAccepted, aggregators);
+
+        let mut messages = Vec::new();
+        let mut contributions = Vec::new();
+        for slot in (self.window.start.0..self.window.end.0).map(Slot) {
+            for (validator, seats) in self.seats_at(slot) {
+                match blocks.get(&Slot(slot.0 + 1)) {
+                    // Signed for the head at this slot, which is what the next block builds on.
+                    Some(block) => {
+                        let all = seats.iter().all(|seat| block.sync_bit(*seat));
+                        messages.push(((slot, validator), all));
+                    }
+                    None => counts.sync_messages_unseen += 1,
+                }
+                let subcommittees: BTreeSet<u64> =
+                    seats.iter().map(|seat| seat / SEATS_OF_SUBCOMMITTEE).collect();
+                for subcommittee in subcommittees {
+                    if self.is_contributor(slot, validator, subcommittee) {
+                        let what = Handed::Contribution { subcommittee };
+                        let done = accepted.contains(&Accepted { slot, validator, what });
+                        contributions.push(((slot, validator), done));
+                    }
+                }
+            }
+        }
+        counts.note("sync_message", Source::Chain, messages);
+        counts.note("sync_contribution", Source::BeaconNodeAccepted, contributions);
+        Ok(counts)
+    }
+
+    /// Attester duties of the window, with the length of the committee.
+    fn attesters(&mut self) -> Result<BTreeMap<(Slot, ValidatorIndex), u64>, ApiError> {
+        let mut duties = BTreeMap::new();
+        for slot in (self.window.start.0..self.window.end.0).map(Slot) {
+            for committee in self.reader.committees(slot)? {
+                let length = u64::try_from(committee.len()).unwrap_or(u64::MAX);
+                let ours = committee.iter().filter(|member| self.keys.contains_key(member));
+                duties.extend(ours.map(|member| ((slot, *member), length)));
+            }
+        }
+        Ok(duties)
+    }
+
+    /// The canonical blocks of the window and of the slot after it.
+    fn blocks(&self) -> Result<BTreeMap<Slot, Block>, ApiError> {
+        let mut blocks = BTreeMap::new();
+        for slot in (self.window.start.0..=self.window.end.0).map(Slot) {
+            if let Some(block) = self.api.find(&format!("/eth/v2/beacon/blocks/{}", slot.0))? {
+                let block = Block::read(&block).ok_or_else(|| self.api.malformed("block"))?;
+                blocks.insert(slot, block);
+            }
+        }
+        Ok(blocks)
+    }
+
+    /// Seats of our validators at a slot.
+    fn seats_at(&self, slot: Slot) -> BTreeMap<ValidatorIndex, Vec<u64>> {
+        // The message of a period's last slot goes into the first block of the next, but is signed by the old committee;
+        // periods here are longer than any run.
+        let seats = self.seats.get(&Epoch(slot.0 / self.slots_per_epoch));
+        let mut ours: BTreeMap<ValidatorIndex, Vec<u64>> = BTreeMap::new();
+        for (seat, holder) in (0_u64..).zip(seats.into_iter().flatten()) {
+            if self.keys.contains_key(holder) {
+                ours.entry(*holder).or_default().push(seat);
+            }
+        }
+        ours
+    }
+
+    /// `is_aggregator` of the consensus specifications.
+    fn is_aggregator(&self, slot: Slot, validator: ValidatorIndex, committee: u64) -> bool {
+        let modulo = (committee / AGGREGATORS_PER_COMMITTEE).max(1);
+        modulo == 1 || self.selected(validator, slot, &slot, domain::SELECTION_PROOF, modulo)
+    }
+
+    /// `is_sync_committee_aggregator` of the consensus specifications.
+    fn is_contributor(&self, slot: Slot, validator: ValidatorIndex, subcommittee_index: u64) -> bool {
+        let modulo = (SEATS_OF_SUBCOMMITTEE / AGGREGATORS_PER_SUBCOMMITTEE).max(1);
+        let data = SyncAggregatorSelectionData { slot, subcommittee_index };
+        self.selected(validator, slot, &data, domain::SYNC_COMMITTEE_SELECTION_PROOF, modulo)
+    }
+
+    fn selected(
+        &self,
+        validator: ValidatorIndex,
+        slot: Slot,
+        data: &impl tree_hash::TreeHash,
+        domain_type: chain::DomainType,
+        modulo: u64,
+    ) -> bool {
+        let Some(key) = self.keys.get(&validator) else { return false };
+        let epoch = Epoch(slot.0 / self.slots_per_epoch);
+        let domain = domain::domain_at(domain_type, epoch, &self.fork_info);
+        let proof = key.sign(&domain::signing_root(data, domain).0).to_bytes();
+        let hash: [u8; 32] = Sha256::digest(proof.0).into();
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash[..8]);
+        u64::from_le_bytes(first).is_multiple_of(modulo)
+    }
+}
+
+impl Counts {
+    fn note(
+        &mut self,
+        kind: &'static str,
+        source: Source,
+        duties: impl IntoIterator<Item = ((Slot, ValidatorIndex), bool)>,
+    ) {
+        let count = self.duties.entry(kind).or_insert(Count { tried: 0, succeeded: 0, source });
+        for ((slot, validator), done) in duties {
+            count.tried += 1;
+            count.succeeded += u64::from(done);
+            if !done {
+                self.failures.push(Failure { kind, slot: slot.0, validator: validator.0 });
+            }
+        }
+    }
+
+    /// Kinds that the chain asked for and that never succeeded.
+    pub fn without_success(&self) -> Vec<&'static str> {
+        let none = self.duties.iter().filter(|(_, count)| count.tried > 0 && count.succeeded == 0);
+        none.map(|(kind, _)| *kind).collect()
+    }
+
+    /// Kinds that the chain never asked for in the window.
+    pub fn never_asked(&self) -> Vec<&'static str> {
+        self.duties.iter().filter(|(_, count)| count.tried == 0).map(|(kind, _)| *kind).collect()
+    }
+}
+
+/// What counts of a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Block {
+    proposer: ValidatorIndex,
+    sync_bits: Vec<u8>,
+}
+
+impl Block {
+    fn read(answer: &Value) -> Option<Self> {
+        let text = |pointer: &str| answer.pointer(pointer)?.as_str();
+        let bits = text("/data/message/body/sync_aggregate/sync_committee_bits")?;
+        let sync_bits = hex::decode(bits.strip_prefix("0x")?).ok()?;
+        let complete = u64::try_from(sync_bits.len() * 8).ok()? == SEATS;
+        let proposer = text("/data/message/proposer_index")?.parse().ok()?;
+        complete.then_some(Self { proposer, sync_bits })
+    }
+
+    fn sync_bit(&self, seat: u64) -> bool {
+        let byte = usize::try_from(seat / 8).ok().and_then(|byte| self.sync_bits.get(byte));
+        byte.is_some_and(|byte| byte >> (seat % 8) & 1 == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_block_tells_its_proposer_and_who_signed_for_the_sync_committee() {
+        let block = |bits: &str| json!({"data": {"message": {"proposer_index": "7", "body": {"sync_aggregate": {"sync_committee_bits": bits}}}}});
+        let bits = format!("0x01{}80", "00".repeat(62));
+        let read = Block::read(&block(&bits)).unwrap();
+        assert_eq!(read.proposer, ValidatorIndex(7));
+        let set: Vec<u64> = (0..600).filter(|seat| read.sync_bit(*seat)).collect();
+        assert_eq!(set, [0, 511]);
+        assert!(Block::read(&block("0x01")).is_none() && Block::read(&json!({})).is_none());
+    }
+
+    #[test]
+    fn a_kind_that_nobody_asked_for_is_no_failure_and_no_success() {
+        let mut counts = Counts::default();
+        let duty = |slot| (Slot(slot), ValidatorIndex(1));
+        counts.note("attester", Source::Chain, [(duty(1), true), (duty(2), false)]);
+        counts.note("proposer", Source::Chain, [(duty(1), false)]);
+        counts.note("aggregator", Source::BeaconNodeAccepted, []);
+        assert_eq!(counts.without_success(), ["proposer"]);
+        assert_eq!(counts.never_asked(), ["aggregator"]);
+        assert_eq!(counts.failures.len(), 2);
+        assert_eq!((counts.duties["attester"].tried, counts.duties["attester"].succeeded), (2, 1));
+    }
+}

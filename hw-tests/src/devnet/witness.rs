@@ -1,0 +1,341 @@
+//! Stands between one member and the beacon node, passes everything on and remembers what the node accepted.
+//!
+//! Aggregates and sync-committee contributions leave no trace of their author on the chain, so this is the only place where
+//! they can be counted. It judges nothing and changes nothing.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chain::{Slot, ValidatorIndex};
+use futures::FutureExt as _;
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::DevnetError;
+use super::api::{spawn, wait};
+
+/// A beacon node takes no more either.
+const MAX_BODY: usize = 32 * 1024 * 1024;
+/// What belongs to one connection and is not passed on.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+    header::HOST,
+];
+
+/// What somebody handed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Handed {
+    /// An aggregate of a committee.
+    Aggregate,
+    /// A contribution of a subcommittee.
+    Contribution {
+        /// Which one.
+        subcommittee: u64,
+    },
+}
+
+/// One thing that the beacon node accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Accepted {
+    /// The slot it is for.
+    pub slot: Slot,
+    /// Its author.
+    pub validator: ValidatorIndex,
+    /// What it is.
+    pub what: Handed,
+}
+
+/// All that a witness has seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Accepted by the beacon node.
+    pub accepted: BTreeSet<Accepted>,
+    /// Requests that the beacon node refused, with what it said; the first few.
+    pub refused: Vec<String>,
+    /// How many were refused.
+    pub refusals: u64,
+    /// Requests whose body could not be read here.
+    pub unreadable: u64,
+}
+
+/// How many refusals are kept word by word.
+const KEPT_REFUSALS: usize = 20;
+
+/// A listener of its own for one member. Dropping it closes it.
+#[derive(Debug)]
+pub struct Witness {
+    address: SocketAddr,
+    seen: Arc<Mutex<Seen>>,
+    _end: oneshot::Sender<()>,
+}
+
+#[derive(Clone)]
+struct Passage {
+    node: Arc<str>,
+    client: reqwest::Client,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Witness {
+    /// Listens on loopback for one member of the beacon node at `node`, such as `http://127.0.0.1:3500`.
+    ///
+    /// # Errors
+    /// When there is no port to listen on.
+    ///
+    /// # Panics
+    /// When the HTTP client cannot be made, which only a broken build can cause.
+    pub fn start(node: &str) -> Result<Self, DevnetError> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client without files or certificates can always be made");
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let passage = Passage { node: node.trim_end_matches('/').into(), client, seen: Arc::clone(&seen) };
+        let listener = wait(async { tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await });
+        let listener = listener.map_err(|source| DevnetError::File { path: "127.0.0.1".into(), source })?;
+        let address =
+            listener.local_addr().map_err(|source| DevnetError::File { path: "127.0.0.1".into(), source })?;
+        let (end, ended) = oneshot::channel::<()>();
+        let router = axum::Router::new().fallback(pass).with_state(passage);
+        spawn(async move {
+            let served = axum::serve(listener, router).with_graceful_shutdown(ended.map(|_| ()));
+            // Ends with its owner; event streams that are still open end with the process.
+            let _ = served.await;
+        });
+        Ok(Self { address, seen, _end: end })
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The beacon API for processes on this machine.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What was seen until now.
+    pub fn seen(&self) -> Seen {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Passes one request on.
+async fn pass(State(passage): State<Passage>, request: Request) -> Response {
+    match try_pass(&passage, request).await {
+        Ok(response) => response,
+        Err(problem) => (StatusCode::BAD_GATEWAY, problem).into_response(),
+    }
+}
+
+async fn try_pass(passage: &Passage, request: Request) -> Result<Response, String> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let kind = Kind::of(parts.method.as_str(), parts.uri.path());
+    let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| error.to_string())?;
+    let answer = passage
+        .client
+        .request(parts.method, format!("{}{path}", passage.node))
+        .headers(end_to_end(&parts.headers))
+        .body(body.clone())
+        .send()
+        .await
+        .map_err(|error| format!("the beacon node does not answer: {error}"))?;
+    let status = answer.status();
+    let headers = end_to_end(answer.headers());
+    let body = match kind {
+        None => Body::from_stream(answer.bytes_stream()),
+        Some(kind) => {
+            let said = answer.bytes().await.map_err(|error| error.to_string())?;
+            passage.note(kind, &path, &body, status, &said);
+            Body::from(said)
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let kept = headers.iter().filter(|(name, _)| !HOP_BY_HOP.contains(name));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// The requests that are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Aggregates,
+    Contributions,
+    /// Whatever else a member submits: only refusals matter, the chain shows the rest.
+    Other,
+}
+
+impl Kind {
+    fn of(method: &str, path: &str) -> Option<Self> {
+        if method != "POST" {
+            return None;
+        }
+        if path.ends_with("/validator/aggregate_and_proofs") {
+            Some(Self::Aggregates)
+        } else if path.ends_with("/validator/contribution_and_proofs") {
+            Some(Self::Contributions)
+        } else if path.contains("/beacon/pool/")
+            || path.contains("/beacon/blocks")
+            || path.contains("/beacon/blinded")
+        {
+            Some(Self::Other)
+        } else {
+            None
+        }
+    }
+}
+
+impl Passage {
+    fn note(&self, kind: Kind, path: &str, body: &Bytes, status: StatusCode, said: &Bytes) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !status.is_success() {
+            seen.refusals += 1;
+            if seen.refused.len() < KEPT_REFUSALS {
+                let said: String = String::from_utf8_lossy(said).chars().take(300).collect();
+                let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+                seen.refused.push(format!("{at} {path}: {} {said}", status.as_u16()));
+            }
+        }
+        let Some(entries) = entries(kind, body) else {
+            seen.unreadable += u64::from(kind != Kind::Other);
+            return;
+        };
+        let refused = refused_positions(status, said, entries.len());
+        let good = entries.into_iter().enumerate().filter(|(position, _)| !refused.contains(position));
+        seen.accepted.extend(good.map(|(_, entry)| entry));
+    }
+}
+
+/// What a request hands in; nothing for kinds that the chain shows.
+fn entries(kind: Kind, body: &[u8]) -> Option<Vec<Accepted>> {
+    let read: fn(&Value) -> Option<Accepted> = match kind {
+        Kind::Other => return Some(Vec::new()),
+        Kind::Aggregates => |entry| {
+            Some(Accepted {
+                slot: number(entry, "/message/aggregate/data/slot").map(Slot)?,
+                validator: number(entry, "/message/aggregator_index").map(ValidatorIndex)?,
+                what: Handed::Aggregate,
+            })
+        },
+        Kind::Contributions => |entry| {
+            Some(Accepted {
+                slot: number(entry, "/message/contribution/slot").map(Slot)?,
+                validator: number(entry, "/message/aggregator_index").map(ValidatorIndex)?,
+                what: Handed::Contribution {
+                    subcommittee: number(entry, "/message/contribution/subcommittee_index")?,
+                },
+            })
+        },
+    };
+    let body: Value = serde_json::from_slice(body).ok()?;
+    body.as_array()?.iter().map(read).collect()
+}
+
+fn number(value: &Value, pointer: &str) -> Option<u64> {
+    value.pointer(pointer)?.as_str()?.parse().ok()
+}
+
+/// Which entries of a list the node refused: none, those that its answer names, or all of them.
+fn refused_positions(status: StatusCode, said: &[u8], entries: usize) -> BTreeSet<usize> {
+    if status.is_success() {
+        return BTreeSet::new();
+    }
+    let answer: Option<Value> = serde_json::from_slice(said).ok();
+    let failures = answer.as_ref().and_then(|answer| answer["failures"].as_array());
+    let named: Option<BTreeSet<usize>> = failures.and_then(|failures| {
+        let index = |failure: &Value| {
+            let index = &failure["index"];
+            index
+                .as_u64()
+                .or_else(|| index.as_str()?.parse().ok())
+                .and_then(|index| usize::try_from(index).ok())
+        };
+        failures.iter().map(index).collect()
+    });
+    named.filter(|named| !named.is_empty()).unwrap_or_else(|| (0..entries).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn contribution(slot: &str, author: &str, subcommittee: &str) -> Value {
+        json!({"message": {
+            "aggregator_index": author,
+            "contribution": {"slot": slot, "subcommittee_index": subcommittee},
+        }})
+    }
+
+    #[test]
+    fn a_list_that_is_refused_in_part_counts_in_part() {
+        let failures = json!({"code": 400, "failures": [{"index": 1, "message": "no"}]}).to_string();
+        assert_eq!(refused_positions(StatusCode::BAD_REQUEST, failures.as_bytes(), 3), [1].into());
+        assert_eq!(refused_positions(StatusCode::BAD_REQUEST, b"no", 3), [0, 1, 2].into());
+        assert_eq!(refused_positions(StatusCode::OK, b"", 3), BTreeSet::new());
+    }
+
+    #[test]
+    fn contributions_are_told_apart_by_subcommittee() {
+        let body = json!([contribution("9", "3", "0"), contribution("9", "3", "2")]).to_string();
+        let found = entries(Kind::Contributions, body.as_bytes()).unwrap();
+        let what: Vec<_> = found.iter().map(|entry| entry.what).collect();
+        assert_eq!(
+            what,
+            [Handed::Contribution { subcommittee: 0 }, Handed::Contribution { subcommittee: 2 }]
+        );
+        assert_eq!((found[0].slot, found[0].validator), (Slot(9), ValidatorIndex(3)));
+        assert!(entries(Kind::Aggregates, body.as_bytes()).is_none());
+    }
+
+    #[test]
+    fn everything_passes_and_what_the_node_accepts_is_remembered() {
+        let node = axum::Router::new().fallback(|request: Request| async move {
+            let path = request.uri().to_string();
+            let body = axum::body::to_bytes(request.into_body(), MAX_BODY).await.unwrap_or_default();
+            let status = if path.contains("v1") { StatusCode::OK } else { StatusCode::BAD_REQUEST };
+            (status, [("x-node", "yes")], format!("{path} {}", body.len()))
+        });
+        let listener = wait(async { tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await }).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        spawn(async move {
+            let _ = axum::serve(listener, node).await;
+        });
+        let witness = Witness::start(&url).unwrap();
+        let body = json!([contribution("9", "3", "0")]).to_string();
+        let ask = |path: &str| {
+            let request = reqwest::Client::builder().no_proxy().build().unwrap();
+            let request = request.post(format!("{}{path}", witness.url())).body(body.clone());
+            wait(async move {
+                let response = request.send().await.unwrap();
+                (response.status().as_u16(), response.headers().clone(), response.text().await.unwrap())
+            })
+        };
+        let (status, headers, text) = ask("/eth/v1/validator/contribution_and_proofs?x=1");
+        assert_eq!((status, headers["x-node"].to_str().unwrap()), (200, "yes"));
+        assert_eq!(text, format!("/eth/v1/validator/contribution_and_proofs?x=1 {}", body.len()));
+        assert_eq!(witness.seen().accepted.len(), 1);
+        assert_eq!(ask("/eth/v2/beacon/pool/attestations").0, 400);
+        let seen = witness.seen();
+        assert_eq!((seen.accepted.len(), seen.refusals, seen.unreadable), (1, 1, 0));
+    }
+}

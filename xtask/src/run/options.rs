@@ -1,0 +1,295 @@
+//! What `./hearth run` takes, and what it makes of it before anything is started.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::ValueEnum;
+use hw_tests::charon::Charon;
+
+/// The sizes Obol's clusters have: `3f + 1` members withstand f that fail.
+const FEWEST_MEMBERS: u8 = 4;
+const MOST_MEMBERS: u8 = 16;
+
+/// What `./hearth run` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// No image: all members are native processes.
+    #[arg(long)]
+    pub(crate) fast: bool,
+    /// Unattended: end as soon as the chain holds an attestation that needed the box. With --slots: fail too when a kind
+    /// of duty that the chain asked for never succeeded.
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// With --check: the result as JSON on standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The chain's newest fork.
+    #[arg(long, value_enum, default_value_t = Fork::Electra)]
+    pub(crate) fork: Fork,
+    /// Length of a slot, instead of what this machine was measured to hold.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=60))]
+    pub(crate) slot_seconds: Option<u64>,
+    /// Members of the cluster; the last one is the box.
+    #[arg(long, value_name = "N", default_value_t = 4,
+          value_parser = clap::value_parser!(u8).range(i64::from(FEWEST_MEMBERS)..=i64::from(MOST_MEMBERS)))]
+    pub(crate) members: u8,
+    /// Partial signatures that make a whole one, instead of two thirds of the members, rounded up.
+    #[arg(long, value_name = "N")]
+    pub(crate) threshold: Option<u8>,
+    /// Distributed validators of the cluster.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub(crate) validators: u32,
+    /// What member N is: charon:PATH (a Charon that you have, with Prysm's validator client behind it), vc (Hearth, with
+    /// Prysm's validator client behind its validator API) or hearth. May be given several times.
+    #[arg(long = "member", value_name = "N=KIND")]
+    pub(crate) kinds: Vec<Member>,
+    /// Once everybody is in: run this many slots (whole epochs) and count what the chain asked and what was done.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(crate) slots: Option<u64>,
+    /// With --slots: write the counts there, as JSON.
+    #[arg(long, value_name = "FILE", requires = "slots")]
+    pub(crate) report: Option<PathBuf>,
+    /// With --slots: kill a member every third epoch and start it again, a Hearth and a Charon in turn.
+    #[arg(long, requires = "slots")]
+    pub(crate) restart_members: bool,
+    /// Keep the logs of everything in this folder instead of throwing them away at the end.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+    /// With --check: look at the box's page in headless Chromium too, and keep a picture of it (PNG).
+    #[arg(long, value_name = "FILE", requires = "check")]
+    pub(crate) picture: Option<PathBuf>,
+}
+
+impl Default for Arguments {
+    fn default() -> Self {
+        Self {
+            fast: false,
+            check: false,
+            json: false,
+            fork: Fork::Electra,
+            slot_seconds: None,
+            members: FEWEST_MEMBERS,
+            threshold: None,
+            validators: 4,
+            kinds: Vec::new(),
+            slots: None,
+            report: None,
+            restart_members: false,
+            keep: None,
+            picture: None,
+        }
+    }
+}
+
+/// Forks the local chain can have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fork {
+    /// Epochs of 8 slots.
+    #[default]
+    Electra,
+    /// Epochs of 32 slots.
+    Fulu,
+}
+
+/// One `--member N=KIND`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    /// From 1.
+    pub(crate) number: u8,
+    pub(crate) kind: Kind,
+}
+
+/// What a member is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Ours, signing by itself.
+    Hearth,
+    /// Ours, with a stock validator client that signs.
+    HearthWithClient,
+    /// A Charon binary, with a stock validator client that signs.
+    Charon(PathBuf),
+}
+
+impl FromStr for Member {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let example = "write it like 2=charon:/usr/local/bin/charon, 2=vc or 2=hearth";
+        let (number, kind) =
+            text.split_once('=').ok_or_else(|| format!("{text:?} names no kind: {example}"))?;
+        let number = number.parse().ok().filter(|number| *number > 0);
+        let number =
+            number.ok_or_else(|| format!("{text:?} does not begin with a member's number: {example}"))?;
+        let kind = match kind.split_once(':') {
+            None if kind == "hearth" => Kind::Hearth,
+            None if kind == "vc" => Kind::HearthWithClient,
+            None if kind == "charon" => {
+                return Err(format!("which Charon? Give its path: {number}=charon:/usr/local/bin/charon"));
+            }
+            Some(("charon", path)) if !path.is_empty() => Kind::Charon(path.into()),
+            None | Some(_) => return Err(format!("{kind:?} is no kind of member: {example}")),
+        };
+        Ok(Self { number, kind })
+    }
+}
+
+/// What a seat of the cluster is filled with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Occupant {
+    /// The image, in QEMU.
+    Box,
+    Hearth,
+    HearthWithClient,
+    Charon(Charon),
+}
+
+impl Occupant {
+    /// A word for a mix and for reports.
+    pub(super) fn word(&self) -> &'static str {
+        match self {
+            Self::Box => "box",
+            Self::Hearth => "hearth",
+            Self::HearthWithClient => "vc",
+            Self::Charon(_) => "charon",
+        }
+    }
+}
+
+/// The cluster that was asked for, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// In order of the members.
+    pub(super) occupants: Vec<Occupant>,
+    pub(super) threshold: u8,
+}
+
+impl Plan {
+    /// Checks all that can be checked before minutes are spent on building and booting.
+    pub(super) fn of(arguments: &Arguments) -> anyhow::Result<Self> {
+        let members = arguments.members;
+        let fewest_that_sign = (members * 2).div_ceil(3);
+        let threshold = arguments.threshold.unwrap_or(fewest_that_sign);
+        ensure!(
+            threshold <= members && threshold >= fewest_that_sign,
+            "--threshold {threshold} does not work for {members} members: from {fewest_that_sign} (below, a split cluster \
+             could sign two things) to {members}"
+        );
+        let mut kinds: BTreeMap<u8, Kind> = BTreeMap::new();
+        for Member { number, kind } in &arguments.kinds {
+            ensure!(
+                *number <= members,
+                "--member {number}=…: there are {members} members, numbered from 1 (more with --members N)"
+            );
+            if kinds.insert(*number, kind.clone()).is_some() {
+                bail!("--member {number}=… is given twice");
+            }
+        }
+        if !arguments.fast && kinds.get(&members).is_some_and(|kind| *kind != Kind::Hearth) {
+            bail!(
+                "member {members} is the box in QEMU, which cannot be anything else: choose another number, or --fast \
+                 to have no box"
+            );
+        }
+        let mut occupants = Vec::new();
+        for number in 1..=members {
+            occupants.push(match kinds.remove(&number) {
+                None | Some(Kind::Hearth) if number == members && !arguments.fast => Occupant::Box,
+                None | Some(Kind::Hearth) => Occupant::Hearth,
+                Some(Kind::HearthWithClient) => Occupant::HearthWithClient,
+                Some(Kind::Charon(path)) => {
+                    let charon = Charon::open(&path).with_context(|| format!("--member {number}=charon"))?;
+                    Occupant::Charon(charon)
+                }
+            });
+        }
+        let plan = Self { occupants, threshold };
+        ensure!(
+            !arguments.check || plan.page_seat().is_some(),
+            "--check looks at a Hearth member, and there is none in this cluster: leave one, or leave out --check"
+        );
+        ensure!(
+            arguments.slots.is_some() || plan.page_seat().is_some(),
+            "a cluster of Charon members alone has no page to show: give --slots, or leave a Hearth member"
+        );
+        Ok(plan)
+    }
+
+    /// The Hearth member that plays the box: the last one.
+    pub(super) fn page_seat(&self) -> Option<usize> {
+        self.occupants.iter().rposition(|occupant| !matches!(occupant, Occupant::Charon(_)))
+    }
+
+    /// Such as `3 hearth, 1 charon`.
+    pub(super) fn mix(&self) -> String {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for occupant in &self.occupants {
+            *counts.entry(occupant.word()).or_default() += 1;
+        }
+        let words: Vec<String> = counts.into_iter().map(|(word, count)| format!("{count} {word}")).collect();
+        words.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn plan(line: &str) -> Result<Plan, String> {
+        let words = std::iter::once("run").chain(line.split_whitespace());
+        let parsed = Line::try_parse_from(words).map_err(|error| error.to_string())?;
+        Plan::of(&parsed.arguments).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn a_cluster_is_what_was_asked_for() {
+        let cases = [
+            ("", "1 box, 3 hearth", 3),
+            ("--fast", "4 hearth", 3),
+            ("--fast --member 2=vc --member 1=hearth", "3 hearth, 1 vc", 3),
+            ("--members 7 --member 3=vc", "1 box, 5 hearth, 1 vc", 5),
+            ("--fast --members 10 --threshold 8", "10 hearth", 8),
+        ];
+        for (line, mix, threshold) in cases {
+            let plan = plan(line).unwrap();
+            assert_eq!((plan.mix().as_str(), plan.threshold), (mix, threshold), "{line}");
+        }
+        assert_eq!(plan("--fast --member 4=vc").unwrap().page_seat(), Some(3));
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_a_way_out() {
+        let cases = [
+            ("--fast --member 5=vc", "there are 4 members"),
+            ("--fast --member 0=vc", "does not begin with a member's number"),
+            ("--fast --member x=vc", "does not begin with a member's number"),
+            ("--fast --member 2", "names no kind"),
+            ("--fast --member 2=ssv", "is no kind of member"),
+            ("--fast --member 2=charon", "which Charon?"),
+            ("--fast --member 2=charon:", "is no kind of member"),
+            ("--fast --member 2=charon:/nowhere/charon", "there is no file /nowhere/charon"),
+            ("--fast --member 2=charon:/etc/passwd", "is not a program"),
+            ("--fast --member 2=charon:/bin/true", "is not Charon"),
+            ("--fast --member 2=vc --member 2=hearth", "given twice"),
+            ("--member 4=vc", "is the box in QEMU"),
+            ("--members 3", "3 is not in 4..=16"),
+            ("--threshold 2", "from 3"),
+            ("--threshold 5", "to 4"),
+            ("--report x.json", "--slots"),
+            ("--restart-members", "--slots"),
+        ];
+        for (line, part) in cases {
+            let error = plan(line).unwrap_err();
+            assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What a run found: the check's result, and the counts of `--slots` as JSON.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context as _;
+use cluster::ClusterView;
+use hw_tests::devnet::{Devnet, Tools};
+use serde_json::{Value, json};
+
+use super::members::Cluster;
+use super::options::{Occupant, Plan};
+use super::slots::Outcome;
+use crate::say;
+
+/// What a check found, also as JSON.
+#[derive(Debug, serde::Serialize)]
+pub(super) struct CheckReport {
+    pub(super) ok: bool,
+    #[serde(rename = "box")]
+    pub(super) machine: &'static str,
+    pub(super) slot_seconds: u64,
+    /// Seconds each step took, in order.
+    pub(super) steps: Vec<(String, f64)>,
+    /// Seconds from the word to the attestation on chain.
+    pub(super) total_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) attestation: Option<CheckedAttestation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Debug, serde::Serialize)]
+pub(super) struct CheckedAttestation {
+    pub(super) validator: u64,
+    pub(super) attestation_slot: u64,
+    pub(super) block_slot: u64,
+    pub(super) block_root: String,
+}
+
+/// What belongs into a report beside the counts.
+pub(super) struct Facts<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) cluster: &'a Cluster,
+    pub(super) chain: &'a Devnet,
+    pub(super) view: &'a ClusterView,
+    pub(super) total_seconds: f64,
+}
+
+/// The counts, for a person.
+pub(super) fn tell(outcome: &Outcome) {
+    for (kind, count) in &outcome.counts.duties {
+        let line = format!("{kind:<18} {:>5} of {:>5}", count.succeeded, count.tried);
+        match (count.tried, count.succeeded) {
+            (0, _) => say::note(&format!("{kind:<18} not asked for by the chain in these slots")),
+            (tried, succeeded) if tried == succeeded => say::good(&line),
+            (_, 0) => say::failed(&line),
+            (_, _) => say::note(&line),
+        }
+    }
+    for restart in &outcome.restarts {
+        let again = match restart.signed_again_at_slot {
+            Some(slot) => format!("signed again in slot {slot}"),
+            None => "was not seen to sign again".to_owned(),
+        };
+        say::detail(&format!(
+            "member {} ({}) killed in slot {}, started in slot {}, {again}",
+            restart.member, restart.kind, restart.killed_at_slot, restart.started_at_slot
+        ));
+    }
+}
+
+/// Writes the report.
+pub(super) fn write(path: &Path, outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<()> {
+    let report = compose(outcome, facts)?;
+    let text = serde_json::to_string_pretty(&report)? + "\n";
+    std::fs::write(path, text).with_context(|| format!("cannot write the report {}", path.display()))
+}
+
+fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
+    let config = facts.chain.config();
+    let mut versions: BTreeMap<&str, String> = Tools::versions()?.into_iter().collect();
+    versions.insert("hearth", env!("CARGO_PKG_VERSION").to_owned());
+    let members: BTreeMap<String, Value> = facts
+        .cluster
+        .seats
+        .iter()
+        .map(|seat| {
+            let number = seat.number;
+            let operator = facts.view.operators.get(usize::from(number) - 1);
+            let name = operator.map_or("", |operator| operator.name.as_str());
+            let client = match seat.occupant {
+                Occupant::Box | Occupant::Hearth => None,
+                Occupant::HearthWithClient | Occupant::Charon(_) => {
+                    versions.get("prysm").map(|version| format!("prysm validator {version} --distributed"))
+                }
+            };
+            let seen = seat.witness.as_ref().map(|witness| witness.seen()).unwrap_or_default();
+            let said = json!({
+                "kind": seat.occupant.word(),
+                "version": outcome.records.version_of(number),
+                "validator_client": client,
+                "peer_name": name,
+                "duties": outcome.records.own(number),
+                "partials_at_hearth_members": outcome.records.partials(number),
+                "partials_at_charon_members": outcome.records.partials_by_charon(name),
+                "missed_because": outcome.records.reasons(number),
+                "refused_by_beacon_node": {"requests": seen.refusals, "first": seen.refused},
+            });
+            (number.to_string(), said)
+        })
+        .collect();
+    Ok(json!({
+        "mix": facts.plan.mix(),
+        "members_total": facts.plan.occupants.len(),
+        "threshold": facts.plan.threshold,
+        "validators": facts.view.validators.len(),
+        "fork": format!("{:?}", config.fork).to_lowercase(),
+        "slot_seconds": config.slot_seconds,
+        "slots_per_epoch": config.slots_per_epoch,
+        "versions": versions,
+        "window": {
+            "first_slot": outcome.first_slot.0,
+            "slots": outcome.slots,
+            "counted": "duties of these slots: whole epochs, from the second one on and after every member was at work",
+            "not_at_work_when_it_began": outcome.not_ready,
+        },
+        "sources": {
+            "chain": "canonical blocks and states; each vote once by slot and validator, a proposal by its slot's block, \
+                      a sync-committee message by the seats' bits in the next slot's block; randao by the proposal that \
+                      carries it, a lower bound",
+            "beacon_node_accepted": "answers of the beacon node to what members handed in; tried is what the selection \
+                                     proofs of the validators ask for",
+            "own_record": "the member's own records of ended duties, times their validators",
+            "charon_metrics": "core_tracker_expect_duties_total and core_tracker_success_duties_total, which Charon moves \
+                               some slots later",
+        },
+        "duties": outcome.counts.duties,
+        "members": members,
+        "restarts": outcome.restarts,
+        "failures": outcome.counts.failures,
+        "empty_slots": outcome.counts.empty_slots,
+        "attester_votes_at_once": outcome.counts.attester_votes_at_once,
+        "sync_messages_unseen": outcome.counts.sync_messages_unseen,
+        "chain_seconds": outcome.chain_seconds,
+        "total_seconds": (facts.total_seconds * 10.0).round() / 10.0,
+    }))
+}

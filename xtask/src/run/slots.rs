@@ -1,0 +1,251 @@
+//! `--slots`: some whole epochs in which everything that the chain asks of the cluster is counted.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use chain::{Slot, ValidatorIndex};
+use hw_tests::devnet::Devnet;
+use hw_tests::devnet::duties::{Counts, Register};
+use threshold::SecretKey;
+
+use super::check::{has_done_a_duty, summary};
+use super::members::Cluster;
+use super::pause;
+use super::records::Records;
+use crate::say;
+
+/// How many epochs everybody may take to be at work; then the counting begins, whoever is missing.
+const READY_EPOCHS: u64 = 5;
+/// A member is killed every third epoch, so that it has signed again before the next one goes.
+const RESTART_EVERY_EPOCHS: u64 = 3;
+/// How long a killed member stays away.
+const AWAY_SLOTS: u64 = 2;
+/// How often the members' own records are read, in slots' parts.
+const RECORDS_PER_SLOT: u32 = 2;
+
+/// What was counted, and how.
+pub(super) struct Outcome {
+    pub(super) counts: Counts,
+    pub(super) records: Records,
+    pub(super) restarts: Vec<Restart>,
+    pub(super) first_slot: Slot,
+    pub(super) slots: u64,
+    /// Who was not at work when counting began, and why.
+    pub(super) not_ready: Vec<String>,
+    /// Seconds from genesis to the end of the count.
+    pub(super) chain_seconds: u64,
+}
+
+/// One member killed and started again.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(super) struct Restart {
+    pub(super) member: u8,
+    pub(super) kind: &'static str,
+    pub(super) killed_at_slot: u64,
+    pub(super) started_at_slot: u64,
+    /// The first later slot in which another member saw its partial signature.
+    pub(super) signed_again_at_slot: Option<u64>,
+}
+
+/// Runs `slots` slots, rounded up to whole epochs, and counts.
+pub(super) fn run(
+    chain: &mut Devnet,
+    cluster: &mut Cluster,
+    keys: BTreeMap<ValidatorIndex, SecretKey>,
+    slots: u64,
+    restart_members: bool,
+) -> anyhow::Result<Outcome> {
+    let per_epoch = chain.config().slots_per_epoch;
+    let not_ready = wait_until_ready(chain, cluster)?;
+    // Not the first epoch, in which clients still find each other, and only whole ones.
+    let first = Slot((chain.clock_slot()?.0 / per_epoch + 1).max(1) * per_epoch);
+    let slots = slots.div_ceil(per_epoch) * per_epoch;
+    let end = Slot(first.0 + slots);
+    say::begin(&format!("counting the duties of {slots} slots, from slot {first} to slot {}", end.0 - 1));
+    let mut register = Register::new(chain.api(), per_epoch, first..end, keys)?;
+    let mut records = Records::new(first..end);
+    let mut restarts = Restarts::new(cluster, restart_members, first, end, per_epoch);
+    let mut told_epoch = 0;
+    let slot_time = Duration::from_secs(chain.config().slot_seconds);
+    let mut read_at = Instant::now();
+    loop {
+        pause(chain, cluster)?;
+        let now = chain.clock_slot()?;
+        // A node that is late gets asked again; what it must still know it knows for an epoch.
+        if let Err(error) = register.look(now) {
+            say::note(&format!("asking again: {error}"));
+        }
+        if read_at.elapsed() > slot_time / RECORDS_PER_SLOT {
+            read_at = Instant::now();
+            records.read(cluster, now);
+        }
+        restarts.step(cluster, now)?;
+        let epoch = now.0 / per_epoch;
+        if epoch > told_epoch {
+            told_epoch = epoch;
+            tell_progress(now, first, end, chain, &records);
+        }
+        // Votes may come until the end of the next epoch; once all are there nobody need wait.
+        let last_chance = end.0 + per_epoch + 1;
+        if now.0 > last_chance || (now.0 > end.0 + 2 && register.all_votes_in().unwrap_or(false)) {
+            break;
+        }
+    }
+    restarts.finish(cluster)?;
+    records.read(cluster, chain.clock_slot()?);
+    let accepted = cluster.seats.iter().filter_map(|seat| seat.witness.as_ref());
+    let accepted = accepted.flat_map(|witness| witness.seen().accepted).collect();
+    let counts = register.count(&accepted).context("counting what is on the chain")?;
+    let restarts = restarts.done.into_iter().map(|restart| Restart {
+        signed_again_at_slot: records.first_partial_after(restart.member, restart.started_at_slot),
+        ..restart
+    });
+    Ok(Outcome {
+        counts,
+        restarts: restarts.collect(),
+        records,
+        first_slot: first,
+        slots,
+        not_ready,
+        chain_seconds: chain.clock_slot()?.0 * chain.config().slot_seconds,
+    })
+}
+
+/// Waits until every Hearth member has done a duty and every Charon says that it is ready.
+fn wait_until_ready(chain: &mut Devnet, cluster: &mut Cluster) -> anyhow::Result<Vec<String>> {
+    say::begin("waiting until every member is at work");
+    let deadline = chain.clock_slot()?.0 + READY_EPOCHS * chain.config().slots_per_epoch;
+    let mut ready = vec![false; cluster.seats.len()];
+    loop {
+        pause(chain, cluster)?;
+        let mut waiting = Vec::new();
+        for (seat, ready) in cluster.seats.iter().zip(&mut ready) {
+            if *ready {
+                continue;
+            }
+            let why = match (seat.charon(), seat.status()) {
+                (Some(charon), _) => charon.readiness().err(),
+                (None, Some(status)) if has_done_a_duty(&status) => None,
+                (None, Some(status)) => Some(summary(&status)),
+                (None, None) => Some("its page does not answer".to_owned()),
+            };
+            match why {
+                None => {
+                    *ready = true;
+                    say::good(&format!("{} is at work", seat.name));
+                }
+                Some(why) => waiting.push(format!("{}: {why}", seat.name)),
+            }
+        }
+        if waiting.is_empty() {
+            return Ok(waiting);
+        }
+        if chain.clock_slot()?.0 > deadline {
+            for who in &waiting {
+                say::note(&format!("not at work after {READY_EPOCHS} epochs, counting begins anyway: {who}"));
+            }
+            return Ok(waiting);
+        }
+    }
+}
+
+fn tell_progress(now: Slot, first: Slot, end: Slot, chain: &Devnet, records: &Records) {
+    let finalized = chain.api().finalized().map_or_else(|_| "?".to_owned(), |epoch| epoch.0.to_string());
+    let head = chain.api().head().map_or(0, |head| head.0);
+    let place = if now < first {
+        "counting has not begun".to_owned()
+    } else if now < end {
+        format!("{} of {} slots", now.0 - first.0, end.0 - first.0)
+    } else {
+        "waiting for the last votes".to_owned()
+    };
+    say::detail(&format!(
+        "slot {now}: {place}; head {head}, finalized epoch {finalized}; {}",
+        records.in_short()
+    ));
+}
+
+/// Kills members in turn and starts them again.
+struct Restarts {
+    /// Seats, in the order in which they go.
+    queue: Vec<usize>,
+    turn: usize,
+    next_at: Slot,
+    last_at: Slot,
+    every: u64,
+    away: Option<(usize, Slot)>,
+    done: Vec<Restart>,
+}
+
+impl Restarts {
+    fn new(cluster: &Cluster, wanted: bool, first: Slot, end: Slot, per_epoch: u64) -> Self {
+        let can = |charon: bool| {
+            let seats = cluster.seats.iter().enumerate();
+            let fitting =
+                seats.filter(move |(_, seat)| seat.can_restart() && seat.charon().is_some() == charon);
+            fitting.map(|(position, _)| position).collect::<Vec<_>>()
+        };
+        let (hearth, charon) = (can(false), can(true));
+        // In turn, so that both sides see the other one go; who has fewer members goes more often.
+        let rounds = if wanted { hearth.len().max(charon.len()) } else { 0 };
+        let pick = |side: &[usize], round: usize| side.get(round % side.len().max(1)).copied();
+        let queue = (0..rounds).flat_map(|round| [pick(&hearth, round), pick(&charon, round)]).flatten();
+        Self {
+            queue: queue.collect(),
+            turn: 0,
+            next_at: Slot(first.0 + per_epoch + per_epoch / 2),
+            // Whoever comes back needs time to sign again before the count ends.
+            last_at: Slot(end.0.saturating_sub(per_epoch)),
+            every: RESTART_EVERY_EPOCHS * per_epoch,
+            away: None,
+            done: Vec::new(),
+        }
+    }
+
+    fn step(&mut self, cluster: &mut Cluster, now: Slot) -> anyhow::Result<()> {
+        if let Some((position, since)) = self.away {
+            if now.0 >= since.0 + AWAY_SLOTS {
+                self.bring_back(cluster, position, since, now)?;
+            }
+        } else if !self.queue.is_empty() && now >= self.next_at && now < self.last_at {
+            let position = self.queue[self.turn % self.queue.len()];
+            let seat = &mut cluster.seats[position];
+            seat.kill().with_context(|| format!("killing {}", seat.name))?;
+            say::note(&format!("slot {now}: {} killed, back in {AWAY_SLOTS} slots", seat.name));
+            self.away = Some((position, now));
+            self.turn += 1;
+            self.next_at = Slot(now.0 + self.every);
+        }
+        Ok(())
+    }
+
+    fn bring_back(
+        &mut self,
+        cluster: &mut Cluster,
+        position: usize,
+        since: Slot,
+        now: Slot,
+    ) -> anyhow::Result<()> {
+        let seat = &mut cluster.seats[position];
+        seat.power_on().with_context(|| format!("starting {} again", seat.name))?;
+        say::good(&format!("slot {now}: {} started again", seat.name));
+        self.done.push(Restart {
+            member: seat.number,
+            kind: seat.occupant.word(),
+            killed_at_slot: since.0,
+            started_at_slot: now.0,
+            signed_again_at_slot: None,
+        });
+        self.away = None;
+        Ok(())
+    }
+
+    fn finish(&mut self, cluster: &mut Cluster) -> anyhow::Result<()> {
+        if let Some((position, since)) = self.away {
+            self.bring_back(cluster, position, since, since)?;
+        }
+        ensure!(self.away.is_none(), "a member stayed away");
+        Ok(())
+    }
+}
