@@ -1,10 +1,10 @@
 //! Agreeing: one `qbft` instance per duty, with the values behind its digests.
 
-use chain::UnixMillis;
+use chain::{SlotTiming, UnixMillis};
 use qbft::{Config, Decision, Digest, Instance, Journal, Message, RoundTimer};
 
 use crate::work::{Context, Decided, Work};
-use crate::{Agreement, MAX_WAITING, Network, Output, Refusal, Saved, Value};
+use crate::{Agreement, Duty, MAX_WAITING, Network, Output, Refusal, Saved, Value};
 
 /// Rounds that may end in one step. After a long sleep many are over at once; between some of them the others' answers
 /// shall be heard.
@@ -12,6 +12,20 @@ const MAX_ROUNDS_PER_STEP: usize = 4;
 
 /// Length of round 1; each later round lasts one more of these.
 const ROUND_STEP_MS: u64 = 1000;
+
+/// What a second round needs to be worth having: a proposal, three messages, a signature and a publication.
+const ROUND_ROOM_MS: u64 = 700;
+
+/// The network's timer; on chains whose slots are so short that a dead leader's first round would last until the duty is
+/// over, rounds that let a second one fit. Members with longer rounds follow: a round change of `f + 1` members takes
+/// them along.
+fn round_timer(duty: Duty, origin: UnixMillis, extra_ms: u64, timing: &SlotTiming) -> RoundTimer {
+    let room = duty.deadline(timing).map_or(u64::MAX, |deadline| deadline.0.saturating_sub(origin.0));
+    if room >= ROUND_STEP_MS.saturating_add(extra_ms).saturating_add(ROUND_ROOM_MS) {
+        return RoundTimer { origin_ms: origin.0, step_ms: ROUND_STEP_MS, extra_ms };
+    }
+    RoundTimer { origin_ms: origin.0, step_ms: (room * 2 / 5).max(1), extra_ms: 0 }
+}
 
 impl<S: Clone + PartialEq> Work<S> {
     pub(crate) fn start_agreement_if_due<N: Network<Seal = S>>(
@@ -29,7 +43,7 @@ impl<S: Clone + PartialEq> Work<S> {
             size: context.settings.size,
             me: context.settings.me,
             leader_offset: context.network.leader_offset(self.duty),
-            timer: RoundTimer { origin_ms: origin.0, step_ms: ROUND_STEP_MS, extra_ms },
+            timer: round_timer(self.duty, origin, extra_ms, &context.settings.timing),
         };
         self.agreement = Some(match self.restored.take() {
             Some(journal) => Instance::restore(config, journal),
@@ -140,10 +154,38 @@ impl<S: Clone + PartialEq> Work<S> {
             self.unusable = Some("the value behind the agreed digest is not known".to_owned());
             return;
         };
-        match context.network.read(self.duty, &value.bytes) {
-            Ok(tasks) => self.accept_tasks(tasks, context.now),
-            Err(unreadable) => self.unusable = Some(unreadable.to_string()),
-        }
+        self.read_what_counts(context);
         out.push(Output::Agreed { duty: self.duty, round: decision.round, value });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DutyKind;
+    use chain::Slot;
+
+    #[test]
+    fn a_second_round_fits_however_short_the_slot_is() {
+        // (slot length, kind, when rounds 1 and 2 end after the trigger)
+        let table = [
+            (12_000, DutyKind::Proposer, 1_500, 2_500),
+            (6_000, DutyKind::Proposer, 1_500, 2_500),
+            (3_000, DutyKind::Proposer, 500, 1_000),
+            (2_000, DutyKind::Proposer, 333, 666),
+            (12_000, DutyKind::SyncContribution, 1_000, 2_000),
+            (3_000, DutyKind::SyncContribution, 500, 1_000),
+            (2_000, DutyKind::Attester, 1_000, 2_000),
+        ];
+        for (slot_ms, kind, first, second) in table {
+            let timing = SlotTiming::new(0, slot_ms, 8).unwrap();
+            let duty = Duty::new(Slot(10), kind);
+            let origin = duty.triggers_at(&timing).unwrap();
+            let extra = if kind == DutyKind::Proposer { 500 } else { 0 };
+            let timer = round_timer(duty, origin, extra, &timing);
+            let ends = [1, 2].map(|round| timer.round_deadline_ms(round) - origin.0);
+            assert_eq!(ends, [first, second], "{kind:?} at {slot_ms} ms");
+            assert!(ends[0] + 300 < duty.deadline(&timing).unwrap().0 - origin.0);
+        }
     }
 }

@@ -25,6 +25,8 @@ pub struct Partial {
 #[derive(Default)]
 pub(crate) struct Partials {
     by_task: BTreeMap<TaskId, BTreeMap<Member, Partial>>,
+    /// How many each member has in there.
+    held: BTreeMap<Member, usize>,
     wrong: BTreeSet<(TaskId, Member)>,
     equivocators: BTreeSet<Member>,
 }
@@ -35,7 +37,6 @@ impl Partials {
         if set.is_empty() || set.len() > MAX_TASKS {
             return Err(Refusal::BadSetSize(set.len()));
         }
-        let mut held = self.by_task.values().filter(|by_member| by_member.contains_key(&member)).count();
         let mut result = Ok(());
         for partial in set {
             if self.wrong.contains(&(partial.id, member)) {
@@ -47,10 +48,10 @@ impl Partials {
                     self.equivocators.insert(member);
                     result = Err(Refusal::Equivocation(member));
                 }
-            } else if held >= MAX_TASKS {
-                return Err(Refusal::BadSetSize(held));
+            } else if self.held(member) >= MAX_TASKS {
+                return Err(Refusal::BadSetSize(self.held(member)));
             } else {
-                held += 1;
+                *self.held.entry(member).or_default() += 1;
                 self.by_task.entry(partial.id).or_default().insert(member, partial);
             }
         }
@@ -59,10 +60,16 @@ impl Partials {
 
     /// Drops a partial signature that turned out to be wrong, and believes its author no more for this message.
     pub(crate) fn drop_wrong(&mut self, id: &TaskId, member: Member) {
-        if let Some(by_member) = self.by_task.get_mut(id) {
-            by_member.remove(&member);
+        let removed = self.by_task.get_mut(id).and_then(|by_member| by_member.remove(&member));
+        if let Some(held) = self.held.get_mut(&member).filter(|_| removed.is_some()) {
+            *held = held.saturating_sub(1);
         }
         self.wrong.insert((*id, member));
+    }
+
+    /// How many partial signatures of this member are here.
+    pub(crate) fn held(&self, member: Member) -> usize {
+        self.held.get(&member).copied().unwrap_or(0)
     }
 
     /// The first group of at least `threshold` members that signed the same message: all of it, so that whoever combines

@@ -1,6 +1,6 @@
 //! The engine: its events, its outputs, and who gets which event.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chain::{PublicKeyBytes, SignatureBytes, Slot, SlotTiming, UnixMillis};
 use qbft::{Digest, Journal, Member, Message, Size};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::work::{Context, Work};
 use crate::{
-    Aggregate, CombineJob, Duty, DutyKind, Network, Partial, Payload, Record, Refusal, Task, TaskId,
+    Aggregate, CombineJob, Duty, Given, Network, Partial, Payload, Record, Refusal, Task, TaskId,
     UnknownView, Value,
 };
 
@@ -159,8 +159,10 @@ pub enum Output<S> {
     Fetch {
         /// The duty.
         duty: Duty,
-        /// For whom.
+        /// For whom: those for whom everything needed is given.
         validators: BTreeMap<PublicKeyBytes, Payload>,
+        /// Group signatures of the duties this one needs.
+        given: Given,
     },
     /// Seal this, and our own ballots in its justification, and send it to every other member. Losing it is allowed.
     Broadcast {
@@ -330,6 +332,7 @@ impl<N: Network> Engine<N> {
             Event::Signed { duty, results } => known(&mut self.works, duty)?.on_signed(results, me, now, out),
             Event::Partials { duty, sender, set } => {
                 self.admit(now, duty, sender)?;
+                self.admit_partials(duty, sender, set.len())?;
                 known(&mut self.works, duty)?.on_partials(sender, set)
             }
             Event::Combined { duty, results } => known(&mut self.works, duty)?.on_combined(results),
@@ -346,14 +349,16 @@ impl<N: Network> Engine<N> {
             Moved::Everything => true,
         };
         let due = |work: &Work<N::Seal>| work.next_wake(&timing, self.clock).is_some_and(|at| at <= now);
-        let duties: Vec<Duty> =
+        let mut duties: Vec<Duty> =
             self.works.values().filter(|work| moving(work) || due(work)).map(|work| work.duty).collect();
+        // Those that others need go first, so that what they finish now is used now.
+        duties.sort_by_key(|duty| duty.kind.row().needs.len());
         for duty in duties {
-            let done = self.done_in_slot(duty.slot);
+            self.give_what_is_needed(duty);
             let context =
                 Context { now, clock: self.clock, settings: &self.settings, network: &self.network };
             let Some(work) = self.works.get_mut(&duty) else { continue };
-            work.pursue(&done, &context, out);
+            work.pursue(&context, out);
             if work.is_over(now, &timing) {
                 work.close(&context, out);
                 self.works.remove(&duty);
@@ -361,10 +366,30 @@ impl<N: Network> Engine<N> {
         }
     }
 
-    /// The duties of a slot whose group signatures exist.
-    fn done_in_slot(&self, slot: Slot) -> BTreeSet<Duty> {
-        let (first, last) = (Duty::new(slot, DutyKind::Proposer), Duty::new(slot, DutyKind::InfoSync));
-        self.works.range(first..=last).filter(|(_, work)| work.is_done()).map(|(duty, _)| *duty).collect()
+    /// Hands a duty the group signatures that it needs, as far as they exist by now.
+    fn give_what_is_needed(&mut self, duty: Duty) {
+        let needs = duty.kind.row().needs;
+        let Some(work) = self.works.get(&duty).filter(|work| !needs.is_empty() && work.is_pending()) else {
+            return;
+        };
+        let sources = needs.iter().filter_map(|kind| self.works.get(&Duty::new(duty.slot, *kind)));
+        let exist: usize = sources.clone().map(|source| source.results.combined().len()).sum();
+        let complete = sources.clone().filter(|source| source.is_done()).count() == needs.len();
+        if exist == work.given.len() && complete == work.given_all {
+            return;
+        }
+        let one = |source: &Work<N::Seal>, aggregate: &Aggregate| {
+            ((source.duty.kind, aggregate.id), aggregate.clone())
+        };
+        let given: Given = sources
+            .flat_map(|source| {
+                source.results.combined().values().map(move |aggregate| one(source, aggregate))
+            })
+            .collect();
+        if let Some(work) = self.works.get_mut(&duty) {
+            work.given = given;
+            work.given_all = complete;
+        }
     }
 
     /// Drops what was saved for duties that expired before they were scheduled again.

@@ -11,6 +11,7 @@ mod collect;
 mod engine;
 mod guard;
 mod kind;
+mod needs;
 mod network;
 mod outcome;
 mod publish;
@@ -19,6 +20,7 @@ mod retry;
 mod schedule;
 mod sign;
 mod values;
+mod why;
 mod work;
 
 pub use collect::Partial;
@@ -28,7 +30,7 @@ pub use kind::{
     Agreement, Deadline, Duty, DutyKind, Input, Join, Publication, ROWS, Row, SlotShare, Trigger,
     UnknownKind, Who,
 };
-pub use network::{Network, Payload, Task, TaskId, Unreadable, Value, Vote};
+pub use network::{Given, Known, Network, Payload, Task, TaskId, Unreadable, Value, Vote};
 pub use outcome::{Component, Outcome, Reason, Record};
 pub use publish::{Aggregate, CombineJob};
 pub use qbft::{Digest, Member};
@@ -46,8 +48,15 @@ pub const MAX_VALUE_BYTES_PER_MEMBER: usize = 4 << 20;
 /// Messages of one duty that one member may partially sign; more validators than one box can serve.
 pub const MAX_TASKS: usize = 4096;
 
-/// Duties that one member may speak of although we have not scheduled them.
+/// Duties that one member may speak of although we have not scheduled them, apart from the selections below.
 pub const MAX_UNSCHEDULED_PER_MEMBER: usize = 64;
+
+/// Epochs for which one member may tell the selections of every slot before we schedule them. Some validator clients send
+/// those of a whole epoch when it begins, and those of the next one shortly before.
+pub const MAX_UNSCHEDULED_SELECTION_EPOCHS: u64 = 3;
+
+/// Partial signatures that one member may have waiting here for duties we have not scheduled: a few megabytes.
+pub const MAX_UNSCHEDULED_PARTIALS_PER_MEMBER: usize = 8192;
 
 /// Duties scheduled at once: every kind of duty in each slot of four mainnet epochs.
 pub const MAX_SCHEDULED: usize = 2048;

@@ -1,5 +1,6 @@
 //! What an adapter (Obol, SSV, pool) tells the engine about itself.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use chain::{Checkpoint, PublicKeyBytes, Root};
 use qbft::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::Duty;
+use crate::{Aggregate, Duty, DutyKind};
 
 /// Bytes that the engine carries and never reads.
 pub type Payload = Arc<[u8]>;
@@ -88,6 +89,18 @@ pub struct Task {
 #[error("{0}")]
 pub struct Unreadable(pub String);
 
+/// Group signatures that other duties of the same slot gave.
+pub type Given = BTreeMap<(DutyKind, TaskId), Aggregate>;
+
+/// What is known of a duty besides a value, when the value is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The validators that have this duty here, with the bytes they were scheduled with.
+    pub validators: &'a BTreeMap<PublicKeyBytes, Payload>,
+    /// What the duties it needs have given so far. More may come: then the value is read again.
+    pub given: &'a Given,
+}
+
 /// A network of members, seen from the engine. Pure: every answer depends on the arguments alone.
 pub trait Network {
     /// The proof of authorship that agreement messages carry.
@@ -98,7 +111,9 @@ pub trait Network {
         duty.slot.0.wrapping_add(u64::from(duty.kind.row().number))
     }
 
-    /// What each validator would sign if this value were agreed on. Must refuse a value that is for another slot than the
-    /// duty's. For duties without agreement, the value is what this box itself fetched.
-    fn read(&self, duty: Duty, value: &[u8]) -> Result<Vec<Task>, Unreadable>;
+    /// What each validator would sign if this value were agreed on. Must refuse a value that is not for exactly this duty:
+    /// slot, validators and their places. For duties without agreement, the value is what this box itself fetched, and
+    /// empty where the duty says it all ([`crate::Input::TheDutyItself`]). A message that cannot be made yet, because what
+    /// it needs is not [given](Known::given) yet, is left out.
+    fn read(&self, duty: Duty, value: &[u8], known: &Known<'_>) -> Result<Vec<Task>, Unreadable>;
 }

@@ -59,6 +59,11 @@ impl Results {
         self.publishing.wake()
     }
 
+    /// The group signatures so far.
+    pub(crate) fn combined(&self) -> &BTreeMap<TaskId, Aggregate> {
+        &self.combined
+    }
+
     pub(crate) fn published(&self) -> impl Iterator<Item = &TaskId> {
         self.published.iter()
     }

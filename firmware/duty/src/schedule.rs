@@ -7,8 +7,9 @@ use qbft::Member;
 
 use crate::work::{Context, Work};
 use crate::{
-    Deadline, Duty, Engine, MAX_EPOCHS_AHEAD, MAX_SCHEDULED, MAX_UNSCHEDULED_PER_MEMBER,
-    MAX_WITHOUT_DEADLINE, Network, Output, Payload, Refusal,
+    Deadline, Duty, Engine, MAX_EPOCHS_AHEAD, MAX_SCHEDULED, MAX_UNSCHEDULED_PARTIALS_PER_MEMBER,
+    MAX_UNSCHEDULED_PER_MEMBER, MAX_UNSCHEDULED_SELECTION_EPOCHS, MAX_WITHOUT_DEADLINE, Network, Output,
+    Payload, Refusal,
 };
 
 impl<N: Network> Engine<N> {
@@ -44,11 +45,36 @@ impl<N: Network> Engine<N> {
         if self.works.contains_key(&duty) {
             return Ok(());
         }
-        let unscheduled = |work: &&Work<N::Seal>| !work.is_scheduled() && work.introduced_by == Some(peer);
-        if self.works.values().filter(unscheduled).count() >= MAX_UNSCHEDULED_PER_MEMBER {
+        let is_selection = |duty: Duty| duty.kind.row().deadline == Deadline::Epochs(2);
+        let alike = |other: Duty| {
+            if is_selection(duty) { other.kind == duty.kind } else { !is_selection(other) }
+        };
+        let unscheduled = |work: &&Work<N::Seal>| {
+            !work.is_scheduled() && work.introduced_by == Some(peer) && alike(work.duty)
+        };
+        let most = if is_selection(duty) {
+            let slots = settings.timing.slots_per_epoch.saturating_mul(MAX_UNSCHEDULED_SELECTION_EPOCHS);
+            usize::try_from(slots).unwrap_or(usize::MAX)
+        } else {
+            MAX_UNSCHEDULED_PER_MEMBER
+        };
+        if self.works.values().filter(unscheduled).count() >= most {
             return Err(Refusal::TooManyUnknown(peer));
         }
         self.works.insert(duty, Work::new(duty, Some(peer)));
+        Ok(())
+    }
+
+    /// Bounds what a member may have waiting for duties that we have not scheduled.
+    pub(crate) fn admit_partials(&self, duty: Duty, peer: Member, count: usize) -> Result<(), Refusal> {
+        if self.works.get(&duty).is_some_and(Work::is_scheduled) {
+            return Ok(());
+        }
+        let unscheduled = self.works.values().filter(|work| !work.is_scheduled());
+        let held: usize = unscheduled.map(|work| work.partials.held(peer)).sum();
+        if held.saturating_add(count) > MAX_UNSCHEDULED_PARTIALS_PER_MEMBER {
+            return Err(Refusal::TooManyPartials(peer));
+        }
         Ok(())
     }
 

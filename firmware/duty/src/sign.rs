@@ -1,6 +1,6 @@
 //! Asking our signer. It makes up its own mind about every message; here we only decide when to ask.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chain::{SignatureBytes, UnixMillis};
 use qbft::Member;
@@ -15,11 +15,20 @@ use crate::{Output, Partial, Reason, Refusal, Task, TaskId};
 pub(crate) struct Signing {
     asking: Asking,
     left: BTreeMap<TaskId, Option<SignError>>,
+    /// Everything that ever was to be signed: nothing is asked for twice.
+    known: BTreeSet<TaskId>,
 }
 
 impl Signing {
+    /// These are to be signed, apart from what is signed already.
     pub(crate) fn expect(&mut self, tasks: impl Iterator<Item = TaskId>) {
-        self.left.extend(tasks.map(|id| (id, None)));
+        let before = self.left.len();
+        for id in tasks.filter(|id| self.known.insert(*id)) {
+            self.left.insert(id, None);
+        }
+        if self.left.len() > before && self.asking.is_answered() {
+            self.asking = Asking::Idle;
+        }
     }
 
     pub(crate) fn wake(&self) -> Option<UnixMillis> {
@@ -75,12 +84,17 @@ impl<S: Clone + PartialEq> Work<S> {
         now: UnixMillis,
         out: &mut Vec<Output<S>>,
     ) -> Result<(), Refusal> {
-        if !self.signing.asking.is_waiting() {
+        // A signature may come from elsewhere than the signer (a validator client), one by one and much later.
+        let wanted = results.iter().any(|(id, _)| self.signing.left.contains_key(id));
+        if self.signing.asking.is_idle() || !wanted {
             return Err(Refusal::NotAsked);
         }
         let mut set = Vec::new();
         for (id, result) in results {
             let Some(task) = self.tasks.as_ref().and_then(|tasks| tasks.get(&id)) else { continue };
+            if !self.signing.left.contains_key(&id) {
+                continue; // Signed before: once is enough.
+            }
             match result {
                 Ok(signature) => {
                     let (message_root, data) = (task.message_root, task.data.clone());

@@ -13,8 +13,8 @@ use crate::retry::Asking;
 use crate::sign::Signing;
 use crate::values::Values;
 use crate::{
-    Agreement, Duty, FetchError, Join, Network, Outcome, Output, Payload, Reason, Record, Refusal, Row,
-    Saved, Settings, Task, TaskId, Value, Who,
+    Agreement, Duty, FetchError, Given, Join, Network, Outcome, Output, Payload, Reason, Record, Refusal,
+    Row, Saved, Settings, Task, TaskId, Value, Who,
 };
 
 /// What a duty sees of the world while it moves.
@@ -64,7 +64,16 @@ pub(crate) struct Work<S> {
     pub(crate) partials: Partials,
     pub(crate) results: Results,
     pub(crate) outcome: Option<Outcome>,
-    pub(crate) needs_met: bool,
+    /// What the duties that this one needs have given so far.
+    pub(crate) given: Given,
+    /// Whether they have given all they can.
+    pub(crate) given_all: bool,
+    /// For how many validators something was fetched.
+    pub(crate) fetched_for: usize,
+    /// Nothing is waited for any more that this duty needs.
+    pub(crate) patience_over: bool,
+    /// How much was known when the value that counts was last read.
+    pub(crate) read_with: Option<(usize, usize)>,
 }
 
 impl<S> Work<S> {
@@ -92,7 +101,11 @@ impl<S> Work<S> {
             partials: Partials::default(),
             results: Results::default(),
             outcome: None,
-            needs_met: false,
+            given: Given::new(),
+            given_all: false,
+            fetched_for: 0,
+            patience_over: false,
+            read_with: None,
         }
     }
 
@@ -132,9 +145,12 @@ impl<S> Work<S> {
     pub(crate) fn next_wake(&self, timing: &SlotTiming, clock: Clock) -> Option<UnixMillis> {
         let trigger =
             (self.is_scheduled() && !self.triggered).then(|| self.duty.triggers_at(timing)).flatten();
+        let waits = self.triggered && self.fetch.is_idle() && !self.given_all && !self.given.is_empty();
+        let patience = Some(self.patience_ends(timing)).filter(|_| waits && !self.patience_over);
         [
             self.duty.deadline(timing),
             trigger,
+            patience,
             self.fetch.wake(),
             self.round_timer.map(|(_, at)| at),
             self.guard.wake(),
@@ -152,7 +168,6 @@ impl<S: Clone + PartialEq> Work<S> {
     /// Takes every step that has become possible.
     pub(crate) fn pursue<N: Network<Seal = S>>(
         &mut self,
-        done: &BTreeSet<Duty>,
         context: &Context<'_, N>,
         out: &mut Vec<Output<S>>,
     ) {
@@ -164,12 +179,10 @@ impl<S: Clone + PartialEq> Work<S> {
             return;
         }
         self.triggered = true;
-        let slot = self.duty.slot;
-        self.needs_met = self.row().needs.iter().all(|kind| done.contains(&Duty::new(slot, *kind)));
         self.ask_for_data(context, out);
         self.start_agreement_if_due(context, out);
         self.run_round_timer(context, out);
-        self.read_if_nothing_to_agree(context);
+        self.read_what_counts(context);
         self.judge(context);
         self.ask_signer(context, out);
         self.combine(context, out);
@@ -178,10 +191,20 @@ impl<S: Clone + PartialEq> Work<S> {
     }
 
     fn ask_for_data<N>(&mut self, context: &Context<'_, N>, out: &mut Vec<Output<S>>) {
-        let first = self.fetch.is_idle() && self.needs_met;
-        if first || self.fetch.is_due(context.now) {
+        if self.says_it_all() {
+            return;
+        }
+        if !self.fetch.is_idle() && !self.fetch.is_due(context.now) {
+            return;
+        }
+        let ready = self.ready();
+        self.patience_over |= self.patience_ends(&context.settings.timing) <= context.now;
+        let first =
+            self.fetch.is_idle() && ready.len() > self.fetched_for && (self.given_all || self.patience_over);
+        if !ready.is_empty() && (first || self.fetch.is_due(context.now)) {
             self.fetch.ask();
-            out.push(Output::Fetch { duty: self.duty, validators: self.validators.clone() });
+            self.fetched_for = ready.len();
+            out.push(Output::Fetch { duty: self.duty, validators: ready, given: self.given.clone() });
         }
     }
 
@@ -201,7 +224,7 @@ impl<S: Clone + PartialEq> Work<S> {
                 return Ok(());
             }
         };
-        match context.network.read(self.duty, &value.bytes) {
+        match context.network.read(self.duty, &value.bytes, &self.known()) {
             Ok(tasks) => {
                 self.fetch.answered();
                 self.own_view = Some(tasks);
@@ -228,30 +251,13 @@ impl<S: Clone + PartialEq> Work<S> {
                 self.fetch_error = Some(text);
                 self.fetch = Asking::GivenUp;
             }
-            FetchError::NothingToDo => {
+            FetchError::NothingToDo if self.fetched_for == self.validators.len() => {
                 self.fetch = Asking::GivenUp;
                 self.end(Outcome::NotNeeded, context, out);
             }
+            // Nothing for those who could be asked about; the others may still come.
+            FetchError::NothingToDo => self.fetch = Asking::Idle,
         }
-    }
-
-    /// Without agreement, what we fetched is what we sign.
-    fn read_if_nothing_to_agree<N>(&mut self, context: &Context<'_, N>) {
-        if self.row().agreement == Agreement::NotNeeded
-            && self.tasks.is_none()
-            && let Some(tasks) = self.own_view.clone()
-        {
-            self.accept_tasks(tasks, context.now);
-        }
-    }
-
-    /// Takes over the messages that are for our validators.
-    pub(crate) fn accept_tasks(&mut self, tasks: Vec<Task>, now: UnixMillis) {
-        let ours = tasks.into_iter().filter(|task| self.validators.contains_key(&task.id.validator));
-        let tasks: BTreeMap<TaskId, Task> = ours.map(|task| (task.id, task)).collect();
-        self.signing.expect(tasks.keys().copied());
-        self.guard.open(now);
-        self.tasks = Some(tasks);
     }
 
     /// The messages that must be published for this duty to be done, as far as is known.
@@ -323,64 +329,6 @@ impl<S: Clone + PartialEq> Work<S> {
             withheld,
             published_ms_into_slot: published_at.map(|at| at.0.saturating_sub(start.0)),
         }));
-    }
-
-    /// The one reason, looking from the end of the workflow back to its beginning.
-    fn why_missed<N>(&self, context: &Context<'_, N>) -> Reason {
-        if let Some(reason) = self.results.why_unpublished() {
-            return reason;
-        }
-        if let Some(text) = &self.unusable {
-            return Reason::DecisionUnusable(text.clone());
-        }
-        if self.tasks.is_some() || self.partials.most(None) >= context.settings.threshold {
-            return self.why_uncombined(context);
-        }
-        if !self.needs_met {
-            return Reason::NeedsMissing;
-        }
-        let no_data = match &self.fetch_error {
-            Some(text) => Reason::NoData(text.clone()),
-            None => Reason::NoAnswer,
-        };
-        let Some(agreement) = &self.agreement else { return no_data };
-        let (heard, needed) = (agreement.members_heard(), context.settings.size.quorum());
-        if heard < needed {
-            return Reason::MembersSilent { heard, needed };
-        }
-        if self.values.is_empty() { no_data } else { Reason::NoAgreement { rounds: agreement.round() } }
-    }
-
-    fn why_uncombined<N>(&self, context: &Context<'_, N>) -> Reason {
-        if let Some(reason) = self.why_withheld(context) {
-            return reason;
-        }
-        let need = context.settings.threshold;
-        let uncombined: Vec<TaskId> =
-            self.expected().into_iter().filter(|id| !self.results.is_published(id)).collect();
-        let Some(id) = uncombined.first() else { return Reason::PartialsMissing { have: 0, need } };
-        let left_out = self.tasks.as_ref().is_some_and(|tasks| !tasks.contains_key(id));
-        let liars = self.partials.liars();
-        let have = self.partials.most(Some(id));
-        match () {
-            () if left_out => Reason::LeftOut,
-            () if !liars.is_empty() => Reason::PartialsWrong(liars),
-            () if self.partials.all(id) >= need => Reason::PartialsDiffer,
-            () => Reason::PartialsMissing { have, need },
-        }
-    }
-
-    /// Why our own partial signature is missing although there was something to sign.
-    fn why_withheld<N>(&self, context: &Context<'_, N>) -> Option<Reason> {
-        let tasks = self.tasks.as_ref().filter(|tasks| !tasks.is_empty())?;
-        if tasks.keys().all(|id| self.partials.has(id, context.settings.me)) {
-            return None;
-        }
-        self.guard.why_closed().or_else(|| self.signing.why_missing(context.clock))
-    }
-
-    fn is_own_partial_coming<N>(&self, context: &Context<'_, N>) -> bool {
-        self.guard.may_pass() && context.clock == Clock::Trusted && !self.signing.has_failed()
     }
 
     pub(crate) fn joins_when_triggered(&self) -> bool {

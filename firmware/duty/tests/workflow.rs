@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use chain::{Checkpoint, Epoch, PublicKeyBytes, Root, SignatureBytes, Slot, SlotTiming, UnixMillis};
 use duty::{
-    Clock, Component, Digest, Duty, DutyKind, Engine, Event, FetchError, MAX_UNSCHEDULED_PER_MEMBER, Member,
-    Network, Outcome, Output, Partial, Payload, PublishError, Reason, Record, Refusal, Saved, Settings,
-    SignError, Task, TaskId, UnknownView, Unreadable, Value, Vote,
+    Clock, Component, Digest, Duty, DutyKind, Engine, Event, FetchError, Input, Known,
+    MAX_UNSCHEDULED_PARTIALS_PER_MEMBER, MAX_UNSCHEDULED_PER_MEMBER, Member, Network, Outcome, Output,
+    Partial, Payload, PublishError, Reason, Record, Refusal, Saved, Settings, SignError, Task, TaskId,
+    UnknownView, Unreadable, Value, Vote,
 };
 use qbft::{Ballot, Kind, Message, Size};
 
@@ -22,7 +23,16 @@ struct Simple;
 impl Network for Simple {
     type Seal = u8;
 
-    fn read(&self, duty: Duty, value: &[u8]) -> Result<Vec<Task>, Unreadable> {
+    fn read(&self, duty: Duty, value: &[u8], known: &Known<'_>) -> Result<Vec<Task>, Unreadable> {
+        if duty.kind.row().input == Input::TheDutyItself {
+            let task = |validator: &PublicKeyBytes| Task {
+                id: TaskId::from(*validator),
+                message_root: Root([8; 32]),
+                vote: None,
+                data: Payload::from([8]),
+            };
+            return Ok(known.validators.keys().map(task).collect());
+        }
         let [byte] = value else { return Err(Unreadable("one byte expected".to_owned())) };
         if *byte == 99 {
             return Err(Unreadable("nonsense".to_owned()));
@@ -508,33 +518,150 @@ fn after_a_restart_the_decision_and_its_value_are_still_there() {
 }
 
 #[test]
-fn duties_without_agreement_are_signed_as_fetched_and_provided_to_those_that_need_them() {
+fn duties_without_agreement_are_signed_at_once_and_given_to_those_that_need_them() {
     let mut bench = Bench::new(1);
     let (proposer, randao) = (Duty::new(SLOT, DutyKind::Proposer), Duty::new(SLOT, DutyKind::Randao));
     bench.schedule(proposer).unwrap();
     bench.wait_until(100 * 12_000);
     assert!(!bench.names().contains(&"fetch"), "a block needs the randao reveal first");
     bench.schedule(randao).unwrap();
-    assert_eq!(bench.names(), ["fetch"], "of the reveal");
-    bench.tell(Event::Fetched { duty: randao, result: Ok(value(8)) }).unwrap();
-    assert_eq!(bench.names(), ["sign"]);
+    assert_eq!(bench.names(), ["sign"], "the duty itself says what to sign");
     let signature = SignatureBytes([1; 96]);
-    bench.tell(Event::Signed { duty: randao, results: vec![(TaskId::from(KEY), Ok(signature))] }).unwrap();
+    let signed = Event::Signed { duty: randao, results: vec![(TaskId::from(KEY), Ok(signature))] };
+    bench.tell(signed.clone()).unwrap();
     assert_eq!(bench.names(), ["send", "combine"]);
+    assert_eq!(bench.tell(signed), Err(Refusal::NotAsked), "a repeated signature is not sent again");
     bench.tell(Event::Combined { duty: randao, results: vec![(TaskId::from(KEY), Ok(signature))] }).unwrap();
-    assert_eq!(bench.names()[..2], ["provide", "outcome"]);
-    bench.tell(Event::Tick).unwrap();
-    bench.wait_until(100 * 12_000 + 100);
+    let of_block = |output: &Output<u8>| {
+        if let Output::Fetch { given, .. } = output { Some(given.clone()) } else { None }
+    };
+    let given = bench.wants.iter().find_map(of_block).expect("the block is asked for");
+    assert_eq!(given[&(DutyKind::Randao, TaskId::from(KEY))].signature, signature);
+    assert!(bench.names().contains(&"provide"));
     assert_eq!(bench.engine.pending().collect::<Vec<_>>(), [proposer]);
 }
 
-#[test]
-fn nothing_to_do_is_an_outcome_too() {
+/// Two validators aggregate in one slot; selections arrive from the other members.
+fn selections(given: &[u8]) -> Bench {
     let mut bench = Bench::new(4);
     let selection = Duty::new(SLOT, DutyKind::PrepareAggregator);
-    bench.schedule(selection).unwrap();
-    bench.tell(Event::Fetched { duty: selection, result: Err(FetchError::NothingToDo) }).unwrap();
-    assert_eq!(bench.names(), ["fetch", "outcome"]);
+    for duty in [selection, Duty::new(SLOT, DutyKind::Aggregator)] {
+        let validators = [1, 2].map(|byte| (PublicKeyBytes([byte; 48]), Payload::from([])));
+        bench.tell(Event::Schedule { duty, validators: BTreeMap::from(validators) }).unwrap();
+    }
+    for byte in given {
+        let id = TaskId::from(PublicKeyBytes([*byte; 48]));
+        for from in 1..4 {
+            let partial = Partial {
+                id,
+                message_root: Root([8; 32]),
+                signature: SignatureBytes([from; 96]),
+                data: Payload::from([8]),
+            };
+            let event = Event::Partials { duty: selection, sender: Member(from), set: vec![partial] };
+            bench.tell(event).unwrap();
+        }
+        let results = vec![(id, Ok(SignatureBytes([9; 96])))];
+        bench.tell(Event::Combined { duty: selection, results }).unwrap();
+    }
+    bench
+}
+
+fn fetched_for(bench: &Bench) -> Vec<usize> {
+    let count = |output: &Output<u8>| {
+        if let Output::Fetch { validators, .. } = output { Some(validators.len()) } else { None }
+    };
+    bench.wants.iter().filter_map(count).collect()
+}
+
+const AGGREGATES_DUE: u64 = 100 * 12_000 + 8_000;
+
+#[test]
+fn an_aggregator_goes_on_although_anothers_selection_is_missing() {
+    let mut both = selections(&[1, 2]);
+    both.wait_until(AGGREGATES_DUE);
+    assert_eq!(fetched_for(&both), [2]);
+
+    let mut none = selections(&[]);
+    none.wait_until(AGGREGATES_DUE + 3_000);
+    assert!(fetched_for(&none).is_empty());
+
+    let mut one = selections(&[2]);
+    one.wait_until(AGGREGATES_DUE + 499);
+    assert!(fetched_for(&one).is_empty(), "the other one may be on its way");
+    one.wait_until(AGGREGATES_DUE + 500);
+    assert_eq!(fetched_for(&one), [1]);
+}
+
+#[test]
+fn nothing_to_do_for_some_says_nothing_of_the_others() {
+    let mut bench = selections(&[1]);
+    bench.wait_until(AGGREGATES_DUE + 500);
+    let aggregator = Duty::new(SLOT, DutyKind::Aggregator);
+    let nothing = || Event::Fetched { duty: aggregator, result: Err(FetchError::NothingToDo) };
+    bench.tell(nothing()).unwrap();
+    bench.wait_until(AGGREGATES_DUE + 1_500);
+    assert_eq!((fetched_for(&bench).len(), bench.count("outcome")), (1, 0));
+
+    let mut bench = selections(&[1, 2]);
+    bench.wait_until(AGGREGATES_DUE);
+    bench.wants.clear();
+    bench.tell(nothing()).unwrap();
+    assert_eq!(bench.names(), ["outcome"]);
+}
+
+#[test]
+fn a_missing_selection_is_the_reason() {
+    let bench = &mut selections(&[]);
+    bench.wait_until(AGGREGATES_DUE + 33 * 12_000);
+    let record = |output: &Output<u8>| if let Output::Outcome(r) = output { Some(r.clone()) } else { None };
+    let mut records = bench.wants.iter().filter_map(record);
+    let record = records.find(|record| record.duty.kind == DutyKind::Aggregator).unwrap();
+    assert_eq!(record.outcome, Outcome::Missed(Reason::NeedsMissing));
+}
+
+#[test]
+fn a_whole_epoch_of_selections_may_come_before_we_schedule_any() {
+    let mut bench = Bench::new(4);
+    let speak = |slot: u64, count: usize| Event::Partials {
+        duty: Duty::new(Slot(slot), DutyKind::PrepareAggregator),
+        sender: Member(1),
+        set: (0..count)
+            .map(|number| Partial {
+                id: TaskId { validator: KEY, subcommittee: u64::try_from(number).unwrap() },
+                message_root: Root::ZERO,
+                signature: SignatureBytes::ZERO,
+                data: Payload::from([]),
+            })
+            .collect(),
+    };
+    for slot in 96..160 {
+        bench.tell(speak(slot, 40)).unwrap();
+        bench.tell(speak(slot, 40)).unwrap(); // Said twice: kept once.
+    }
+    let held = 64 * 40;
+    let more = MAX_UNSCHEDULED_PARTIALS_PER_MEMBER - held;
+    let duty = Duty::new(Slot(160), DutyKind::PrepareAggregator);
+    assert_eq!(bench.tell(speak(160, more / 2)), Ok(()));
+    assert_eq!(bench.tell(speak(161, more / 2 + 1)), Err(Refusal::TooManyPartials(Member(1))));
+    let validators = BTreeMap::from([(KEY, Payload::from([]))]);
+    bench.tell(Event::Schedule { duty, validators }).unwrap();
+    assert_eq!(bench.tell(speak(161, more / 2 + 1)), Ok(()), "what is scheduled does not count");
+}
+
+#[test]
+fn signatures_may_come_one_by_one_and_late() {
+    let mut bench = Bench::new(4);
+    let selection = Duty::new(SLOT, DutyKind::PrepareAggregator);
+    let ids = [1, 2].map(|byte| TaskId::from(PublicKeyBytes([byte; 48])));
+    let validators = ids.map(|id| (id.validator, Payload::from([])));
+    bench.tell(Event::Schedule { duty: selection, validators: BTreeMap::from(validators) }).unwrap();
+    for id in ids {
+        let results = vec![(id, Ok(SignatureBytes([1; 96])))];
+        bench.tell(Event::Signed { duty: selection, results: results.clone() }).unwrap();
+        assert_eq!(bench.tell(Event::Signed { duty: selection, results }), Err(Refusal::NotAsked));
+    }
+    assert_eq!(bench.count("send"), 2);
 }
 
 #[test]
