@@ -23,7 +23,7 @@ use chain::{
     AttestationData, AttesterDuty, Checkpoint, CommitteeIndex, Epoch, Fork, ForkInfo, ForkName, ForkSchedule,
     PublicKeyBytes, Root, ScheduledFork, SignatureBytes, Slot, SlotTiming, ValidatorIndex,
 };
-use duty::{CombineJob, Duty, DutyKind, Network as _, Task};
+use duty::{CombineJob, Duty, DutyKind, Given, Known, Network as _, Task};
 use dv_node::node::combine::{ClusterKeys, Combined, combine_jobs};
 use dv_node::obol_network::{ObolNetwork, attester_signing_root, vote_of};
 use dv_node::setup::ValidatorKeys;
@@ -205,7 +205,8 @@ fn tasks(network: &ObolNetwork, validators: impl Iterator<Item = PublicKeyBytes>
     };
     let duties = validators.map(|pubkey| (pubkey, duty(pubkey))).collect();
     let value = network.attester_value(vote, &duties);
-    network.read(Duty::new(SLOT, DutyKind::Attester), &value.bytes).expect("our own value")
+    let known = Known { validators: &BTreeMap::new(), given: &Given::new() };
+    network.read(Duty::new(SLOT, DutyKind::Attester), &value.bytes, &known).expect("our own value")
 }
 
 fn root_of(task: &Task, fork_info: &ForkInfo) -> Root {

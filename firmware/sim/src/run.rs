@@ -363,7 +363,7 @@ impl<'a> Simulation<'a> {
         match output {
             Output::Persist { duty, saved } => drop(self.node(node).disk.insert(duty, saved)),
             Output::Forget { duty } => drop(self.node(node).disk.remove(&duty)),
-            Output::Fetch { duty, validators } => {
+            Output::Fetch { duty, validators, .. } => {
                 let validators = validators.into_keys().collect();
                 self.after(10..=300, Happening::BeaconAnswers { node, life, duty, validators });
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chain::{Checkpoint, Epoch, PublicKeyBytes, Root, Slot, SlotTiming};
-use duty::{Digest, Duty, DutyKind, Network, Payload, Task, TaskId, Unreadable, Value, Vote};
+use duty::{Digest, Duty, DutyKind, Known, Network, Payload, Task, TaskId, Unreadable, Value, Vote};
 use qbft::{Ballot, Member, Message};
 
 /// A fast fingerprint; nobody here searches for collisions.
@@ -150,7 +150,7 @@ pub(crate) struct SimNetwork {
 impl Network for SimNetwork {
     type Seal = Seal;
 
-    fn read(&self, duty: Duty, value: &[u8]) -> Result<Vec<Task>, Unreadable> {
+    fn read(&self, duty: Duty, value: &[u8], _: &Known<'_>) -> Result<Vec<Task>, Unreadable> {
         let unreadable = |why: &str| Unreadable(why.to_owned());
         if duty.kind != DutyKind::Attester {
             return Err(unreadable("only attestations are simulated"));

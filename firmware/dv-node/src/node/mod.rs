@@ -2,11 +2,16 @@
 
 pub mod combine;
 mod event;
+mod exchange;
+mod fetch;
 mod inbound;
 mod infosync;
+mod kept;
 mod perform;
+mod publish;
 mod report;
 mod resolve;
+mod sign;
 mod slots;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -98,6 +103,7 @@ pub(crate) struct Node {
     combining: combine::Combining,
     duties: resolve::Duties,
     infosync: infosync::InfoSync,
+    kept: kept::Kept,
     running: Option<Running>,
     /// Events for the engine that came up while another one was being dealt with.
     queued: VecDeque<duty::Event<Seal>>,
@@ -177,6 +183,7 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         combining: combine::Combining::default(),
         duties: resolve::Duties::default(),
         infosync: infosync::InfoSync::default(),
+        kept: kept::Kept::default(),
         running: None,
         queued: VecDeque::new(),
         stepping: false,

@@ -80,6 +80,7 @@ impl Node {
             self.ask_for_duties(epoch.saturating_add(u64::from(slot.is_some())));
         }
         if let (true, Some(slot)) = (new_slot, slot) {
+            self.kept.trim(&timing, now);
             self.duties.epochs.retain(|known, _| known.0.saturating_add(EPOCHS_KEPT) >= epoch.0);
             self.board.metrics.slot.set(i64::try_from(slot.0).unwrap_or(i64::MAX));
             self.schedule_attesters(slot);

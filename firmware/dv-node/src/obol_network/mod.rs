@@ -9,7 +9,7 @@ use chain::{
     Attestation, AttestationData, AttesterDuty, Epoch, ForkName, ForkSchedule, PublicKeyBytes, Root,
     SignatureBytes, SingleAttestation, SlotTiming, ValidatorIndex,
 };
-use duty::{Duty, DutyKind, Partial, Payload, Task, TaskId, Unreadable, Value, Vote};
+use duty::{Duty, DutyKind, Known, Partial, Payload, Task, TaskId, Unreadable, Value, Vote};
 use obol::attestation::{AnyAttestation, VersionedAttestation};
 use obol::consensus::{self, Seal};
 use obol::signed::Signed;
@@ -32,7 +32,7 @@ pub struct ObolNetwork {
 impl duty::Network for ObolNetwork {
     type Seal = Seal;
 
-    fn read(&self, duty: Duty, value: &[u8]) -> Result<Vec<Task>, Unreadable> {
+    fn read(&self, duty: Duty, value: &[u8], _: &Known<'_>) -> Result<Vec<Task>, Unreadable> {
         match duty.kind {
             DutyKind::Attester => self.read_attester(duty, value),
             DutyKind::InfoSync => match obol::wire::PriorityResult::decode(value) {
@@ -294,12 +294,21 @@ mod tests {
         Duty::new(Slot(42), DutyKind::Attester)
     }
 
+    fn read_as(network: &ObolNetwork, duty: Duty, value: &[u8]) -> Result<Vec<Task>, Unreadable> {
+        let (validators, given) = Default::default();
+        network.read(duty, value, &Known { validators: &validators, given: &given })
+    }
+
+    fn read_alone(network: &ObolNetwork, value: &[u8]) -> Result<Vec<Task>, Unreadable> {
+        read_as(network, attester(), value)
+    }
+
     fn read(change: impl FnOnce(&mut AttestationData, &mut AttesterDuty)) -> Result<Vec<Task>, Unreadable> {
         let (mut vote, mut duty) = (vote(), duty());
         change(&mut vote, &mut duty);
         let network = network(ForkName::Electra);
         let value = network.attester_value(vote, &BTreeMap::from([(VALIDATOR, duty)]));
-        network.read(attester(), &value.bytes)
+        read_alone(&network, &value.bytes)
     }
 
     #[test]
@@ -356,7 +365,7 @@ mod tests {
         let vote = AttestationData { slot: Slot(3), source: genesis, target: genesis, ..vote() };
         let duty = AttesterDuty { slot: Slot(3), ..duty() };
         let value = network.attester_value(vote, &BTreeMap::from([(VALIDATOR, duty)]));
-        assert_eq!(network.read(Duty::new(Slot(3), DutyKind::Attester), &value.bytes).unwrap().len(), 1);
+        assert_eq!(read_as(&network, Duty::new(Slot(3), DutyKind::Attester), &value.bytes).unwrap().len(), 1);
     }
 
     #[test]
@@ -369,7 +378,7 @@ mod tests {
         ] {
             let network = network(fork);
             let value = network.attester_value(vote(), &BTreeMap::from([(VALIDATOR, duty())]));
-            assert_eq!(network.read(attester(), &value.bytes).is_ok(), readable, "{fork}");
+            assert_eq!(read_alone(&network, &value.bytes).is_ok(), readable, "{fork}");
         }
     }
 
@@ -383,12 +392,12 @@ mod tests {
         ) {
             let network = network(ForkName::Electra);
             for kind in [DutyKind::Attester, DutyKind::InfoSync, DutyKind::Proposer] {
-                let _ = network.read(Duty::new(Slot(42), kind), &random);
+                let _ = read_as(&network, Duty::new(Slot(42), kind), &random);
             }
             let mut bytes = network.attester_value(vote(), &BTreeMap::from([(VALIDATOR, duty())])).bytes.to_vec();
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
-            let _ = network.read(attester(), &bytes);
+            let _ = read_alone(&network, &bytes);
             let _ = vote_of(&random);
             let _ = single_attestation(&random, SignatureBytes::ZERO, None);
         }
