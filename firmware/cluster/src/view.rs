@@ -61,6 +61,12 @@ pub struct ValidatorView {
 /// Gas limit of definitions that do not name one.
 pub const DEFAULT_GAS_LIMIT: u64 = 30_000_000;
 
+/// The least threshold of that many members with which two different messages of one duty cannot both be signed while at
+/// most `floor((n-1)/3)` of them lie: any two groups of that size share a member that does not.
+pub fn least_safe_threshold(members: usize) -> usize {
+    (members + members.saturating_sub(1) / 3) / 2 + 1
+}
+
 impl ClusterView {
     pub(crate) fn new(lock: &Lock, records: &[Enr], threshold: u8) -> Result<Self, LockError> {
         let operators = records.iter().enumerate().map(|(index, record)| {
@@ -116,8 +122,7 @@ impl ClusterView {
     /// The least threshold with which two different messages of one duty cannot both be signed while at most
     /// `floor((n-1)/3)` members lie: any two groups of that size share a member that does not.
     pub fn least_safe_threshold(&self) -> usize {
-        let members = self.operators.len();
-        (members + members.saturating_sub(1) / 3) / 2 + 1
+        least_safe_threshold(self.operators.len())
     }
 
     /// Whether the threshold is at least [`ClusterView::least_safe_threshold`]: `2t > n + floor((n-1)/3)`.

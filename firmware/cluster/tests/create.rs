@@ -37,7 +37,7 @@ fn a_created_cluster_has_the_form_charon_writes() {
         let amounts: Vec<u64> = validator.deposits.iter().map(|deposit| deposit.amount.0 / ETH.0).collect();
         assert_eq!(amounts, [1, 32]);
         let message = &validator.builder_registration.unwrap().message;
-        assert_eq!((message.gas_limit, message.timestamp), (30_000_000, 1_742_213_400));
+        assert_eq!((message.gas_limit, message.timestamp), (60_000_000, 1_742_213_400));
     }
 }
 
@@ -149,10 +149,16 @@ fn impossible_wishes_are_refused() {
     };
     assert_eq!(refusal(&|options| options.operators = 2), CreateError::Operators(2));
     assert_eq!(refusal(&|options| options.operators = 256), CreateError::Operators(256));
-    // Half of the members could sign twice, in two groups that know nothing of each other.
-    for threshold in [0, 1, 2, 5] {
-        let expected = CreateError::Threshold { threshold, operators: 4, recommended: 3 };
-        assert_eq!(refusal(&|options| options.threshold = Some(threshold)), expected);
+    // Half of the members could sign twice, in two groups that know nothing of each other; 3 of 5 and 4 of 7 could when a
+    // third of them lies. No box serves such a cluster.
+    for (operators, threshold, least, recommended) in
+        [(4, 0, 3, 3), (4, 1, 3, 3), (4, 2, 3, 3), (4, 5, 3, 3), (5, 3, 4, 4), (7, 4, 5, 5), (10, 6, 7, 7)]
+    {
+        let expected = CreateError::Threshold { threshold, operators, least, recommended };
+        let change = |options: &mut create::CreateOptions| {
+            (options.operators, options.threshold) = (operators, Some(threshold));
+        };
+        assert_eq!(refusal(&change), expected);
     }
     assert_eq!(refusal(&|options| options.validators = 0), CreateError::Validators(0));
     let expected = CreateError::Addresses { found: 0, validators: 2 };

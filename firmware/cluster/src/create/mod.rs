@@ -21,7 +21,7 @@ use crate::identity::IdentityKey;
 use crate::lock::{DistributedValidator, Lock, LockError};
 use crate::network::Network;
 use crate::primitives::checksum_address;
-use crate::view::{ClusterView, DEFAULT_GAS_LIMIT};
+use crate::view::{ClusterView, least_safe_threshold};
 
 pub use files::OutputFile;
 
@@ -30,21 +30,27 @@ const MIN_OPERATORS: usize = 3;
 /// Most members: share indices are single bytes.
 const MAX_SHARE_INDEX: usize = 255;
 
+/// Gas limit that new clusters vote for (Charon's default since v1.5).
+pub const NEW_GAS_LIMIT: u64 = 60_000_000;
+
 /// Why a cluster could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CreateError {
     /// Too few or too many members.
     #[error("a cluster has 3 to 255 operators, not {0}")]
     Operators(usize),
-    /// A threshold that cannot work, or that would let two disjoint groups sign.
+    /// A threshold that cannot work, or that would let two groups sign different things while a third of the members lies.
+    /// No box serves a cluster with such a threshold, so none is made.
     #[error(
-        "a threshold of {threshold} does not fit {operators} operators: choose more than half of them, at most all; {recommended} is recommended"
+        "a threshold of {threshold} does not fit {operators} operators: choose {least} to {operators}; {recommended} is recommended"
     )]
     Threshold {
         /// Asked for.
         threshold: u8,
         /// Number of operators.
         operators: usize,
+        /// The least that is safe; see [`crate::least_safe_threshold`].
+        least: usize,
         /// `ceil(2n/3)`.
         recommended: usize,
     },
@@ -135,7 +141,7 @@ impl CreateOptions {
             addresses: vec![addresses],
             deposit_amounts: Vec::new(),
             compounding: false,
-            target_gas_limit: DEFAULT_GAS_LIMIT,
+            target_gas_limit: NEW_GAS_LIMIT,
             consensus_protocol: String::new(),
             timestamp: String::new(),
             registration_time: None,
@@ -150,9 +156,9 @@ impl CreateOptions {
         let recommended = (operators * 2).div_ceil(3);
         let default = u8::try_from(recommended).map_err(|_| CreateError::Operators(operators))?;
         let threshold = self.threshold.unwrap_or(default);
-        let wanted = usize::from(threshold);
-        if wanted * 2 <= operators || wanted > operators {
-            return Err(CreateError::Threshold { threshold, operators, recommended });
+        let least = least_safe_threshold(operators);
+        if !(least..=operators).contains(&usize::from(threshold)) {
+            return Err(CreateError::Threshold { threshold, operators, least, recommended });
         }
         Ok(threshold)
     }
