@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(uneven, Err(PartsError::Members { found: 1, members: 3 }));
         // A search that could take for ever ends.
         let many: Vec<Gwei> = (0..200).map(|n| Gwei(ETH.0 + 2 * n)).collect();
-        let odd = parts(&many, false, 1, &[Gwei(32 * ETH.0 + 0)]);
+        let odd = parts(&many, false, 1, &[Gwei(32 * ETH.0)]);
         assert!(odd.is_ok() || matches!(odd, Err(PartsError::NotASum { .. })));
     }
 
