@@ -112,6 +112,17 @@ impl IdentityKey {
     }
 }
 
+impl IdentityKey {
+    /// The same signature as [`Self::sign`] makes, in DER as libp2p writes it.
+    pub fn sign_der(&self, digest: &[u8; 32]) -> Vec<u8> {
+        let mut secret = SecretKey::from_secret_bytes(*self.secret)
+            .expect("the scalar was checked when this key was made");
+        let signature = RecoverableSignature::sign_ecdsa_recoverable(Message::from_digest(*digest), &secret);
+        secret.non_secure_erase();
+        signature.to_standard().serialize_der().to_vec()
+    }
+}
+
 /// Names the key by its public half, so that structs around it can derive `Debug` without showing a secret.
 impl fmt::Debug for IdentityKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,6 +160,14 @@ impl IdentityPublicKey {
         }
         let mut signature = Signature::from_compact(signature).map_err(|_| IdentityError::WrongSigner)?;
         // The library verifies low S only; ENRs of other writers may hold the other, equally valid, form.
+        signature.normalize_s();
+        let key = PublicKey::from_slice(&self.0).map_err(|_| IdentityError::PublicKey)?;
+        signature.verify(Message::from_digest(*digest), &key).map_err(|_| IdentityError::WrongSigner)
+    }
+
+    /// Verifies a DER signature, as libp2p writes it.
+    pub fn verify_der(&self, digest: &[u8; 32], signature: &[u8]) -> Result<(), IdentityError> {
+        let mut signature = Signature::from_der(signature).map_err(|_| IdentityError::WrongSigner)?;
         signature.normalize_s();
         let key = PublicKey::from_slice(&self.0).map_err(|_| IdentityError::PublicKey)?;
         signature.verify(Message::from_digest(*digest), &key).map_err(|_| IdentityError::WrongSigner)

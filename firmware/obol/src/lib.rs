@@ -7,6 +7,7 @@
 
 pub mod attestation;
 pub mod consensus;
+pub mod dkg;
 pub mod duty;
 #[cfg(feature = "host")]
 mod frame;

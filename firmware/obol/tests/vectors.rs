@@ -9,6 +9,8 @@
 #[path = "../../../hw-tests/src/vectors/report.rs"]
 mod report;
 
+#[path = "../../../hw-tests/src/vectors/dkg.rs"]
+mod dkg;
 #[path = "../../../hw-tests/src/vectors/obol_protocols.rs"]
 mod obol_protocols;
 
@@ -56,4 +58,9 @@ fn encodings() {
 #[test]
 fn duties() {
     run("duties", obol_protocols::duties);
+}
+
+#[test]
+fn key_generation() {
+    run("dkg", dkg::run);
 }

@@ -332,6 +332,27 @@ impl HashedMessage {
     }
 }
 
+/// Hashes to a number: 48 bytes of `expand_message_xmd` with SHA-256 (RFC 9380), big-endian, reduced.
+pub(crate) fn hash_to_scalar(message: &[u8], dst: &[u8]) -> Fr {
+    let mut wide = [0_u8; 48];
+    // SAFETY: each pointer comes with the length of its slice; writes exactly the 48 bytes of `wide`.
+    unsafe {
+        blst::blst_expand_message_xmd(
+            wide.as_mut_ptr(),
+            wide.len(),
+            message.as_ptr(),
+            message.len(),
+            dst.as_ptr(),
+            dst.len(),
+        );
+    }
+    let mut scalar = blst_scalar::default();
+    // SAFETY: the function reads the given count of bytes, all inside `wide`, and writes one blst_scalar.
+    // Its result only says whether the number is not zero, which callers ask with `is_zero`.
+    let _ = unsafe { blst::blst_scalar_from_be_bytes(&mut scalar, wide.as_ptr(), wide.len()) };
+    Fr::from_scalar(&scalar)
+}
+
 fn hash_to_g2(message: &[u8], dst: &[u8]) -> blst_p2 {
     let mut out = blst_p2::default();
     // SAFETY: each pointer comes with the length of its slice (the last pair is empty); writes one point.

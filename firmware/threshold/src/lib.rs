@@ -11,6 +11,7 @@ mod aggregate;
 mod batch;
 mod combine;
 mod ffi;
+pub mod frost;
 mod keys;
 mod lagrange;
 mod memory;

@@ -65,6 +65,11 @@ impl Polynomial {
         self.coefficients.len()
     }
 
+    /// The secret itself.
+    pub(crate) fn constant(&self) -> &SecretKey {
+        &self.coefficients[0] // Never empty: checked when made.
+    }
+
     /// The value at an index. Fails when it happens to be zero (once in 2^255), which would be no key.
     pub fn share(&self, index: ShareIndex) -> Result<SecretShare, ShamirError> {
         let x = Fr::from_u64(index.get());
@@ -96,6 +101,19 @@ impl Commitments {
         }
         let points = points.iter().map(PublicKey::parse).collect::<Result<_, _>>()?;
         Ok(Self { points })
+    }
+
+    /// The same from points that were checked.
+    pub(crate) fn from_points(points: Vec<PublicKey>) -> Result<Self, ShamirError> {
+        if points.is_empty() || points.len() > MAX_SHARES {
+            return Err(ShamirError::Size { threshold: points.len(), total: MAX_SHARES });
+        }
+        Ok(Self { points })
+    }
+
+    /// The points, the group key first.
+    pub(crate) fn points(&self) -> &[PublicKey] {
+        &self.points
     }
 
     /// The compressed points, the group key first.

@@ -6,6 +6,7 @@
 pub mod bls;
 pub mod cluster_files;
 pub mod deposit;
+pub mod dkg;
 pub mod identity;
 pub mod keystores;
 pub mod obol_protocols;
@@ -63,6 +64,7 @@ pub fn sets() -> Vec<Set> {
         Set { name: "obol/peerinfo", run: obol_protocols::peerinfo },
         Set { name: "obol/encoding", run: obol_protocols::encoding },
         Set { name: "obol/duties", run: obol_protocols::duties },
+        Set { name: "obol/dkg", run: dkg::run },
     ]
 }
 
@@ -75,7 +77,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("tuf", "the updater is not built"),
     ("update-formats", "the updater is not built"),
     ("validator-api", "the validator API is not built"),
-    ("obol/dkg", "key generation between boxes is not built"),
     ("keystores/eip2333", "the box derives no keys from seeds"),
     ("keystores/eip2386", "the box keeps no wallets"),
     ("keystores/bip39", "the box has no mnemonics"),
