@@ -23,8 +23,9 @@ impl Ceremony {
     /// Whether every deposit is signed.
     pub(super) fn sign_deposits(&mut self, out: &mut Outputs) -> bool {
         let exchanges = self.deposit_exchanges();
-        let complete = exchanges.iter().fold(true, |all, exchange| self.is_complete(*exchange, out) && all);
-        if !complete {
+        // All of them are begun at once, not one after the other.
+        let incomplete = exchanges.iter().filter(|exchange| !self.is_complete(**exchange, out)).count();
+        if incomplete > 0 {
             return false;
         }
         let mut deposits = Vec::new();
