@@ -128,7 +128,7 @@ impl Dealt {
             return Err(FrostError::ProofRange);
         }
         let group = G1::from_parsed(&parsed.group_key().0);
-        let point = G1::from_secret(&response).add(&group.mul(&claimed).negate());
+        let point = G1::from_secret(&response).add(&group.mul(&Fr::zero().sub(&claimed)));
         // A nonce of zero would hand the constant term to everybody.
         let nonce_point =
             PublicKey::from_unchecked(point.to_parsed()).map_err(|_| FrostError::Proof)?.to_bytes();
