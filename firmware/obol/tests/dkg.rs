@@ -1,5 +1,11 @@
 //! Whole ceremonies of simulated members: the real state machine and the real secret half, without sockets, files or a TPM.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a liar changes one kind of packet and passes the others on"
+)]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
