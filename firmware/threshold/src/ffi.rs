@@ -322,6 +322,11 @@ impl HashedMessage {
         Self { affine }
     }
 
+    /// Hashes a message with another tag, for signatures that are none of Ethereum's.
+    pub(crate) fn with_tag(message: &[u8], tag: &[u8]) -> Self {
+        Self(hash_to_g2(message, tag))
+    }
+
     /// Signs in constant time.
     pub(crate) fn sign(&self, secret: &Fr) -> min_pk::Signature {
         let scalar = secret.to_scalar();

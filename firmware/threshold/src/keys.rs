@@ -132,6 +132,11 @@ impl SecretShare {
         &self.key
     }
 
+    /// The share's secret without its index.
+    pub fn into_key(self) -> SecretKey {
+        self.key
+    }
+
     /// The public side of the share.
     pub fn public_share(&self) -> PublicShare {
         PublicShare { index: self.index, key: self.key.public_key() }

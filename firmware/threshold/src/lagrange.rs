@@ -198,7 +198,8 @@ fn interpolate_in_field<G: Group>(points: &[G::Affine], indices: &[ShareIndex]) 
     })
 }
 
-fn field_coefficient(indices: &[ShareIndex], of: ShareIndex) -> Fr {
+/// λ of one index among `indices`, as a number of the field.
+pub(crate) fn field_coefficient(indices: &[ShareIndex], of: ShareIndex) -> Fr {
     let own = Fr::from_u64(of.get());
     let mut numerator = Fr::from_u64(1);
     let mut denominator = Fr::from_u64(1);

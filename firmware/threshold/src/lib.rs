@@ -15,6 +15,7 @@ pub mod frost;
 mod keys;
 mod lagrange;
 mod memory;
+pub mod pedersen;
 mod plain;
 mod run;
 mod shamir;

@@ -101,6 +101,11 @@ pub fn verify(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
     signature.0.verify(false, message, DST, &[], &key.0, false) == BLST_ERROR::BLST_SUCCESS
 }
 
+/// Whether `signature` is `key`'s over `message` under another tag than Ethereum's.
+pub(crate) fn verify_with_tag(key: &PublicKey, message: &[u8], tag: &[u8], signature: &Signature) -> bool {
+    signature.0.verify(false, message, tag, &[], &key.0, false) == BLST_ERROR::BLST_SUCCESS
+}
+
 /// The same from unchecked bytes, with the reason when it fails.
 pub fn verify_bytes(
     key: &PublicKeyBytes,
