@@ -10,6 +10,7 @@ pub mod create;
 pub mod definition;
 pub mod deposit;
 mod document;
+pub mod edit;
 pub mod eip712;
 pub mod enr;
 pub mod exit;

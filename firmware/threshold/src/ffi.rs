@@ -315,16 +315,16 @@ pub struct HashedMessage {
 impl HashedMessage {
     /// Hashes a message with Ethereum's domain separation tag.
     pub fn new(message: &[u8]) -> Self {
-        let point = hash_to_g2(message, DST);
-        let mut affine = blst_p2_affine::default();
-        // SAFETY: reads one projective point, writes one affine point.
-        unsafe { blst::blst_p2_to_affine(&mut affine, &point) };
-        Self { affine }
+        Self::with_tag(message, DST)
     }
 
     /// Hashes a message with another tag, for signatures that are none of Ethereum's.
     pub(crate) fn with_tag(message: &[u8], tag: &[u8]) -> Self {
-        Self(hash_to_g2(message, tag))
+        let point = hash_to_g2(message, tag);
+        let mut affine = blst_p2_affine::default();
+        // SAFETY: reads one projective point, writes one affine point.
+        unsafe { blst::blst_p2_to_affine(&mut affine, &point) };
+        Self { affine }
     }
 
     /// Signs in constant time.

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{MAX_MEMBERS, Session};
-use crate::ffi::G1;
-use crate::keys::{PublicKey, ShareIndex};
-use crate::lagrange::interpolate;
+use crate::keys::{PublicKey, PublicShare, ShareIndex};
+use crate::shamir::interpolate_public_key;
 
 /// What all members agree on before the first bundle.
 #[derive(Clone, Debug)]
@@ -137,10 +136,10 @@ impl OldSharing {
             .public_shares
             .iter()
             .take(self.threshold)
-            .map(|(index, key)| (place(*index), G1::from_parsed(&key.0)))
+            .map(|(index, key)| PublicShare { index: place(*index), key: *key })
             .collect();
-        let group = interpolate(&first).map_err(|_| SetupError::OldSharing)?;
-        if group.to_parsed() == self.group_key.0 { Ok(()) } else { Err(SetupError::OldSharing) }
+        let group = interpolate_public_key(&first).map_err(|_| SetupError::OldSharing)?;
+        if group == self.group_key { Ok(()) } else { Err(SetupError::OldSharing) }
     }
 }
 

@@ -19,6 +19,9 @@ use crate::{combine, verify_bytes};
 /// Old and new index.
 type Place = (Option<u32>, Option<u32>);
 
+/// Name, places, old threshold and total, new threshold.
+type Case = (&'static str, Vec<Place>, (usize, usize), usize);
+
 /// One member: its places and its key.
 struct Member {
     own: Own,
@@ -190,7 +193,7 @@ fn every_edit_keeps_the_key_and_makes_old_and_new_shares_strangers() {
     let remove_absent = vec![(some(0), some(0)), (some(2), some(1)), (some(3), some(2)), (some(4), some(3))];
     let remove_present = [remove_absent.clone(), vec![(some(1), None)]].concat();
     let replace = vec![(some(0), some(0)), (some(1), some(1)), (None, some(2)), (some(3), some(3))];
-    let cases: [(&str, Vec<Place>, (usize, usize), usize); 7] = [
+    let cases: [Case; 7] = [
         ("recreate", same_places(4), (3, 4), 3),
         ("higher threshold", same_places(4), (3, 4), 4),
         ("lower threshold", same_places(7), (5, 7), 4),
