@@ -121,10 +121,6 @@ impl Commitments {
         self.points.iter().map(PublicKey::to_bytes).collect()
     }
 
-    pub(crate) fn points(&self) -> &[PublicKey] {
-        &self.points
-    }
-
     /// Shares needed.
     pub fn threshold(&self) -> usize {
         self.points.len()
