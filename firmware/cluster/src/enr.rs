@@ -160,7 +160,7 @@ impl Enr {
         self.pairs.get(key).map(Vec::as_slice)
     }
 
-    /// Address and ports, as far as the record has well-formed ones. Nothing is ever dialled because of them.
+    /// Address and ports, as far as the record has well-formed ones. Only relays are ever dialled because of them.
     pub fn endpoint(&self) -> EnrEndpoint {
         let port =
             |name: &[u8]| self.value(name).and_then(unsigned).and_then(|port| u16::try_from(port).ok());

@@ -28,7 +28,7 @@ mod view;
 
 pub use definition::{Definition, DefinitionError, SchemaVersion};
 pub use document::{FieldError, FieldProblem, MAX_FILE_BYTES};
-pub use enr::{Enr, EnrError};
+pub use enr::{Enr, EnrEndpoint, EnrError};
 pub use identity::{IdentityError, IdentityKey, IdentityPublicKey};
 pub use keystore::{Keystore, KeystoreError};
 pub use lock::{DistributedValidator, Lock, LockError};

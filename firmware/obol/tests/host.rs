@@ -39,6 +39,7 @@ async fn start(seed: u8, members: &[(u8, Option<&Multiaddr>)]) -> Node {
     let (handle, mut events) = Host::spawn(HostConfig {
         identity: secret(seed),
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        external: Vec::new(),
         members: members.collect(),
         info: OwnInfo {
             charon_version: "v1.10.3".into(),
@@ -296,6 +297,7 @@ async fn a_member_list_with_ourselves_is_refused() {
     let config = |members: Vec<u8>| HostConfig {
         identity: secret(1),
         listen: Vec::new(),
+        external: Vec::new(),
         members: members
             .into_iter()
             .map(|seed| Member { peer_id: peer_id(seed), addrs: Vec::new() })

@@ -502,6 +502,7 @@ impl Node {
         let started = Host::spawn(HostConfig {
             identity: self.membership.identity.secret_bytes().clone(),
             listen: self.config.p2p.listen.clone(),
+            external: Vec::new(),
             members: self.membership.members.clone(),
             info: obol::host::OwnInfo {
                 charon_version: CHARON_VERSION.to_owned(),

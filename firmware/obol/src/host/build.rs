@@ -1,18 +1,25 @@
 //! Builds the libp2p node and starts the tasks around it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use libp2p::core::upgrade::Version;
 use libp2p::identity::{self, Keypair, secp256k1};
-use libp2p::{Swarm, SwarmBuilder, connection_limits, identify, noise, ping, swarm, tcp, yamux};
+use libp2p::{
+    Multiaddr, PeerId, Swarm, SwarmBuilder, connection_limits, dcutr, identify, noise, ping, relay, swarm,
+    tcp, yamux,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::dials::{Dials, is_loopback};
+use super::door::Door;
 use super::peer::{Inboxes, Peer};
+use super::relay::MAX_RELAYS;
+use super::reservations::Shown;
 use super::streams::Streams;
 use super::swarm::{Behaviour, Loop};
 use super::{
@@ -28,15 +35,15 @@ const IDENTIFY_PROTOCOL: &str = "ipfs/0.1.0";
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// A ping unanswered for this long closes its connection.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// Strangers in the middle of a handshake at once.
-const MAX_PENDING_INCOMING: u32 = 32;
+/// Questions of relays who we are that wait to be answered.
+const RELAY_QUESTIONS: usize = 16;
 /// Members stay connected.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Streams one connection may have open: a burst of messages on new streams, twice.
 const MAX_STREAMS: usize = 512;
 
 pub(super) fn spawn(config: HostConfig) -> Result<(HostHandle, mpsc::Receiver<HostEvent>), HostError> {
-    let HostConfig { identity: mut secret, listen, members, info } = config;
+    let HostConfig { identity: mut secret, listen, external, members, info } = config;
     let secret =
         secp256k1::SecretKey::try_from_bytes(secret.as_mut_slice()).map_err(|_| HostError::Identity)?;
     let keypair = Keypair::from(secp256k1::Keypair::from(secret));
@@ -60,40 +67,62 @@ pub(super) fn spawn(config: HostConfig) -> Result<(HostHandle, mpsc::Receiver<Ho
     }
 
     let (opens, open_requests) = mpsc::channel(64);
-    let agent = format!("obolnetwork-charon/{}", info.charon_version);
-    let behaviour =
-        behaviour(&keypair, Streams::new(by_libp2p.clone(), open_requests), agent, by_libp2p.len());
-    let mut swarm = build_swarm(&keypair, behaviour)?;
+    let (questions, asked) = mpsc::channel(RELAY_QUESTIONS);
+    let parts = Parts {
+        agent: format!("obolnetwork-charon/{}", info.charon_version),
+        streams: Streams::new(by_libp2p.clone(), open_requests, questions),
+        members: by_libp2p.keys().copied().collect(),
+        addrs: addrs.iter().flat_map(|(_, addrs)| addrs.clone()).collect(),
+    };
+    let mut swarm = build_swarm(&keypair, parts)?;
+    let loopback = listen.iter().chain(&external).any(is_loopback);
     for addr in listen {
         swarm
             .listen_on(addr.clone())
             .map_err(|source| HostError::Listen { addr, source: Box::new(source) })?;
     }
+    external.into_iter().for_each(|addr| swarm.add_external_address(addr));
 
     // A place for every message all peers may have under way, so that no peer ever waits for another's.
     let (events, received) = mpsc::channel(by_libp2p.len().max(1) * INCOMING_MESSAGES + 64);
     let (commands, command_requests) = mpsc::channel(16);
-    let handle = HostHandle { own, peers: Arc::new(peers), opens, commands };
-    let tasks = start_tasks(&handle, inboxes, &events, Arc::new(info));
-    tokio::spawn(Loop::new(swarm, by_libp2p, addrs, events).run(command_requests, tasks));
+    let relays = Shown::default();
+    let handle = HostHandle { own, peers: Arc::new(peers), opens, commands, relays: relays.clone() };
+    let tasks = start_tasks(&handle, inboxes, asked, &events, Arc::new(info));
+    let dials = Dials::new(*swarm.local_peer_id(), addrs, loopback, tokio::time::Instant::now());
+    tokio::spawn(Loop::new(swarm, by_libp2p, dials, relays, events).run(command_requests, tasks));
     Ok((handle, received))
 }
 
-fn behaviour(keypair: &Keypair, streams: Streams, agent: String, members: usize) -> Behaviour {
+/// What the behaviour is made of.
+struct Parts {
+    agent: String,
+    streams: Streams,
+    members: BTreeSet<PeerId>,
+    /// Where members are configured to be.
+    addrs: Vec<Multiaddr>,
+}
+
+fn behaviour(keypair: &Keypair, relay: relay::client::Behaviour, parts: Parts) -> Behaviour {
     let per_peer = u32::try_from(MAX_CONNECTIONS_PER_PEER).unwrap_or(2);
-    let members = u32::try_from(members).unwrap_or(u32::MAX);
+    // Direct ones and relayed ones, and one more of each than we keep: the newest takes the place of the oldest once it is
+    // established.
+    let per_peer = 2 * (per_peer + 1);
+    let peers = u32::try_from(parts.members.len() + MAX_RELAYS).unwrap_or(u32::MAX);
     let limits = connection_limits::ConnectionLimits::default()
-        .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
-        // One more than we keep: the newest takes the place of the oldest once it is established.
-        .with_max_established_per_peer(Some(per_peer + 1))
-        .with_max_established(Some(members.saturating_mul(per_peer + 1)));
+        .with_max_established_per_peer(Some(per_peer))
+        .with_max_established(Some(peers.saturating_mul(per_peer)));
     Behaviour {
+        door: Door::new(parts.members, parts.addrs.iter()),
         limits: connection_limits::Behaviour::new(limits),
-        streams,
+        streams: parts.streams,
+        relay,
+        hole_punching: dcutr::Behaviour::new(keypair.public().to_peer_id()),
         identify: identify::Behaviour::new(
             identify::Config::new(IDENTIFY_PROTOCOL.to_owned(), keypair.public())
-                .with_agent_version(agent)
-                .with_cache_size(0), // Only configured addresses are dialled, never those a peer claims.
+                .with_agent_version(parts.agent)
+                .with_push_listen_addr_updates(true)
+                .with_cache_size(0), // What a peer announces is dialled by our own rules only (`dials`).
         ),
         ping: ping::Behaviour::new(
             ping::Config::new().with_interval(PING_INTERVAL).with_timeout(PING_TIMEOUT),
@@ -101,7 +130,7 @@ fn behaviour(keypair: &Keypair, streams: Streams, agent: String, members: usize)
     }
 }
 
-fn build_swarm(keypair: &Keypair, behaviour: Behaviour) -> Result<Swarm<Behaviour>, HostError> {
+fn build_swarm(keypair: &Keypair, parts: Parts) -> Result<Swarm<Behaviour>, HostError> {
     let transport = |error: Box<dyn std::error::Error + Send + Sync>| HostError::Transport(error);
     let yamux = || {
         let mut config = yamux::Config::default();
@@ -124,14 +153,20 @@ fn build_swarm(keypair: &Keypair, behaviour: Behaviour) -> Result<Swarm<Behaviou
     };
     match base()?.with_dns() {
         Ok(builder) => {
-            let swarm = builder.with_behaviour(|_| behaviour).map_err(|error| transport(error.into()))?;
-            Ok(swarm.with_swarm_config(config).build())
+            let builder = builder
+                .with_relay_client(noise::Config::new, yamux)
+                .map_err(|error| transport(Box::new(error)))?
+                .with_behaviour(|keypair, relay| behaviour(keypair, relay, parts));
+            Ok(builder.map_err(|error| transport(error.into()))?.with_swarm_config(config).build())
         }
         Err(error) => {
             // Most members have numeric addresses; they must not suffer from a resolver that is not set up.
             tracing::warn!(%error, "no DNS: members with a host name as address cannot be dialled");
-            let swarm = base()?.with_behaviour(|_| behaviour).map_err(|error| transport(error.into()))?;
-            Ok(swarm.with_swarm_config(config).build())
+            let builder = base()?
+                .with_relay_client(noise::Config::new, yamux)
+                .map_err(|error| transport(Box::new(error)))?
+                .with_behaviour(|keypair, relay| behaviour(keypair, relay, parts));
+            Ok(builder.map_err(|error| transport(error.into()))?.with_swarm_config(config).build())
         }
     }
 }
@@ -139,6 +174,7 @@ fn build_swarm(keypair: &Keypair, behaviour: Behaviour) -> Result<Swarm<Behaviou
 fn start_tasks(
     handle: &HostHandle,
     inboxes: Vec<(Arc<Peer>, Inboxes)>,
+    asked: mpsc::Receiver<swarm::Stream>,
     events: &mpsc::Sender<HostEvent>,
     info: Arc<super::OwnInfo>,
 ) -> JoinSet<()> {
@@ -148,6 +184,7 @@ fn start_tasks(
         Arc::new(move || peerinfo::encode(&info, unix_ms(), started_ms))
     };
     let mut tasks = JoinSet::new();
+    tasks.spawn(incoming::answer_relays(asked, Arc::clone(&answer)));
     for (peer, boxes) in inboxes {
         for (protocol, accepted) in boxes {
             tasks.spawn(incoming::run(

@@ -1,6 +1,7 @@
 //! Receiving: reads one message per accepted stream, within a deadline and within the sender's share of memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::AsyncWriteExt;
 use libp2p::swarm::Stream;
@@ -11,6 +12,11 @@ use super::peer::{Counters, Peer};
 use super::{HostEvent, Inbound, Responder, SERVE_DEADLINE};
 use crate::frame::{self, FrameError};
 use crate::protocol::Protocol;
+
+/// A relay sends an empty question.
+const MAX_RELAY_QUESTION: usize = 1 << 10;
+/// How long one relay may keep the others waiting.
+const RELAY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Answers peerinfo with what is true now.
 pub(super) type AnswerInfo = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
@@ -81,6 +87,19 @@ async fn serve(
             Ok(bytes) => answer(&mut stream, &bytes).await,
             Err(_) => Ok(stream.close().await?), // The daemon chose not to answer.
         },
+    }
+}
+
+/// Tells relays who we are, one after the other: they count their users so, and the question has no content.
+pub(super) async fn answer_relays(mut asked: mpsc::Receiver<Stream>, info: AnswerInfo) {
+    while let Some(mut stream) = asked.recv().await {
+        let served = async {
+            frame::read(&mut stream, MAX_RELAY_QUESTION, |_| true).await?;
+            answer(&mut stream, &info()).await
+        };
+        if !matches!(timeout(RELAY_PATIENCE, served).await, Ok(Ok(()))) {
+            tracing::debug!("a relay asked who we are and did not wait for the answer");
+        }
     }
 }
 

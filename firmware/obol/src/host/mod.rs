@@ -2,12 +2,19 @@
 //!
 //! TCP, Noise and yamux. Only members may stay connected, in either direction. Everything a peer can make us hold or do
 //! is bounded per peer, so that a flooding or a stalled member costs only its own part.
+//!
+//! Members that cannot be dialled are met through relays, which carry bytes between members and are trusted with nothing:
+//! a connection through a relay is encrypted and proves identities as a direct one does, and gives way to one.
 
 mod build;
+mod dials;
+mod door;
 mod incoming;
 mod legacy;
 mod outgoing;
 mod peer;
+mod relay;
+mod reservations;
 mod streams;
 mod swarm;
 
@@ -21,6 +28,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
 pub use peer::PeerState;
+pub use relay::{DEFAULT_RELAYS, MAX_BODY, MAX_RELAYS, Relay, RelayEntry, RelayError, read_description};
+pub use reservations::RelayStatus;
 
 pub use crate::peerinfo::OwnInfo;
 
@@ -39,7 +48,8 @@ pub const MAX_RESEND_AFTER: Duration = Duration::from_secs(15);
 pub const WAITING_TO_RESEND: usize = 256;
 /// Pause before the one retry after a reset stream.
 pub const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// Live connections to one peer; the oldest gives way, because a peer that lost power cannot close its own.
+/// Live direct connections to one peer, and as many through relays; the oldest gives way, because a peer that lost power
+/// cannot close its own.
 pub const MAX_CONNECTIONS_PER_PEER: usize = 2;
 /// Messages waiting to be sent to one peer; the oldest is dropped.
 pub const OUTGOING_QUEUE: usize = 256;
@@ -69,6 +79,8 @@ pub struct HostConfig {
     pub identity: zeroize::Zeroizing<[u8; 32]>,
     /// Where to listen, such as `/ip4/0.0.0.0/tcp/3610`; empty for outgoing connections only.
     pub listen: Vec<Multiaddr>,
+    /// Where the others can dial us, as far as we cannot see it ourselves: announced first.
+    pub external: Vec<Multiaddr>,
     /// The other members.
     pub members: Vec<Member>,
     /// Answers peerinfo requests, and asks the others every minute.
@@ -257,6 +269,7 @@ pub struct HostHandle {
     peers: Arc<BTreeMap<PeerId, Arc<peer::Peer>>>,
     opens: mpsc::Sender<streams::Open>,
     commands: mpsc::Sender<swarm::Command>,
+    relays: reservations::Shown,
 }
 
 /// One member as the host sees it.
@@ -325,6 +338,17 @@ impl HostHandle {
         let peer = self.peers.get(of).ok_or(RequestError::NotAMember)?;
         let command = swarm::Command::SetAddresses(peer.libp2p, addrs);
         self.commands.send(command).await.map_err(|_| RequestError::Stopped)
+    }
+
+    /// Replaces the relays through which members can meet, at most [`MAX_RELAYS`].
+    pub async fn set_relays(&self, relays: Vec<Relay>) -> Result<(), RequestError> {
+        let command = swarm::Command::SetRelays(relays);
+        self.commands.send(command).await.map_err(|_| RequestError::Stopped)
+    }
+
+    /// The relays and whether members can reach us through them.
+    pub fn relays(&self) -> Vec<RelayStatus> {
+        self.relays.lock().clone()
     }
 
     /// All other members, in order of their identity.

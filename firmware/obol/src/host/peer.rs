@@ -45,6 +45,12 @@ pub(super) struct Peer {
 pub struct PeerState {
     /// Where it is connected from or to; `None` while it is not connected.
     pub addr: Option<Multiaddr>,
+    /// Whether every connection to it goes through a relay.
+    pub relayed: bool,
+    /// Connections that lead to it directly.
+    pub direct_connections: u32,
+    /// Connections through relays.
+    pub relayed_connections: u32,
     /// Software it named in identify.
     pub agent: Option<String>,
     /// Last ping, in microseconds.

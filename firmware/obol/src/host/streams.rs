@@ -1,9 +1,10 @@
 //! The behaviour that opens and accepts streams, and keeps everybody who is no member out.
 //!
 //! Accepted streams go into a bounded queue per peer and protocol, so a burst of one-message streams waits instead of
-//! being lost, and what does not fit is reset and counted.
+//! being lost, and what does not fit is reset and counted. Relays may be connected too; they are members of nothing and
+//! may ask only who we are, which is how they count their users.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -45,21 +46,39 @@ pub(super) struct Open {
     pub(super) reply: oneshot::Sender<Result<Stream, OpenError>>,
 }
 
+/// One live connection.
+#[derive(Clone, Copy, Debug)]
+struct Live {
+    id: ConnectionId,
+    /// Through a relay: used only while there is no other.
+    relayed: bool,
+}
+
 /// The behaviour. See the module.
 pub(super) struct Streams {
     members: BTreeMap<PeerId, Arc<Peer>>,
+    /// Who may be connected without being a member.
+    relays: BTreeSet<PeerId>,
+    /// Where the questions of relays go.
+    questions: mpsc::Sender<Stream>,
     opens: mpsc::Receiver<Open>,
     /// Live connections of each peer, oldest first.
-    connections: BTreeMap<PeerId, VecDeque<ConnectionId>>,
+    connections: BTreeMap<PeerId, VecDeque<Live>>,
     parked: BTreeMap<PeerId, VecDeque<Open>>,
     actions: VecDeque<ToSwarm<Infallible, Open>>,
     waker: Option<Waker>,
 }
 
 impl Streams {
-    pub(super) fn new(members: BTreeMap<PeerId, Arc<Peer>>, opens: mpsc::Receiver<Open>) -> Self {
+    pub(super) fn new(
+        members: BTreeMap<PeerId, Arc<Peer>>,
+        opens: mpsc::Receiver<Open>,
+        questions: mpsc::Sender<Stream>,
+    ) -> Self {
         Self {
             members,
+            relays: BTreeSet::new(),
+            questions,
             opens,
             connections: BTreeMap::new(),
             parked: BTreeMap::new(),
@@ -68,18 +87,33 @@ impl Streams {
         }
     }
 
-    fn handler_for(&self, peer: PeerId) -> Result<Handler, ConnectionDenied> {
-        let peer = self.members.get(&peer).ok_or_else(|| ConnectionDenied::new(RefusedWhy::NotAMember))?;
-        Ok(Handler { peer: Arc::clone(peer), requested: VecDeque::new(), waker: None })
+    /// Replaces the relays. Whoever is none any more loses its connections.
+    pub(super) fn set_relays(&mut self, relays: BTreeSet<PeerId>) {
+        let gone = self.relays.difference(&relays).filter(|id| !self.members.contains_key(id));
+        let gone: Vec<PeerId> = gone.copied().collect();
+        self.relays = relays;
+        for peer_id in gone {
+            self.push(ToSwarm::CloseConnection { peer_id, connection: CloseConnection::All });
+        }
     }
 
-    /// Sends a request to the newest connection, or parks it until there is one.
+    fn handler_for(&self, peer: PeerId) -> Result<Handler, ConnectionDenied> {
+        let remote = match self.members.get(&peer) {
+            Some(peer) => Remote::Member(Arc::clone(peer)),
+            None if self.relays.contains(&peer) => Remote::Relay(self.questions.clone()),
+            None => return Err(ConnectionDenied::new(RefusedWhy::NotAMember)),
+        };
+        Ok(Handler { remote, requested: VecDeque::new(), waker: None })
+    }
+
+    /// Sends a request to the newest direct connection, else to the newest one, or parks it until there is one.
     fn dispatch(&mut self, open: Open) {
-        let newest = self.connections.get(&open.peer).and_then(VecDeque::back).copied();
+        let live = self.connections.get(&open.peer);
+        let newest = live.and_then(|live| live.iter().rfind(|live| !live.relayed).or(live.back()));
         if let Some(connection) = newest {
             self.push(ToSwarm::NotifyHandler {
                 peer_id: open.peer,
-                handler: NotifyHandler::One(connection),
+                handler: NotifyHandler::One(connection.id),
                 event: open,
             });
         } else {
@@ -133,14 +167,15 @@ impl NetworkBehaviour for Streams {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
                 let peer = established.peer_id;
+                let relayed = established.endpoint.is_relayed();
                 let connections = self.connections.entry(peer).or_default();
-                connections.push_back(established.connection_id);
-                let excess = connections.len().saturating_sub(MAX_CONNECTIONS_PER_PEER);
-                for oldest in connections.iter().copied().take(excess).collect::<Vec<_>>() {
-                    self.push(ToSwarm::CloseConnection {
-                        peer_id: peer,
-                        connection: CloseConnection::One(oldest),
-                    });
+                connections.push_back(Live { id: established.connection_id, relayed });
+                let alike: Vec<_> = connections.iter().filter(|live| live.relayed == relayed).collect();
+                let excess = alike.len().saturating_sub(MAX_CONNECTIONS_PER_PEER);
+                let oldest: Vec<_> = alike.into_iter().take(excess).map(|live| live.id).collect();
+                for id in oldest {
+                    let connection = CloseConnection::One(id);
+                    self.push(ToSwarm::CloseConnection { peer_id: peer, connection });
                 }
                 for open in self.parked.remove(&peer).unwrap_or_default() {
                     self.dispatch(open);
@@ -148,7 +183,7 @@ impl NetworkBehaviour for Streams {
             }
             FromSwarm::ConnectionClosed(closed) => {
                 if let Some(connections) = self.connections.get_mut(&closed.peer_id) {
-                    connections.retain(|id| *id != closed.connection_id);
+                    connections.retain(|live| live.id != closed.connection_id);
                     if connections.is_empty() {
                         self.connections.remove(&closed.peer_id);
                     }
@@ -178,9 +213,16 @@ impl NetworkBehaviour for Streams {
     }
 }
 
-/// One connection of a member.
+/// Who is at the other end.
+enum Remote {
+    Member(Arc<Peer>),
+    /// A relay, and where its questions go.
+    Relay(mpsc::Sender<Stream>),
+}
+
+/// One connection of a member or of a relay.
 pub(super) struct Handler {
-    peer: Arc<Peer>,
+    remote: Remote,
     requested: VecDeque<Open>,
     waker: Option<Waker>,
 }
@@ -188,17 +230,21 @@ pub(super) struct Handler {
 impl ConnectionHandler for Handler {
     type FromBehaviour = Open;
     type ToBehaviour = Infallible;
-    type InboundProtocol = AnyProtocol;
+    type InboundProtocol = Accepted;
     type OutboundProtocol = OneProtocol;
     type InboundOpenInfo = ();
     type OutboundOpenInfo = oneshot::Sender<Result<Stream, OpenError>>;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, Self::InboundOpenInfo> {
-        SubstreamProtocol::new(AnyProtocol, ()).with_timeout(SEND_DEADLINE)
+        let accepted = match self.remote {
+            Remote::Member(_) => Accepted::Everything,
+            Remote::Relay(_) => Accepted::PeerInfoOnly,
+        };
+        SubstreamProtocol::new(accepted, ()).with_timeout(SEND_DEADLINE)
     }
 
     fn connection_keep_alive(&self) -> bool {
-        true // Members stay connected; the ping closes what is dead.
+        true // Members and relays stay connected; the ping closes what is dead.
     }
 
     fn poll(
@@ -243,7 +289,11 @@ impl ConnectionHandler for Handler {
                 protocol: (stream, protocol),
                 ..
             }) => {
-                self.peer.accept(protocol, stream);
+                match &self.remote {
+                    Remote::Member(peer) => peer.accept(protocol, stream),
+                    // One too many is reset.
+                    Remote::Relay(questions) => drop(questions.try_send(stream)),
+                }
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol: stream,
@@ -264,9 +314,14 @@ impl ConnectionHandler for Handler {
     }
 }
 
-/// Accepts every protocol we speak.
+/// What the other end may open.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct AnyProtocol;
+pub(super) enum Accepted {
+    /// Every protocol we speak.
+    Everything,
+    /// The question who we are.
+    PeerInfoOnly,
+}
 
 /// Offers one protocol, under all its names.
 #[derive(Clone, Copy, Debug)]
@@ -291,16 +346,20 @@ fn offers(protocol: Protocol) -> impl Iterator<Item = Offer> {
     protocol.ids().iter().map(slashed).map(move |id| Offer { protocol, id })
 }
 
-impl UpgradeInfo for AnyProtocol {
+impl UpgradeInfo for Accepted {
     type Info = Offer;
     type InfoIter = std::vec::IntoIter<Offer>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        Protocol::ALL.into_iter().flat_map(offers).collect::<Vec<_>>().into_iter()
+        let accepted = match self {
+            Self::Everything => Protocol::ALL.into_iter().flat_map(offers).collect(),
+            Self::PeerInfoOnly => offers(Protocol::PeerInfo).collect::<Vec<_>>(),
+        };
+        accepted.into_iter()
     }
 }
 
-impl InboundUpgrade<Stream> for AnyProtocol {
+impl InboundUpgrade<Stream> for Accepted {
     type Output = (Stream, Protocol);
     type Error = Infallible;
     type Future = Ready<Result<Self::Output, Self::Error>>;
