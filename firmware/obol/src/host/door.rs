@@ -166,20 +166,19 @@ impl Door {
 
 /// Where an address is.
 fn origin(addr: &Multiaddr) -> Origin {
-    for part in addr {
-        match part {
-            Protocol::Ip4(ip) => return Origin::Net(u128::from(ip.to_ipv6_mapped().to_bits())),
-            Protocol::Ip6(ip) => {
-                return Origin::Net(match IpAddr::from(ip).to_canonical() {
-                    IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
-                    IpAddr::V6(ip) => ip.to_bits() >> 64 << 64,
-                });
-            }
-            Protocol::P2p(id) => return Origin::Through(id),
-            _ => {}
+    let known = addr.iter().find_map(|part| {
+        if let Protocol::Ip4(ip) = part {
+            return Some(Origin::Net(ip.to_ipv6_mapped().to_bits()));
         }
-    }
-    Origin::Elsewhere
+        if let Protocol::Ip6(ip) = part {
+            return Some(Origin::Net(match IpAddr::from(ip).to_canonical() {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped().to_bits(),
+                IpAddr::V6(ip) => ip.to_bits() >> 64 << 64,
+            }));
+        }
+        if let Protocol::P2p(id) = part { Some(Origin::Through(id)) } else { None }
+    });
+    known.unwrap_or(Origin::Elsewhere)
 }
 
 impl NetworkBehaviour for Door {
