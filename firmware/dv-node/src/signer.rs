@@ -1,20 +1,17 @@
 //! Asking the signer, which makes up its own mind about every message.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chain::{AttestationData, ForkInfo, PublicKeyBytes, Root, SignatureBytes};
 use duty::SignError;
-use futures::StreamExt as _;
-use ipc::web3signer::{PUBLIC_KEYS_PATH, SignAnswer, SignRequest, sign_path};
-use ipc::{Client, ClientError};
+use ipc::web3signer::{PUBLIC_KEYS_PATH, SIGN_MANY_PATH, SignGroup, SignOutcome, SignRequest, sign_lists};
+use ipc::{Client, ClientError, Problem};
 
 /// A signature later than this is of no use in its slot; the signer is on this box.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// Requests under way at once. The signer groups what arrives together into one commit.
-const PARALLEL: usize = 32;
 
 /// The signer's signing socket.
 #[derive(Debug, Clone)]
@@ -46,44 +43,88 @@ impl Signer {
         self.client.get(PUBLIC_KEYS_PATH).await
     }
 
-    /// Asks for all of them at once. Every request gets its answer.
-    pub async fn sign<K>(
+    /// Asks for all of them at once. Every request gets its answer; what the signer refuses does not hold up the others.
+    pub async fn sign<K: Copy>(
         &self,
         fork_info: ForkInfo,
         requests: Vec<Request<K>>,
     ) -> Vec<(K, Result<SignatureBytes, SignError>)> {
-        futures::stream::iter(requests)
-            .map(|request| async move {
-                let result = self.sign_one(fork_info, &request).await;
-                (request.key, result)
-            })
-            .buffer_unordered(PARALLEL)
-            .collect()
-            .await
+        let mut results = Vec::with_capacity(requests.len());
+        // What has one root is one message, said once.
+        let mut messages: BTreeMap<Root, (SignGroup, Vec<K>)> = BTreeMap::new();
+        for request in requests {
+            if let Some((group, asked)) = messages.get_mut(&request.signing_root) {
+                group.keys.push(request.share);
+                asked.push(request.key);
+                continue;
+            }
+            match SignRequest::attestation(fork_info, &request.data) {
+                Ok(body) => {
+                    let group = SignGroup {
+                        keys: vec![request.share],
+                        request: body.expecting(request.signing_root),
+                    };
+                    messages.insert(request.signing_root, (group, vec![request.key]));
+                }
+                Err(error) => results.push((request.key, Err(SignError::Refused(error.to_string())))),
+            }
+        }
+        let (groups, asked): (Vec<_>, Vec<_>) = messages.into_values().unzip();
+        let asked: Vec<K> = asked.into_iter().flatten().collect();
+        let outcomes = match sign_lists(&groups) {
+            Ok(lists) => {
+                let lists = lists.into_iter().map(|(parts, list)| self.sign_list(count(&parts), list));
+                futures::future::join_all(lists).await.into_iter().flatten().collect()
+            }
+            Err(error) => vec![Err(SignError::Refused(error.to_string())); asked.len()],
+        };
+        results.extend(asked.into_iter().zip(outcomes));
+        results
     }
 
-    async fn sign_one<K>(
-        &self,
-        fork_info: ForkInfo,
-        request: &Request<K>,
-    ) -> Result<SignatureBytes, SignError> {
-        let body = SignRequest::attestation(fork_info, &request.data)
-            .map_err(|error| SignError::Refused(error.to_string()))?
-            .expecting(request.signing_root);
-        let answer: Result<SignAnswer, ClientError> =
-            self.client.post(&sign_path(&request.share), &body).await;
+    /// As many outcomes as were asked for, in their order.
+    async fn sign_list(&self, asked: usize, list: String) -> Vec<Result<SignatureBytes, SignError>> {
+        let answer: Result<Vec<Vec<SignOutcome>>, ClientError> =
+            self.client.post_text(SIGN_MANY_PATH, list).await;
+        let all = |why: SignError| vec![Err(why); asked];
         match answer {
-            Ok(answer) => Ok(answer.signature),
-            Err(ClientError::Refused { status: 400 | 412, problem }) => {
-                Err(SignError::Refused(problem.message))
+            Ok(outcomes) => {
+                let outcomes: Vec<_> = outcomes.into_iter().flatten().map(outcome).collect();
+                if outcomes.len() == asked {
+                    outcomes
+                } else {
+                    all(SignError::Unavailable(format!(
+                        "{asked} signatures were asked for, {} answers came",
+                        outcomes.len()
+                    )))
+                }
             }
-            Err(ClientError::Refused { problem, .. }) => Err(SignError::Unavailable(problem.message)),
+            Err(ClientError::Refused { status, problem }) => all(refused(status, problem)),
             Err(
                 error @ (ClientError::Unreachable { .. }
                 | ClientError::Broken { .. }
                 | ClientError::Timeout { .. }
                 | ClientError::Malformed { .. }),
-            ) => Err(SignError::Unavailable(error.to_string())),
+            ) => all(SignError::Unavailable(error.to_string())),
         }
+    }
+}
+
+fn count(groups: &[SignGroup]) -> usize {
+    groups.iter().map(|group| group.keys.len()).sum()
+}
+
+fn outcome(outcome: SignOutcome) -> Result<SignatureBytes, SignError> {
+    match outcome {
+        SignOutcome::Signed(answer) => Ok(answer.signature),
+        SignOutcome::Refused { status, problem } => Err(refused(status, problem)),
+    }
+}
+
+/// What will not change when asked again, and what may.
+fn refused(status: u16, problem: Problem) -> SignError {
+    match status {
+        400 | 412 => SignError::Refused(problem.message),
+        _ => SignError::Unavailable(problem.message),
     }
 }

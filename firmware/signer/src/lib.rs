@@ -16,6 +16,7 @@ mod files;
 mod harden;
 mod import;
 mod ledger;
+mod many;
 mod message;
 mod metrics;
 mod owner;

@@ -164,7 +164,7 @@ impl Refusal {
         "not_ready",
     ];
 
-    fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::UnknownKey(_) => StatusCode::NOT_FOUND,
             Self::Malformed(_) | Self::NotSupported(_) => StatusCode::BAD_REQUEST,

@@ -1,8 +1,8 @@
 //! A share that is ready to sign. The only code that makes signatures.
 
-use chain::SignatureBytes;
+use chain::{Root, SignatureBytes};
 use ipc::signer::HeldShare;
-use threshold::SecretShare;
+use threshold::{HashedMessage, SecretShare};
 
 use crate::ledger::{Clearance, ShareRow};
 
@@ -26,8 +26,28 @@ impl Share {
 
     /// Signs what was cleared, and nothing else: a clearance exists only after its record is on the disk.
     pub(crate) fn sign(&self, clearance: Clearance) -> Option<SignatureBytes> {
-        (clearance.key() == self.row.pubshare)
-            .then(|| self.secret.sign(clearance.signing_root().as_slice()).to_bytes())
+        let hashed = HashedRoot::new(clearance.signing_root());
+        self.sign_hashed(clearance, &hashed)
+    }
+
+    /// The same with the root hashed before, for many shares that sign one message. Nothing when it is another root.
+    pub(crate) fn sign_hashed(&self, clearance: Clearance, hashed: &HashedRoot) -> Option<SignatureBytes> {
+        (clearance.key() == self.row.pubshare && clearance.signing_root() == hashed.root)
+            .then(|| self.secret.key().sign_hashed(&hashed.message).to_bytes())
+    }
+}
+
+/// A signing root, and the same hashed to the curve, which is half the work of a signature.
+#[derive(Clone, Copy)]
+pub(crate) struct HashedRoot {
+    root: Root,
+    message: HashedMessage,
+}
+
+impl HashedRoot {
+    /// Hashes.
+    pub(crate) fn new(root: Root) -> Self {
+        Self { root, message: HashedMessage::new(root.as_slice()) }
     }
 }
 

@@ -17,12 +17,12 @@ use crate::{
     clock::{self, now},
     config::Config,
     ledger::{AllRules, Approvals, Ledger, LedgerError, Resuming, ShareRow},
-    message::{self, Asks},
+    message::{self, Asks, Message},
     metrics::Metrics,
     owner::Confirmed,
     refusal::Refusal,
     rollback,
-    rules::{self, Permitted, Subject},
+    rules::{self, Permitted, Rules, Subject},
     share::{self, Share},
     vault::{Vault, VaultError},
 };
@@ -158,10 +158,14 @@ impl Signer {
     ) -> Result<SignatureBytes, Refusal> {
         let outcome = self.try_sign(key, request).await;
         if let Err(refusal) = &outcome {
-            self.metrics.refused(refusal);
-            tracing::warn!(pubshare = %key, kind = %request.kind.chars().take(64).collect::<String>(), code = refusal.code(), %refusal, "refused to sign");
+            self.note_refusal(key, request, refusal);
         }
         outcome
+    }
+
+    pub(crate) fn note_refusal(&self, key: PublicKeyBytes, request: &SignRequest, refusal: &Refusal) {
+        self.metrics.refused(refusal);
+        tracing::warn!(pubshare = %key, kind = %request.kind.chars().take(64).collect::<String>(), code = refusal.code(), %refusal, "refused to sign");
     }
 
     async fn try_sign(&self, key: PublicKeyBytes, request: &SignRequest) -> Result<SignatureBytes, Refusal> {
@@ -179,6 +183,17 @@ impl Signer {
         key: PublicKeyBytes,
         request: &SignRequest,
     ) -> Result<(Arc<Share>, Permitted), Refusal> {
+        self.permit_read(key, |row, rules| {
+            message::read(request, row.genesis_validators_root, &row.clock, rules)
+        })
+    }
+
+    /// The same for a message that is read by the caller, for the share's chain and under the validator's rules.
+    pub(crate) fn permit_read(
+        &self,
+        key: PublicKeyBytes,
+        read: impl FnOnce(&ShareRow, Option<&Rules>) -> Result<Message, Refusal>,
+    ) -> Result<(Arc<Share>, Permitted), Refusal> {
         let share = self
             .read(|state| state.shares.get(&key).cloned())
             .ok_or_else(|| Refusal::UnknownKey(key.to_string()))?;
@@ -187,7 +202,7 @@ impl Signer {
             let exit = state.exits.get(&row.group_key).map(Confirmed::waited);
             (state.rules.get(&row.group_key).copied(), exit)
         });
-        let message = message::read(request, row.genesis_validators_root, &row.clock, rules.as_ref())?;
+        let message = read(row, rules.as_ref())?;
         let subject = Subject { validator: row.group_key, clock: &row.clock, rules: rules.as_ref(), exit };
         let permitted = rules::permit(message, &subject, now())?;
         Ok((share, permitted))
@@ -252,7 +267,7 @@ impl Signer {
         });
     }
 
-    fn ready(&self) -> Result<&Ledger, Refusal> {
+    pub(crate) fn ready(&self) -> Result<&Ledger, Refusal> {
         let ledger = self.ledger.as_ref().map_err(|problem| Refusal::NotReady(problem.clone()))?;
         match self.read(|state| state.vault.is_none().then(|| state.problems.first().cloned())) {
             None => Ok(ledger),

@@ -68,9 +68,13 @@ impl FakeChain {
         }
     }
 
-    pub fn slot_now(&self) -> u64 {
+    pub fn now_ms(&self) -> u64 {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
-        (u64::try_from(now).unwrap() - self.genesis_time_s * 1_000) / self.slot_ms
+        u64::try_from(now).unwrap()
+    }
+
+    pub fn slot_now(&self) -> u64 {
+        (self.now_ms() - self.genesis_time_s * 1_000) / self.slot_ms
     }
 }
 
@@ -79,6 +83,8 @@ pub struct Inner {
     pub faults: BTreeMap<String, Fault>,
     pub hits: BTreeMap<String, u32>,
     pub submitted: Vec<(String, Value)>,
+    /// When each of them came, unix milliseconds.
+    pub submitted_at_ms: Vec<u64>,
     pub sync_distance: u64,
     /// Validators' status, by position; `active_ongoing` where absent.
     pub statuses: BTreeMap<usize, String>,
@@ -117,6 +123,7 @@ impl FakeNode {
             faults: BTreeMap::new(),
             hits: BTreeMap::new(),
             submitted: Vec::new(),
+            submitted_at_ms: Vec::new(),
             sync_distance: 0,
             statuses: BTreeMap::new(),
             source_root: Root([1; 32]),
@@ -319,6 +326,7 @@ async fn answer(node: &FakeNode, request: Request, path: &str) -> Response {
                 return error(400, "No data submitted");
             }
             inner.submitted.push((path.to_owned(), posted));
+            inner.submitted_at_ms.push(chain.now_ms());
             return StatusCode::OK.into_response();
         }
         _ if path.starts_with("/eth/v1/validator/duties/attester/") => {

@@ -10,15 +10,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path as UrlPath, State};
-use axum::http::StatusCode;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use chain::{AttestationData, ExecutionAddress, ForkInfo, ForkVersion, PublicKeyBytes, Root};
 use cluster::create::{Addresses, CreateOptions, CreatedCluster};
 use cluster::{Network, PeerId};
-use ipc::server::{CallerName, CallerNames, Limits, refusal};
-use ipc::web3signer::{PUBLIC_KEYS_PATH, SignAnswer, SignRequest};
+use ipc::server::{CallerName, CallerNames, Limits};
+use ipc::web3signer::{PUBLIC_KEYS_PATH, SIGN_MANY_PATH, SignAnswer, SignGroup, SignOutcome, SignRequest};
 use ipc::{Client, ClusterSetup, NodeStatus, Problem, Sensitive};
 use slashing::{AttestationVote, Protection, Retention};
 use threshold::SecretShare;
@@ -79,7 +78,7 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
     }));
     let router = axum::Router::new()
         .route(PUBLIC_KEYS_PATH, get(public_keys))
-        .route("/api/v1/eth2/sign/{key}", post(sign))
+        .route(SIGN_MANY_PATH, post(sign_many))
         .with_state(Arc::clone(&state));
     let listener = ipc::listen::Inherited::default().take("sign", Some(socket)).unwrap();
     let callers = CallerNames::new(vec![CallerName::Name("self".to_owned())]).resolve();
@@ -91,15 +90,22 @@ async fn public_keys(State(state): State<Shared>) -> Json<Vec<PublicKeyBytes>> {
     Json(state.lock().unwrap().shares.keys().copied().collect())
 }
 
-async fn sign(
-    State(state): State<Shared>,
-    UrlPath(key): UrlPath<PublicKeyBytes>,
-    Json(request): Json<SignRequest>,
-) -> Response {
+async fn sign_many(State(state): State<Shared>, Json(groups): Json<Vec<SignGroup>>) -> Response {
     let mut state = state.lock().unwrap();
-    let problem = |status, code: &str, text: String| refusal(status, Problem::new(code, text, "Test."));
+    let outcomes = groups.iter().map(|group| {
+        let outcome = |key: &PublicKeyBytes| sign(&mut state, key, &group.request);
+        group.keys.iter().map(outcome).collect()
+    });
+    Json(outcomes.collect::<Vec<Vec<SignOutcome>>>()).into_response()
+}
+
+fn sign(state: &mut SignerState, key: &PublicKeyBytes, request: &SignRequest) -> SignOutcome {
+    let problem = |status: u16, code: &str, text: String| SignOutcome::Refused {
+        status,
+        problem: Problem::new(code, text, "Test."),
+    };
     if state.locked {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "locked", "locked".to_owned());
+        return problem(503, "locked", "locked".to_owned());
     }
     let data: AttestationData = serde_json::from_value(request.body["attestation"].clone()).unwrap();
     let fork_info: ForkInfo = request.fork_info.unwrap();
@@ -107,18 +113,18 @@ async fn sign(
     let signing_root = chain::domain::signing_root(&data, domain);
     assert_eq!(request.signing_root, Some(signing_root), "dv-node expects another root than the message has");
     let vote = AttestationVote { source: data.source.epoch, target: data.target.epoch, signing_root };
-    let permit = match state.protection.check_attestation(&key, &vote) {
+    let permit = match state.protection.check_attestation(key, &vote) {
         Ok(permit) => permit,
         Err(error) => {
             state.refused.push(error.to_string());
-            return problem(StatusCode::PRECONDITION_FAILED, "slashable", error.to_string());
+            return problem(412, "slashable", error.to_string());
         }
     };
     state.protection.record_attestation(permit).unwrap();
-    state.signed.push((key, data));
+    state.signed.push((*key, data));
     let message = if state.lies { [0xee; 32] } else { signing_root.0 };
-    let signature = state.shares[&key].sign(&message).to_bytes();
-    Json(SignAnswer { signature }).into_response()
+    let signature = state.shares[key].sign(&message).to_bytes();
+    SignOutcome::Signed(SignAnswer { signature })
 }
 
 /// One member: its folder, its signer, its process.
@@ -179,6 +185,11 @@ impl Member {
         }
     }
 
+    /// The number of its process.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -206,9 +217,13 @@ pub struct House {
 impl House {
     /// Folders, signers and ports; nothing is started.
     pub async fn build(members: usize, validators: usize) -> Self {
+        Self::build_with_slots(members, validators, 2_000).await
+    }
+
+    /// The same with slots of another length.
+    pub async fn build_with_slots(members: usize, validators: usize, slot_ms: u64) -> Self {
         let mut created = create_cluster(members, validators);
-        let chain =
-            FakeChain { slot_ms: 2_000, slots_per_epoch: 4, ..FakeChain::new(created.group_public_keys()) };
+        let chain = FakeChain { slot_ms, slots_per_epoch: 4, ..FakeChain::new(created.group_public_keys()) };
         let genesis_root = chain.genesis_validators_root;
         let beacon = FakeNode::start(chain).await;
         let mut built = Vec::new();

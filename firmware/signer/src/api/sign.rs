@@ -11,7 +11,9 @@ use axum::{
 use chain::PublicKeyBytes;
 use ipc::{
     SignAnswer, SignRequest,
-    web3signer::{PUBLIC_KEYS_PATH, UPCHECK_PATH},
+    web3signer::{
+        MAX_SIGNED_AT_ONCE, PUBLIC_KEYS_PATH, SIGN_MANY_PATH, SignGroup, SignOutcome, UPCHECK_PATH,
+    },
 };
 
 use crate::{refusal::Refusal, signer::Signer};
@@ -20,6 +22,7 @@ use crate::{refusal::Refusal, signer::Signer};
 pub(crate) fn router(signer: Arc<Signer>) -> Router {
     Router::new()
         .route("/api/v1/eth2/sign/{key}", post(sign))
+        .route(SIGN_MANY_PATH, post(sign_many))
         .route(PUBLIC_KEYS_PATH, get(public_keys))
         .route(UPCHECK_PATH, get(|| async { Json(serde_json::json!({ "status": "OK" })) }))
         .with_state(signer)
@@ -31,12 +34,37 @@ async fn sign(
     body: Bytes,
 ) -> Result<Json<SignAnswer>, Refusal> {
     let key = parse_key(&key)?;
-    let request: SignRequest = serde_json::from_slice(&body).map_err(|error| {
-        // The parser's own words would quote what it found, at any length.
-        Refusal::Malformed(format!("not as expected at line {}, column {}", error.line(), error.column()))
-    })?;
+    let request: SignRequest = serde_json::from_slice(&body).map_err(unreadable)?;
     let signature = signer.sign(key, &request).await?;
     Ok(Json(SignAnswer { signature }))
+}
+
+/// The parser's own words would quote what it found, at any length.
+fn unreadable(error: serde_json::Error) -> Refusal {
+    Refusal::Malformed(format!("not as expected at line {}, column {}", error.line(), error.column()))
+}
+
+async fn sign_many(
+    State(signer): State<Arc<Signer>>,
+    body: Bytes,
+) -> Result<Json<Vec<Vec<SignOutcome>>>, Refusal> {
+    let groups: Vec<SignGroup> = serde_json::from_slice(&body).map_err(unreadable)?;
+    let count = groups.iter().map(|group| group.keys.len()).fold(0, usize::saturating_add);
+    if count > MAX_SIGNED_AT_ONCE {
+        return Err(Refusal::Malformed(format!(
+            "{count} signatures are asked for at once, at most {MAX_SIGNED_AT_ONCE} are given"
+        )));
+    }
+    let outcome = |outcome| match outcome {
+        Ok(signature) => SignOutcome::Signed(SignAnswer { signature }),
+        Err(refusal) => refused(&refusal),
+    };
+    let outcomes = signer.sign_many(&groups).await;
+    Ok(Json(outcomes.into_iter().map(|group| group.into_iter().map(outcome).collect()).collect()))
+}
+
+fn refused(refusal: &Refusal) -> SignOutcome {
+    SignOutcome::Refused { status: refusal.status().as_u16(), problem: refusal.to_problem() }
 }
 
 /// Some clients leave the `0x` out.

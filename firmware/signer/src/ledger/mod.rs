@@ -108,8 +108,14 @@ pub(crate) struct Ledger {
     jobs: mpsc::Sender<Job>,
 }
 
+/// A message that needs a record, and whose.
+struct Asked {
+    key: PublicKeyBytes,
+    message: Message,
+}
+
 enum Job {
-    Record { key: PublicKeyBytes, message: Message, reply: oneshot::Sender<Result<Clearance, Refusal>> },
+    Record { votes: Vec<Asked>, reply: oneshot::Sender<Vec<Result<Clearance, Refusal>>> },
     Import { shares: Vec<Import>, now: UnixMillis, reply: oneshot::Sender<Result<Imported, LedgerError>> },
     Facts { reply: oneshot::Sender<Result<Facts, LedgerError>> },
     Rows { reply: oneshot::Sender<Result<Vec<ShareRow>, LedgerError>> },
@@ -138,14 +144,43 @@ impl Ledger {
         key: PublicKeyBytes,
         permitted: &Permitted,
     ) -> Result<Clearance, Refusal> {
-        let message = permitted.message();
-        if message.vote == Vote::None {
-            return Ok(Clearance { key, signing_root: message.signing_root });
-        }
+        let stopped = || Err(Refusal::NotDurable("the ledger has stopped".to_owned()));
+        self.clear_all(&[(key, permitted)]).await.pop().unwrap_or_else(stopped)
+    }
+
+    /// Clears many, one after the other, with one durable write for all. One outcome each, in their order; a refusal of one
+    /// says nothing about the others.
+    pub(crate) async fn clear_all(
+        &self,
+        asked: &[(PublicKeyBytes, &Permitted)],
+    ) -> Vec<Result<Clearance, Refusal>> {
+        let needs_record = |permitted: &Permitted| permitted.message().vote != Vote::None;
+        let votes: Vec<Asked> = asked
+            .iter()
+            .filter(|(_, permitted)| needs_record(permitted))
+            .map(|(key, permitted)| Asked { key: *key, message: permitted.message().clone() })
+            .collect();
+        let recorded = if votes.is_empty() { Ok(Vec::new()) } else { self.record(votes).await };
+        let mut recorded = recorded.map(Vec::into_iter);
+        let outcome = |(key, permitted): &(PublicKeyBytes, &Permitted)| {
+            if !needs_record(permitted) {
+                return Ok(Clearance { key: *key, signing_root: permitted.message().signing_root });
+            }
+            match &mut recorded {
+                Ok(verdicts) => verdicts
+                    .next()
+                    .unwrap_or_else(|| Err(Refusal::NotDurable("the ledger left it out".to_owned()))),
+                Err(refusal) => Err(refusal.clone()),
+            }
+        };
+        asked.iter().map(outcome).collect()
+    }
+
+    async fn record(&self, votes: Vec<Asked>) -> Result<Vec<Result<Clearance, Refusal>>, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Record { key, message: message.clone(), reply };
+        let job = Job::Record { votes, reply };
         self.jobs.try_send(job).map_err(|_| Refusal::NotDurable("too many votes are waiting".to_owned()))?;
-        answer.await.unwrap_or_else(|_| Err(Refusal::NotDurable("the ledger has stopped".to_owned())))
+        answer.await.map_err(|_| Refusal::NotDurable("the ledger has stopped".to_owned()))
     }
 
     /// Stores shares and their histories in one step, together with the next counter value: all of it or none.

@@ -12,7 +12,8 @@ use slashing::{AttestationVote, BlockProposal, Floors, History, Retention};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Clearance, Entries, Facts, Import, Imported, Job, LedgerError, Resuming, digest, store, store::Store,
+    Asked, Clearance, Entries, Facts, Import, Imported, Job, LedgerError, Resuming, digest, store,
+    store::Store,
 };
 use crate::{
     clock,
@@ -68,9 +69,8 @@ struct Writer {
 }
 
 struct Waiting {
-    key: PublicKeyBytes,
-    message: Message,
-    reply: oneshot::Sender<Result<Clearance, Refusal>>,
+    votes: Vec<Asked>,
+    reply: oneshot::Sender<Vec<Result<Clearance, Refusal>>>,
 }
 
 impl Writer {
@@ -91,12 +91,14 @@ impl Writer {
         let mut next = queue.blocking_recv();
         while let Some(job) = next.take() {
             match job {
-                Job::Record { key, message, reply } => {
-                    let mut batch = vec![Waiting { key, message, reply }];
-                    while batch.len() < MAX_BATCH {
+                Job::Record { votes, reply } => {
+                    let mut count = votes.len();
+                    let mut batch = vec![Waiting { votes, reply }];
+                    while count < MAX_BATCH {
                         match queue.try_recv() {
-                            Ok(Job::Record { key, message, reply }) => {
-                                batch.push(Waiting { key, message, reply })
+                            Ok(Job::Record { votes, reply }) => {
+                                count += votes.len();
+                                batch.push(Waiting { votes, reply });
                             }
                             Ok(other) => {
                                 next = Some(other);
@@ -155,48 +157,56 @@ impl Writer {
     /// Checks a batch against the rules and commits its records. Nobody gets a clearance before the commit.
     fn clear_together(&mut self, batch: Vec<Waiting>) {
         let begun = Instant::now();
-        let verdicts = self.record_all(&batch);
-        self.metrics.committed(begun.elapsed(), batch.len(), verdicts.is_ok());
+        let votes: Vec<&Asked> = batch.iter().flat_map(|waiting| &waiting.votes).collect();
+        let verdicts = self.record_all(&votes);
+        self.metrics.committed(begun.elapsed(), votes.len(), verdicts.is_ok());
         match verdicts {
             Ok(verdicts) => {
-                for (waiting, verdict) in batch.into_iter().zip(verdicts) {
-                    let cleared = verdict
-                        .map(|()| Clearance { key: waiting.key, signing_root: waiting.message.signing_root });
-                    let _ = waiting.reply.send(cleared);
+                let mut verdicts = verdicts.into_iter();
+                for Waiting { votes, reply } in batch {
+                    let cleared = |(asked, verdict): (Asked, Result<(), Refusal>)| {
+                        verdict
+                            .map(|()| Clearance { key: asked.key, signing_root: asked.message.signing_root })
+                    };
+                    let count = votes.len();
+                    let _ = reply
+                        .send(votes.into_iter().zip(verdicts.by_ref().take(count)).map(cleared).collect());
                 }
             }
             Err(error) => {
                 let reason = error.to_string();
-                tracing::error!(error = %reason, votes = batch.len(), "votes could not be recorded: not signed");
-                for waiting in batch {
-                    let _ = waiting.reply.send(Err(Refusal::NotDurable(reason.clone())));
+                tracing::error!(error = %reason, votes = votes.len(), "votes could not be recorded: not signed");
+                for Waiting { votes, reply } in batch {
+                    let refused = votes.iter().map(|_| Err(Refusal::NotDurable(reason.clone())));
+                    let _ = reply.send(refused.collect());
                 }
                 self.recover();
             }
         }
     }
 
-    fn record_all(&mut self, batch: &[Waiting]) -> Result<Vec<Result<(), Refusal>>, LedgerError> {
+    /// One verdict for each, in their order: each is judged with what the ones before it have left in the history.
+    fn record_all(&mut self, batch: &[&Asked]) -> Result<Vec<Result<(), Refusal>>, LedgerError> {
         if self.doubtful {
             self.reload()?;
         }
         let transaction = self.store.begin()?;
         let mut verdicts = Vec::with_capacity(batch.len());
         let mut digest = self.digest;
-        for waiting in batch {
-            if let Err(refusal) = check_siblings(&self.shares, &self.siblings, waiting) {
+        for asked in batch {
+            if let Err(refusal) = check_siblings(&self.shares, &self.siblings, asked) {
                 verdicts.push(Err(refusal));
                 continue;
             }
-            let verdict = match self.shares.get_mut(&waiting.key) {
+            let verdict = match self.shares.get_mut(&asked.key) {
                 Some(Held { id, history, .. }) => {
                     let before = digest::of_floors(history);
-                    let (verdict, added) = record(&transaction, *id, history, &waiting.message)?;
+                    let (verdict, added) = record(&transaction, *id, history, &asked.message)?;
                     let after = digest::of_floors(history);
                     digest = digest.wrapping_sub(before).wrapping_add(after).wrapping_add(added);
                     verdict
                 }
-                None => Err(Refusal::UnknownKey(waiting.key.to_string())),
+                None => Err(Refusal::UnknownKey(asked.key.to_string())),
             };
             verdicts.push(verdict);
         }
@@ -383,12 +393,12 @@ fn others<'a>(
 fn check_siblings(
     shares: &BTreeMap<PublicKeyBytes, Held>,
     siblings: &BTreeMap<Validator, BTreeSet<PublicKeyBytes>>,
-    waiting: &Waiting,
+    asked: &Asked,
 ) -> Result<(), Refusal> {
-    let Some(held) = shares.get(&waiting.key) else { return Ok(()) };
-    let signing_root = waiting.message.signing_root;
-    for sibling in others(shares, siblings, held.validator, waiting.key) {
-        let verdict = match waiting.message.vote {
+    let Some(held) = shares.get(&asked.key) else { return Ok(()) };
+    let signing_root = asked.message.signing_root;
+    for sibling in others(shares, siblings, held.validator, asked.key) {
+        let verdict = match asked.message.vote {
             Vote::None => Ok(()),
             Vote::Attestation { source, target } => {
                 let vote = AttestationVote { source, target, signing_root };
@@ -556,8 +566,7 @@ mod tests {
         let (kind, signing_root) = (crate::message::Kind::Attestation, Root([root; 32]));
         let asks = crate::message::Asks::Duty;
         let message = Message { kind, signing_root, epoch: Epoch(0), vote, asks };
-        let waiting = Waiting { key: key(number), message, reply: oneshot::channel().0 };
-        writer.record_all(&[waiting]).unwrap()[0].is_ok()
+        writer.record_all(&[&Asked { key: key(number), message }]).unwrap()[0].is_ok()
     }
 
     #[test]

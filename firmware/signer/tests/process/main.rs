@@ -5,6 +5,7 @@
 mod crash;
 mod harness;
 mod import;
+mod many;
 mod owner;
 mod sealing;
 mod signing;
