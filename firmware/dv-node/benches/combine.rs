@@ -177,10 +177,19 @@ fn share(member: Member) -> ShareIndex {
 
 fn network() -> ObolNetwork {
     let fork =
-        ScheduledFork { name: ForkName::Fulu, version: chain::ForkVersion([6, 0, 0, 0]), epoch: Epoch(0) };
+        |(name, byte)| ScheduledFork { name, version: chain::ForkVersion([byte, 0, 0, 0]), epoch: Epoch(0) };
+    let forks = [
+        (ForkName::Phase0, 0),
+        (ForkName::Altair, 1),
+        (ForkName::Bellatrix, 2),
+        (ForkName::Capella, 3),
+        (ForkName::Deneb, 4),
+        (ForkName::Electra, 5),
+        (ForkName::Fulu, 6),
+    ];
     ObolNetwork {
         timing: SlotTiming::new(0, 12_000, 32).expect("a clock"),
-        schedule: ForkSchedule::new([fork]).expect("a schedule"),
+        schedule: ForkSchedule::new(forks.map(fork)).expect("a schedule"),
     }
 }
 
