@@ -76,30 +76,57 @@ pub(crate) fn claims_hold(
     hashed: &[HashedMessage],
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> bool {
-    let multipliers: Vec<u64> = match claims {
-        [] => return false,
-        [_] => vec![1], // Nothing that could cancel out.
-        [_, _, ..] => claims.iter().map(|_| nonzero_u64(rng)).collect(),
-    };
-    let mut groups: BTreeMap<usize, (Vec<blst_p1_affine>, Vec<u64>)> = BTreeMap::new();
-    for (claim, multiplier) in claims.iter().zip(&multipliers) {
-        let (keys, own) = groups.entry(claim.message).or_default();
-        keys.push(claim.key.0.into());
-        own.push(*multiplier);
-    }
-    let mut pairs = Vec::with_capacity(groups.len());
-    for (message, (keys, multipliers)) in &groups {
-        let Some(hashed) = hashed.get(*message) else { return false };
-        pairs.push((weighted_key(keys, multipliers), *hashed));
-    }
-    let signature = match claims {
-        [one] => G2::from_affine(&one.point),
-        _ => {
-            let points: Vec<blst_p2_affine> = claims.iter().map(|claim| claim.point).collect();
-            G2::sum_of_multiples(&points, &multipliers)
+    Weighed::new(claims, rng).hold(hashed)
+}
+
+/// Claims, each multiplied by its random number and summed up: what a check needs of them.
+#[derive(Clone)]
+pub(crate) struct Weighed {
+    signature: G2,
+    /// By message.
+    keys: BTreeMap<usize, G1>,
+}
+
+impl Weighed {
+    pub(crate) fn new(claims: &[Claim<'_>], rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let multipliers: Vec<u64> = match claims {
+            // Nothing here that could cancel out, and what is added later has a random multiplier.
+            [_] => vec![1],
+            _ => claims.iter().map(|_| nonzero_u64(rng)).collect(),
+        };
+        let mut groups: BTreeMap<usize, (Vec<blst_p1_affine>, Vec<u64>)> = BTreeMap::new();
+        for (claim, multiplier) in claims.iter().zip(&multipliers) {
+            let (keys, own) = groups.entry(claim.message).or_default();
+            keys.push(claim.key.0.into());
+            own.push(*multiplier);
         }
-    };
-    pairings_agree(signature, &pairs)
+        let keys = groups.iter().map(|(message, (keys, own))| (*message, weighted_key(keys, own))).collect();
+        let signature = match claims {
+            [one] => G2::from_affine(&one.point),
+            _ => {
+                let points: Vec<blst_p2_affine> = claims.iter().map(|claim| claim.point).collect();
+                G2::sum_of_multiples(&points, &multipliers)
+            }
+        };
+        Self { signature, keys }
+    }
+
+    /// These claims and one more, which gets a random multiplier of its own.
+    pub(crate) fn and(&self, claim: &Claim<'_>, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let multiplier = [nonzero_u64(rng)];
+        let signature = self.signature.add(&G2::sum_of_multiples(&[claim.point], &multiplier));
+        let key = G1::sum_of_multiples(&[claim.key.0.into()], &multiplier);
+        let mut keys = self.keys.clone();
+        keys.entry(claim.message).and_modify(|sum| *sum = sum.add(&key)).or_insert(key);
+        Self { signature, keys }
+    }
+
+    /// Whether all of them hold. None at all: no.
+    pub(crate) fn hold(&self, hashed: &[HashedMessage]) -> bool {
+        let pair = |(message, key): (&usize, &G1)| Some((*key, *hashed.get(*message)?));
+        let pairs: Option<Vec<_>> = self.keys.iter().map(pair).collect();
+        pairs.is_some_and(|pairs| pairings_agree(self.signature, &pairs))
+    }
 }
 
 fn weighted_key(keys: &[blst_p1_affine], multipliers: &[u64]) -> G1 {

@@ -1,6 +1,6 @@
 //! One call of [`Combiner::combine`](crate::Combiner::combine), from partials to verified signatures.
 
-use crate::batch::{Claim, claims_hold};
+use crate::batch::{Claim, Weighed, claims_hold};
 use crate::combine::{CombineError, Combiner, Job, known_partials};
 use crate::ffi::{G2, Group as _, HashedMessage};
 use crate::keys::{PublicKey, ShareIndex};
@@ -247,17 +247,17 @@ impl<'a> Run<'a> {
     /// Checks the results of this round, and finds out who is to blame for those that are wrong.
     fn check_results(&mut self, samples: Vec<Place>, rng: &mut (impl CryptoRng + ?Sized)) {
         let made: Vec<usize> = (0..self.jobs.len()).filter(|number| self.is_made(*number)).collect();
+        let claims: Vec<_> = made.iter().filter_map(|number| self.result_claim(*number)).collect();
+        let results = Weighed::new(&claims, rng);
         let samples = self.in_subgroup(&samples);
         if !samples.is_empty() {
             let sampled = samples.iter().filter_map(|place| self.claim(*place));
-            let claims: Vec<_> =
-                made.iter().filter_map(|number| self.result_claim(*number)).chain(sampled).collect();
-            if claims_hold(&claims, &self.hashed, rng) {
+            if sampled.fold(results.clone(), |all, sample| all.and(&sample, rng)).hold(&self.hashed) {
                 self.mark_right(&samples);
                 return self.finish_and_blame(&made, rng);
             }
         }
-        let all_hold = self.results_hold(&made, rng);
+        let all_hold = results.hold(&self.hashed);
         // When the results hold and a single sample did not hold with them, it is to blame.
         let fails = all_hold && samples.len() == 1;
         samples.into_iter().for_each(|sample| self.settle(&[sample], fails, rng));
