@@ -4,6 +4,7 @@
 //! anything that runs on the box. Called by `xtask` and by the integration tests here.
 
 pub mod browser;
+pub mod ceremony;
 pub mod charon;
 pub mod devnet;
 pub mod image;

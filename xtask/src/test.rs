@@ -103,6 +103,8 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
             Part::Fast => {
                 run_executables(&mut tally, built, |test| test.is("devnet"), &[]);
                 tally.judge("four native members attest on chain", run::check_fast());
+                // The daemons it starts are built by the line above.
+                run_executables(&mut tally, built, |test| test.is("key_generation"), &[]);
             }
             Part::Image => {
                 let image = run::build_image(crate::Profile::Dev);
@@ -200,7 +202,7 @@ impl Executable {
 
     /// Needs a chain, a browser or QEMU, and runs in a part of its own.
     fn is_slow(&self) -> bool {
-        ["devnet", "image_boots"].iter().any(|target| self.is(target))
+        ["devnet", "image_boots", "key_generation"].iter().any(|target| self.is(target))
     }
 }
 

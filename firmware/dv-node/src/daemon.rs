@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use ipc::dkg::KeyGenerationProgress;
 use ipc::listen::Inherited;
 use ipc::node::NodeState;
 use ipc::{ClusterSetup, Problem};
@@ -12,6 +13,7 @@ use tokio::task::JoinHandle;
 use crate::board::Board;
 use crate::config::Config;
 use crate::control::{self, SetupRequest};
+use crate::dkg;
 use crate::node::{self, StartError, Surroundings};
 use crate::setup::{self, Membership};
 use crate::store::Store;
@@ -33,14 +35,26 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .context("cannot open the control socket")?;
     let board = Arc::new(Board::default());
     let (setups, mut requests) = mpsc::channel(1);
+    let (dkg_to, mut key_generation) = mpsc::channel(4);
     let server = tokio::spawn(ipc::server::serve(
         listener,
-        control::router(Arc::clone(&board), setups),
+        control::router(Arc::clone(&board), setups).merge(dkg::router(dkg_to)),
         config.callers.control.resolve(),
         control::limits(),
     ));
-    let mut daemon = Daemon { config, store, board, running: None };
+    let ceremonies = dkg::CeremonyStore::new(&config.state_dir);
+    let mut daemon = Daemon {
+        config,
+        store,
+        board,
+        running: None,
+        ceremonies,
+        ceremony: None,
+        last_ceremony: None,
+        born: None,
+    };
     daemon.resume().await;
+    daemon.resume_ceremony().await;
     ipc::service::ready("serving");
     let (alive_to, mut alive) = mpsc::channel::<oneshot::Sender<()>>(1);
     let watchdog = tokio::spawn(watchdog(alive_to));
@@ -51,7 +65,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             () = &mut stopped => break,
             Some(request) = requests.recv() => daemon.on_request(request).await,
             Some(question) = alive.recv() => daemon.on_alive(question),
-            () = daemon.node_ended() => daemon.on_node_ended().await,
+            Some(request) = key_generation.recv() => daemon.on_key_generation(request).await,
+            ended = daemon.something_ended() => match ended {
+                Ended::Node => daemon.on_node_ended().await,
+                Ended::KeyGeneration(setup) => daemon.on_ceremony_finished(setup).await,
+            },
         }
     }
     daemon.end_node().await;
@@ -78,6 +96,12 @@ struct Daemon {
     store: Store,
     board: Arc<Board>,
     running: Option<Running>,
+    ceremonies: dkg::CeremonyStore,
+    ceremony: Option<dkg::Running>,
+    /// How the ceremony that is over, or could not be resumed, stands.
+    last_ceremony: Option<KeyGenerationProgress>,
+    /// A cluster that was born here and could not be joined yet.
+    born: Option<(tokio::time::Instant, ClusterSetup)>,
 }
 
 impl Daemon {
@@ -187,14 +211,10 @@ impl Daemon {
         }
     }
 
-    async fn node_ended(&mut self) {
-        match &mut self.running {
-            Some(running) => {
-                while !running.task.is_finished() {
-                    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-                }
-            }
-            None => std::future::pending().await,
+    async fn something_ended(&mut self) -> Ended {
+        tokio::select! {
+            () = node_ended(self.running.as_ref()) => Ended::Node,
+            setup = key_generation::finished(&mut self.ceremony, &self.born) => Ended::KeyGeneration(setup),
         }
     }
 
@@ -217,6 +237,25 @@ impl Daemon {
                 std::process::exit(70);
             }
         }
+    }
+}
+
+mod key_generation;
+
+/// What ended by itself.
+enum Ended {
+    Node,
+    KeyGeneration(ClusterSetup),
+}
+
+async fn node_ended(running: Option<&Running>) {
+    match running {
+        Some(running) => {
+            while !running.task.is_finished() {
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            }
+        }
+        None => std::future::pending().await,
     }
 }
 

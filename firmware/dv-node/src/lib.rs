@@ -10,6 +10,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod dkg;
 pub mod journal;
 pub mod node;
 pub mod obol_network;

@@ -133,6 +133,12 @@ impl Client {
         self.parse(&answer)
     }
 
+    /// `DELETE`, answer parsed as JSON.
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let body = self.exchange(Method::DELETE, path, Bytes::new()).await?;
+        self.parse(&body)
+    }
+
     async fn send<T: DeserializeOwned>(
         &self,
         method: Method,

@@ -87,6 +87,56 @@ impl ImportSecret {
     }
 }
 
+impl ImportSecret {
+    /// The public half.
+    pub fn public_bytes(&self) -> Vec<u8> {
+        Kem::sk_to_pk(&self.0).to_bytes().to_vec()
+    }
+
+    /// Opens what [`seal_for`] made for the same purpose and context.
+    pub fn open_for(
+        &self,
+        enc: &[u8],
+        ciphertext: &[u8],
+        purpose: &[u8],
+        context: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, EnvelopeError> {
+        let enc = <Kem as hpke::Kem>::EncappedKey::from_bytes(enc).map_err(|_| EnvelopeError::Damaged)?;
+        let opened = hpke::single_shot_open::<Aead, Kdf, Kem>(
+            &OpModeR::Base,
+            &self.0,
+            &enc,
+            purpose,
+            ciphertext,
+            context,
+        );
+        opened.map(Zeroizing::new).map_err(|_| EnvelopeError::DoesNotOpen)
+    }
+}
+
+/// Seals bytes to a public key for one purpose (HPKE's `info`) and context (its additional data); gives the encapsulated
+/// key and the ciphertext. [`INFO`] is another purpose: nothing sealed here opens as an import.
+pub fn seal_for(
+    public_key: &[u8],
+    purpose: &[u8],
+    context: &[u8],
+    plaintext: &[u8],
+) -> Result<(Vec<u8>, Vec<u8>), EnvelopeError> {
+    let key =
+        <Kem as hpke::Kem>::PublicKey::from_bytes(public_key).map_err(|_| EnvelopeError::BadPublicKey)?;
+    let mut rng = rand::rng();
+    let (enc, ciphertext) = hpke::single_shot_seal::<Aead, Kdf, Kem, _>(
+        &OpModeS::Base,
+        &key,
+        purpose,
+        plaintext,
+        context,
+        &mut rng,
+    )
+    .map_err(|_| EnvelopeError::BadPublicKey)?;
+    Ok((enc.to_bytes().to_vec(), ciphertext))
+}
+
 /// Seals a bundle for the signer whose status shows `import_key`.
 pub fn seal(import_key: &str, bundle: &ShareBundle) -> Result<ShareImport, EnvelopeError> {
     let plaintext = Zeroizing::new(serde_json::to_vec(bundle).map_err(|_| EnvelopeError::Damaged)?);

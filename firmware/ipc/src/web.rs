@@ -13,6 +13,21 @@ pub const IMPORT_KEY_PATH: &str = "/api/v1/import-key";
 /// Path that takes [`crate::ShareImport`]; needs the claim code.
 pub const SHARES_PATH: &str = "/api/v1/shares";
 
+/// Path of [`crate::dkg::KeyGenerationStatus`]; takes [`KeyGenerationStart`] and `DELETE`, which need the claim code.
+pub const KEY_GENERATION_PATH: &str = "/api/v1/key-generation";
+/// Path of [`crate::dkg::KeyGenerationFiles`].
+pub const KEY_GENERATION_FILES_PATH: &str = "/api/v1/key-generation/files";
+
+/// The owner takes part in a key generation. Holds the identity key, hence no `Clone`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyGenerationStart {
+    /// What the signer is told.
+    pub consent: crate::dkg::CeremonyConsent,
+    /// What the node is told.
+    pub ceremony: crate::dkg::KeyGeneration,
+}
+
 /// The whole box on one page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BoxStatus {

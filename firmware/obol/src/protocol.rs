@@ -1,6 +1,6 @@
-//! The protocols of run mode: their names on the wire and the size a message of each may have.
+//! The protocols of run mode and of key generation: their names on the wire and the size a message of each may have.
 
-/// A protocol spoken in run mode.
+/// A protocol between members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// Agreement (QBFT), one-way.
@@ -11,11 +11,36 @@ pub enum Protocol {
     PeerInfo,
     /// Agreement on priorities, request and response.
     Priority,
+    /// Key generation: who is how far. Long-lived streams with a framing of their own.
+    DkgSync,
+    /// Key generation: please sign my broadcast (v1.0 to v1.10), request and response.
+    DkgSignV1,
+    /// Key generation: a broadcast that everybody signed (v1.0 to v1.10), one-way.
+    DkgBroadcastV1,
+    /// The same from v1.11 on.
+    DkgSignV2,
+    /// The same from v1.11 on.
+    DkgBroadcastV2,
+    /// Key generation: shares for one member, one-way.
+    DkgShare,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Self; 4] = [Self::Qbft, Self::ParSigEx, Self::PeerInfo, Self::Priority];
+    pub const ALL: [Self; 10] = [
+        Self::Qbft,
+        Self::ParSigEx,
+        Self::PeerInfo,
+        Self::Priority,
+        Self::DkgSync,
+        Self::DkgSignV1,
+        Self::DkgBroadcastV1,
+        Self::DkgSignV2,
+        Self::DkgBroadcastV2,
+        Self::DkgShare,
+    ];
+    /// Those of run mode.
+    pub const RUN: [Self; 4] = [Self::Qbft, Self::ParSigEx, Self::PeerInfo, Self::Priority];
 
     /// The protocol identifiers, preferred first.
     pub const fn ids(self) -> &'static [&'static str] {
@@ -25,14 +50,22 @@ impl Protocol {
             Self::PeerInfo => &["/charon/peerinfo/2.0.0"],
             // Releases up to v1.10 know only the name without the leading slash.
             Self::Priority => &["/charon/priority/2.0.0", "charon/priority/2.0.0"],
+            Self::DkgSync => &["/charon/dkg/sync/1.0.0/"],
+            Self::DkgSignV1 => &["/charon/dkg/bcast/1.0.0/sig"],
+            Self::DkgBroadcastV1 => &["/charon/dkg/bcast/1.0.0/msg"],
+            Self::DkgSignV2 => &["/charon/dkg/bcast/2.0.0/sig"],
+            Self::DkgBroadcastV2 => &["/charon/dkg/bcast/2.0.0/msg"],
+            Self::DkgShare => &["/charon/dkg/frost/2.0.0/round1/p2p"],
         }
     }
 
     /// Whether a message is answered on its own stream.
     pub const fn is_request(self) -> bool {
         match self {
-            Self::Qbft | Self::ParSigEx => false,
-            Self::PeerInfo | Self::Priority => true,
+            Self::Qbft | Self::ParSigEx | Self::DkgBroadcastV1 | Self::DkgBroadcastV2 | Self::DkgShare => {
+                false
+            }
+            Self::PeerInfo | Self::Priority | Self::DkgSync | Self::DkgSignV1 | Self::DkgSignV2 => true,
         }
     }
 
@@ -41,12 +74,15 @@ impl Protocol {
     pub const fn max_bytes(self) -> usize {
         match self {
             Self::Qbft | Self::ParSigEx => 32 << 20,
-            Self::PeerInfo | Self::Priority => 1 << 20,
+            Self::PeerInfo | Self::Priority | Self::DkgShare => 1 << 20,
+            Self::DkgSync => crate::dkg::sync::MAX_SYNC_BYTES,
+            // A thousand validators with a threshold of 21, and everybody's signatures.
+            Self::DkgSignV1 | Self::DkgBroadcastV1 | Self::DkgSignV2 | Self::DkgBroadcastV2 => 2 << 20,
         }
     }
 
     /// Every identifier, in the order info-sync announces them.
     pub fn all_ids() -> impl Iterator<Item = &'static str> {
-        Self::ALL.into_iter().flat_map(|protocol| protocol.ids().iter().copied())
+        Self::RUN.into_iter().flat_map(|protocol| protocol.ids().iter().copied())
     }
 }

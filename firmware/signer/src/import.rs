@@ -19,6 +19,16 @@ use crate::{
     signer::{Signer, blocking, ledger_problem},
 };
 
+/// A share to be taken in: opened and checked.
+pub(crate) struct Incoming {
+    /// What belongs to it; not sealed yet.
+    pub(crate) row: ShareRow,
+    /// The secret.
+    pub(crate) secret: SecretKey,
+    /// All that it signed before.
+    pub(crate) history: Entries,
+}
+
 /// A share out of its keystore, and what belongs to it.
 struct Unpacked {
     row: ShareRow,
@@ -32,7 +42,7 @@ impl Signer {
         if self.config.lacks_secure_boot() {
             return Err(boot::secure_boot_off());
         }
-        let (vault, ledger) = self.open_parts()?;
+        let (vault, _) = self.open_parts()?;
         let opened = Arc::clone(&vault);
         let unpacked = blocking(move || {
             let bundle = opened.import_key().open(&sealed).map_err(|error| {
@@ -50,9 +60,8 @@ impl Signer {
         })?;
         let (shares, mut histories) = unpacked?;
 
-        let mut imported = ShareImported { imported: Vec::new(), already_held: Vec::new() };
-        let (mut imports, mut adopted) = (Vec::new(), Vec::new());
-        for Unpacked { mut row, secret } in shares {
+        let mut incoming = Vec::with_capacity(shares.len());
+        for Unpacked { row, secret } in shares {
             let history = histories.remove(&row.pubshare).ok_or_else(|| {
                 bad(
                     "share_twice",
@@ -60,6 +69,17 @@ impl Signer {
                     "Make a file with each share once.",
                 )
             })?;
+            incoming.push(Incoming { row, secret, history });
+        }
+        self.take_in(incoming).await
+    }
+
+    /// Seals shares and puts them into service, with their history, in one step. The caller holds `importing`.
+    pub(crate) async fn take_in(self: &Arc<Self>, shares: Vec<Incoming>) -> Result<ShareImported, Problem> {
+        let (vault, ledger) = self.open_parts()?;
+        let mut imported = ShareImported { imported: Vec::new(), already_held: Vec::new() };
+        let (mut imports, mut adopted) = (Vec::new(), Vec::new());
+        for Incoming { mut row, secret, history } in shares {
             let known = self.known_row(&row.pubshare);
             match known {
                 // Its seal, index and chain stay as they are; only history may be added.

@@ -10,6 +10,7 @@
 
 mod api;
 mod boot;
+mod ceremony;
 mod clock;
 mod config;
 mod files;

@@ -38,6 +38,8 @@ pub(crate) struct Signer {
     state: RwLock<State>,
     /// Imports go one after the other: each may take 256 MB for a keystore's scrypt.
     pub(crate) importing: tokio::sync::Mutex<()>,
+    /// Key generation under way.
+    pub(crate) ceremonies: crate::ceremony::Ceremonies,
     /// The owner's words come one after the other, and no exit is signed while one of them is being written.
     pub(crate) wishing: tokio::sync::Mutex<()>,
 }
@@ -67,7 +69,8 @@ impl Signer {
         });
         let state = RwLock::default();
         let (importing, wishing) = (tokio::sync::Mutex::default(), tokio::sync::Mutex::default());
-        let signer = Arc::new(Self { config, metrics, ledger, state, importing, wishing });
+        let ceremonies = crate::ceremony::Ceremonies::default();
+        let signer = Arc::new(Self { config, metrics, ledger, state, importing, wishing, ceremonies });
         signer.unlock().await;
         signer
     }

@@ -174,6 +174,23 @@ impl Vault {
         Ok([&nonce[..], &sealed].concat())
     }
 
+    /// Seals any bytes for one purpose.
+    pub(crate) fn seal_bytes(&self, label: &[u8], plain: &[u8]) -> Result<Vec<u8>, VaultError> {
+        let mut nonce = [0; NONCE_BYTES];
+        rand::rngs::OsRng.try_fill_bytes(&mut nonce).map_err(|_| VaultError::NoRandomness)?;
+        let payload = Payload { msg: plain, aad: label };
+        let sealed =
+            self.key.encrypt(XNonce::from_slice(&nonce), payload).map_err(|_| VaultError::Damaged)?;
+        Ok([&nonce[..], &sealed].concat())
+    }
+
+    /// Opens what was sealed for the same purpose.
+    pub(crate) fn open_bytes(&self, label: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES)?;
+        let payload = Payload { msg: sealed, aad: label };
+        self.key.decrypt(XNonce::from_slice(nonce), payload).ok().map(Zeroizing::new)
+    }
+
     /// Opens a share and checks that it is the one its public key says.
     pub(crate) fn open_share(&self, row: &ShareRow) -> Option<SecretShare> {
         let (nonce, sealed) = row.sealed.split_at_checked(NONCE_BYTES)?;

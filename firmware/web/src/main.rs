@@ -9,6 +9,7 @@
 mod claim;
 mod config;
 mod facts;
+mod key_generation;
 mod server;
 mod tls;
 

@@ -46,6 +46,7 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
         .route(IMPORT_KEY_PATH, get(import_key))
         .route(SHARES_PATH, post(import_shares))
         .route("/metrics", get(metrics))
+        .merge(crate::key_generation::routes())
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::map_response(harden))
@@ -166,7 +167,7 @@ async fn nothing_here() -> Refusal {
 }
 
 /// Proof that the request came with the claim code.
-struct Owner;
+pub(crate) struct Owner;
 
 impl FromRequestParts<Arc<Web>> for Owner {
     type Rejection = Refusal;
@@ -212,7 +213,7 @@ impl FromRequestParts<Arc<Web>> for Owner {
 }
 
 /// An answer that says what happened and what to do.
-struct Refusal(StatusCode, Problem);
+pub(crate) struct Refusal(StatusCode, Problem);
 
 impl From<ClientError> for Refusal {
     fn from(error: ClientError) -> Self {

@@ -240,7 +240,7 @@ pub fn split_keys<R: RngCore + CryptoRng + ?Sized>(
         }
     }
     let mut lock = Lock {
-        definition: definition(options, threshold, &nodes, rng)?,
+        definition: definition(options, threshold, &records_of(&nodes), rng)?,
         validators: distributed,
         signature_aggregate: Vec::new(),
         lock_hash: [0; 32],
@@ -253,15 +253,46 @@ pub fn split_keys<R: RngCore + CryptoRng + ?Sized>(
     Ok(CreatedCluster { lock, view, nodes, network: options.network.clone() })
 }
 
+/// Makes a definition for a key-generation ceremony of these operators, as `charon create dkg` does. Nobody has signed it.
+pub fn draft<R: RngCore + ?Sized>(
+    options: &CreateOptions,
+    operators: &[Enr],
+    rng: &mut R,
+) -> Result<Definition, CreateError> {
+    let threshold = options.checked_threshold()?;
+    if operators.len() != options.operators {
+        return Err(CreateError::Operators(operators.len()));
+    }
+    if !(1..=MAX_VALIDATORS).contains(&options.validators) {
+        return Err(CreateError::Validators(options.validators));
+    }
+    if options.addresses.len() != 1 && options.addresses.len() != options.validators {
+        let (found, validators) = (options.addresses.len(), options.validators);
+        return Err(CreateError::Addresses { found, validators });
+    }
+    check_amounts(&options.deposit_amounts, options.compounding)?;
+    if options.target_gas_limit == 0 {
+        return Err(FieldError::new("target_gas_limit", FieldProblem::MustBe("above 0")).into());
+    }
+    let records: Vec<String> = operators.iter().map(|record| record.as_str().to_owned()).collect();
+    let definition = definition(options, threshold, &records, rng)?;
+    definition.operator_records()?; // One identity twice is refused here already.
+    Ok(definition)
+}
+
+fn records_of(nodes: &[CreatedNode]) -> Vec<String> {
+    nodes.iter().map(|node| Enr::build(&node.identity).as_str().to_owned()).collect()
+}
+
 fn definition<R: RngCore + ?Sized>(
     options: &CreateOptions,
     threshold: u8,
-    nodes: &[CreatedNode],
+    records: &[String],
     rng: &mut R,
 ) -> Result<Definition, CreateError> {
-    let operators = nodes.iter().map(|node| Operator {
+    let operators = records.iter().map(|record| Operator {
         address: String::new(),
-        enr: Enr::build(&node.identity).as_str().to_owned(),
+        enr: record.clone(),
         config_signature: Some(Vec::new()),
         enr_signature: Some(Vec::new()),
     });

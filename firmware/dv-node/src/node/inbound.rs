@@ -73,6 +73,13 @@ impl Node {
             Protocol::Priority => self.on_priority_request(sender, &message.bytes, message.responder),
             // The host answers these by itself.
             Protocol::PeerInfo => {}
+            // There is a cluster already: whoever still speaks of its making gets no answer.
+            Protocol::DkgSync
+            | Protocol::DkgSignV1
+            | Protocol::DkgBroadcastV1
+            | Protocol::DkgSignV2
+            | Protocol::DkgBroadcastV2
+            | Protocol::DkgShare => {}
         }
     }
 

@@ -321,3 +321,15 @@ fn by_validator<T>(
     }
     Ok(found.into_values().collect())
 }
+
+/// The encapsulated key and the ciphertext of a share message that another Hearth sealed; none when it is not sealed.
+pub fn read_sealed(bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let message = FrostRound1P2P::decode(bytes).ok()?;
+    let sealed = message.shares.is_empty() && !message.sealed.is_empty();
+    sealed.then_some((message.sealed_enc, message.sealed))
+}
+
+/// A share message that only its receiver's signer can open.
+pub fn write_sealed(sealed_enc: Vec<u8>, sealed: Vec<u8>) -> Vec<u8> {
+    FrostRound1P2P { shares: Vec::new(), sealed_enc, sealed }.encode_to_vec()
+}

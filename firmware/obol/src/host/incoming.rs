@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::peer::{Counters, Peer};
-use super::{HostEvent, Inbound, Responder, SERVE_DEADLINE};
+use super::{HostEvent, Inbound, Responder, SERVE_DEADLINE, sync_stream};
 use crate::frame::{self, FrameError};
 use crate::protocol::Protocol;
 
@@ -31,6 +31,10 @@ pub(super) async fn run(
 ) {
     while let Some(stream) = accepted.recv().await {
         let Ok(place) = Arc::clone(&peer.messages).acquire_owned().await else { return };
+        if protocol == Protocol::DkgSync {
+            tokio::spawn(sync_stream::serve(Arc::clone(&peer), stream, place, events.clone()));
+            continue;
+        }
         let (peer, events, info) = (Arc::clone(&peer), events.clone(), Arc::clone(&info));
         tokio::spawn(async move {
             let served = timeout(SERVE_DEADLINE, serve(&peer, protocol, stream, place, &events, &info)).await;

@@ -17,6 +17,7 @@ mod relay;
 mod reservations;
 mod streams;
 mod swarm;
+mod sync_stream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 pub use peer::PeerState;
 pub use relay::{DEFAULT_RELAYS, MAX_BODY, MAX_RELAYS, Relay, RelayEntry, RelayError, read_description};
 pub use reservations::RelayStatus;
+pub use sync_stream::SyncStream;
 
 pub use crate::peerinfo::OwnInfo;
 
@@ -331,6 +333,12 @@ impl HostHandle {
     ) -> Result<Vec<u8>, RequestError> {
         let peer = self.peers.get(to).ok_or(RequestError::NotAMember)?;
         outgoing::request(peer, &self.opens, protocol, message).await
+    }
+
+    /// Opens a stream on which a ceremony tells one member how far we are.
+    pub async fn sync_stream(&self, to: &PeerId) -> Result<SyncStream, RequestError> {
+        let peer = self.peers.get(to).ok_or(RequestError::NotAMember)?;
+        SyncStream::open(peer, &self.opens).await
     }
 
     /// Replaces the addresses at which a member is dialled.

@@ -118,7 +118,11 @@ pub(super) async fn request(
     answer
 }
 
-async fn open(peer: &Peer, opens: &mpsc::Sender<Open>, protocol: Protocol) -> Result<Stream, RequestError> {
+pub(super) async fn open(
+    peer: &Peer,
+    opens: &mpsc::Sender<Open>,
+    protocol: Protocol,
+) -> Result<Stream, RequestError> {
     let (reply, opened) = oneshot::channel();
     let request = Open { peer: peer.libp2p, protocol, reply };
     opens.send(request).await.map_err(|_| RequestError::Stopped)?;

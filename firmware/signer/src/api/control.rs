@@ -27,6 +27,7 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .route(EXITS_PATH, get(exits).post(order_exit))
         .route(EXITS_CANCEL_PATH, post(cancel_exit))
         .route("/metrics", get(metrics))
+        .merge(crate::ceremony::control_routes())
         .with_state(signer)
 }
 
@@ -78,7 +79,7 @@ fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Response {
 }
 
 /// The box's own trouble is 503; everything else is about the file.
-fn status_of(problem: &Problem) -> StatusCode {
+pub(crate) fn status_of(problem: &Problem) -> StatusCode {
     const OURS: [&str; 18] = [
         "starting",
         "tpm_missing",

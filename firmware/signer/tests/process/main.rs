@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail this way")]
 
+mod ceremony;
 mod crash;
 mod harness;
 mod import;

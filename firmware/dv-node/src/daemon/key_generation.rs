@@ -1,0 +1,186 @@
+//! The daemon's part in key generation: one ceremony at a time, before there is a cluster, and the cluster after it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use ipc::dkg::{KeyGeneration, KeyGenerationFiles, KeyGenerationStatus};
+use ipc::{ClusterSetup, Problem, Sensitive};
+
+use super::{Daemon, setup};
+use crate::dkg::{self, Request};
+
+/// Pause before a new cluster is joined again, when its beacon node was not there.
+const JOIN_AGAIN: Duration = Duration::from_secs(15);
+
+impl Daemon {
+    /// Goes on with a ceremony that a restart interrupted.
+    pub(super) async fn resume_ceremony(&mut self) {
+        if self.running.is_some() {
+            return; // It led to this cluster; its files stay until they are discarded.
+        }
+        match self.ceremonies.request() {
+            Ok(None) => {}
+            Ok(Some(request)) => {
+                // The signer may still be starting: the ceremony is there all the same.
+                if let Err(problem) = self.start_ceremony(request).await {
+                    tracing::warn!(%problem, "the ceremony cannot go on yet");
+                    self.interrupted(problem);
+                }
+            }
+            Err(error) => tracing::error!(%error, "the stored ceremony cannot be read"),
+        }
+    }
+
+    fn interrupted(&mut self, problem: Problem) {
+        self.last_ceremony = Some(ipc::dkg::KeyGenerationProgress {
+            name: String::new(),
+            definition_hash: String::new(),
+            phase: "interrupted".to_owned(),
+            step: 0,
+            members: Vec::new(),
+            problems: vec![problem],
+            lock_hash: None,
+        });
+    }
+
+    async fn start_ceremony(&mut self, request: KeyGeneration) -> Result<(), Problem> {
+        let around = dkg::Surroundings {
+            listen: self.config.p2p.listen.clone(),
+            nickname: self.config.p2p.nickname.clone(),
+            signer_socket: self.config.signer_socket.clone(),
+            networks: self.config.custom_networks(),
+            store: self.ceremonies.clone(),
+        };
+        self.ceremony = Some(dkg::start(request, around).await?);
+        self.last_ceremony = None;
+        Ok(())
+    }
+
+    /// The owner asks.
+    pub(super) async fn on_key_generation(&mut self, request: Request) {
+        match request {
+            Request::Start(wanted, answer) => {
+                let result = self.begin_ceremony(*wanted).await.map(|()| self.key_generation());
+                drop(answer.send(result));
+            }
+            Request::Status(answer) => {
+                if self.ceremony.is_none() && self.is_interrupted() {
+                    self.resume_ceremony().await;
+                }
+                drop(answer.send(Ok(self.key_generation())));
+            }
+            Request::Discard(answer) => {
+                let result = self.discard_ceremony().await.map(|()| self.key_generation());
+                drop(answer.send(result));
+            }
+            Request::Files(answer) => {
+                let files = self.ceremonies.files().map(|files| KeyGenerationFiles { files });
+                drop(answer.send(files.map_err(|error| disk(&error))));
+            }
+        }
+    }
+
+    async fn begin_ceremony(&mut self, wanted: KeyGeneration) -> Result<(), Problem> {
+        if self.running.is_some() {
+            return Err(Problem::new(
+                "already_in_a_cluster",
+                "This box is a member of a cluster already.",
+                "Reset the box before it takes part in another key generation.",
+            ));
+        }
+        let known = self.ceremonies.request().map_err(|error| disk(&error))?;
+        if let Some(known) = known {
+            let same = known.definition == wanted.definition
+                && known.identity_key.expose_secret() == wanted.identity_key.expose_secret();
+            if !same {
+                return Err(Problem::new(
+                    "ceremony_under_way",
+                    "Another key generation is under way on this box.",
+                    "Discard it first if it cannot be finished.",
+                ));
+            }
+            // The same again goes on, with new addresses if they changed.
+            if let Some(running) = self.ceremony.take() {
+                running.stop().await;
+            }
+            self.ceremonies.keep_request(&wanted).map_err(|error| disk(&error))?;
+            return self.start_ceremony(wanted).await;
+        }
+        self.ceremonies.begin(&wanted).map_err(|error| disk(&error))?;
+        let started = self.start_ceremony(wanted).await;
+        if started.is_err() {
+            self.ceremonies.discard().map_err(|error| disk(&error))?;
+        }
+        started
+    }
+
+    async fn discard_ceremony(&mut self) -> Result<(), Problem> {
+        if let Some(running) = self.ceremony.take() {
+            running.stop().await;
+        }
+        self.last_ceremony = None;
+        self.born = None;
+        self.ceremonies.discard().map_err(|error| disk(&error))
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.last_ceremony.as_ref().is_some_and(|progress| progress.phase == "interrupted")
+    }
+
+    fn key_generation(&self) -> KeyGenerationStatus {
+        let now = self.ceremony.as_ref().map(dkg::Running::progress);
+        KeyGenerationStatus { ceremony: now.or_else(|| self.last_ceremony.clone()) }
+    }
+
+    /// Everybody has left the ceremony: its port is given back, and the cluster joined.
+    pub(super) async fn on_ceremony_finished(&mut self, setup: ClusterSetup) {
+        if let Some(running) = self.ceremony.take() {
+            self.last_ceremony = Some(running.progress());
+            running.stop().await;
+        }
+        let again = copy_of(&setup);
+        match self.join(setup).await {
+            Ok(()) => self.born = None,
+            Err(problem) => {
+                tracing::warn!(%problem, "the new cluster cannot be joined yet; it is tried again");
+                self.born = Some((Instant::now() + JOIN_AGAIN, again));
+                if let Some(progress) = &mut self.last_ceremony {
+                    progress.problems = vec![problem];
+                }
+            }
+        }
+    }
+}
+
+/// The cluster that was born, once; and again after a pause while it cannot be joined.
+pub(super) async fn finished(
+    ceremony: &mut Option<dkg::Running>,
+    born: &Option<(Instant, ClusterSetup)>,
+) -> ClusterSetup {
+    if let Some((when, setup)) = born {
+        tokio::time::sleep_until(*when).await;
+        return copy_of(setup);
+    }
+    match ceremony {
+        Some(running) => running.finished().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn copy_of(setup: &ClusterSetup) -> ClusterSetup {
+    ClusterSetup {
+        lock: setup.lock.clone(),
+        identity_key: Sensitive::new(setup.identity_key.expose_secret().to_owned()),
+        beacon_nodes: setup.beacon_nodes.clone(),
+        peers: setup.peers.clone(),
+    }
+}
+
+fn disk(error: &std::io::Error) -> Problem {
+    Problem::new(
+        "disk_write_failed",
+        setup::sentence(&format!("the key generation cannot be kept: {error}")),
+        "Free space on this box's disk, then try again.",
+    )
+}

@@ -1,0 +1,143 @@
+//! What a ceremony leaves on the disk: the request, the records, and in the end the files. Nothing in it opens a share;
+//! the identity key is in it as it is beside every cluster.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use ipc::dkg::{KeyGeneration, NamedFile};
+use obol::dkg::ceremony::Record;
+
+const REQUEST: &str = "request.json";
+const RECORDS: &str = "records";
+const FILES: &str = "files";
+/// A thousand validators and thirty members come to some ten megabytes.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// A request that was read back.
+pub type StoredRequest = KeyGeneration;
+
+/// The folder of the one ceremony of this box.
+#[derive(Clone, Debug)]
+pub struct CeremonyStore {
+    dir: PathBuf,
+}
+
+impl CeremonyStore {
+    /// The folder below the state directory; made when something is written.
+    pub fn new(state_dir: &Path) -> Self {
+        Self { dir: state_dir.join("dkg") }
+    }
+
+    /// The ceremony that was begun, if there is one.
+    pub fn request(&self) -> io::Result<Option<StoredRequest>> {
+        let Some(bytes) = read(&self.dir.join(REQUEST))? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged("the request"))
+    }
+
+    /// Begins a ceremony: its folder is empty but for the request.
+    pub fn begin(&self, request: &KeyGeneration) -> io::Result<()> {
+        self.discard()?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        self.keep_request(request)
+    }
+
+    /// Keeps the request of the ceremony under way.
+    pub fn keep_request(&self, request: &KeyGeneration) -> io::Result<()> {
+        let text = serde_json::to_vec(request).map_err(|_| damaged("the request"))?;
+        self.write(REQUEST, &text)
+    }
+
+    /// Removes everything.
+    pub fn discard(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The records in the order they were made. A last line that was cut off by a power cut was never acted upon.
+    pub fn records(&self) -> io::Result<Vec<Record>> {
+        let path = self.dir.join(RECORDS);
+        let Some(bytes) = read(&path)? else { return Ok(Vec::new()) };
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        if whole < bytes.len() {
+            let length = u64::try_from(whole).unwrap_or_default();
+            OpenOptions::new().write(true).open(&path)?.set_len(length)?;
+        }
+        let lines = bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).map_err(|_| damaged("a record"))).collect()
+    }
+
+    /// Makes a record durable.
+    pub fn append(&self, record: &Record) -> io::Result<()> {
+        let mut line = serde_json::to_vec(record).map_err(|_| damaged("a record"))?;
+        line.push(b'\n');
+        let path = self.dir.join(RECORDS);
+        let is_new = !path.exists();
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        file.write_all(&line)?;
+        file.sync_data()?;
+        if is_new { File::open(&self.dir)?.sync_all() } else { Ok(()) }
+    }
+
+    /// Keeps the files that the owner downloads.
+    pub fn save_files(&self, files: &[NamedFile]) -> io::Result<()> {
+        let text = serde_json::to_vec(files).map_err(|_| damaged("the files"))?;
+        self.write(FILES, &text)
+    }
+
+    /// The files, once there are any.
+    pub fn files(&self) -> io::Result<Vec<NamedFile>> {
+        let Some(bytes) = read(&self.dir.join(FILES))? else { return Ok(Vec::new()) };
+        serde_json::from_slice(&bytes).map_err(|_| damaged("the files"))
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let temporary = self.dir.join(format!("{name}.new"));
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, self.dir.join(name))?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+        Ok(found) if found.len() > MAX_BYTES => Err(damaged("a file")),
+        Ok(_) => fs::read(path).map(Some),
+    }
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{what} of the key generation cannot be read"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_come_back_in_order_and_a_cut_line_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = CeremonyStore::new(dir.path());
+        assert!(store.request().unwrap().is_none() && store.records().unwrap().is_empty());
+        fs::create_dir(dir.path().join("dkg")).unwrap();
+        let records = [Record::Step(1), Record::Kept { member: 2 }, Record::Released];
+        for record in &records {
+            store.append(record).unwrap();
+        }
+        let mut file = OpenOptions::new().append(true).open(dir.path().join("dkg/records")).unwrap();
+        file.write_all(b"{\"step\":").unwrap();
+        assert_eq!(store.records().unwrap(), records);
+        store.append(&Record::Step(2)).unwrap();
+        assert_eq!(store.records().unwrap()[3], Record::Step(2));
+        store.discard().unwrap();
+        assert!(store.records().unwrap().is_empty());
+    }
+}
