@@ -221,7 +221,7 @@ struct Shell {
 
 impl Shell {
     async fn run(mut self, mut host_events: mpsc::Receiver<HostEvent>) {
-        let (say, said) = watch::channel(Vec::new());
+        let (say, said) = watch::channel((Vec::new(), false));
         for member in self.plan.others() {
             if let Some(key) = self.plan.members().get(member) {
                 let peer = PeerId::from_public_key(key);
@@ -239,7 +239,8 @@ impl Shell {
                 event = self.events.1.recv() => event,
                 _ = turns.tick() => {
                     let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-                    say.send_replace(self.ceremony.sync_message(crate::node::wall().0));
+                    let message = self.ceremony.sync_message(crate::node::wall().0);
+                    say.send_replace((message, self.ceremony.is_leaving()));
                     Some(Event::Tick { now_ms })
                 }
             };
@@ -468,7 +469,7 @@ async fn tell_step(
     host: HostHandle,
     peer: PeerId,
     member: usize,
-    mut said: watch::Receiver<Vec<u8>>,
+    mut said: watch::Receiver<(Vec<u8>, bool)>,
     events: mpsc::Sender<Event>,
 ) {
     loop {
@@ -477,9 +478,9 @@ async fn tell_step(
                 if said.changed().await.is_err() {
                     return;
                 }
-                let message = said.borrow_and_update().clone();
+                let (message, is_goodbye) = said.borrow_and_update().clone();
                 let Ok(bytes) = stream.exchange(&message).await else { break };
-                if events.send(Event::SyncAnswer { member, bytes }).await.is_err() {
+                if events.send(Event::SyncAnswer { member, bytes }).await.is_err() || is_goodbye {
                     return;
                 }
             }

@@ -148,6 +148,11 @@ impl Ceremony {
         self.sync.message(now_ms)
     }
 
+    /// Whether our messages say goodbye: a member that has answered one needs no other.
+    pub fn is_leaving(&self) -> bool {
+        self.sync.is_leaving()
+    }
+
     /// What the page shows.
     pub fn progress(&self) -> Progress {
         let step = self.sync.step();

@@ -210,6 +210,11 @@ impl Sync {
         self.leaving = true;
     }
 
+    /// Whether our messages say goodbye.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
     /// What is known of a member.
     pub fn peer(&self, member: usize) -> Option<&PeerSync> {
         self.peers.get(member)
