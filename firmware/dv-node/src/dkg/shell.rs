@@ -107,6 +107,7 @@ pub async fn start(request: KeyGeneration, around: Surroundings) -> Result<Runni
     let host_config = HostConfig {
         identity: identity.secret_bytes().clone(),
         listen: around.listen.clone(),
+        external: Vec::new(),
         members: members(&plan, &request.peers)?,
         info: OwnInfo {
             charon_version: format!("{}{PATCH}", profile.announced()),
