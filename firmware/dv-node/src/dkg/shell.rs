@@ -234,7 +234,7 @@ impl Shell {
         loop {
             let event = tokio::select! {
                 event = host_events.recv() => match event {
-                    Some(event) => self.from_host(event),
+                    Some(event) => self.on_host(event),
                     None => return,
                 },
                 event = self.events.1.recv() => event,
@@ -355,7 +355,7 @@ impl Shell {
         self.plan.members().get(member).map(PeerId::from_public_key)
     }
 
-    fn from_host(&mut self, event: HostEvent) -> Option<Event> {
+    fn on_host(&mut self, event: HostEvent) -> Option<Event> {
         match event {
             HostEvent::PeerConnected { peer, .. } | HostEvent::PeerConnectedAgain { peer } => {
                 self.plan.member_of(&peer).map(|member| Event::Connected { member })
