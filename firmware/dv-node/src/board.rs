@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ipc::node::{ClockState, ClockStatus, DutyOutcome, DutyReason, DutyRecord, MAX_DUTIES_SHOWN, NodeState};
+use ipc::node::{
+    ClockState, ClockStatus, DutyOutcome, DutyReason, DutyRecord, MAX_DUTIES_SHOWN, NodeState,
+    ValidatorStatus,
+};
 use ipc::{NodeStatus, Problem};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -15,7 +18,9 @@ use prometheus_client::registry::Registry;
 /// Shared by the event loop, which writes, and the control socket, which reads.
 #[derive(Debug)]
 pub struct Board {
+    /// Without the validators, which seldom change and may be a thousand.
     status: Mutex<NodeStatus>,
+    validators: Mutex<Vec<ValidatorStatus>>,
     finished: Mutex<VecDeque<DutyRecord>>,
     registry: Mutex<Registry>,
     /// The counters.
@@ -108,6 +113,7 @@ impl Default for Board {
         metrics.register(&mut registry);
         Self {
             status: Mutex::new(empty_status()),
+            validators: Mutex::default(),
             finished: Mutex::default(),
             registry: Mutex::new(registry),
             metrics,
@@ -160,7 +166,16 @@ fn empty_status() -> NodeStatus {
 impl Board {
     /// The status as of now.
     pub fn status(&self) -> NodeStatus {
-        lock(&self.status).clone()
+        let mut status = lock(&self.status).clone();
+        if let Some(cluster) = &mut status.cluster {
+            cluster.validators.clone_from(&lock(&self.validators));
+        }
+        status
+    }
+
+    /// What every status from now on says about the validators.
+    pub fn show_validators(&self, validators: Vec<ValidatorStatus>) {
+        *lock(&self.validators) = validators;
     }
 
     /// There is no cluster, or it cannot be served: only this can be said.

@@ -1,6 +1,9 @@
 //! Many signatures in one request: judged and recorded one by one, written to the disk together, signed on several threads.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use chain::{PublicKeyBytes, Root, SignatureBytes};
 use ipc::{Problem, SignRequest, signer::ChainClock, web3signer::SignGroup};
@@ -16,6 +19,10 @@ use crate::{
 
 /// Fewer signatures than this are not worth another thread.
 const LEAST_FOR_A_THREAD: usize = 16;
+
+/// How many threads are worth while. Asked once, for the answer is looked up in files.
+static PROCESSORS: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
 
 type Outcome = Result<SignatureBytes, Refusal>;
 
@@ -110,8 +117,7 @@ impl Signer {
         let kinds: BTreeMap<usize, Kind> =
             cleared.iter().map(|cleared| (cleared.place, cleared.kind)).collect();
         let shared = hash_shared(&cleared).await;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let chunk = cleared.len().div_ceil(threads).max(LEAST_FOR_A_THREAD);
+        let chunk = cleared.len().div_ceil(*PROCESSORS).max(LEAST_FOR_A_THREAD);
         let mut running = Vec::new();
         while !cleared.is_empty() {
             let part = cleared.split_off(cleared.len().saturating_sub(chunk));

@@ -193,6 +193,7 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
     };
     let mut host_events: Option<mpsc::Receiver<HostEvent>> = None;
     tracing::info!(cluster = %node.membership.view.name, share_index = node.membership.share_index, "serving the cluster");
+    node.show_validators();
     node.pulse();
     loop {
         if let Some(receiver) = node.start_host() {

@@ -171,7 +171,19 @@ impl Node {
                 last_seen_ms: seen.and_then(|status| status.state.last_seen_ms),
             }
         });
-        let validators = view.validators.iter().map(|validator| {
+        ClusterStatus {
+            name: view.name.clone(),
+            lock_hash: format!("0x{}", hex::encode(view.lock_hash)),
+            threshold: view.threshold,
+            share_index: self.membership.share_index,
+            operators: operators.collect(),
+            validators: Vec::new(), // The board adds them: see `show_validators`.
+        }
+    }
+
+    /// Tells the board of the validators. They may be many, so this is done only when something about them has changed.
+    pub(crate) fn show_validators(&self) {
+        let validators = self.membership.view.validators.iter().map(|validator| {
             let info = self.duties.validators.get(&validator.group_public_key);
             let share = self.membership.keys.get(&validator.group_public_key).map(|keys| keys.own_share);
             ValidatorStatus {
@@ -181,14 +193,7 @@ impl Node {
                 status: info.map_or_else(|| "unknown".to_owned(), |info| info.status.clone()),
             }
         });
-        ClusterStatus {
-            name: view.name.clone(),
-            lock_hash: format!("0x{}", hex::encode(view.lock_hash)),
-            threshold: view.threshold,
-            share_index: self.membership.share_index,
-            operators: operators.collect(),
-            validators: validators.collect(),
-        }
+        self.board.show_validators(validators.collect());
     }
 
     fn chain_status(&self) -> Option<ChainStatus> {

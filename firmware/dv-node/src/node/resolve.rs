@@ -127,6 +127,7 @@ impl Node {
                 let before = self.duties.validators.len();
                 let active_before: Vec<_> = self.active_now();
                 self.duties.validators = infos.into_iter().map(|info| (info.public_key, info)).collect();
+                self.show_validators();
                 if active_before != self.active_now() || before != self.duties.validators.len() {
                     tracing::info!(
                         known = self.duties.validators.len(),
