@@ -262,3 +262,40 @@ fn subsets(of: &[ShareIndex], size: usize) -> impl Iterator<Item = Vec<ShareInde
     let start = (size <= of.len()).then_some(first);
     std::iter::successors(start, next).map(move |places| places.into_iter().map(|place| of[place]).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn indices(numbers: &[u64]) -> Vec<ShareIndex> {
+        numbers.iter().map(|number| ShareIndex::new(*number).unwrap()).collect()
+    }
+
+    #[test]
+    fn subsets_are_all_there_once() {
+        let of = indices(&[1, 2, 3, 4, 5]);
+        for (size, count) in [(1, 5), (2, 10), (3, 10), (5, 1), (6, 0)] {
+            let all: BTreeSet<Vec<ShareIndex>> = subsets(&of, size).collect();
+            assert_eq!((all.len(), subsets(&of, size).count()), (count, count), "{size}");
+            assert!(all.iter().all(|subset| subset.len() == size));
+        }
+    }
+
+    #[test]
+    fn whole_coefficients_are_preferred_when_there_is_a_choice() {
+        let combiner = Combiner::default();
+        let cases: [(usize, &[u64], &[u64]); 4] = [
+            (3, &[4, 2, 1], &[1, 2, 4]),
+            (3, &[4, 3, 2, 1], &[1, 2, 3]),
+            (3, &[4, 3, 1], &[1, 3, 4]),
+            (2, &[2, 3, 4], &[2, 3]),
+        ];
+        for (threshold, at_hand, chosen) in cases {
+            let plan = combiner.plan(threshold, indices(at_hand)).unwrap();
+            assert_eq!(plan.indices(), indices(chosen), "{at_hand:?}");
+        }
+        assert!(combiner.plan(3, indices(&[1, 2])).is_none());
+        let sixteen = indices(&(1..=16).collect::<Vec<_>>());
+        assert!(are_whole(combiner.plan(11, sixteen).unwrap().indices()), "found among those tried");
+    }
+}
