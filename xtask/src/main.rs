@@ -4,6 +4,7 @@
 
 mod arrows;
 mod bench;
+mod conformance;
 mod run;
 mod say;
 mod test;
@@ -50,6 +51,8 @@ enum Word {
         #[arg(long)]
         json: bool,
     },
+    /// Check the Obol checklist against the tests named for each row, and write docs/conformance-obol.md.
+    Conformance,
     /// Build the OS image.
     Image {
         /// Which one.
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Word::Test { part } => test::run(part),
         Word::Vectors { dir, json } => vectors(&dir, json),
         Word::Bench { what, whole, json } => bench::run(what, whole, json),
+        Word::Conformance => conformance::run(conformance::Page::Write, None),
         Word::Image { profile } => run::build_image(profile).map(|_| ()),
         Word::Help => {
             help();
@@ -115,10 +119,16 @@ fn help() {
       --json               the result as JSON on standard output
       --fork fulu          Fulu with epochs of 32 slots (default: Electra with epochs of 8)
       --slot-seconds N     instead of the measured slot time
-  ./hearth test [PART]     everything that must pass, or one part: lint unit vectors sim units fast image e2e
+      --members N          members of the cluster (default 4), with --threshold N and --validators N
+      --member N=KIND      what member N is: charon:PATH, vc (Hearth with Prysm's validator client) or hearth
+      --slots S            count what the chain asks of the cluster in S slots, and what was done; --report FILE as JSON
+      --restart-members    with --slots: kill members in turn and start them again
+  ./hearth test [PART]     everything that must pass, or one part: lint unit vectors sim conformance units
+                           fast image e2e
   ./hearth vectors DIR     the conformance suite on a folder of test vectors   [--json]
   ./hearth bench WHAT      what things cost here: dv or signer   [--json]
       --whole              whole processes and the time they add to a duty (dv)
+  ./hearth conformance     the Obol checklist against its tests; writes docs/conformance-obol.md
   ./hearth image           build the OS image   [--profile dev|release]"
     );
 }

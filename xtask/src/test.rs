@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use serde_json::Value;
 
-use crate::{arrows, run, say};
+use crate::{arrows, conformance, run, say};
 
 /// The parts of the test, in the order they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -23,6 +23,8 @@ pub(crate) enum Part {
     Vectors,
     /// The deterministic simulator.
     Sim,
+    /// Every row of the Obol checklist against the tests named for it.
+    Conformance,
     /// How locked the units are.
     Units,
     /// A chain and four native members: `run --fast --check`, and the page in a browser.
@@ -76,13 +78,16 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
             Part::Unit => "unit",
             Part::Vectors => "vectors",
             Part::Sim => "sim",
+            Part::Conformance => "conformance",
             Part::Units => "units",
             Part::Fast => "fast",
             Part::Image => "image",
             Part::E2e => "e2e",
         };
         say::begin(&format!("{name}: {}", describe(part)));
-        if matches!(part, Part::Unit | Part::Sim | Part::Fast | Part::Image) && executables.is_none() {
+        if matches!(part, Part::Unit | Part::Sim | Part::Conformance | Part::Fast | Part::Image)
+            && executables.is_none()
+        {
             match build_tests() {
                 Ok(built) => executables = Some(built),
                 Err(error) => {
@@ -99,6 +104,10 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
             }
             Part::Vectors => vectors(&mut tally),
             Part::Sim => run_executables(&mut tally, built, |test| test.package == "sim", &[]),
+            Part::Conformance => tally.judge(
+                "every row of the Obol checklist is as the page says",
+                conformance::run(conformance::Page::Compare, built),
+            ),
             Part::Units => tally.judge("every unit is locked tightly enough", run::check_units()),
             Part::Fast => {
                 run_executables(&mut tally, built, |test| test.is("devnet"), &[]);
@@ -141,6 +150,7 @@ fn describe(part: Part) -> &'static str {
         Part::Unit => "every crate's own tests",
         Part::Vectors => "conformance vectors",
         Part::Sim => "whole clusters under faults, seed by seed",
+        Part::Conformance => "the tests named for each row of the Obol checklist",
         Part::Units => "how locked the units are",
         Part::Fast => "a real chain and four native members",
         Part::Image => "build the image, boot it, look inside",
@@ -188,11 +198,11 @@ fn vectors(tally: &mut Tally) {
 }
 
 /// One test executable that cargo built.
-struct Executable {
-    package: String,
+pub(crate) struct Executable {
+    pub(crate) package: String,
     target: String,
-    path: PathBuf,
-    dir: PathBuf,
+    pub(crate) path: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Executable {
@@ -207,7 +217,7 @@ impl Executable {
 }
 
 /// Builds everything there is to test, once, and asks cargo where it put it.
-fn build_tests() -> anyhow::Result<Vec<Executable>> {
+pub(crate) fn build_tests() -> anyhow::Result<Vec<Executable>> {
     say::detail("building all tests");
     let (log, log_path) = log("build-tests")?;
     let json_path = log_path.with_extension("json");

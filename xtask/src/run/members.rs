@@ -27,10 +27,11 @@ pub(super) struct Seat {
     pub(super) name: String,
     pub(super) occupant: Occupant,
     folder: NodeFolder,
-    /// None until started, and again once switched off for good.
-    body: Option<Body>,
+    // Stopped in this order: a client without its middleware only complains.
     /// The stock client that signs for it.
     client: Option<StockClient>,
+    /// None until started, and again once switched off for good.
+    body: Option<Body>,
     /// Between it and the beacon node, when duties are counted.
     pub(super) witness: Option<Witness>,
 }

@@ -83,6 +83,39 @@ impl Default for Arguments {
     }
 }
 
+impl Arguments {
+    /// What to type for the same run, with a word in place of paths.
+    pub(super) fn command(&self, slot_seconds: u64) -> String {
+        let mut words = vec!["./hearth run".to_owned()];
+        if self.fast {
+            words.push("--fast".to_owned());
+        }
+        if self.fork == Fork::Fulu {
+            words.push("--fork fulu".to_owned());
+        }
+        if self.members != FEWEST_MEMBERS {
+            words.push(format!("--members {}", self.members));
+        }
+        if let Some(threshold) = self.threshold {
+            words.push(format!("--threshold {threshold}"));
+        }
+        for Member { number, kind } in &self.kinds {
+            match kind {
+                Kind::Hearth => {}
+                Kind::HearthWithClient => words.push(format!("--member {number}=vc")),
+                Kind::Charon(_) => words.push(format!("--member {number}=charon:PATH")),
+            }
+        }
+        words.push(format!("--validators {} --slot-seconds {slot_seconds}", self.validators));
+        words.extend(self.slots.map(|slots| format!("--slots {slots}")));
+        if self.restart_members {
+            words.push("--restart-members".to_owned());
+        }
+        words.extend(self.report.as_ref().map(|_| "--report FILE".to_owned()));
+        words.join(" ")
+    }
+}
+
 /// Forks the local chain can have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Fork {

@@ -128,7 +128,7 @@ impl Records {
             .collect();
         let tried = member.by_duty("core_tracker_expect_duties_total");
         let succeeded = member.by_duty("core_tracker_success_duties_total");
-        for (duty, tried) in tried {
+        for (duty, tried) in tried.into_iter().filter(|(_, tried)| *tried > 0) {
             let succeeded = succeeded.get(&duty).copied().unwrap_or_default();
             said.insert(duty, json!({"tried": tried, "succeeded": succeeded, "source": "charon_metrics"}));
         }
@@ -203,6 +203,7 @@ impl Records {
         }
         kinds
             .into_iter()
+            .filter(|(_, (tried, _))| *tried > 0)
             .map(|(kind, (tried, succeeded))| {
                 (kind, json!({"tried": tried, "succeeded": succeeded, "source": "metrics_of_charon_peers"}))
             })

@@ -1,6 +1,6 @@
 //! What a run found: the check's result, and the counts of `--slots` as JSON.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -38,12 +38,17 @@ pub(super) struct CheckedAttestation {
     pub(super) block_root: String,
 }
 
+/// Failures listed one by one; the counts have them all.
+const MAX_FAILURES: usize = 200;
+
 /// What belongs into a report beside the counts.
 pub(super) struct Facts<'a> {
     pub(super) plan: &'a Plan,
     pub(super) cluster: &'a Cluster,
     pub(super) chain: &'a Devnet,
     pub(super) view: &'a ClusterView,
+    /// What to type for the same run.
+    pub(super) command: String,
     pub(super) total_seconds: f64,
 }
 
@@ -81,6 +86,14 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
     let config = facts.chain.config();
     let mut versions: BTreeMap<&str, String> = Tools::versions()?.into_iter().collect();
     versions.insert("hearth", env!("CARGO_PKG_VERSION").to_owned());
+    let charons = facts.plan.occupants.iter().filter_map(|occupant| match occupant {
+        Occupant::Charon(charon) => Some(charon.version()),
+        Occupant::Box | Occupant::Hearth | Occupant::HearthWithClient => None,
+    });
+    let charons: BTreeSet<&str> = charons.collect();
+    if !charons.is_empty() {
+        versions.insert("charon", charons.into_iter().collect::<Vec<_>>().join(" and "));
+    }
     let members: BTreeMap<String, Value> = facts
         .cluster
         .seats
@@ -110,7 +123,10 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
             (number.to_string(), said)
         })
         .collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Ok(json!({
+        "command": facts.command,
+        "cores": cores,
         "mix": facts.plan.mix(),
         "members_total": facts.plan.occupants.len(),
         "threshold": facts.plan.threshold,
@@ -132,13 +148,15 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
             "beacon_node_accepted": "answers of the beacon node to what members handed in; tried is what the selection \
                                      proofs of the validators ask for",
             "own_record": "the member's own records of ended duties, times their validators",
-            "charon_metrics": "core_tracker_expect_duties_total and core_tracker_success_duties_total, which Charon moves \
-                               some slots later",
+            "records_of_hearth_peers": "slots in which another Hearth member recorded the duty, and in how many of them it \
+                                        had this member's partial signature",
+            "charon_metrics": "core_tracker_expect_duties_total and core_tracker_success_duties_total, by slot, which Charon \
+                               moves some slots later",
         },
         "duties": outcome.counts.duties,
         "members": members,
         "restarts": outcome.restarts,
-        "failures": outcome.counts.failures,
+        "failures": outcome.counts.failures.iter().take(MAX_FAILURES).collect::<Vec<_>>(),
         "empty_slots": outcome.counts.empty_slots,
         "attester_votes_at_once": outcome.counts.attester_votes_at_once,
         "sync_messages_unseen": outcome.counts.sync_messages_unseen,

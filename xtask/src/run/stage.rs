@@ -103,6 +103,7 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
                 cluster: &cluster,
                 chain: &chain,
                 view: &made.view,
+                command: arguments.command(slot_seconds),
                 total_seconds: say::elapsed().as_secs_f64(),
             };
             report::write(path, &outcome, &facts)?;
