@@ -92,10 +92,14 @@ impl State {
     }
 }
 
-/// Whether [`run`] writes the page or only looks whether it is up to date.
+/// What [`run`] does with the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Page {
+    /// Writes it once everything named passes.
     Write,
+    /// Writes it and runs nothing: `./hearth test conformance` has the last word.
+    WriteUnseen,
+    /// Runs everything named, and looks whether the page is up to date.
     Compare,
 }
 
@@ -112,19 +116,21 @@ pub(crate) fn run(page: Page, built: Option<&Vec<Executable>>) -> anyhow::Result
             unknown.map_or("", String::as_str)
         );
     }
-    let fresh;
-    let built = match built {
-        Some(built) => built,
-        None => {
-            fresh = build_tests()?;
-            &fresh
-        }
-    };
-    run_named(&table, built)?;
-    check_vectors(&table)?;
+    if page != Page::WriteUnseen {
+        let fresh;
+        let built = match built {
+            Some(built) => built,
+            None => {
+                fresh = build_tests()?;
+                &fresh
+            }
+        };
+        run_named(&table, built)?;
+        check_vectors(&table)?;
+    }
     let text = compose(&table, &runs);
     match page {
-        Page::Write => {
+        Page::Write | Page::WriteUnseen => {
             std::fs::write(PAGE, text).with_context(|| format!("cannot write {PAGE}"))?;
             say::good(&format!("{PAGE} written"));
         }

@@ -52,7 +52,11 @@ enum Word {
         json: bool,
     },
     /// Check the Obol checklist against the tests named for each row, and write docs/conformance-obol.md.
-    Conformance,
+    Conformance {
+        /// Only write the page; ./hearth test conformance runs the tests.
+        #[arg(long)]
+        no_tests: bool,
+    },
     /// Build the OS image.
     Image {
         /// Which one.
@@ -78,7 +82,8 @@ fn main() -> ExitCode {
         Word::Test { part } => test::run(part),
         Word::Vectors { dir, json } => vectors(&dir, json),
         Word::Bench { what, whole, json } => bench::run(what, whole, json),
-        Word::Conformance => conformance::run(conformance::Page::Write, None),
+        Word::Conformance { no_tests: false } => conformance::run(conformance::Page::Write, None),
+        Word::Conformance { no_tests: true } => conformance::run(conformance::Page::WriteUnseen, None),
         Word::Image { profile } => run::build_image(profile).map(|_| ()),
         Word::Help => {
             help();

@@ -66,7 +66,7 @@ pub(super) fn tell(outcome: &Outcome) {
     for restart in &outcome.restarts {
         let again = match restart.signed_again_at_slot {
             Some(slot) => format!("signed again in slot {slot}"),
-            None => "was not seen to sign again".to_owned(),
+            None => "no other Hearth member saw it sign again".to_owned(),
         };
         say::detail(&format!(
             "member {} ({}) killed in slot {}, started in slot {}, {again}",
