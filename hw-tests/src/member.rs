@@ -200,6 +200,7 @@ impl Member {
         let config = format!(
             "state_dir = \"{dir}/signer\"\n\n\
              [tpm]\ntcti = \"{tcti}\"\npcr_public_key = \"{}\"\npcr_signature = \"{}\"\nliteral_pcrs = [7, 12]\n\n\
+             [exits]\ndelay_s = 2\nleast_delay_s = 1\n\n\
              [callers]\nsign = [\"self\"]\ncontrol = [\"self\"]\n\n\
              [listen]\nsign = \"{dir}/run/sign.sock\"\ncontrol = \"{dir}/run/signer-control.sock\"\n",
             approval.public_key.display(),

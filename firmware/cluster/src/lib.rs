@@ -14,6 +14,7 @@ pub mod edit;
 pub mod eip712;
 pub mod enr;
 pub mod exit;
+pub mod exit_pool;
 pub mod identity;
 pub mod keystore;
 pub mod lock;

@@ -145,6 +145,16 @@ impl Effective {
         self.registrations.insert(key, registration);
     }
 
+    /// Puts what counts in place of what the lock says, so that nobody who reads the view has to know of overrides.
+    pub fn apply(&self, view: &mut ClusterView) {
+        for validator in &mut view.validators {
+            let key = validator.group_public_key;
+            validator.fee_recipient = self.fee_recipient(&key).unwrap_or(validator.fee_recipient);
+            validator.builder_registration =
+                self.registrations.get(&key).copied().or(validator.builder_registration);
+        }
+    }
+
     /// Who is paid for this validator's blocks.
     pub fn fee_recipient(&self, validator: &PublicKeyBytes) -> Option<ExecutionAddress> {
         self.fee_recipients.get(validator).copied()

@@ -224,6 +224,11 @@ fn the_newest_registration_says_who_is_paid() {
         })
         .collect();
     assert_eq!(paid, [0xbb, 0xfe]);
+    let mut applied = view.clone();
+    effective.apply(&mut applied);
+    assert_eq!(applied.validators[0].fee_recipient, ExecutionAddress([0xbb; 20]));
+    assert_eq!(applied.validators[0].builder_registration, Some(newest));
+    assert_eq!(applied.validators[1], view.validators[1]);
     let indices = BTreeMap::from([(keys[1], ValidatorIndex(12))]);
     assert_eq!(effective.preparations(&indices), [(ValidatorIndex(12), ExecutionAddress([0xfe; 20]))]);
 }
@@ -251,4 +256,65 @@ fn overrides_must_be_signed_by_the_validators_they_name() {
     for junk in [&b"{}"[..], b"", b"[1]", b"[{\"version\":1}]"] {
         assert!(matches!(parse_overrides(junk, view), Err(OverridesError::Json(_))));
     }
+}
+
+#[test]
+fn partial_exits_from_anywhere_make_one_whole_and_are_remembered() {
+    use cluster::exit_pool::{ExitPool, Taken};
+    let created = created();
+    let view = &created.view;
+    let key = created.group_public_keys()[0];
+    let mut pool = ExitPool::default();
+    let take = |pool: &mut ExitPool, node: usize, epoch| {
+        let exit = blob(&created, node, 0, epoch).signed_exit_message;
+        pool.take(view, exit_domain(), u8::try_from(node).unwrap() + 1, &key, exit)
+    };
+    assert_eq!(take(&mut pool, 0, 7).unwrap(), Taken::New);
+    assert_eq!(take(&mut pool, 0, 7).unwrap(), Taken::Known);
+    assert_eq!(take(&mut pool, 1, 8).unwrap(), Taken::New, "another epoch is another exit");
+    assert_eq!(take(&mut pool, 2, 7).unwrap(), Taken::New);
+    assert!(pool.to_publish(view, exit_domain()).is_empty());
+    let mut pool = ExitPool::from_json(&pool.to_json(), view, exit_domain()).unwrap();
+    assert_eq!(take(&mut pool, 3, 7).unwrap(), Taken::New);
+    let ready = pool.to_publish(view, exit_domain());
+    let exit = *ready[0].1.as_ref().unwrap();
+    assert_eq!((ready.len(), exit.message.epoch), (1, Epoch(7)));
+    let root = chain::signing_root(&exit.message, exit_domain());
+    assert!(threshold::verify_bytes(&key, &root.0, &exit.signature).is_ok());
+    pool.set_published(&key, exit.message);
+    let pool = ExitPool::from_json(&pool.to_json(), view, exit_domain()).unwrap();
+    assert!(pool.to_publish(view, exit_domain()).is_empty());
+    assert_eq!(pool.signed_by(1), [blob(&created, 0, 0, 7)]);
+    assert_eq!(ExitPool::from_json(b"[", view, exit_domain()), None);
+}
+
+#[test]
+fn a_member_can_neither_lie_nor_fill_the_pool() {
+    use cluster::exit_pool::{ExitPool, Taken};
+    let created = created();
+    let view = &created.view;
+    let key = created.group_public_keys()[0];
+    let mut pool = ExitPool::default();
+    let of = |node: usize, epoch| blob(&created, node, 0, epoch).signed_exit_message;
+    let borrowed = pool.take(view, exit_domain(), 2, &key, of(0, 7));
+    assert!(matches!(borrowed, Err(ExitError::WrongPartial { operator: 2, .. })));
+    for share in [0, 5, 255] {
+        assert!(matches!(
+            pool.take(view, exit_domain(), share, &key, of(0, 7)),
+            Err(ExitError::UnknownShare(_))
+        ));
+    }
+    let stranger = PublicKeyBytes([1; 48]);
+    let outcome = pool.take(view, exit_domain(), 1, &stranger, of(0, 7));
+    assert!(matches!(outcome, Err(ExitError::UnknownValidator(_))));
+    for epoch in 0..10 {
+        let expected = if epoch < 4 { Taken::New } else { Taken::TooMany };
+        assert_eq!(pool.take(view, exit_domain(), 1, &key, of(0, epoch)).unwrap(), expected);
+    }
+    assert_eq!(pool.pending().len(), 4);
+    assert_eq!(
+        pool.take(view, exit_domain(), 2, &key, of(1, 3)).unwrap(),
+        Taken::New,
+        "others are not shut out"
+    );
 }

@@ -160,6 +160,7 @@ fn empty_status() -> NodeStatus {
         chain: None,
         duties: Vec::new(),
         clock: ClockStatus { state: ClockState::Unknown, offset_ms: None },
+        exits: Vec::new(),
     }
 }
 

@@ -7,14 +7,23 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest as _, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use ipc::node::{CLUSTER_PATH, STATUS_PATH};
-use ipc::server::{Limits, refusal};
+use cluster::exit::PartialExits;
+use ipc::node::{
+    CLUSTER_PATH, DEPOSITS_PATH, DepositsAsked, EXIT_FILES_PATH, EXITS_CANCEL_PATH, EXITS_PATH, ExitFiles,
+    STATUS_PATH, WantedExit,
+};
+use ipc::owner::ExitCancel;
+use ipc::preflight::{PREFLIGHT_PATH, PreflightReport, PreflightRequest};
+use ipc::server::{Body, Limits, refusal};
 use ipc::{ClusterSetup, NodeStatus, Problem};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::board::Board;
+use crate::exits::Desk;
+use crate::preflight::Preflight;
+use crate::store::Store;
 
 /// A cluster handed in, and where to say what became of it.
 pub type SetupRequest = (ClusterSetup, oneshot::Sender<Result<(), Problem>>);
@@ -22,21 +31,55 @@ pub type SetupRequest = (ClusterSetup, oneshot::Sender<Result<(), Problem>>);
 /// Checking the signatures of a lock with a thousand validators takes some seconds, asking slow beacon nodes some more.
 const SETUP_PATIENCE: Duration = Duration::from_secs(60);
 
+/// The node looks once a second.
+const FILE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What deposits are made from.
 #[derive(Clone)]
-struct Shared {
+pub struct Documents {
+    /// Where the cluster lock is.
+    pub store: Store,
+    /// Networks that are not public.
+    pub networks: Vec<cluster::Network>,
+}
+
+/// What the handlers need.
+#[derive(Clone)]
+pub struct Shared {
     board: Arc<Board>,
+    desk: Arc<Desk>,
+    preflight: Arc<Preflight>,
+    documents: Documents,
     setups: mpsc::Sender<SetupRequest>,
     /// One setup at a time: each may bring a large lock.
     one: Arc<Semaphore>,
 }
 
+impl Shared {
+    /// Everything that the socket speaks for.
+    pub fn new(
+        board: Arc<Board>,
+        desk: Arc<Desk>,
+        preflight: Arc<Preflight>,
+        documents: Documents,
+        setups: mpsc::Sender<SetupRequest>,
+    ) -> Self {
+        Self { board, desk, preflight, documents, setups, one: Arc::new(Semaphore::new(1)) }
+    }
+}
+
 /// What the socket answers.
-pub fn router(board: Arc<Board>, setups: mpsc::Sender<SetupRequest>) -> Router {
+pub fn router(shared: Shared) -> Router {
     Router::new()
         .route(STATUS_PATH, get(status))
         .route(CLUSTER_PATH, put(set_cluster))
+        .route(EXITS_PATH, post(want_exits))
+        .route(EXITS_CANCEL_PATH, post(cancel_exits))
+        .route(EXIT_FILES_PATH, get(exit_files).post(take_exit_file))
+        .route(PREFLIGHT_PATH, get(preflight).post(begin_preflight))
+        .route(DEPOSITS_PATH, post(deposits))
         .route("/metrics", get(metrics))
-        .with_state(Shared { board, setups, one: Arc::new(Semaphore::new(1)) })
+        .with_state(shared)
 }
 
 /// What the socket takes: locks are large, everything else is small.
@@ -51,6 +94,76 @@ pub fn limits() -> Limits {
 
 async fn status(State(shared): State<Shared>) -> Json<NodeStatus> {
     Json(shared.board.status())
+}
+
+async fn want_exits(State(shared): State<Shared>, Body(wanted): Body<Vec<WantedExit>>) -> Response {
+    done(shared.desk.wish(&wanted), &shared.board)
+}
+
+async fn cancel_exits(State(shared): State<Shared>, Body(cancel): Body<ExitCancel>) -> Response {
+    done(shared.desk.forget(&cancel.validator), &shared.board)
+}
+
+async fn preflight(State(shared): State<Shared>) -> Json<PreflightReport> {
+    Json(shared.preflight.report())
+}
+
+async fn begin_preflight(State(shared): State<Shared>, Body(request): Body<PreflightRequest>) -> Response {
+    match shared.preflight.begin(request) {
+        Ok(report) => Json(report).into_response(),
+        Err(problem) => refusal(StatusCode::UNPROCESSABLE_ENTITY, problem),
+    }
+}
+
+async fn deposits(State(shared): State<Shared>, Body(asked): Body<DepositsAsked>) -> Response {
+    let Ok(_place) = shared.one.try_acquire() else {
+        let problem =
+            Problem::new("busy", "Another cluster lock is being checked.", "Try again in a minute.");
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, problem);
+    };
+    let documents = shared.documents.clone();
+    let planned = tokio::task::spawn_blocking(move || {
+        let setup = documents.store.load_cluster().map_err(|error| crate::exits::disk(&error))?;
+        let setup = setup.ok_or_else(|| {
+            Problem::new("no_cluster", "The box is not in a cluster.", "Hand in the cluster lock first.")
+        })?;
+        crate::deposits::plan(&setup, &documents.networks, &asked)
+    });
+    match planned.await {
+        Ok(Ok(plan)) => Json(plan).into_response(),
+        Ok(Err(problem)) => refusal(StatusCode::UNPROCESSABLE_ENTITY, problem),
+        Err(_) => {
+            let problem =
+                Problem::new("internal", "Making the plan failed by a fault of ours.", "Report this.");
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, problem)
+        }
+    }
+}
+
+async fn exit_files(State(shared): State<Shared>) -> Json<ExitFiles> {
+    Json(shared.desk.files())
+}
+
+async fn take_exit_file(State(shared): State<Shared>, Body(file): Body<PartialExits>) -> Response {
+    let answer = match shared.desk.hand_in(file) {
+        Ok(answer) => tokio::time::timeout(FILE_PATIENCE, answer).await,
+        Err(problem) => return refusal(StatusCode::SERVICE_UNAVAILABLE, problem),
+    };
+    let outcome = answer.ok().and_then(Result::ok).unwrap_or_else(|| {
+        Err(Problem::new(
+            "no_cluster",
+            "The box is not in a cluster, or does not know its chain yet.",
+            "Wait until the cluster runs, then send the file again.",
+        ))
+    });
+    done(outcome, &shared.board)
+}
+
+fn done(outcome: Result<(), Problem>, board: &Board) -> Response {
+    match outcome {
+        Ok(()) => Json(board.status()).into_response(),
+        Err(problem) => refusal(StatusCode::UNPROCESSABLE_ENTITY, problem),
+    }
 }
 
 async fn metrics(State(shared): State<Shared>) -> String {

@@ -14,13 +14,21 @@ use crate::board::Board;
 use crate::config::Config;
 use crate::control::{self, SetupRequest};
 use crate::dkg;
+use crate::exits::Desk;
 use crate::node::{self, StartError, Surroundings};
+use crate::overrides;
+use crate::preflight::Preflight;
 use crate::setup::{self, Membership};
 use crate::store::Store;
+
+/// The file of fee recipients is looked at this often.
+const LOOK_AT_OVERRIDES: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A node that runs.
 struct Running {
     membership: Membership,
+    /// As the lock alone has it.
+    original: Membership,
     stop: watch::Sender<bool>,
     alive: mpsc::Sender<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), StartError>>,
@@ -34,11 +42,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .take("control", config.listen.control.as_deref())
         .context("cannot open the control socket")?;
     let board = Arc::new(Board::default());
+    let desk = Arc::new(Desk::open(store.clone()).context("cannot read the owner's wishes about exits")?);
+    let preflight = Arc::new(Preflight::new(Arc::clone(&board), store.clone()));
     let (setups, mut requests) = mpsc::channel(1);
     let (dkg_to, mut key_generation) = mpsc::channel(4);
     let server = tokio::spawn(ipc::server::serve(
         listener,
-        control::router(Arc::clone(&board), setups).merge(dkg::router(dkg_to)),
+        control::router(control::Shared::new(
+            Arc::clone(&board),
+            Arc::clone(&desk),
+            preflight,
+            control::Documents { store: store.clone(), networks: config.custom_networks() },
+            setups,
+        ))
+        .merge(dkg::router(dkg_to)),
         config.callers.control.resolve(),
         control::limits(),
     ));
@@ -47,6 +64,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config,
         store,
         board,
+        desk,
+        overrides_seen: None,
         running: None,
         ceremonies,
         ceremony: None,
@@ -60,11 +79,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let watchdog = tokio::spawn(watchdog(alive_to));
     let stopped = ipc::service::asked_to_stop();
     tokio::pin!(stopped);
+    let mut look = tokio::time::interval(LOOK_AT_OVERRIDES);
     loop {
         tokio::select! {
             () = &mut stopped => break,
             Some(request) = requests.recv() => daemon.on_request(request).await,
             Some(question) = alive.recv() => daemon.on_alive(question),
+            _ = look.tick() => daemon.look_at_overrides().await,
             Some(request) = key_generation.recv() => daemon.on_key_generation(request).await,
             ended = daemon.something_ended() => match ended {
                 Ended::Node => daemon.on_node_ended().await,
@@ -95,6 +116,9 @@ struct Daemon {
     config: Config,
     store: Store,
     board: Arc<Board>,
+    desk: Arc<Desk>,
+    /// When the overrides that are in force were written.
+    overrides_seen: Option<std::time::SystemTime>,
     running: Option<Running>,
     ceremonies: dkg::CeremonyStore,
     ceremony: Option<dkg::Running>,
@@ -178,19 +202,38 @@ impl Daemon {
         Ok(())
     }
 
-    fn start(&mut self, membership: Membership) {
+    /// The owner, or another tool, has put another file of fee recipients there: the node begins again with it.
+    async fn look_at_overrides(&mut self) {
+        let written = self.store.overrides_written();
+        if written == self.overrides_seen {
+            return;
+        }
+        self.overrides_seen = written;
+        if let Some(running) = &self.running {
+            let membership = running.original.clone();
+            tracing::info!("the fee recipients were changed");
+            self.end_node().await;
+            self.start(membership);
+        }
+    }
+
+    fn start(&mut self, original: Membership) {
+        self.overrides_seen = self.store.overrides_written();
+        let mut membership = original.clone();
+        overrides::apply(&mut membership, &self.store);
         let (stop, stopped) = watch::channel(false);
         let (alive_to, alive) = mpsc::channel(1);
         let around = Surroundings {
             config: self.config.clone(),
             store: self.store.clone(),
             board: Arc::clone(&self.board),
+            desk: Arc::clone(&self.desk),
             stop: stopped,
             alive,
         };
         self.board.idle(NodeState::Starting, Vec::new());
         let task = tokio::spawn(node::run(membership.clone(), around));
-        self.running = Some(Running { membership, stop, alive: alive_to, task });
+        self.running = Some(Running { membership, original, stop, alive: alive_to, task });
     }
 
     async fn end_node(&mut self) {

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chain::{AttestationData, ForkInfo, PublicKeyBytes, Root, SignatureBytes};
+use chain::{AttestationData, ForkInfo, PublicKeyBytes, Root, SignatureBytes, VoluntaryExit};
 use duty::SignError;
-use ipc::web3signer::{PUBLIC_KEYS_PATH, SIGN_MANY_PATH, SignGroup, SignOutcome, SignRequest, sign_lists};
+use ipc::web3signer::{
+    PUBLIC_KEYS_PATH, SIGN_MANY_PATH, SignAnswer, SignGroup, SignOutcome, SignRequest, sign_lists, sign_path,
+};
 use ipc::{Client, ClientError, Problem};
 
 /// A signature later than this is of no use in its slot; the signer is on this box.
@@ -80,6 +82,30 @@ impl Signer {
         };
         results.extend(asked.into_iter().zip(outcomes));
         results
+    }
+
+    /// Asks for the signature of an exit, which the signer gives only when its owner has confirmed it there.
+    pub async fn sign_exit(
+        &self,
+        share: PublicKeyBytes,
+        fork_info: ForkInfo,
+        exit: &VoluntaryExit,
+        signing_root: Root,
+    ) -> Result<SignatureBytes, SignError> {
+        let body = SignRequest::new("VOLUNTARY_EXIT", Some(fork_info), "voluntary_exit", exit)
+            .map_err(|error| SignError::Refused(error.to_string()))?
+            .expecting(signing_root);
+        let answer: Result<SignAnswer, ClientError> = self.client.post(&sign_path(&share), &body).await;
+        match answer {
+            Ok(answer) => Ok(answer.signature),
+            Err(ClientError::Refused { problem, .. }) => Err(SignError::Refused(problem.message)),
+            Err(
+                error @ (ClientError::Unreachable { .. }
+                | ClientError::Broken { .. }
+                | ClientError::Timeout { .. }
+                | ClientError::Malformed { .. }),
+            ) => Err(SignError::Unavailable(error.to_string())),
+        }
     }
 
     /// As many outcomes as were asked for, in their order.

@@ -3,21 +3,25 @@
 //! Every file is written beside its place, synced and renamed, so that a crash leaves the old or the new one and never a
 //! half. `cluster.json` is written last: as long as it is not there, there is no cluster.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use chain::Root;
+use chain::{PublicKeyBytes, Root};
 use ipc::{ClusterSetup, Sensitive};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::exits::Wish;
 use crate::setup::Membership;
 
 const CLUSTER: &str = "cluster.json";
 const IDENTITY: &str = "identity.key";
 const CHAIN: &str = "chain.json";
+const EXIT_WISHES: &str = "exit-wishes.json";
+const EXIT_POOL: &str = "exits.json";
 /// No cluster lock is larger (`cluster::MAX_FILE_BYTES`), and the rest is small.
 const MAX_BYTES: u64 = 128 << 20;
 
@@ -92,6 +96,11 @@ impl Store {
         Ok(Self { dir: dir.to_owned() })
     }
 
+    /// The directory itself.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where the journal is.
     pub fn journal_path(&self) -> PathBuf {
         self.dir.join("journal")
@@ -141,6 +150,41 @@ impl Store {
     /// Remembers the chain for good.
     pub fn save_chain(&self, chain: &PinnedChain) -> Result<(), StoreError> {
         self.write(CHAIN, &encode(chain))
+    }
+
+    /// The fee recipient overrides, and when they were written.
+    pub fn load_overrides(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(&self.dir.join(cluster::registrations::OVERRIDES_FILE))
+    }
+
+    /// When the overrides were last written; none when there are none.
+    pub fn overrides_written(&self) -> Option<std::time::SystemTime> {
+        fs::metadata(self.dir.join(cluster::registrations::OVERRIDES_FILE)).ok()?.modified().ok()
+    }
+
+    /// The exits the owner wants.
+    pub fn load_exit_wishes(&self) -> Result<BTreeMap<PublicKeyBytes, Wish>, StoreError> {
+        let path = self.dir.join(EXIT_WISHES);
+        let Some(bytes) = self.read(&path)? else { return Ok(BTreeMap::new()) };
+        let read: Result<Vec<(PublicKeyBytes, Wish)>, _> = serde_json::from_slice(&bytes);
+        let damaged = |error: serde_json::Error| StoreError::Damaged { path, why: error.to_string() };
+        Ok(read.map_err(damaged)?.into_iter().collect())
+    }
+
+    /// Keeps them.
+    pub fn save_exit_wishes(&self, wishes: &BTreeMap<PublicKeyBytes, Wish>) -> Result<(), StoreError> {
+        let list: Vec<_> = wishes.iter().collect();
+        self.write(EXIT_WISHES, &encode(&list))
+    }
+
+    /// The partial exits that have come in.
+    pub fn load_exit_pool(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(&self.dir.join(EXIT_POOL))
+    }
+
+    /// Keeps them.
+    pub fn save_exit_pool(&self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write(EXIT_POOL, bytes)
     }
 
     fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {

@@ -256,3 +256,68 @@ async fn a_member_that_lost_its_journal_stays_silent_about_the_past_only() {
     assert_eq!(house.members[3].log().matches(lost).count(), 1);
     assert_nothing_slashable(&house);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exit_that_enough_owners_have_confirmed_reaches_the_chain_and_no_other_does() {
+    use ipc::node::{EXIT_FILES_PATH, EXITS_PATH, ExitFiles, ExitState, WantedExit};
+    let mut house = House::build(4, 2).await;
+    house.start().await;
+    house.attested_again().await;
+    let validator = house.created.group_public_keys()[0];
+    let wanted = vec![WantedExit { validator: validator.to_string(), epoch: 0, not_before_ms: 0 }];
+    let exits = || -> Vec<serde_json::Value> {
+        let all = house.beacon.submitted().into_iter();
+        all.filter(|(path, _)| path.ends_with("voluntary_exits")).map(|(_, body)| body).collect()
+    };
+    // Two owners confirm; at a third member dv-node asks and its owner has not confirmed.
+    for member in 0..3 {
+        house.members[member].signer.lock().unwrap().exits_confirmed = member < 2;
+        let _status: NodeStatus = house.members[member].client().post(EXITS_PATH, &wanted).await.unwrap();
+    }
+    let late = house.members[3].client();
+    let at_late = async || -> Option<ipc::node::ExitStatus> {
+        let status: NodeStatus = late.get(ipc::node::STATUS_PATH).await.ok()?;
+        status.exits.into_iter().next()
+    };
+    eventually("two partial exits are known at a member that was not asked", || async {
+        at_late().await.is_some_and(|exit| {
+            exit.partials_from == [1, 2] && exit.state == ExitState::AskedByOthers && exit.needed == 3
+        })
+    })
+    .await;
+    eventually("the refusal of the third is shown", || async {
+        let exits = house.members[2].status().await.exits;
+        exits.iter().any(|exit| exit.state == ExitState::Asking && exit.message.is_some())
+    })
+    .await;
+    assert!(exits().is_empty(), "two of four are not enough");
+
+    // A member away while it happens, and one that restarts: what was signed is not lost.
+    house.members[0].kill();
+    house.members[0].start().await;
+    house.members[3].kill();
+    house.members[2].signer.lock().unwrap().exits_confirmed = true;
+    eventually("the exit is published", || async { !exits().is_empty() }).await;
+    let exit: chain::SignedVoluntaryExit = serde_json::from_value(exits()[0].clone()).unwrap();
+    assert_eq!(exit.message.epoch, chain::Epoch(0));
+    let genesis_root = house.beacon.inner.lock().unwrap().chain.genesis_validators_root;
+    let root = house::exit_root(&exit.message, genesis_root);
+    assert!(threshold::verify_bytes(&validator, &root.0, &exit.signature).is_ok());
+    house.members[3].start().await;
+    eventually("the late member learns of it", || async {
+        at_late()
+            .await
+            .is_some_and(|exit| exit.partials_from.len() == 3 && exit.state == ExitState::Published)
+    })
+    .await;
+
+    // The same as files: what one box gives out, another one takes.
+    let files: ExitFiles = house.members[0].client().get(EXIT_FILES_PATH).await.unwrap();
+    assert_eq!(files.whole[0].name, format!("exit-{validator}.json"));
+    let partial = files.partial.unwrap();
+    let _status: NodeStatus = house.members[3].client().post(EXIT_FILES_PATH, &partial).await.unwrap();
+    let mut forged = partial;
+    forged["share_idx"] = 2.into();
+    let refused = house.members[3].client().post::<NodeStatus>(EXIT_FILES_PATH, &forged).await;
+    assert!(matches!(refused, Err(ClientError::Refused { status: 422, .. })), "{refused:?}");
+}

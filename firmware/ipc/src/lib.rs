@@ -15,6 +15,7 @@ pub mod listen;
 pub mod logging;
 pub mod node;
 pub mod owner;
+pub mod preflight;
 pub mod server;
 pub mod service;
 pub mod signer;

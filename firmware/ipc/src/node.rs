@@ -11,6 +11,14 @@ use crate::{Problem, Sensitive};
 pub const STATUS_PATH: &str = "/v1/status";
 /// Path that takes [`ClusterSetup`].
 pub const CLUSTER_PATH: &str = "/v1/cluster";
+/// Path that takes a list of [`WantedExit`].
+pub const EXITS_PATH: &str = "/v1/exits";
+/// Path that takes [`crate::owner::ExitCancel`].
+pub const EXITS_CANCEL_PATH: &str = "/v1/exits/cancel";
+/// Path that answers [`ExitFiles`], and takes a member's partial exits as that member's box gave them out.
+pub const EXIT_FILES_PATH: &str = "/v1/exits/files";
+/// Path that takes [`DepositsAsked`] and answers [`DepositPlan`].
+pub const DEPOSITS_PATH: &str = "/v1/deposits";
 /// The most duties a status lists, newest first.
 pub const MAX_DUTIES_SHOWN: usize = 128;
 
@@ -45,6 +53,140 @@ pub struct NodeStatus {
     pub duties: Vec<DutyRecord>,
     /// The box's clock.
     pub clock: ClockStatus,
+    /// Validators that shall leave the chain.
+    #[serde(default)]
+    pub exits: Vec<ExitStatus>,
+}
+
+/// An exit the owner has confirmed at the signer, for `dv-node` to ask for when its time has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WantedExit {
+    /// The validator's public key, `0x` hex.
+    pub validator: String,
+    /// The epoch in the message.
+    pub epoch: u64,
+    /// When the signer may be asked, unix milliseconds.
+    pub not_before_ms: u64,
+}
+
+/// How far an exit has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitStatus {
+    /// The validator's public key, `0x` hex.
+    pub validator: String,
+    /// The epoch in the message.
+    pub epoch: u64,
+    /// How far it is.
+    pub state: ExitState,
+    /// Share indices whose partial signatures are here.
+    #[serde(default)]
+    pub partials_from: Vec<u8>,
+    /// Partial signatures needed.
+    pub needed: u8,
+    /// Until when it can be cancelled, unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before_ms: Option<u64>,
+    /// Why it does not go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// How far an exit has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitState {
+    /// The owner can still cancel it.
+    Waiting,
+    /// The signer is asked.
+    Asking,
+    /// Other members want it; this box's owner has not confirmed it.
+    AskedByOthers,
+    /// This box has signed; more members are needed.
+    Signed,
+    /// Enough members have signed; it is on its way to the chain.
+    Whole,
+    /// A beacon node has taken it.
+    Published,
+}
+
+/// Who pays what of each validator's stake.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DepositsAsked {
+    /// What each member pays for one validator, in gwei, in operator order; empty: as the cluster's deposit amounts say.
+    #[serde(default)]
+    pub parts_gwei: Vec<u64>,
+}
+
+/// The deposits of a cluster, each member's part, and the files to send them with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DepositPlan {
+    /// Name of the network, as in the files.
+    pub network: String,
+    /// Each member's part of every validator.
+    pub parts: Vec<DepositPart>,
+    /// The sum of the parts, for one validator, in gwei.
+    pub total_gwei: u64,
+    /// Where each validator's money goes.
+    pub validators: Vec<DepositAddresses>,
+    /// The deposit files, one for each amount.
+    pub files: Vec<NamedFile>,
+    /// What the owner must know before sending anything.
+    pub warnings: Vec<String>,
+}
+
+/// One member's part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DepositPart {
+    /// Share index, from 1.
+    pub member: u8,
+    /// Its name.
+    pub name: String,
+    /// What it pays for one validator, in gwei.
+    pub total_gwei: u64,
+    /// Which deposits to send for each validator.
+    pub deposits: Vec<DepositShare>,
+}
+
+/// One deposit and how often to send it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DepositShare {
+    /// The amount, in gwei.
+    pub amount_gwei: u64,
+    /// How often this member sends it for each validator.
+    pub times: u32,
+    /// The file with it.
+    pub file: String,
+}
+
+/// Where a validator's money goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DepositAddresses {
+    /// The validator's public key, `0x` hex.
+    pub validator: String,
+    /// Who may withdraw: a wallet, or a contract that splits.
+    pub withdrawal_address: String,
+    /// Who is paid for blocks.
+    pub fee_recipient: String,
+}
+
+/// Exits as files, for members who exchange them otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExitFiles {
+    /// This box's partial exits, signed by its identity: what the Obol API takes, and the other members' boxes.
+    pub partial: Option<serde_json::Value>,
+    /// The whole exits.
+    pub whole: Vec<NamedFile>,
+}
+
+/// A file to be kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NamedFile {
+    /// Its name.
+    pub name: String,
+    /// Its content.
+    pub content: serde_json::Value,
 }
 
 /// Where the node is in its life.
@@ -100,6 +242,9 @@ pub struct OperatorStatus {
     /// Its clock minus ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_offset_ms: Option<i64>,
+    /// The last ping, there and back, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ping_us: Option<u64>,
     /// When it was last heard, unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen_ms: Option<u64>,

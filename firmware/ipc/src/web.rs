@@ -28,6 +28,20 @@ pub struct KeyGenerationStart {
     pub ceremony: crate::dkg::KeyGeneration,
 }
 
+/// Path that takes [`crate::owner::ExitOrder`]; needs the claim code.
+pub const EXITS_PATH: &str = "/api/v1/exits";
+/// Path that takes [`crate::owner::ExitCancel`]; needs the claim code.
+pub const EXITS_CANCEL_PATH: &str = "/api/v1/exits/cancel";
+/// Path of [`crate::node::ExitFiles`], and of a member's partial exits to take; needs the claim code.
+pub const EXIT_FILES_PATH: &str = "/api/v1/exits/files";
+/// Path of [`crate::preflight::PreflightReport`]; `POST` with [`crate::preflight::PreflightRequest`] and the claim code
+/// begins one.
+pub const PREFLIGHT_PATH: &str = "/api/v1/preflight";
+/// Path that takes [`crate::owner::OwnerRules`]; needs the claim code.
+pub const RULES_PATH: &str = "/api/v1/rules";
+/// Path that takes [`crate::node::DepositsAsked`] and answers [`crate::node::DepositPlan`]; needs the claim code.
+pub const DEPOSITS_PATH: &str = "/api/v1/deposits";
+
 /// The whole box on one page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BoxStatus {

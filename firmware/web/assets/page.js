@@ -114,6 +114,44 @@ function showBox() {
   $("version").textContent = `Hearth ${box.image_version} (${box.profile})`;
 }
 
+const SUBJECTS = { peers: "Member", beacon_node: "Beacon node", relays: "Relays", disk: "Disk", memory: "Memory", internet: "Internet", clock: "Clock" };
+const TONES = { pass: "good", average: "wait", poor: "bad", skipped: null };
+let checking = null;
+
+function showPreflight(report) {
+  fill("preflight", report.findings.map((f) => row(TONES[f.verdict],
+    [SUBJECTS[f.subject], f.of, f.code.replaceAll("_", " ")].filter(Boolean).join(" · "), plain(f.sentence), plain(f.measured))), "no-preflight");
+  const button = $("preflight-form").querySelector("button");
+  button.disabled = report.state === "running";
+  button.textContent = report.state === "running" ? `Checking, ${report.done} of ${report.of}` : "Check this box";
+  if (report.state === "running") checking = setTimeout(askPreflight, 1000);
+}
+
+async function askPreflight() {
+  clearTimeout(checking);
+  const answer = await fetch("/api/v1/preflight", { cache: "no-store" }).catch(() => null);
+  if (answer && answer.ok) showPreflight(await answer.json());
+}
+
+$("preflight-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const answer = await fetch("/api/v1/preflight", { method: "POST", body: "{}",
+    headers: { "content-type": "application/json", authorization: `Bearer ${$("preflight-code").value.trim()}` } }).catch(() => null);
+  if (answer && answer.ok) { $("preflight-code").value = ""; showPreflight(await answer.json()); return; }
+  const problem = answer ? await answer.json().catch(() => null) : null;
+  $("no-preflight").hidden = false;
+  $("no-preflight").textContent = problem ? `${problem.message} ${problem.next_step}` : "The box does not answer.";
+});
+
+const EXITS = { waiting: "can still be cancelled", asking: "being signed", asked_by_others: "other members want it",
+  signed: "signed here, waiting for more members", whole: "on its way to the chain", published: "the chain has it" };
+function showExits() {
+  const exits = (status.node && status.node.exits) || [];
+  $("exits-card").hidden = exits.length === 0;
+  fill("exits", exits.map((e) => row(e.state === "published" ? "good" : "wait", el("code", { title: e.validator }, short(e.validator)),
+    [EXITS[e.state], e.message].filter(Boolean).join(" · "), `${e.partials_from.length} of ${e.needed}`)));
+}
+
 function tick() {
   const chain = status && status.node && status.node.chain;
   if (chain) {
@@ -134,7 +172,7 @@ async function refresh() {
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
     status = await answer.json();
     skewMs = status.now_ms - Date.now();
-    showState(); showDuties(); showCluster(); showChain(); showBox();
+    showState(); showDuties(); showCluster(); showChain(); showBox(); showExits();
     document.body.dataset.ready = "true";
   } catch (error) {
     $("state").className = "badge bad";
@@ -144,3 +182,4 @@ async function refresh() {
 }
 refresh();
 tick();
+askPreflight();

@@ -10,6 +10,7 @@ mod claim;
 mod config;
 mod facts;
 mod key_generation;
+mod owner;
 mod server;
 mod tls;
 

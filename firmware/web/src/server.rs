@@ -9,6 +9,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router, middleware};
+use ipc::owner::OwnerRules;
 use ipc::server::Body;
 use ipc::web::{
     BoxStatus, CLUSTER_PATH, IMPORT_KEY_PATH, ImportKey, MachineStatus, SHARES_PATH, STATUS_PATH,
@@ -45,6 +46,7 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
         .route(CLUSTER_PATH, put(set_cluster))
         .route(IMPORT_KEY_PATH, get(import_key))
         .route(SHARES_PATH, post(import_shares))
+        .merge(crate::owner::routes())
         .route("/metrics", get(metrics))
         .merge(crate::key_generation::routes())
         .fallback(nothing_here)
@@ -116,6 +118,12 @@ async fn set_cluster(
 ) -> Result<Json<serde_json::Value>, Refusal> {
     let answer = web.node.put::<serde_json::Value>(ipc::node::CLUSTER_PATH, &setup).await?;
     tracing::info!("the owner set the cluster");
+    // The signer learns from the same lock where money goes. Duties do not wait for it: without it only registrations and
+    // top-ups are refused, and say what to do.
+    let rules = OwnerRules { lock: setup.lock, capella_fork_version: None, payments: Vec::new() };
+    if let Err(error) = web.signer.put::<serde_json::Value>(ipc::owner::RULES_PATH, &rules).await {
+        tracing::warn!(%error, "the signer did not take the cluster lock");
+    }
     Ok(Json(answer))
 }
 
@@ -213,7 +221,7 @@ impl FromRequestParts<Arc<Web>> for Owner {
 }
 
 /// An answer that says what happened and what to do.
-pub(crate) struct Refusal(StatusCode, Problem);
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) Problem);
 
 impl From<ClientError> for Refusal {
     fn from(error: ClientError) -> Self {
@@ -285,9 +293,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let share = r#"{"enc":"00","ciphertext":"00"}"#;
         let setup = r#"{"lock":{},"identity_key":"00","beacon_nodes":[],"peers":[]}"#;
-        for (path, method, body) in
-            [(SHARES_PATH, "POST", share), (CLUSTER_PATH, "PUT", setup), ("/metrics", "GET", "")]
-        {
+        for (path, method, body) in [
+            (SHARES_PATH, "POST", share),
+            (CLUSTER_PATH, "PUT", setup),
+            ("/metrics", "GET", ""),
+            (ipc::web::EXITS_PATH, "POST", r#"{"validator":"all","typed_again":"","epoch":0}"#),
+            (ipc::web::EXITS_CANCEL_PATH, "POST", r#"{"validator":"all"}"#),
+            (ipc::web::EXIT_FILES_PATH, "GET", ""),
+            (ipc::web::EXIT_FILES_PATH, "POST", "{}"),
+            (ipc::web::RULES_PATH, "PUT", r#"{"lock":{}}"#),
+            (ipc::web::PREFLIGHT_PATH, "POST", "{}"),
+            (ipc::web::DEPOSITS_PATH, "POST", "{}"),
+        ] {
             let page = page(directory.path());
             let (status, text) = ask(&page, change(path, method, None, body)).await;
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{path}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use beacon::{AttesterDuties, BeaconError, ChainEvent, ValidatorInfo};
-use chain::{Epoch, PublicKeyBytes, SignatureBytes};
+use chain::{Epoch, PublicKeyBytes, SignatureBytes, VoluntaryExit};
 use duty::{Duty, FetchError, PublishError, SignError, TaskId, Value};
 use ipc::ClientError;
 use obol::HostEvent;
@@ -39,6 +39,10 @@ pub(crate) enum Event {
     Published(Duty, Result<(), PublishError>),
     /// A member's answer in an info-sync, or none.
     Priority(Duty, Member, Option<Vec<u8>>),
+    /// The signer's answer about an exit.
+    ExitSigned(PublicKeyBytes, VoluntaryExit, Result<SignatureBytes, SignError>),
+    /// The beacon nodes' answer to an exit.
+    ExitPublished(PublicKeyBytes, VoluntaryExit, Result<(), BeaconError>),
     /// The watchdog asks whether the loop still turns.
     Alive(oneshot::Sender<()>),
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use duty::{Duty, DutyKind};
 use obol::duty::{Now, SlotLengths};
 use obol::host::RefusedWhy;
-use obol::{HostEvent, Inbound, Protocol, consensus, parsigex};
+use obol::{DutyType, HostEvent, Inbound, Protocol, consensus, parsigex};
 use qbft::Member;
 
 use super::combine::signatures_of;
@@ -26,9 +26,13 @@ impl Node {
                     state.address = Some(addr.to_string());
                     state.why_not = None;
                     self.resend_partials(&peer);
+                    self.resend_exits(&peer);
                 }
             }
-            HostEvent::PeerConnectedAgain { peer } => self.resend_partials(&peer),
+            HostEvent::PeerConnectedAgain { peer } => {
+                self.resend_partials(&peer);
+                self.resend_exits(&peer);
+            }
             HostEvent::PeerDisconnected { peer, why } => {
                 if let Some(member) = self.membership.member_of(&peer) {
                     tracing::warn!(member = self.membership.name_of(member), why, "member disconnected");
@@ -127,6 +131,7 @@ impl Node {
             sender: sender.0.saturating_add(1),
         };
         match parsigex::receive(bytes, &context) {
+            Ok(received) if received.duty.kind == DutyType::Exit => self.on_exit_partials(sender, &received),
             Ok(received) => {
                 let Some(duty) = from_wire(received.duty) else { return };
                 let set = partials_of(received);

@@ -3,6 +3,7 @@
 pub mod combine;
 mod event;
 mod exchange;
+mod exits;
 mod fetch;
 mod inbound;
 mod infosync;
@@ -70,6 +71,8 @@ pub struct Surroundings {
     pub store: Store,
     /// Where to report.
     pub board: Arc<Board>,
+    /// The owner's wishes about exits.
+    pub desk: Arc<crate::exits::Desk>,
     /// Turns `true` when the node has to end.
     pub stop: watch::Receiver<bool>,
     /// The watchdog's questions.
@@ -103,6 +106,7 @@ pub(crate) struct Node {
     combining: combine::Combining,
     duties: resolve::Duties,
     infosync: infosync::InfoSync,
+    exits: exits::Exits,
     kept: kept::Kept,
     running: Option<Running>,
     /// Events for the engine that came up while another one was being dealt with.
@@ -147,7 +151,7 @@ pub enum StartError {
 
 /// Runs until told to stop.
 pub async fn run(membership: Membership, around: Surroundings) -> Result<(), StartError> {
-    let Surroundings { config, store, board, mut stop, mut alive } = around;
+    let Surroundings { config, store, board, desk, mut stop, mut alive } = around;
     let pinned = store.load_chain()?;
     if pinned.as_ref().is_some_and(|chain| !chain.is_of(&membership)) {
         return Err(StartError::OtherCluster);
@@ -183,6 +187,7 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         combining: combine::Combining::default(),
         duties: resolve::Duties::default(),
         infosync: infosync::InfoSync::default(),
+        exits: exits::Exits::new(desk),
         kept: kept::Kept::default(),
         running: None,
         queued: VecDeque::new(),
@@ -271,6 +276,10 @@ impl Node {
             Event::Combined(duty, combined) => self.on_combined(duty, combined),
             Event::Published(duty, result) => self.step(duty::Event::Published { duty, result }),
             Event::Priority(duty, member, answer) => self.on_priority_answer(duty, member, answer),
+            Event::ExitSigned(validator, message, result) => self.on_exit_signed(validator, message, result),
+            Event::ExitPublished(validator, message, result) => {
+                self.on_exit_published(validator, message, result);
+            }
             // Whoever asked has given up waiting: fine.
             Event::Alive(answer) => drop(answer.send(())),
         }
@@ -313,6 +322,7 @@ impl Node {
         self.on_slot(now);
         self.infosync_due(now);
         self.step(duty::Event::Tick);
+        self.pursue_exits();
         self.report();
         self.news = None;
     }

@@ -112,6 +112,7 @@ impl Node {
             chain: self.chain_status(),
             duties: self.pending_duties(),
             clock,
+            exits: self.exit_statuses(),
         });
     }
 
@@ -168,6 +169,7 @@ impl Node {
                 version: info
                     .map(|info| format!("{} {}", info.dv_client, info.charon_version).trim().to_owned()),
                 clock_offset_ms: info.map(|info| info.clock_offset_ms),
+                ping_us: seen.and_then(|status| status.state.ping_us),
                 last_seen_ms: seen.and_then(|status| status.state.last_seen_ms),
             }
         });

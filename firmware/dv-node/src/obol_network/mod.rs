@@ -230,7 +230,7 @@ pub fn to_wire(duty: Duty) -> Result<obol::Duty, Unreadable> {
 /// The duties whose agreements are listened to.
 pub const AGREED_HERE: [DutyType; 2] = [DutyType::Attester, DutyType::InfoSync];
 /// The duties whose partial signatures are taken.
-pub const SIGNED_HERE: [DutyType; 1] = [DutyType::Attester];
+pub const SIGNED_HERE: [DutyType; 2] = [DutyType::Attester, DutyType::Exit];
 
 /// Our name of a duty of the wire; `None` for kinds that run mode does not have.
 pub fn from_wire(duty: obol::Duty) -> Option<Duty> {

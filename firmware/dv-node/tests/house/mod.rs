@@ -59,6 +59,8 @@ pub struct SignerState {
     pub locked: bool,
     /// Signs something else while set: a member that lies.
     pub lies: bool,
+    /// Its owner has confirmed that every validator leaves.
+    pub exits_confirmed: bool,
 }
 
 type Shared = Arc<Mutex<SignerState>>;
@@ -75,10 +77,12 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         refused: Vec::new(),
         locked: false,
         lies: false,
+        exits_confirmed: false,
     }));
     let router = axum::Router::new()
         .route(PUBLIC_KEYS_PATH, get(public_keys))
         .route(SIGN_MANY_PATH, post(sign_many))
+        .route("/api/v1/eth2/sign/{key}", post(sign_one))
         .with_state(Arc::clone(&state));
     let listener = ipc::listen::Inherited::default().take("sign", Some(socket)).unwrap();
     let callers = CallerNames::new(vec![CallerName::Name("self".to_owned())]).resolve();
@@ -88,6 +92,19 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
 
 async fn public_keys(State(state): State<Shared>) -> Json<Vec<PublicKeyBytes>> {
     Json(state.lock().unwrap().shares.keys().copied().collect())
+}
+
+async fn sign_one(
+    State(state): State<Shared>,
+    axum::extract::Path(key): axum::extract::Path<PublicKeyBytes>,
+    Json(request): Json<SignRequest>,
+) -> Response {
+    match sign(&mut state.lock().unwrap(), &key, &request) {
+        SignOutcome::Signed(answer) => Json(answer).into_response(),
+        SignOutcome::Refused { status, problem } => {
+            ipc::server::refusal(axum::http::StatusCode::from_u16(status).unwrap(), problem)
+        }
+    }
 }
 
 async fn sign_many(State(state): State<Shared>, Json(groups): Json<Vec<SignGroup>>) -> Response {
@@ -107,6 +124,18 @@ fn sign(state: &mut SignerState, key: &PublicKeyBytes, request: &SignRequest) ->
     if state.locked {
         return problem(503, "locked", "locked".to_owned());
     }
+    if request.kind == "VOLUNTARY_EXIT" {
+        if !state.exits_confirmed {
+            let text = "not confirmed".to_owned();
+            return problem(412, "exit_not_confirmed", text);
+        }
+        let exit: chain::VoluntaryExit =
+            serde_json::from_value(request.body["voluntary_exit"].clone()).unwrap();
+        let root = exit_root(&exit, request.fork_info.unwrap().genesis_validators_root);
+        assert_eq!(request.signing_root, Some(root));
+        let signature = state.shares[key].sign(&root.0).to_bytes();
+        return SignOutcome::Signed(SignAnswer { signature });
+    }
     let data: AttestationData = serde_json::from_value(request.body["attestation"].clone()).unwrap();
     let fork_info: ForkInfo = request.fork_info.unwrap();
     let domain = chain::domain::domain_at(chain::domain::BEACON_ATTESTER, data.target.epoch, &fork_info);
@@ -125,6 +154,13 @@ fn sign(state: &mut SignerState, key: &PublicKeyBytes, request: &SignRequest) ->
     let message = if state.lies { [0xee; 32] } else { signing_root.0 };
     let signature = state.shares[key].sign(&message).to_bytes();
     SignOutcome::Signed(SignAnswer { signature })
+}
+
+/// What is signed in an exit (EIP-7044).
+pub fn exit_root(exit: &chain::VoluntaryExit, genesis_validators_root: Root) -> Root {
+    let capella = ForkVersion([0x20, 0, 0, 0x92]);
+    let domain = chain::compute_domain(chain::domain::VOLUNTARY_EXIT, capella, genesis_validators_root);
+    chain::domain::signing_root(exit, domain)
 }
 
 /// One member: its folder, its signer, its process.
@@ -276,7 +312,8 @@ impl House {
     pub fn published(&self) -> Vec<chain::SingleAttestation> {
         let mut all = Vec::new();
         let chain = self.beacon.inner.lock().unwrap().chain.clone();
-        for (_, body) in self.beacon.submitted() {
+        let attestations = |(path, _): &(String, serde_json::Value)| path.contains("attestations");
+        for (_, body) in self.beacon.submitted().into_iter().filter(attestations) {
             let list: Vec<chain::SingleAttestation> = serde_json::from_value(body).unwrap();
             for attestation in list {
                 let index = usize::try_from(attestation.attester_index.0).unwrap();
