@@ -523,7 +523,9 @@ fn different_broadcasts_to_different_members_end_it() {
         }
         (_, packet) => vec![packet],
     });
-    assert!(world.members[3].refused.iter().any(|(who, why)| *who == 1 && why.contains("two different")));
+    let failure = world.members[3].failed.as_ref().unwrap();
+    assert!(failure.member == Some(1) && failure.why.contains("two different"), "{failure:?}");
+    assert!(failure.next_step.contains("start it again together"));
 }
 
 trait ConcatPackets {

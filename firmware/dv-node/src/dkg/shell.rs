@@ -137,6 +137,7 @@ pub async fn start(request: KeyGeneration, around: Surroundings) -> Result<Runni
         lock: None,
         done: Some(done),
         ended: None,
+        failed: None,
         started: Instant::now(),
         shown: Arc::clone(&shown),
     };
@@ -216,6 +217,7 @@ struct Shell {
     lock: Option<Lock>,
     done: Option<oneshot::Sender<ClusterSetup>>,
     ended: Option<Instant>,
+    failed: Option<Instant>,
     started: Instant,
     shown: Arc<Mutex<KeyGenerationProgress>>,
 }
@@ -254,6 +256,10 @@ impl Shell {
                 return std::future::pending().await;
             }
             self.show();
+            if self.failed.is_some_and(|failed| failed.elapsed() > LINGER) {
+                // Silent from now on: what is left of it must not disturb the next attempt of the others.
+                return;
+            }
             if self.ended.is_some_and(|ended| ended.elapsed() > LINGER) {
                 break;
             }
@@ -313,6 +319,7 @@ impl Shell {
     fn on_failure(&mut self, failure: &Failure) {
         let who = failure.member.map(|member| format!("{}: ", self.plan.name_of(member))).unwrap_or_default();
         tracing::error!(who, why = %failure.why, "the ceremony failed");
+        self.failed.get_or_insert_with(Instant::now);
         self.problems.insert(
             0,
             Problem::new(

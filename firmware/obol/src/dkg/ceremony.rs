@@ -14,7 +14,7 @@ use std::sync::Arc;
 use chain::SignatureBytes;
 use cluster::{IdentityKey, Lock};
 
-use super::bcast::{Broadcasts, Delivered, Session};
+use super::bcast::{BroadcastRefusal, Broadcasts, Delivered, Session};
 use super::dealer::{BornValidator, SignedByValidators};
 use super::exchange::{self, Exchange, Partials};
 use super::frost::{self, Arrived, Cast, FrostRefusal, NODE_SIGNATURE, ROUND_1, ROUND_2};
@@ -291,13 +291,14 @@ impl Ceremony {
     }
 
     fn on_sign_request(&mut self, member: usize, bytes: &[u8], reply: u64, out: &mut Outputs) {
-        let checked =
-            self.broadcasts.on_request(member, bytes).map_err(|why| why.to_string()).and_then(|request| {
-                match self.read_content(member, &request) {
-                    Ok(_) => Ok(request),
-                    Err(why) => Err(why.to_string()),
-                }
-            });
+        let checked = self.broadcasts.on_request(member, bytes).map_err(|why| {
+            self.on_broadcast_refusal(member, &why, out);
+            why.to_string()
+        });
+        let checked = checked.and_then(|request| match self.read_content(member, &request) {
+            Ok(_) => Ok(request),
+            Err(why) => Err(why.to_string()),
+        });
         let signed = checked.and_then(|request| {
             let answer = self.broadcasts.sign(member, &request).map_err(|why| why.to_string())?;
             Ok((request, answer))
@@ -322,7 +323,22 @@ impl Ceremony {
                 Ok(()) => out.push(Output::Record(Record::Delivered { member, bytes })),
                 Err(why) => out.push(Output::Refused { member, why: why.to_string() }),
             },
-            Err(why) => out.push(Output::Refused { member, why: why.to_string() }),
+            Err(why) => {
+                self.on_broadcast_refusal(member, &why, out);
+                out.push(Output::Refused { member, why: why.to_string() });
+            }
+        }
+    }
+
+    /// Whoever says two different things under one name never gets everybody's signature for the second: it began anew, or
+    /// lies. Everything else that is refused may still come right.
+    fn on_broadcast_refusal(&mut self, member: usize, why: &BroadcastRefusal, out: &mut Outputs) {
+        if matches!(why, BroadcastRefusal::SecondDifferent(_)) {
+            let name = self.plan.name_of(member);
+            let next_step = format!(
+                "{name} began the ceremony anew without the others, or is not to be trusted. Nothing was funded yet and no key is in use: discard the ceremony on every member, delete what other software wrote of it, and start it again together."
+            );
+            self.fail(Some(member), why.to_string(), next_step, out);
         }
     }
 
