@@ -94,6 +94,17 @@ fn four_members_make_a_cluster_whose_shares_were_never_anywhere_else() {
         }
         assert!(!member.dir().join("signer/ceremony.sealed").exists(), "the seed is gone");
     }
+    // Once everybody has left, each joins the new cluster by itself; here, its beacon node is all that is missing.
+    let wants_beacon_node = |member: &Member| {
+        let progress = status(member).unwrap().ceremony.unwrap();
+        progress.phase == "done"
+            && progress.problems.iter().any(|problem| problem.code == "beacon_node_unreachable")
+    };
+    let left = std::time::Instant::now();
+    while !members.iter().all(wants_beacon_node) {
+        assert!(left.elapsed() < PATIENCE, "{:?}", status(&members[0]).unwrap());
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 #[test]
