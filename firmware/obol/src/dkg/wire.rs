@@ -121,6 +121,7 @@ pub struct FrostRound1Casts {
 
 /// `FrostRound1ShamirShare`. Secret: from enough of these follows a key.
 #[derive(Clone, PartialEq, Eq, Message)]
+#[prost(skip_debug)]
 pub struct FrostRound1ShamirShare {
     /// Which validator, from whom, to whom.
     #[prost(message, optional, tag = "1")]
@@ -131,6 +132,13 @@ pub struct FrostRound1ShamirShare {
     /// The value, 32 bytes big-endian.
     #[prost(bytes = "vec", tag = "3")]
     pub value: Vec<u8>,
+}
+
+/// The value is not printed.
+impl std::fmt::Debug for FrostRound1ShamirShare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FrostRound1ShamirShare({:?}, not shown)", self.key)
+    }
 }
 
 /// `FrostRound1P2P`.
