@@ -149,6 +149,7 @@ impl NodeFolder {
             identity_key,
             beacon_nodes: chain.beacon_nodes.clone(),
             peers,
+            relays: None,
         })?;
         Ok(())
     }

@@ -15,7 +15,7 @@ const WRAPPERS: [(&str, &[&str]); 6] = [
     ("tss-esapi", &["tpm"]),
     ("libp2p", &["obol", "dv-node"]),
     ("rusqlite", &["signer"]),
-    ("reqwest", &["beacon", "hw-tests"]),
+    ("reqwest", &["beacon", "dv-node", "hw-tests"]),
     ("hpke", &["ipc"]),
 ];
 

@@ -45,6 +45,27 @@ pub struct P2p {
     /// What the others see this box called; at most 32 characters.
     #[serde(default)]
     pub nickname: String,
+    /// The address at which the others reach this box, when it cannot see that itself (a router stands before it).
+    #[serde(default)]
+    pub external_ip: Option<std::net::IpAddr>,
+    /// The name at which the others reach this box.
+    #[serde(default)]
+    pub external_hostname: Option<String>,
+}
+
+impl P2p {
+    /// What is announced besides the addresses listened on: the external ones, with the port listened on.
+    pub fn external(&self) -> Vec<Multiaddr> {
+        let port =
+            self.listen.iter().flatten().find_map(|part| {
+                if let obol::host::AddressPart::Tcp(port) = part { Some(port) } else { None }
+            });
+        let Some(port) = port.filter(|port| *port > 0) else { return Vec::new() };
+        let ip = self.external_ip.map(Multiaddr::from);
+        let name = self.external_hostname.iter().filter(|name| !name.is_empty());
+        let name = name.map(|name| Multiaddr::empty().with(obol::host::AddressPart::Dns(name.into())));
+        ip.into_iter().chain(name).map(|host| host.with(obol::host::AddressPart::Tcp(port))).collect()
+    }
 }
 
 /// Who may use which socket.
@@ -186,6 +207,15 @@ mod tests {
         assert_eq!(config.beacon.hedge_after_ms, defaults.hedge_after_ms);
         assert_eq!(config.clock.max_offset_ms, ClockLimits::default().max_offset_ms);
         assert_eq!(config.custom_networks()[0].chain_id, 1337);
+    }
+
+    #[test]
+    fn external_addresses_have_the_port_listened_on() {
+        let text = include_str!("../dv-node.example.toml")
+            .replace("nickname = \"\"", "external_ip = \"192.0.2.1\"\nexternal_hostname = \"box.example\"");
+        let config: Config = toml::from_str(&text).unwrap();
+        let external: Vec<String> = config.p2p.external().iter().map(Multiaddr::to_string).collect();
+        assert_eq!(external, ["/ip4/192.0.2.1/tcp/3610", "/dns/box.example/tcp/3610"]);
     }
 
     #[test]

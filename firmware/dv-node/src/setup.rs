@@ -23,6 +23,10 @@ pub struct Membership {
     pub share_index: u8,
     /// The other members and where they are dialled.
     pub members: Vec<host::Member>,
+    /// Relays through which members meet.
+    pub relays: Vec<host::RelayEntry>,
+    /// The definition's identifier, by which relays count clusters.
+    pub uuid: String,
     /// Beacon nodes, the preferred one first.
     pub beacon_nodes: Vec<String>,
     /// The keys of every validator, parsed once.
@@ -91,6 +95,7 @@ pub fn verify(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, 
         advised("cluster_too_large", &error.to_string(), "Join a cluster with fewer members.")
     })?;
     let members = members(setup, &view, share_index)?;
+    let relays = relays(setup, &view)?;
     let keys = keys(&view, share_index)?;
     if setup.beacon_nodes.is_empty() {
         return Err(Problem::new(
@@ -104,6 +109,8 @@ pub fn verify(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, 
         identity: Arc::new(identity),
         share_index,
         members,
+        relays,
+        uuid: lock.definition.uuid.clone(),
         beacon_nodes: setup.beacon_nodes.clone(),
         keys: Arc::new(keys),
     })
@@ -178,6 +185,27 @@ fn members(setup: &ClusterSetup, view: &ClusterView, share_index: u8) -> Result<
         }
     }
     Ok(addresses.into_iter().map(|(peer_id, addrs)| host::Member { peer_id, addrs }).collect())
+}
+
+/// The relays that the owner named, or those of Obol on the networks that they serve.
+fn relays(setup: &ClusterSetup, view: &ClusterView) -> Result<Vec<host::RelayEntry>, Problem> {
+    let public = Network::by_fork_version(view.fork_version).is_some();
+    let named: Vec<&str> = match &setup.relays {
+        Some(named) => named.iter().map(String::as_str).collect(),
+        None if public => host::DEFAULT_RELAYS.to_vec(),
+        None => Vec::new(),
+    };
+    let next_step = "Name relays such as https://0.relay.obol.tech, or none when all members have addresses.";
+    if named.len() > host::MAX_RELAYS {
+        let what = format!("{} relays are named, at most {} are used.", named.len(), host::MAX_RELAYS);
+        return Err(Problem::new("relay_invalid", what, next_step));
+    }
+    let parse = |text: &str| host::RelayEntry::parse(text);
+    named
+        .into_iter()
+        .map(parse)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Problem::new("relay_invalid", sentence(&error.to_string()), next_step))
 }
 
 fn keys(view: &ClusterView, share_index: u8) -> Result<BTreeMap<PublicKeyBytes, ValidatorKeys>, Problem> {

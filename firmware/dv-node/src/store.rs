@@ -61,6 +61,8 @@ struct StoredCluster {
     lock: serde_json::Value,
     beacon_nodes: Vec<String>,
     peers: Vec<String>,
+    #[serde(default)]
+    relays: Option<Vec<String>>,
 }
 
 /// The chain this cluster has served, so that it never serves another one.
@@ -124,6 +126,7 @@ impl Store {
             identity_key: Sensitive::new(key),
             beacon_nodes: stored.beacon_nodes,
             peers: stored.peers,
+            relays: stored.relays,
         }))
     }
 
@@ -133,6 +136,7 @@ impl Store {
             lock: setup.lock.clone(),
             beacon_nodes: setup.beacon_nodes.clone(),
             peers: setup.peers.clone(),
+            relays: setup.relays.clone(),
         };
         let text = encode(&stored);
         self.write(IDENTITY, setup.identity_key.expose_secret().trim().as_bytes())?;
@@ -251,6 +255,7 @@ mod tests {
             identity_key: Sensitive::new("ab\n".to_owned()),
             beacon_nodes: vec!["http://x".to_owned()],
             peers: vec![],
+            relays: Some(vec!["https://relay.example".to_owned()]),
         }
     }
 
@@ -263,6 +268,7 @@ mod tests {
         store.save_cluster(&setup()).unwrap();
         let loaded = store.load_cluster().unwrap().unwrap();
         assert_eq!((loaded.identity_key.expose_secret(), loaded.lock), ("ab", json!({"a": 1})));
+        assert_eq!(loaded.relays, setup().relays);
         let mode = |name: &str| fs::metadata(store.dir.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(IDENTITY), mode(CLUSTER)), (0o600, 0o600));
     }

@@ -34,6 +34,10 @@ pub struct ClusterSetup {
     pub beacon_nodes: Vec<String>,
     /// Multiaddresses of the other members, each ending in `/p2p/<peer id>`.
     pub peers: Vec<String>,
+    /// Relays through which members meet that cannot dial each other: web addresses or multiaddresses. Absent: those of
+    /// Obol on public networks, none elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relays: Option<Vec<String>>,
 }
 
 /// All that `dv-node` tells the page.
@@ -218,6 +222,23 @@ pub struct ClusterStatus {
     pub operators: Vec<OperatorStatus>,
     /// All validators, in the order of the lock.
     pub validators: Vec<ValidatorStatus>,
+    /// Relays through which members can meet.
+    #[serde(default)]
+    pub relays: Vec<RelayStatus>,
+}
+
+/// One relay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayStatus {
+    /// Its address as it was named.
+    pub relay: String,
+    /// Whether a connection is up.
+    pub connected: bool,
+    /// Whether members can reach this box through it.
+    pub reserved: bool,
+    /// Why they cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// One member of the cluster.
@@ -236,6 +257,9 @@ pub struct OperatorStatus {
     /// The address it was last reached at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// Whether it is reached only through a relay.
+    #[serde(default)]
+    pub relayed: bool,
     /// The version it told us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

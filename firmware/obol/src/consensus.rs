@@ -9,6 +9,7 @@ use prost::Message as _;
 use qbft::{Ballot, Digest, Kind, Member, Vote};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::canonical;
 use crate::duty::{Duty, DutyType, Expiry, Now};
 use crate::root::{bytes_root, message_root, unsigned_set_encoding};
 use crate::scan;
@@ -287,9 +288,8 @@ fn read_value(raw: &[u8], kind: DutyType, validators: usize) -> Result<Vec<u8>, 
         if any.value.len() > MAX_PRIORITY_RESULT {
             return Err(Refusal::BadValue);
         }
-        return PriorityResult::decode(any.value.as_slice())
-            .map(|result| result.encode_to_vec())
-            .map_err(|_| Refusal::BadValue);
+        PriorityResult::decode(any.value.as_slice()).map_err(|_| Refusal::BadValue)?;
+        return canonical::priority_result(&any.value).map_err(|_| Refusal::BadValue);
     }
     if !UnsignedDataSet::is_in(&any) {
         return Err(Refusal::UnknownValue);

@@ -6,6 +6,7 @@
 //! key signs messages to other members only. Called by `dv-node`.
 
 pub mod attestation;
+mod canonical;
 pub mod consensus;
 pub mod dkg;
 pub mod duty;

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use cluster::{IdentityKey, PeerId};
 use prost::Message as _;
 
+use crate::canonical;
 use crate::duty::{Duty, Expiry, Now};
-use crate::root::message_root;
+use crate::root::{bytes_root, message_root};
 use crate::scan;
 use crate::wire::{
     Any, Complete as _, PriorityMsg, PriorityResult, PriorityScoredResult, PriorityTopicProposal,
@@ -83,8 +84,8 @@ pub fn receive(bytes: &[u8], sender: &PeerId, now: Now) -> Result<(Duty, Priorit
     if message.peer_id != sender.to_string() {
         return Err(Refusal::NotTheSender);
     }
-    let unsigned = PriorityMsg { signature: Vec::new(), ..message.clone() };
-    let signed = sender.public_key().verify(&message_root(&unsigned), &message.signature);
+    let unsigned = canonical::signed_part(bytes).map_err(|_| Refusal::Malformed)?;
+    let signed = sender.public_key().verify(&bytes_root(&unsigned), &message.signature);
     signed.map_err(|_| Refusal::WrongSignature)?;
     Ok((duty, message))
 }

@@ -10,6 +10,7 @@ mod infosync;
 mod kept;
 mod perform;
 mod publish;
+mod relays;
 mod report;
 mod resolve;
 mod sign;
@@ -95,6 +96,7 @@ pub(crate) struct Node {
     host: Option<HostHandle>,
     host_problem: Option<Problem>,
     host_tried: Option<Instant>,
+    relays: Option<relays::Relays>,
     examined: Option<Instant>,
     examining: bool,
     chain_problem: Option<Problem>,
@@ -176,6 +178,7 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         host: None,
         host_problem: None,
         host_tried: None,
+        relays: None,
         examined: None,
         examining: false,
         chain_problem: None,
@@ -349,6 +352,7 @@ impl Node {
     fn host_stopped(&mut self) {
         tracing::error!("the connections to the other members ended unexpectedly; they are set up again");
         self.host = None;
+        self.relays = None;
         for peer in self.peers.values_mut() {
             peer.connected = false;
         }
@@ -513,7 +517,7 @@ impl Node {
         let started = Host::spawn(HostConfig {
             identity: self.membership.identity.secret_bytes().clone(),
             listen: self.config.p2p.listen.clone(),
-            external: Vec::new(),
+            external: self.config.p2p.external(),
             members: self.membership.members.clone(),
             info: obol::host::OwnInfo {
                 charon_version: CHARON_VERSION.to_owned(),
@@ -525,6 +529,9 @@ impl Node {
         });
         match started {
             Ok((handle, events)) => {
+                let hash = hex::encode(self.membership.view.lock_hash).chars().take(7).collect();
+                let cluster = relays::Cluster { hash, uuid: self.membership.uuid.clone() };
+                self.relays = Some(relays::Relays::start(&self.membership.relays, &cluster, &handle));
                 self.host = Some(handle);
                 self.host_problem = None;
                 Some(events)

@@ -165,7 +165,10 @@ impl Node {
                 peer_id: operator.peer_id.to_string(),
                 is_self,
                 connected: is_self || peer.is_some_and(|peer| peer.connected),
-                address: peer.and_then(|peer| peer.address.clone()),
+                address: seen
+                    .and_then(|seen| seen.state.addr.as_ref().map(ToString::to_string))
+                    .or_else(|| peer.and_then(|peer| peer.address.clone())),
+                relayed: seen.is_some_and(|seen| seen.state.relayed),
                 version: info
                     .map(|info| format!("{} {}", info.dv_client, info.charon_version).trim().to_owned()),
                 clock_offset_ms: info.map(|info| info.clock_offset_ms),
@@ -180,6 +183,7 @@ impl Node {
             share_index: self.membership.share_index,
             operators: operators.collect(),
             validators: Vec::new(), // The board adds them: see `show_validators`.
+            relays: self.relay_status(),
         }
     }
 
@@ -315,6 +319,9 @@ impl Node {
 
     fn member_problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
+        if self.started.elapsed() > CONNECT_PATIENCE {
+            problems.extend(super::relays::problem(&self.relay_status()));
+        }
         let away: Vec<Member> = self.others().filter(|member| !self.is_connected(member)).collect();
         if self.started.elapsed() > CONNECT_PATIENCE && !away.is_empty() {
             problems.push(self.away_problem(&away));

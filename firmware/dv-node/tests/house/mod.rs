@@ -290,6 +290,7 @@ impl House {
             lock: self.lock(),
             identity_key: Sensitive::new(self.members[member].identity.clone()),
             beacon_nodes: vec![self.beacon.url.clone()],
+            relays: None,
             peers: self
                 .members
                 .iter()

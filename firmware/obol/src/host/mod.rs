@@ -28,6 +28,7 @@ use libp2p::{Multiaddr, multiaddr};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 
+pub use libp2p::multiaddr::Protocol as AddressPart;
 pub use peer::PeerState;
 pub use relay::{DEFAULT_RELAYS, MAX_BODY, MAX_RELAYS, Relay, RelayEntry, RelayError, read_description};
 pub use reservations::RelayStatus;
