@@ -23,6 +23,10 @@ pub struct Board {
     validators: Mutex<Vec<ValidatorStatus>>,
     finished: Mutex<VecDeque<DutyRecord>>,
     registry: Mutex<Registry>,
+    /// The same cluster under the names of the reference, once there is one.
+    watched: Mutex<Option<Registry>>,
+    /// Whether this box is ready, or why not.
+    ready: Mutex<Result<(), String>>,
     /// The counters.
     pub metrics: Metrics,
 }
@@ -116,6 +120,8 @@ impl Default for Board {
             validators: Mutex::default(),
             finished: Mutex::default(),
             registry: Mutex::new(registry),
+            watched: Mutex::new(None),
+            ready: Mutex::new(Err(UNKNOWN_READINESS.to_owned())),
             metrics,
         }
     }
@@ -146,6 +152,9 @@ impl Metrics {
         registry.register("decided_round", "Rounds in which agreements ended", self.rounds.0.clone());
     }
 }
+
+/// Nobody has looked yet.
+const UNKNOWN_READINESS: &str = "ready check uninitialised";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -182,6 +191,23 @@ impl Board {
     /// There is no cluster, or it cannot be served: only this can be said.
     pub fn idle(&self, state: NodeState, problems: Vec<Problem>) {
         *lock(&self.status) = NodeStatus { state, problems, ..empty_status() };
+        *lock(&self.watched) = None;
+        self.set_ready(Err(UNKNOWN_READINESS));
+    }
+
+    /// A cluster is served: its metrics under the names of the reference.
+    pub fn watch(&self, registry: Registry) {
+        *lock(&self.watched) = Some(registry);
+    }
+
+    /// Whether this box is ready, or why not.
+    pub fn ready(&self) -> Result<(), String> {
+        lock(&self.ready).clone()
+    }
+
+    /// Says whether this box is ready.
+    pub fn set_ready(&self, ready: Result<(), &str>) {
+        *lock(&self.ready) = ready.map_err(str::to_owned);
     }
 
     /// Replaces the status; the finished duties are added to the pending ones given.
@@ -228,7 +254,13 @@ impl Board {
     /// The counters as Prometheus wants them.
     pub fn metrics_text(&self) -> String {
         let mut text = String::new();
-        if prometheus_client::encoding::text::encode(&mut text, &lock(&self.registry)).is_err() {
+        let written = prometheus_client::encoding::text::encode_registry(&mut text, &lock(&self.registry))
+            .and_then(|()| match &*lock(&self.watched) {
+                Some(watched) => prometheus_client::encoding::text::encode_registry(&mut text, watched),
+                None => Ok(()),
+            })
+            .and_then(|()| prometheus_client::encoding::text::encode_eof(&mut text));
+        if written.is_err() {
             text.clear(); // Writing into a string does not fail.
         }
         text

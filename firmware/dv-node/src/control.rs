@@ -70,6 +70,7 @@ impl Shared {
 
 /// What the socket answers.
 pub fn router(shared: Shared) -> Router {
+    let board = Arc::clone(&shared.board);
     Router::new()
         .route(STATUS_PATH, get(status))
         .route(CLUSTER_PATH, put(set_cluster))
@@ -78,8 +79,17 @@ pub fn router(shared: Shared) -> Router {
         .route(EXIT_FILES_PATH, get(exit_files).post(take_exit_file))
         .route(PREFLIGHT_PATH, get(preflight).post(begin_preflight))
         .route(DEPOSITS_PATH, post(deposits))
-        .route("/metrics", get(metrics))
         .with_state(shared)
+        .merge(watching(board))
+}
+
+/// What is asked by those who watch many boxes.
+fn watching(board: Arc<Board>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .with_state(board)
 }
 
 /// What the socket takes: locks are large, everything else is small.
@@ -166,8 +176,21 @@ fn done(outcome: Result<(), Problem>, board: &Board) -> Response {
     }
 }
 
-async fn metrics(State(shared): State<Shared>) -> String {
-    shared.board.metrics_text()
+async fn metrics(State(board): State<Arc<Board>>) -> String {
+    board.metrics_text()
+}
+
+/// The process answers, which is all this says.
+async fn live() -> &'static str {
+    "ok"
+}
+
+/// Whether duties can be done, as those who watch Charon ask it.
+async fn ready(State(board): State<Arc<Board>>) -> Response {
+    match board.ready() {
+        Ok(()) => "ok".into_response(),
+        Err(reason) => (StatusCode::INTERNAL_SERVER_ERROR, reason).into_response(),
+    }
 }
 
 /// Reads a setup. The error says only where it went wrong: the texts of the parser quote values, and one of them is the
@@ -227,7 +250,42 @@ async fn set_cluster(State(shared): State<Shared>, request: Request) -> Response
 
 #[cfg(test)]
 mod tests {
+    use tower::ServiceExt as _;
+
     use super::*;
+
+    async fn get(board: &Arc<Board>, path: &str) -> (StatusCode, String) {
+        let request = Request::builder().uri(path).body(axum::body::Body::empty()).unwrap();
+        let response = watching(Arc::clone(board)).oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn readiness_is_told_with_its_reason() {
+        let board = Arc::new(Board::default());
+        assert_eq!(get(&board, "/livez").await, (StatusCode::OK, "ok".to_owned()));
+        let unready = StatusCode::INTERNAL_SERVER_ERROR;
+        assert_eq!(get(&board, "/readyz").await, (unready, "ready check uninitialised".to_owned()));
+        board.set_ready(Err("beacon node down"));
+        assert_eq!(get(&board, "/readyz").await, (unready, "beacon node down".to_owned()));
+        board.set_ready(Ok(()));
+        assert_eq!(get(&board, "/readyz").await, (StatusCode::OK, "ok".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn both_sets_of_metrics_stand_in_one_text() {
+        let board = Arc::new(Board::default());
+        let identity = crate::monitoring::Identity { hash: "0a1b2c3".to_owned(), ..Default::default() };
+        let (_metrics, registry) = crate::monitoring::Monitoring::new(&identity);
+        board.watch(registry);
+        let (_, text) = get(&board, "/metrics").await;
+        assert!(text.contains("hearth_dv_problems"), "{text}");
+        assert!(text.contains("cluster_hash=\"0a1b2c3\""), "{text}");
+        assert_eq!(text.matches("# EOF").count(), 1);
+        assert!(text.ends_with("# EOF\n"));
+    }
 
     #[test]
     fn a_request_that_cannot_be_read_is_never_quoted() {

@@ -14,6 +14,7 @@ pub mod deposits;
 pub mod dkg;
 pub mod exits;
 pub mod journal;
+pub mod monitoring;
 pub mod node;
 pub mod obol_network;
 mod overrides;

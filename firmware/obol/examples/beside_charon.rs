@@ -61,7 +61,9 @@ async fn main() -> Result<(), AnyError> {
             event = events.recv() => match event {
                 Some(HostEvent::Inbound(mut message)) => {
                     println!("inbound {} {:?} {} bytes", message.peer, message.protocol, message.bytes.len());
-                    keep(capture.as_ref(), &format!("{:?}-{}", message.protocol, message.peer), &message.bytes)?;
+                    let kind = duty_of(message.protocol, &message.bytes).map_or(0, |duty| duty.r#type);
+                    let name = format!("{:?}-{kind}-{}", message.protocol, message.peer);
+                    keep(capture.as_ref(), &name, &message.bytes)?;
                     if message.protocol == Protocol::Priority
                         && let (Some(now), Some(responder)) = (chain.now(), message.responder.take())
                     {
@@ -110,6 +112,17 @@ async fn main() -> Result<(), AnyError> {
         }
     }
     Ok(())
+}
+
+/// The duty that a message is about.
+fn duty_of(protocol: Protocol, bytes: &[u8]) -> Option<obol::wire::Duty> {
+    if protocol == Protocol::Qbft {
+        return obol::consensus::decode(bytes, 16).ok()?.msg?.duty;
+    }
+    if protocol == Protocol::ParSigEx {
+        return obol::wire::ParSigExMsg::decode(bytes).ok()?.duty;
+    }
+    None
 }
 
 fn keep(folder: Option<&PathBuf>, name: &str, bytes: &[u8]) -> std::io::Result<()> {

@@ -25,6 +25,11 @@ impl Node {
                     state.connected = true;
                     state.address = Some(addr.to_string());
                     state.why_not = None;
+                    let name = self.membership.name_of(member).to_owned();
+                    self.monitoring
+                        .p2p_peer_connection
+                        .get_or_create(&crate::monitoring::Peer { peer: name })
+                        .inc();
                     self.resend_partials(&peer);
                     self.resend_exits(&peer);
                 }

@@ -8,6 +8,7 @@ mod fetch;
 mod inbound;
 mod infosync;
 mod kept;
+mod monitor;
 mod perform;
 mod publish;
 mod relays;
@@ -32,6 +33,7 @@ use crate::board::Board;
 use crate::clock::{ClockGuard, Trust};
 use crate::config::Config;
 use crate::journal::{Found, Journal};
+use crate::monitoring::{Identity, Monitoring, Readiness};
 use crate::obol_network::ObolNetwork;
 use crate::setup::Membership;
 use crate::signer::Signer;
@@ -97,6 +99,8 @@ pub(crate) struct Node {
     host_problem: Option<Problem>,
     host_tried: Option<Instant>,
     relays: Option<relays::Relays>,
+    monitoring: Monitoring,
+    readiness: Readiness,
     examined: Option<Instant>,
     examining: bool,
     chain_problem: Option<Problem>,
@@ -161,6 +165,8 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
     let expected = expected_chain(&membership, pinned.as_ref());
     let beacon = BeaconNodes::new(&membership.beacon_nodes, config.beacon.into(), expected)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
+    let (monitoring, registry) = Monitoring::new(&identity(&membership, &config));
+    board.watch(registry);
     let mut chain_events = beacon.events();
     let others = membership.view.operators.len().saturating_sub(1);
     let mut node = Node {
@@ -179,6 +185,8 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         host_problem: None,
         host_tried: None,
         relays: None,
+        monitoring,
+        readiness: Readiness::default(),
         examined: None,
         examining: false,
         chain_problem: None,
@@ -251,6 +259,22 @@ pub(crate) fn expected_chain(membership: &Membership, pinned: Option<&PinnedChai
         genesis_validators_root: pinned_root
             .or_else(|| public.as_ref().and_then(cluster::Network::genesis_validators_root)),
         genesis_time_s: pinned_time.or_else(|| public.as_ref().map(|network| network.genesis_time)),
+    }
+}
+
+/// What the metrics of this cluster are labelled with.
+fn identity(membership: &Membership, config: &Config) -> Identity {
+    let view = &membership.view;
+    let networks = config.custom_networks();
+    let known = networks.iter().find(|network| network.genesis_fork_version == view.fork_version);
+    let network = known.cloned().or_else(|| cluster::Network::by_fork_version(view.fork_version));
+    Identity {
+        hash: hex::encode(view.lock_hash).chars().take(7).collect(),
+        cluster: view.name.clone(),
+        network: network.map_or_else(|| "unknown".to_owned(), |network| network.name),
+        peer: membership.name_of(membership.me()).to_owned(),
+        nickname: config.p2p.nickname.clone(),
+        version: CHARON_VERSION.to_owned(),
     }
 }
 

@@ -65,6 +65,9 @@ impl Node {
     /// A duty ended.
     pub(crate) fn on_outcome(&mut self, record: Record) {
         let duty = record.duty;
+        let names: Vec<&str> =
+            self.membership.view.operators.iter().map(|operator| operator.name.as_str()).collect();
+        self.monitoring.on_outcome(&record, &names);
         match &record.outcome {
             Outcome::Done => tracing::info!(
                 %duty,
@@ -95,7 +98,8 @@ impl Node {
     }
 
     /// Makes the status anew.
-    pub(crate) fn report(&self) {
+    pub(crate) fn report(&mut self) {
+        self.watch();
         let problems = self.problems();
         let metrics = &self.board.metrics;
         let connected = self.peers.values().filter(|peer| peer.connected).count();
@@ -116,7 +120,7 @@ impl Node {
         });
     }
 
-    fn state(&self) -> NodeState {
+    pub(crate) fn state(&self) -> NodeState {
         let halted = self.clock.trust(self.monotonic_ms()) != Trust::Trusted
             || self.running.as_ref().is_some_and(|running| running.journal.is_broken());
         let enough =
