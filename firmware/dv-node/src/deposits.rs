@@ -134,6 +134,7 @@ mod tests {
             identity_key: Sensitive::new(String::new()),
             beacon_nodes: Vec::new(),
             peers: Vec::new(),
+            relays: None,
         }
     }
 

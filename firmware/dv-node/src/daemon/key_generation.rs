@@ -174,6 +174,7 @@ fn copy_of(setup: &ClusterSetup) -> ClusterSetup {
         identity_key: Sensitive::new(setup.identity_key.expose_secret().to_owned()),
         beacon_nodes: setup.beacon_nodes.clone(),
         peers: setup.peers.clone(),
+        relays: setup.relays.clone(),
     }
 }
 

@@ -456,6 +456,7 @@ impl Shell {
             identity_key: Sensitive::new(self.request.identity_key.expose_secret().to_owned()),
             beacon_nodes: self.request.beacon_nodes.clone(),
             peers: self.request.peers.clone(),
+            relays: None,
         };
         let _stopping = done.send(setup);
     }

@@ -60,6 +60,8 @@ pub(super) struct Dials {
     members: BTreeMap<PeerId, Dial>,
     /// Whether announced loopback addresses may be dialled: only when we are on loopback ourselves.
     loopback: bool,
+    /// Nobody can reach us through a relay: then we dial everybody, whatever the identities.
+    everybody: bool,
 }
 
 impl Dials {
@@ -74,7 +76,7 @@ impl Dials {
             let ours = peer.to_bytes() > own;
             (peer, Dial { configured, ours, next: Some(now), ..Dial::default() })
         };
-        Self { members: addrs.into_iter().map(dial).collect(), loopback }
+        Self { members: addrs.into_iter().map(dial).collect(), loopback, everybody: false }
     }
 
     /// When [`Dials::due`] wants to be called.
@@ -98,7 +100,8 @@ impl Dials {
             if direct.is_empty() {
                 dial.through_relays = true;
             }
-            let addrs = if upgrade || !dial.through_relays { direct } else { dial.circuits(circuits) };
+            let through = dial.circuits(circuits, self.everybody);
+            let addrs = if upgrade || !dial.through_relays { direct } else { through };
             if !addrs.is_empty() {
                 orders.push(Order { peer: *peer, addrs, upgrade });
             }
@@ -130,9 +133,18 @@ impl Dials {
         }
     }
 
+    /// Whether everybody is dialled through the relays, because nobody can reach us through them.
+    pub(super) fn dial_everybody(&mut self, everybody: bool, now: Instant) {
+        if std::mem::replace(&mut self.everybody, everybody) != everybody && everybody {
+            self.relays_changed(now);
+        }
+    }
+
     /// There are relays that were not there before.
     pub(super) fn relays_changed(&mut self, now: Instant) {
-        for dial in self.members.values_mut().filter(|dial| dial.ours && dial.direct + dial.relayed == 0) {
+        let everybody = self.everybody;
+        let alone = |dial: &&mut Dial| (dial.ours || everybody) && dial.direct + dial.relayed == 0;
+        for dial in self.members.values_mut().filter(alone) {
             if dial.through_relays || dial.direct_addrs().is_empty() {
                 dial.next = Some(now);
             }
@@ -180,7 +192,7 @@ impl Dials {
             dial.next = Some(now + UPGRADE_EVERY);
             return None;
         }
-        if !dial.through_relays && !dial.circuits(circuits).is_empty() {
+        if !dial.through_relays && !dial.circuits(circuits, self.everybody).is_empty() {
             dial.through_relays = true;
             dial.direct_failure = Some(why);
             dial.next = Some(now);
@@ -206,8 +218,8 @@ impl Dial {
         self.configured.iter().chain(new).cloned().collect()
     }
 
-    fn circuits(&self, circuits: &[Multiaddr]) -> Vec<Multiaddr> {
-        if self.ours { circuits.to_vec() } else { Vec::new() }
+    fn circuits(&self, circuits: &[Multiaddr], everybody: bool) -> Vec<Multiaddr> {
+        if self.ours || everybody { circuits.to_vec() } else { Vec::new() }
     }
 
     fn begin_again(&mut self, now: Instant) {
@@ -275,7 +287,15 @@ mod tests {
         let now = Instant::now();
         let order = only(dials(101, &[], now).due(now, &circuits()));
         assert_eq!((order.addrs, order.upgrade), (circuits(), false));
-        assert_eq!(dials(99, &[], now).due(now, &circuits()), []);
+        let mut smaller = dials(99, &[], now);
+        assert_eq!(smaller.due(now, &circuits()), []);
+        // Nobody reaches us through a relay: so we go.
+        smaller.dial_everybody(true, now);
+        assert_eq!(only(smaller.due(now, &circuits())).addrs, circuits());
+        smaller.on_failed(&id(99), "no reservation".into(), &circuits(), now);
+        smaller.dial_everybody(false, now);
+        let later = smaller.next().unwrap();
+        assert_eq!(smaller.due(later, &circuits()), []);
     }
 
     #[test]

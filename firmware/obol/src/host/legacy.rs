@@ -19,6 +19,8 @@ pub(super) const ALIAS: &str = "/legacy/charon/priority/2.0.0";
 /// Messages of the negotiation, with their length prefix.
 const HEADER: &[u8] = b"\x13/multistream/1.0.0\n";
 const NOT_AVAILABLE: &[u8] = b"\x03na\n";
+/// Offered before the old name; when it is refused, the old one follows.
+const PREFERRED_FRAME: &[u8] = b"\x17/charon/priority/2.0.0\n";
 const LEGACY_FRAME: &[u8] = b"\x16charon/priority/2.0.0\n";
 const ALIAS_FRAME: &[u8] = b"\x1e/legacy/charon/priority/2.0.0\n";
 /// Bytes taken at once while negotiating.
@@ -115,7 +117,8 @@ impl<S> Translated<S> {
     }
 }
 
-/// One direction: passes negotiation messages until the first name, which it may exchange.
+/// One direction: passes negotiation messages until the first name, which it may exchange. The new name of the priority
+/// protocol may be refused, so it is passed and the next one looked at as well.
 #[derive(Debug)]
 struct Translator {
     from: &'static [u8],
@@ -136,7 +139,7 @@ impl Translator {
     fn push(&mut self, bytes: &[u8]) {
         self.partial.extend_from_slice(bytes);
         while self.negotiating && !self.partial.is_empty() {
-            let candidates = [HEADER, NOT_AVAILABLE, self.from];
+            let candidates = [HEADER, NOT_AVAILABLE, PREFERRED_FRAME, self.from];
             if let Some(whole) = candidates.into_iter().find(|candidate| self.partial.starts_with(candidate))
             {
                 self.partial.drain(..whole.len());
@@ -306,7 +309,16 @@ mod tests {
             read(&join(&[HEADER, NOT_AVAILABLE, LEGACY_FRAME]), 7),
             join(&[HEADER, NOT_AVAILABLE, ALIAS_FRAME])
         );
+        assert_eq!(
+            written(&join(&[HEADER, PREFERRED_FRAME, ALIAS_FRAME, b"data"])),
+            join(&[HEADER, PREFERRED_FRAME, LEGACY_FRAME, b"data"])
+        );
+        // The first name accepted: what follows is the message.
+        let accepted = join(&[HEADER, PREFERRED_FRAME, b"\x04data", LEGACY_FRAME]);
+        assert_eq!((read(&accepted, 5), written(&accepted)), (accepted.clone(), accepted));
         assert_eq!(usize::from(ALIAS_FRAME[0]), ALIAS.len() + 1);
+        assert_eq!(PREFERRED_FRAME[1..PREFERRED_FRAME.len() - 1], *b"/charon/priority/2.0.0");
+        assert_eq!(usize::from(PREFERRED_FRAME[0]), PREFERRED_FRAME.len() - 1);
     }
 
     #[test]

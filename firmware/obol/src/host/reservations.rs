@@ -22,6 +22,8 @@ const BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// Doublings after which the pause is at its longest.
 const MAX_DOUBLINGS: u32 = 6;
+/// Failures after which a relay is not expected to give us a place soon.
+const GIVEN_UP: u32 = 3;
 /// A dial or a request for a reservation that leads to nothing is begun again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -86,6 +88,14 @@ impl Reservations {
     pub(super) fn circuits(&self) -> Vec<Multiaddr> {
         let connected = self.relays.iter().filter(|(_, held)| held.connected);
         connected.filter_map(|(id, held)| held.addrs.first().map(|addr| circuit(addr, *id))).collect()
+    }
+
+    /// Whether relays are connected and none gives us a place, after several attempts: nobody can reach us through them,
+    /// so it is for us to reach the others. Relays on private networks are so: they grant a place and name no address,
+    /// which the library takes for a refusal.
+    pub(super) fn none_granted(&self) -> bool {
+        let mut connected = self.relays.values().filter(|held| held.connected).peekable();
+        connected.peek().is_some() && connected.all(|held| !held.reserved && held.failures >= GIVEN_UP)
     }
 
     /// Replaces the relays. Those no longer named lose their reservation; their connections are closed by the gate.

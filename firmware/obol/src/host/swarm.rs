@@ -113,6 +113,7 @@ impl Loop {
 
     fn on_wake(&mut self, now: Instant) {
         self.reservations.due(&mut self.swarm, now);
+        self.dials.dial_everybody(self.reservations.none_granted(), now);
         self.dial_due(now);
     }
 
