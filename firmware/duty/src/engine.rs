@@ -294,6 +294,11 @@ impl<N: Network> Engine<N> {
         self.works.values().filter(|work| work.is_pending()).map(|work| work.duty)
     }
 
+    /// How many validators have a duty here.
+    pub fn scheduled_for(&self, duty: Duty) -> usize {
+        self.works.get(&duty).map_or(0, |work| work.validators.len())
+    }
+
     /// How many duties are remembered, scheduled or not.
     pub fn remembered(&self) -> usize {
         self.works.len()

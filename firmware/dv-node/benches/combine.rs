@@ -20,12 +20,12 @@ use std::time::Duration;
 
 use blst::{MultiPoint as _, blst_fp12, blst_p1_affine, blst_p2_affine, min_pk};
 use chain::{
-    AttestationData, AttesterDuty, Checkpoint, CommitteeIndex, Epoch, Fork, ForkInfo, ForkName, ForkSchedule,
-    PublicKeyBytes, Root, ScheduledFork, SignatureBytes, Slot, SlotTiming, ValidatorIndex,
+    AttestationData, AttesterDuty, Checkpoint, CommitteeIndex, Epoch, ForkName, ForkSchedule, PublicKeyBytes,
+    Root, ScheduledFork, SignatureBytes, Slot, SlotTiming, ValidatorIndex,
 };
 use duty::{CombineJob, Duty, DutyKind, Given, Known, Network as _, Task};
 use dv_node::node::combine::{ClusterKeys, Combined, combine_jobs};
-use dv_node::obol_network::{ObolNetwork, attester_signing_root, vote_of};
+use dv_node::obol_network::ObolNetwork;
 use dv_node::setup::ValidatorKeys;
 use nix::time::{ClockId, clock_gettime};
 use qbft::Member;
@@ -38,6 +38,7 @@ const VALIDATORS: [usize; 4] = [1, 8, 64, 256];
 const PLAIN_VALIDATORS: usize = 8;
 const SLOT: Slot = Slot(3_200);
 const EPOCH: Epoch = Epoch(100);
+const DUTY: Duty = Duty { slot: SLOT, kind: DutyKind::Attester };
 
 fn main() {
     let json = std::env::args().any(|argument| argument == "--json");
@@ -93,7 +94,7 @@ struct Cluster {
     keys: BTreeMap<PublicKeyBytes, ValidatorKeys>,
     shares: Vec<Vec<SecretShare>>,
     jobs: Vec<CombineJob>,
-    fork_info: ForkInfo,
+    network: ObolNetwork,
     signing_root: Root,
 }
 
@@ -113,17 +114,16 @@ impl Cluster {
             shares_of.insert(group.to_bytes(), shares);
         }
         let network = network();
-        let fork_info = ForkInfo { fork: Fork::default(), genesis_validators_root: Root([7; 32]) };
         let tasks = tasks(&network, keys.keys().copied(), 1);
-        let signing_root = root_of(&tasks[0], &fork_info);
-        let jobs = jobs(&tasks, &shares_of, &fork_info);
+        let signing_root = root_of(&tasks[0], &network);
+        let jobs = jobs(&tasks, &shares_of, &network);
         let shares = tasks.iter().filter_map(|task| shares_of.remove(&task.id.validator)).collect();
-        Self { members, threshold, keys, shares, jobs, fork_info, signing_root }
+        Self { members, threshold, keys, shares, jobs, network, signing_root }
     }
 
     fn combine(&self, combiner: &Combiner, jobs: &[CombineJob]) -> Combined {
         let cluster = ClusterKeys { keys: &self.keys, threshold: self.threshold };
-        let combined = combine_jobs(combiner, jobs, cluster, &self.fork_info, EPOCH);
+        let combined = combine_jobs(combiner, jobs, cluster, &self.network, DUTY);
         assert!(combined.results.iter().all(|(_, result)| result.is_ok()), "everything can be combined");
         combined
     }
@@ -132,8 +132,7 @@ impl Cluster {
     fn combine_plainly(&self, jobs: &[CombineJob]) {
         for job in jobs {
             let keys = &self.keys[&job.id.validator];
-            let vote = vote_of(&job.data).expect("a vote");
-            let signing_root = attester_signing_root(job.message_root, &vote, &self.fork_info);
+            let signing_root = self.network.signing_root(DUTY, job.message_root);
             let partials: Vec<_> =
                 job.partials.iter().map(|(member, bytes)| (share(*member), *bytes)).collect();
             let job = Job {
@@ -190,6 +189,7 @@ fn network() -> ObolNetwork {
     ObolNetwork {
         timing: SlotTiming::new(0, 12_000, 32).expect("a clock"),
         schedule: ForkSchedule::new(forks.map(fork)).expect("a schedule"),
+        genesis_validators_root: Root([7; 32]),
     }
 }
 
@@ -215,21 +215,20 @@ fn tasks(network: &ObolNetwork, validators: impl Iterator<Item = PublicKeyBytes>
     let duties = validators.map(|pubkey| (pubkey, duty(pubkey))).collect();
     let value = network.attester_value(vote, &duties);
     let known = Known { validators: &BTreeMap::new(), given: &Given::new() };
-    network.read(Duty::new(SLOT, DutyKind::Attester), &value.bytes, &known).expect("our own value")
+    network.read(DUTY, &value.bytes, &known).expect("our own value")
 }
 
-fn root_of(task: &Task, fork_info: &ForkInfo) -> Root {
-    let vote = vote_of(&task.data).expect("a vote");
-    attester_signing_root(task.message_root, &vote, fork_info)
+fn root_of(task: &Task, network: &ObolNetwork) -> Root {
+    network.signing_root(DUTY, task.message_root)
 }
 
 fn jobs(
     tasks: &[Task],
     shares: &BTreeMap<PublicKeyBytes, Vec<SecretShare>>,
-    fork_info: &ForkInfo,
+    network: &ObolNetwork,
 ) -> Vec<CombineJob> {
     let Some(first) = tasks.first() else { return Vec::new() };
-    let hashed = HashedMessage::new(&root_of(first, fork_info).0);
+    let hashed = HashedMessage::new(&root_of(first, network).0);
     let sign = |task: &Task| {
         let shares = &shares[&task.id.validator];
         let partial = |(member, share): (u8, &SecretShare)| {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipc::node::{
-    ClockState, ClockStatus, DutyOutcome, DutyReason, DutyRecord, MAX_DUTIES_SHOWN, NodeState,
+    ClockState, ClockStatus, DutyKind, DutyOutcome, DutyReason, DutyRecord, MAX_DUTIES_SHOWN, NodeState,
     ValidatorStatus,
 };
 use ipc::{NodeStatus, Problem};
@@ -60,6 +60,8 @@ pub struct Metrics {
     pub sign_seconds: Latency,
     /// Rounds in which agreements ended.
     pub rounds: Rounds,
+    /// Agreed blocks that pay another fee recipient than the cluster's.
+    pub wrong_fee_recipients: Counter,
 }
 
 /// A histogram of seconds.
@@ -149,6 +151,11 @@ impl Metrics {
         registry.register("combine_seconds", "Combining and verifying a set", self.combine_seconds.0.clone());
         registry.register("journal_seconds", "Making the journal durable", self.journal_seconds.0.clone());
         registry.register("sign_seconds", "The signer's answer to a set", self.sign_seconds.0.clone());
+        registry.register(
+            "wrong_fee_recipients",
+            "Agreed blocks that pay another fee recipient than the cluster's",
+            self.wrong_fee_recipients.clone(),
+        );
         registry.register("decided_round", "Rounds in which agreements ended", self.rounds.0.clone());
     }
 }
@@ -229,7 +236,8 @@ impl Board {
         finished.truncate(MAX_DUTIES_SHOWN);
     }
 
-    fn count(&self, record: &DutyRecord) {
+    /// Counts a duty that ended without showing it.
+    pub fn count(&self, record: &DutyRecord) {
         let outcome = match record.outcome {
             DutyOutcome::Done => "done",
             DutyOutcome::Missed => "missed",
@@ -243,7 +251,7 @@ impl Board {
             reason,
         };
         self.metrics.duties.get_or_create(&labels).inc();
-        if let Some(ms) = record.published_ms_into_slot {
+        if let Some(ms) = record.published_ms_into_slot.filter(|_| record.kind == DutyKind::Attester) {
             self.metrics.published_seconds.0.observe(seconds(ms));
         }
         if let Some(round) = record.decided_round {

@@ -31,6 +31,9 @@ pub struct Config {
     /// When the clock is trusted.
     #[serde(default)]
     pub clock: ClockLimits,
+    /// Whether builders' offers for blocks are taken, as all members of a cluster must.
+    #[serde(default)]
+    pub builder_api: bool,
     /// Chains that are not public, by the fork version in their cluster locks.
     #[serde(default)]
     pub networks: Vec<CustomNetwork>,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chain::{AttestationData, ForkInfo, PublicKeyBytes, Root, SignatureBytes, VoluntaryExit};
+use chain::{ForkInfo, PublicKeyBytes, Root, SignatureBytes, VoluntaryExit};
 use duty::SignError;
 use ipc::web3signer::{
     PUBLIC_KEYS_PATH, SIGN_MANY_PATH, SignAnswer, SignGroup, SignOutcome, SignRequest, sign_lists, sign_path,
@@ -21,15 +21,15 @@ pub struct Signer {
     client: Arc<Client>,
 }
 
-/// One attestation to sign.
+/// One message to sign.
 #[derive(Debug, Clone)]
 pub struct Request<K> {
     /// Whatever names it for the caller.
     pub key: K,
     /// With which share.
     pub share: PublicKeyBytes,
-    /// The whole vote.
-    pub data: AttestationData,
+    /// The whole message.
+    pub message: SignRequest,
     /// What we believe is signed; the signer computes it itself.
     pub signing_root: Root,
 }
@@ -48,40 +48,26 @@ impl Signer {
     /// Asks for all of them at once. Every request gets its answer; what the signer refuses does not hold up the others.
     pub async fn sign<K: Copy>(
         &self,
-        fork_info: ForkInfo,
         requests: Vec<Request<K>>,
     ) -> Vec<(K, Result<SignatureBytes, SignError>)> {
-        let mut results = Vec::with_capacity(requests.len());
         // What has one root is one message, said once.
         let mut messages: BTreeMap<Root, (SignGroup, Vec<K>)> = BTreeMap::new();
-        for request in requests {
-            if let Some((group, asked)) = messages.get_mut(&request.signing_root) {
-                group.keys.push(request.share);
-                asked.push(request.key);
-                continue;
-            }
-            match SignRequest::attestation(fork_info, &request.data) {
-                Ok(body) => {
-                    let group = SignGroup {
-                        keys: vec![request.share],
-                        request: body.expecting(request.signing_root),
-                    };
-                    messages.insert(request.signing_root, (group, vec![request.key]));
-                }
-                Err(error) => results.push((request.key, Err(SignError::Refused(error.to_string())))),
-            }
+        for Request { key, share, message, signing_root } in requests {
+            let request = || SignGroup { keys: Vec::new(), request: message.expecting(signing_root) };
+            let (group, asked) = messages.entry(signing_root).or_insert_with(|| (request(), Vec::new()));
+            group.keys.push(share);
+            asked.push(key);
         }
         let (groups, asked): (Vec<_>, Vec<_>) = messages.into_values().unzip();
         let asked: Vec<K> = asked.into_iter().flatten().collect();
-        let outcomes = match sign_lists(&groups) {
+        let outcomes: Vec<_> = match sign_lists(&groups) {
             Ok(lists) => {
                 let lists = lists.into_iter().map(|(parts, list)| self.sign_list(count(&parts), list));
                 futures::future::join_all(lists).await.into_iter().flatten().collect()
             }
             Err(error) => vec![Err(SignError::Refused(error.to_string())); asked.len()],
         };
-        results.extend(asked.into_iter().zip(outcomes));
-        results
+        asked.into_iter().zip(outcomes).collect()
     }
 
     /// Asks for the signature of an exit, which the signer gives only when its owner has confirmed it there.

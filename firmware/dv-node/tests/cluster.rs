@@ -39,6 +39,15 @@ async fn four_members_attest_and_any_one_of_them_may_die() {
         1
     );
 
+    // What goes with attestations is done too, and by the group: aggregates, sync votes and both contributions' seats.
+    for path in [
+        "/eth/v2/validator/aggregate_and_proofs",
+        "/eth/v1/beacon/pool/sync_committees",
+        "/eth/v1/validator/contribution_and_proofs",
+    ] {
+        eventually(path, || async { house.submitted_to(path) }).await;
+    }
+
     // The power goes at one member; the others go on. Then it is back, and another one goes: it is needed now.
     for (gone, back) in [(3, 3), (0, 0)] {
         house.members[gone].kill();

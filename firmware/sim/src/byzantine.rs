@@ -11,8 +11,9 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::crypto::Keys;
+use crate::messages;
 use crate::send::Packet;
-use crate::values::{Attestation, Seal, seal, validator};
+use crate::values::{Attestation, Seal, seal, validator, value_of};
 
 /// How a liar lies.
 #[derive(Clone, Copy, Debug)]
@@ -112,9 +113,26 @@ impl Twist {
     }
 
     fn other_value(&self, original: &Value, validators: &[u8]) -> Option<Value> {
-        let head = original.bytes.get(..original.bytes.len().checked_sub(validators.len())?)?;
-        let keys: Vec<_> = validators.iter().map(|number| validator(*number)).collect();
-        Some(self.other_attestation(Attestation::decode(head)?).value(&keys))
+        let (message, numbers) = messages::Message::split(&original.bytes)?;
+        let numbers = if numbers.is_empty() { validators } else { numbers };
+        let keys: Vec<_> = numbers.iter().map(|number| validator(*number)).collect();
+        Some(value_of(&self.other_message(message), &keys))
+    }
+
+    fn other_message(&self, message: messages::Message) -> messages::Message {
+        match message {
+            messages::Message::Attestation(attestation) => {
+                messages::Message::Attestation(self.other_attestation(attestation))
+            }
+            messages::Message::Block(mut block) => {
+                block.body = Root([0xee; 32]);
+                messages::Message::Block(block)
+            }
+            messages::Message::Harmless(mut harmless) => {
+                harmless.content = Root([0xee; 32]);
+                messages::Message::Harmless(harmless)
+            }
+        }
     }
 
     fn other_attestation(&self, mut attestation: Attestation) -> Attestation {
@@ -132,8 +150,7 @@ impl Twist {
     fn lie_in_partials(&self, me: Member, duty: Duty, set: &[Partial], keys: &Keys) -> Vec<Packet> {
         let garbage = |partial: &Partial| Partial { signature: SignatureBytes([7; 96]), ..partial.clone() };
         let other = |partial: &Partial| {
-            let attestation = Attestation::decode(&partial.data)?;
-            let other = self.other_attestation(attestation);
+            let other = self.other_message(messages::Message::decode(&partial.data)?);
             let message_root = other.message_root();
             let signature = keys.sign(me, &partial.id.validator, message_root);
             Some(Partial { id: partial.id, message_root, signature, data: other.payload() })

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chain::PublicKeyBytes;
-use duty::{Digest, Duty, Outcome, Reason, Record};
+use duty::{Digest, Duty, DutyKind, Outcome, Reason, Record, Who};
 use qbft::{Kind, Member, Message};
 
-use crate::values::{Attestation, Seal};
+use crate::messages;
+use crate::values::Seal;
 use crate::world::{Weather, World};
 
 /// What honest members did so far.
@@ -21,9 +22,9 @@ pub(crate) struct Checks {
     /// Duties decided on a value that honest members refuse to sign: the leader lied, or follows another chain.
     unsound: BTreeSet<Duty>,
     said: BTreeMap<(Member, Duty, u64, Kind), Digest>,
-    /// Per validator: who signed which attestation.
-    signed: BTreeMap<PublicKeyBytes, BTreeMap<Attestation, BTreeSet<Member>>>,
-    published: BTreeMap<PublicKeyBytes, BTreeSet<Attestation>>,
+    /// Per validator: who signed which message.
+    signed: BTreeMap<PublicKeyBytes, BTreeMap<messages::Message, BTreeSet<Member>>>,
+    published: BTreeMap<PublicKeyBytes, BTreeSet<messages::Message>>,
     outcomes: BTreeMap<(Member, u32, Duty), Record>,
     accepted: BTreeSet<(Member, u32, Duty)>,
     pub(crate) violation: Option<String>,
@@ -71,17 +72,20 @@ impl Checks {
     }
 
     /// No two conflicting signatures of one share, and no two conflicting group signatures within reach.
-    pub(crate) fn on_signed(&mut self, member: Member, validator: PublicKeyBytes, attestation: Attestation) {
+    pub(crate) fn on_signed(
+        &mut self,
+        member: Member,
+        validator: PublicKeyBytes,
+        message: messages::Message,
+    ) {
         let signed = self.signed.entry(validator).or_default();
-        let other =
-            signed.iter().find(|(other, by)| by.contains(&member) && other.conflicts_with(&attestation));
-        let conflict =
-            other.map(|(other, _)| format!("member {member} signed {other:?} and {attestation:?}"));
-        signed.entry(attestation).or_default().insert(member);
-        let in_reach: Vec<&Attestation> = signed
+        let other = signed.iter().find(|(other, by)| by.contains(&member) && other.conflicts_with(&message));
+        let conflict = other.map(|(other, _)| format!("member {member} signed {other:?} and {message:?}"));
+        signed.entry(message).or_default().insert(member);
+        let in_reach: Vec<&messages::Message> = signed
             .iter()
             .filter(|(_, by)| by.len() + self.liars >= self.threshold)
-            .map(|(attestation, _)| attestation)
+            .map(|(message, _)| message)
             .collect();
         let slashable = in_reach.iter().enumerate().find_map(|(i, one)| {
             let other = in_reach[i + 1..].iter().find(|other| one.conflicts_with(other))?;
@@ -91,12 +95,12 @@ impl Checks {
     }
 
     /// No two conflicting group signatures in public.
-    pub(crate) fn on_published(&mut self, validator: PublicKeyBytes, attestation: Attestation) {
+    pub(crate) fn on_published(&mut self, validator: PublicKeyBytes, message: messages::Message) {
         let published = self.published.entry(validator).or_default();
-        let other = published.iter().find(|other| other.conflicts_with(&attestation)).copied();
-        published.insert(attestation);
+        let other = published.iter().find(|other| other.conflicts_with(&message)).copied();
+        published.insert(message);
         if let Some(other) = other {
-            self.violated(format!("slashable attestations published: {other:?} and {attestation:?}"));
+            self.violated(format!("slashable messages published: {other:?} and {message:?}"));
         }
     }
 
@@ -134,7 +138,7 @@ impl Checks {
             .filter(|((member, life, _), _)| {
                 last_life.get(member) == Some(life) && weather.is_honest(*member)
             })
-            .filter_map(|((member, _, _), record)| self.not_live(*member, record))
+            .filter_map(|((member, _, _), record)| self.not_live(weather, *member, record))
             .collect();
         missing.into_iter().chain(late).for_each(|what| self.violated(what));
     }
@@ -146,10 +150,17 @@ impl Checks {
     }
 
     /// What is wrong with an outcome of a duty that nothing should have hindered.
-    fn not_live(&self, member: Member, record: &Record) -> Option<String> {
+    fn not_live(&self, weather: &Weather, member: Member, record: &Record) -> Option<String> {
         // What began in the storm may stay undone: a round that saw its proposal lasts as long again as all rounds before it
         // (`eager_dlinear`), which can be longer than the duty.
         if record.duty.slot.0 * 12_000 < World::CALM_FROM_MS {
+            return None;
+        }
+        // Short deadlines leave no time for rounds led by liars, and members on another chain vote for another head.
+        let fair = weather.byzantine.is_empty() && weather.split.is_empty();
+        // What they need is signed before their slot: it must have begun in the calm too.
+        let prepared = record.duty.slot.0 * 12_000 - World::TOLD_AHEAD_MS >= World::CALM_FROM_MS;
+        if record.duty.kind != DutyKind::Attester && !(fair && prepared) {
             return None;
         }
         let unsound = self.unsound.contains(&record.duty);
@@ -162,6 +173,7 @@ impl Checks {
             Outcome::Missed(_) if unsound => None,
             // What was signed in the storm, without a view of our own, may forbid some members to sign what is right now.
             Outcome::Missed(_) if !self.unsound.is_empty() && self.refused_by_signers(record.duty) => None,
+            Outcome::NotNeeded if record.duty.kind.row().who == Who::Selected => None,
             Outcome::NotNeeded | Outcome::Missed(_) => {
                 Some(format!("{}: member {member} should have done it: {record:?}", record.duty))
             }

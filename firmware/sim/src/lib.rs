@@ -9,6 +9,7 @@ mod byzantine;
 mod check;
 mod crypto;
 mod member;
+mod messages;
 mod run;
 mod send;
 mod signer;

@@ -1,12 +1,14 @@
 //! One member: a shell around the real engine.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use chain::Slot;
 use duty::{Duty, Engine, Saved, Settings, UnknownView};
 use qbft::Member;
 
 use crate::byzantine::Memory;
+use crate::send::Packet;
 use crate::signer::Signer;
 use crate::values::{Seal, SimNetwork};
 use crate::world::{Disk, Ledger, World};
@@ -22,6 +24,8 @@ pub(crate) struct Node {
     /// The next planned wake-up.
     pub(crate) wake_at: Option<u64>,
     pub(crate) memory: Memory,
+    /// Its partial signatures in this life, for members that come back.
+    pub(crate) sent: Vec<(Duty, Rc<Packet>)>,
     /// Slots whose duties it was told of.
     pub(crate) told: Vec<Slot>,
 }
@@ -36,6 +40,7 @@ impl Node {
             signer: Signer::new(me),
             wake_at: None,
             memory: Memory::default(),
+            sent: Vec::new(),
             told: Vec::new(),
         }
     }
@@ -57,6 +62,7 @@ impl Node {
 
     pub(crate) fn crash(&mut self, disk: Disk, ledger: Ledger) {
         self.engine = None;
+        self.sent.clear();
         self.signer.crash(ledger);
         if disk == Disk::JournalLost {
             self.disk.clear();

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use chain::{Epoch, PublicKeyBytes, Root, Slot};
 use duty::{
-    Clock, CombineJob, Duty, DutyKind, Event, FetchError, Outcome, Output, Payload, PublishError, SignError,
-    Task, Value,
+    Agreement, Clock, CombineJob, Duty, DutyKind, Event, FetchError, Given, Outcome, Output, Payload,
+    PublishError, SignError, Task, TaskId, Value, Who,
 };
 use qbft::Member;
 use rand::{Rng, SeedableRng};
@@ -16,8 +16,11 @@ use rand_chacha::ChaCha8Rng;
 use crate::check::Checks;
 use crate::crypto::Keys;
 use crate::member::Node;
+use crate::messages::{Block, Message};
 use crate::send::{Letter, Packet, arrivals, retry_after_ms};
-use crate::values::{Attestation, Seal, digests_match, fingerprint, seal, sealed_well, validator};
+use crate::values::{
+    Attestation, Seal, digests_match, fingerprint, print_of, seal, sealed_well, selects, validator, value_of,
+};
 use crate::world::{Disk, Journals, Weather, World};
 
 /// What came of a run.
@@ -51,6 +54,13 @@ pub fn run_with_log(seed: u64, world: &World) -> Report {
     Simulation::new(seed, world, true).run()
 }
 
+/// What a beacon node is asked for.
+#[derive(Debug)]
+struct Question {
+    validators: Vec<PublicKeyBytes>,
+    given: Given,
+}
+
 /// Something that happens at a time.
 #[derive(Debug)]
 enum Happening {
@@ -59,7 +69,7 @@ enum Happening {
     Tell(Member, Slot),
     Arrive(Letter),
     Resend(Letter),
-    BeaconAnswers { node: Member, life: u32, duty: Duty, validators: Vec<PublicKeyBytes> },
+    BeaconAnswers { node: Member, life: u32, duty: Duty, question: Box<Question> },
     SignerWorks { node: Member, life: u32, duty: Duty, tasks: Vec<Task> },
     Answer { node: Member, life: u32, event: Box<Event<Seal>> },
     Wake { node: Member, life: u32 },
@@ -80,6 +90,18 @@ struct Simulation<'a> {
     steps: usize,
     log: Option<Vec<String>>,
 }
+
+/// The kinds of duties that each slot with duties has.
+const KINDS: [DutyKind; 8] = [
+    DutyKind::Randao,
+    DutyKind::Proposer,
+    DutyKind::Attester,
+    DutyKind::PrepareAggregator,
+    DutyKind::Aggregator,
+    DutyKind::SyncMessage,
+    DutyKind::PrepareSyncContribution,
+    DutyKind::SyncContribution,
+];
 
 /// More happenings than any sane run has; a livelock is a failure too.
 const MAX_STEPS: usize = 400_000;
@@ -119,7 +141,7 @@ impl<'a> Simulation<'a> {
                 let late =
                     slot * 12_000 < World::CALM_FROM_MS && self.rng.random_bool(self.weather.late_schedule);
                 let lateness = if late { self.rng.random_range(0..30_000) } else { 0 };
-                self.at(slot * 12_000 - 6_000 + lateness, Happening::Tell(member, Slot(slot)));
+                self.at(slot * 12_000 - World::TOLD_AHEAD_MS + lateness, Happening::Tell(member, Slot(slot)));
             }
         }
         for crash in self.weather.crashes.clone() {
@@ -165,7 +187,15 @@ impl<'a> Simulation<'a> {
     /// When nothing breaks, everything is done in round 1.
     fn expect_perfection(&mut self) {
         let flaw = self.checks.records().find(|(_, record)| {
-            record.outcome != Outcome::Done || record.decided_round != Some(1) || record.withheld.is_some()
+            let agreed = match record.duty.kind.row().agreement {
+                Agreement::NotNeeded => None,
+                Agreement::Qbft { .. } => Some(1),
+            };
+            let idle = record.outcome == Outcome::NotNeeded && record.duty.kind.row().who == Who::Selected;
+            !idle
+                && (record.outcome != Outcome::Done
+                    || record.decided_round != agreed
+                    || record.withheld.is_some())
         });
         if let Some(what) =
             flaw.map(|(member, record)| format!("member {member} in calm weather: {record:?}"))
@@ -247,8 +277,8 @@ impl<'a> Simulation<'a> {
                     self.post(letter);
                 }
             }
-            Happening::BeaconAnswers { node, life, duty, validators } if self.is_alive(node, life) => {
-                let result = self.beacon_answer(node, duty, &validators);
+            Happening::BeaconAnswers { node, life, duty, question } if self.is_alive(node, life) => {
+                let result = self.beacon_answer(node, duty, &question);
                 self.give(node, Event::Fetched { duty, result });
             }
             Happening::SignerWorks { node, life, duty, tasks } if self.is_alive(node, life) => {
@@ -279,6 +309,17 @@ impl<'a> Simulation<'a> {
         for slot in self.node(member).told.clone() {
             self.schedule(member, slot);
         }
+        self.let_others_repeat(member);
+    }
+
+    /// Members send what they signed once more to one that connects, as it may have been down before.
+    fn let_others_repeat(&mut self, to: Member) {
+        for from in self.world.size().all().filter(|from| *from != to) {
+            let Node { life, ref sent, .. } = *self.node(from);
+            for (_, packet) in sent.clone() {
+                self.post(Letter { from, from_life: life, to, packet, attempt: 0 });
+            }
+        }
     }
 
     fn crash(&mut self, member: Member, disk: Disk) {
@@ -307,17 +348,24 @@ impl<'a> Simulation<'a> {
     }
 
     fn schedule(&mut self, member: Member, slot: Slot) {
-        let duty = Duty::new(slot, DutyKind::Attester);
-        let deadline = duty.deadline(&World::timing());
-        if deadline.is_some_and(|deadline| deadline <= self.weather.local_time(member, self.now)) {
-            return;
-        }
         let numbers = self.weather.validators(slot);
-        let validators =
-            numbers.into_iter().map(|number| (validator(number), Payload::from([number]))).collect();
-        let life = self.node(member).life;
-        self.checks.on_accepted(member, life, duty);
-        self.give(member, Event::Schedule { duty, validators });
+        for kind in KINDS {
+            let duty = Duty::new(slot, kind);
+            let deadline = duty.deadline(&World::timing());
+            if deadline.is_some_and(|deadline| deadline <= self.weather.local_time(member, self.now)) {
+                continue;
+            }
+            let proposes = matches!(kind, DutyKind::Proposer | DutyKind::Randao);
+            let numbers = if proposes { &numbers[..1] } else { &numbers[..] };
+            let validators =
+                numbers.iter().map(|number| (validator(*number), Payload::from([*number]))).collect();
+            let life = self.node(member).life;
+            self.checks.on_accepted(member, life, duty);
+            self.give(member, Event::Schedule { duty, validators });
+            if self.node(member).life != life {
+                return; // It crashed, and will be told again.
+            }
+        }
     }
 
     /// Hands an event to a member's engine and does what it wants.
@@ -363,9 +411,9 @@ impl<'a> Simulation<'a> {
         match output {
             Output::Persist { duty, saved } => drop(self.node(node).disk.insert(duty, saved)),
             Output::Forget { duty } => drop(self.node(node).disk.remove(&duty)),
-            Output::Fetch { duty, validators, .. } => {
-                let validators = validators.into_keys().collect();
-                self.after(10..=300, Happening::BeaconAnswers { node, life, duty, validators });
+            Output::Fetch { duty, validators, given } => {
+                let question = Box::new(Question { validators: validators.into_keys().collect(), given });
+                self.after(10..=300, Happening::BeaconAnswers { node, life, duty, question });
             }
             Output::Broadcast { duty, mut message, values } => {
                 if self.weather.is_honest(node) {
@@ -394,7 +442,9 @@ impl<'a> Simulation<'a> {
                 let event = Box::new(Event::Published { duty, result });
                 self.after(10..=100, Happening::Answer { node, life, event });
             }
-            Output::Provide { .. } => {}
+            Output::Provide { set, .. } => {
+                set.iter().for_each(|aggregate| self.look_at_published(node, aggregate));
+            }
             Output::Outcome(record) => {
                 self.checks.on_outcome(node, life, &record);
             }
@@ -403,9 +453,9 @@ impl<'a> Simulation<'a> {
 
     fn look_at_published(&mut self, node: Member, aggregate: &duty::Aggregate) {
         let valid = self.keys.verify(&aggregate.id.validator, aggregate.message_root, &aggregate.signature);
-        let attestation = Attestation::decode(&aggregate.data);
-        match attestation.filter(|a| valid && a.message_root() == aggregate.message_root) {
-            Some(attestation) => self.checks.on_published(aggregate.id.validator, attestation),
+        let message = Message::decode(&aggregate.data);
+        match message.filter(|message| valid && message.message_root() == aggregate.message_root) {
+            Some(message) => self.checks.on_published(aggregate.id.validator, message),
             None => self.checks.violated(format!("member {node} published something wrong: {aggregate:?}")),
         }
     }
@@ -434,8 +484,8 @@ impl<'a> Simulation<'a> {
                 continue;
             }
             let signed = self.nodes[usize::from(node.0)].signer.sign(task, &self.keys);
-            if let Ok((attestation, _)) = &signed {
-                self.checks.on_signed(node, task.id.validator, *attestation);
+            if let Ok((message, _)) = &signed {
+                self.checks.on_signed(node, task.id.validator, *message);
             }
             results.push((task.id, signed.map(|(_, signature)| signature)));
         }
@@ -452,7 +502,7 @@ impl<'a> Simulation<'a> {
         &mut self,
         member: Member,
         duty: Duty,
-        validators: &[PublicKeyBytes],
+        question: &Question,
     ) -> Result<Value, FetchError> {
         let down = self.storm() && self.weather.beacon_down.contains(&member);
         if down || (self.storm() && self.rng.random_bool(self.weather.local_failures)) {
@@ -460,21 +510,62 @@ impl<'a> Simulation<'a> {
         }
         let chain = if self.weather.split.contains(&member) { &b"other chain"[..] } else { b"chain" };
         let late = self.rng.random_bool(self.weather.heads_differ);
-        Ok(self.view(chain, duty, duty.slot.0 - u64::from(late)).value(validators))
+        let validators = &question.validators[..];
+        let content = |what: &[u8]| Root(fingerprint(&[chain, what, &duty.slot.0.to_le_bytes()]));
+        match duty.kind {
+            DutyKind::Proposer => {
+                let [proposer] = validators else { return Err(FetchError::NothingToDo) };
+                let reveal = question.given.get(&(DutyKind::Randao, TaskId::from(*proposer)));
+                let Some(reveal) = reveal else { return Err(FetchError::NothingToDo) };
+                // Every beacon node makes another block.
+                let body = Root(fingerprint(&[chain, &[member.0], &duty.slot.0.to_le_bytes()]));
+                let block = Block { slot: duty.slot, body, reveal: print_of(&reveal.signature) };
+                Ok(value_of(&Message::Block(block), validators))
+            }
+            DutyKind::Aggregator | DutyKind::SyncContribution => {
+                let needs = duty.kind.row().needs[0];
+                let is_selected = |validator: &&PublicKeyBytes| {
+                    let proof = question.given.get(&(needs, TaskId::from(**validator)));
+                    proof.is_some_and(|proof| selects(&proof.signature))
+                };
+                let selected: Vec<PublicKeyBytes> = validators.iter().filter(is_selected).copied().collect();
+                if selected.is_empty() {
+                    return Err(FetchError::NothingToDo);
+                }
+                let votes = Root(fingerprint(&[chain, &[member.0], b"votes", &duty.slot.0.to_le_bytes()]));
+                Ok(value_of(&Message::harmless(duty.kind, duty.slot, votes), &selected))
+            }
+            DutyKind::SyncMessage => {
+                Ok(value_of(&Message::harmless(duty.kind, duty.slot, content(b"head")), &[]))
+            }
+            DutyKind::Attester
+            | DutyKind::Exit
+            | DutyKind::BuilderRegistration
+            | DutyKind::Randao
+            | DutyKind::PrepareAggregator
+            | DutyKind::PrepareSyncContribution
+            | DutyKind::InfoSync => {
+                let view = self.view(chain, duty, duty.slot.0 - u64::from(late));
+                Ok(value_of(&Message::Attestation(view), validators))
+            }
+        }
     }
 
     /// Whether the honest members would sign this value.
     fn is_sound(&self, duty: Duty, value: &Value) -> bool {
         let validators = self.weather.validators(duty.slot);
-        let Some((bytes, numbers)) =
-            value.bytes.split_at_checked(value.bytes.len().saturating_sub(validators.len()))
-        else {
-            return false;
-        };
-        let right = self.view(b"chain", duty, duty.slot.0);
-        let same =
-            |a: Attestation| a.slot == duty.slot && a.source == right.source && a.target == right.target;
-        numbers == validators && Attestation::decode(bytes).is_some_and(same)
+        let Some((message, numbers)) = Message::split(&value.bytes) else { return false };
+        match message {
+            Message::Attestation(attestation) => {
+                let right = self.view(b"chain", duty, duty.slot.0);
+                numbers == validators
+                    && attestation.slot == duty.slot
+                    && attestation.source == right.source
+                    && attestation.target == right.target
+            }
+            // A liar may leave out validators, or name those that are not selected.
+            Message::Block(_) | Message::Harmless(_) => self.weather.byzantine.is_empty(),
+        }
     }
 
     fn view(&self, chain: &[u8], duty: Duty, head: u64) -> Attestation {
@@ -503,6 +594,13 @@ impl<'a> Simulation<'a> {
                 }
             };
             for packet in packets {
+                if matches!(*packet, Packet::Partials { .. }) && twist.is_none() {
+                    let sent = &mut self.node(from).sent;
+                    if !sent.iter().any(|(duty, known)| *duty == packet.duty() && Rc::ptr_eq(known, &packet))
+                    {
+                        sent.push((packet.duty(), packet.clone()));
+                    }
+                }
                 self.post(Letter { from, from_life, to, packet, attempt: 0 });
             }
         }

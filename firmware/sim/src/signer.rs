@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use chain::{PublicKeyBytes, SignatureBytes};
 use duty::{SignError, Task};
 use qbft::Member;
-use slashing::{AttestationVote, History, Retention, check_attestation};
+use slashing::{AttestationVote, BlockProposal, History, Retention, check_attestation, check_block};
 
 use crate::crypto::Keys;
-use crate::values::{Attestation, validator};
+use crate::messages::Message;
+use crate::values::validator;
 use crate::world::Ledger;
 
 pub(crate) struct Signer {
@@ -26,25 +27,28 @@ impl Signer {
     }
 
     /// Check, record, sign: in this order.
-    pub(crate) fn sign(
-        &mut self,
-        task: &Task,
-        keys: &Keys,
-    ) -> Result<(Attestation, SignatureBytes), SignError> {
+    pub(crate) fn sign(&mut self, task: &Task, keys: &Keys) -> Result<(Message, SignatureBytes), SignError> {
         let refused = |why: String| SignError::Refused(why);
-        let attestation = Attestation::decode(&task.data)
-            .ok_or_else(|| refused("the message does not decode".to_owned()))?;
-        let root = attestation.message_root();
+        let message =
+            Message::decode(&task.data).ok_or_else(|| refused("the message does not decode".to_owned()))?;
+        let signing_root = message.message_root();
         let key = task.id.validator;
         let history = self.histories.get_mut(&key).ok_or_else(|| refused("unknown key".to_owned()))?;
-        let vote = AttestationVote {
-            source: attestation.source.0,
-            target: attestation.target.0,
-            signing_root: root,
-        };
-        let permit = check_attestation(history, &vote).map_err(|refusal| refused(refusal.to_string()))?;
-        history.record_attestation(permit).map_err(|error| refused(error.to_string()))?;
-        Ok((attestation, keys.sign(self.member, &key, root)))
+        match message {
+            Message::Attestation(attestation) => {
+                let (source, target) = (attestation.source.0, attestation.target.0);
+                let permit = check_attestation(history, &AttestationVote { source, target, signing_root })
+                    .map_err(|refusal| refused(refusal.to_string()))?;
+                history.record_attestation(permit).map_err(|error| refused(error.to_string()))?;
+            }
+            Message::Block(block) => {
+                let permit = check_block(history, &BlockProposal { slot: block.slot, signing_root })
+                    .map_err(|refusal| refused(refusal.to_string()))?;
+                history.record_block(permit).map_err(|error| refused(error.to_string()))?;
+            }
+            Message::Harmless(_) => {}
+        }
+        Ok((message, keys.sign(self.member, &key, signing_root)))
     }
 
     /// The box crashed.

@@ -1,10 +1,10 @@
-//! The network of the simulation: a value is one attestation for several validators.
+//! The network of the simulation: a value is one message for several validators.
 
-use std::sync::Arc;
+use chain::{Checkpoint, Epoch, PublicKeyBytes, Root, SignatureBytes, Slot, SlotTiming};
+use duty::{Digest, Duty, DutyKind, Known, Network, Task, TaskId, Unreadable, Value, Vote};
+use qbft::{Ballot, Member};
 
-use chain::{Checkpoint, Epoch, PublicKeyBytes, Root, Slot, SlotTiming};
-use duty::{Digest, Duty, DutyKind, Known, Network, Payload, Task, TaskId, Unreadable, Value, Vote};
-use qbft::{Ballot, Member, Message};
+use crate::messages::{Block, Message};
 
 /// A fast fingerprint; nobody here searches for collisions.
 pub(crate) fn fingerprint(parts: &[&[u8]]) -> [u8; 32] {
@@ -40,11 +40,11 @@ pub(crate) struct Attestation {
     pub(crate) target: (Epoch, Root),
 }
 
-const ATTESTATION_BYTES: usize = 8 + 32 + 40 + 40;
-
 impl Attestation {
-    fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(ATTESTATION_BYTES);
+    pub(crate) const BYTES: usize = 8 + 32 + 40 + 40;
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Self::BYTES);
         bytes.extend(self.slot.0.to_le_bytes());
         bytes.extend(self.head.0);
         for (epoch, root) in [self.source, self.target] {
@@ -68,21 +68,6 @@ impl Attestation {
             source: (Epoch(u64::from_le_bytes(*source_epoch)), Root(*source_root)),
             target: (Epoch(u64::from_le_bytes(*target_epoch)), Root(*target_root)),
         })
-    }
-
-    pub(crate) fn message_root(&self) -> Root {
-        Root(fingerprint(&[&self.encode()]))
-    }
-
-    pub(crate) fn payload(&self) -> Payload {
-        Payload::from(self.encode())
-    }
-
-    /// The value that these validators' attestation is agreed on as.
-    pub(crate) fn value(&self, validators: &[PublicKeyBytes]) -> Value {
-        let mut bytes = self.encode();
-        validators.iter().for_each(|validator| bytes.push(validator.0[0]));
-        Value { digest: Digest(fingerprint(&[&bytes])), bytes: bytes.into() }
     }
 
     /// Whether one validator signing both would be slashed.
@@ -122,7 +107,7 @@ impl Seal {
 }
 
 /// Signs everything of our own in a message, as a shell does before it sends.
-pub(crate) fn seal(duty: Duty, me: Member, message: &mut Message<Seal>) {
+pub(crate) fn seal(duty: Duty, me: Member, message: &mut qbft::Message<Seal>) {
     for vote in std::iter::once(&mut message.vote).chain(&mut message.justification) {
         if vote.ballot.author == me {
             vote.seal = Some(Seal::new(duty, &vote.ballot));
@@ -131,7 +116,7 @@ pub(crate) fn seal(duty: Duty, me: Member, message: &mut Message<Seal>) {
 }
 
 /// What a shell checks before it hands a message to the engine.
-pub(crate) fn sealed_well(duty: Duty, message: &Message<Seal>) -> bool {
+pub(crate) fn sealed_well(duty: Duty, message: &qbft::Message<Seal>) -> bool {
     std::iter::once(&message.vote)
         .chain(&message.justification)
         .all(|vote| vote.seal == Some(Seal::new(duty, &vote.ballot)))
@@ -142,6 +127,18 @@ pub(crate) fn digests_match(values: &[Value]) -> bool {
     values.iter().all(|value| value.digest == Digest(fingerprint(&[&value.bytes])))
 }
 
+/// The value that a message is agreed on as, for these validators.
+pub(crate) fn value_of(message: &Message, validators: &[PublicKeyBytes]) -> Value {
+    let mut bytes = message.encode();
+    validators.iter().for_each(|validator| bytes.push(validator.0[0]));
+    Value { digest: Digest(fingerprint(&[&bytes])), bytes: bytes.into() }
+}
+
+/// Whether a group signature selects its validator.
+pub(crate) fn selects(signature: &SignatureBytes) -> bool {
+    signature.0[95].is_multiple_of(2)
+}
+
 /// The adapter.
 pub(crate) struct SimNetwork {
     pub(crate) timing: SlotTiming,
@@ -150,30 +147,94 @@ pub(crate) struct SimNetwork {
 impl Network for SimNetwork {
     type Seal = Seal;
 
-    fn read(&self, duty: Duty, value: &[u8], _: &Known<'_>) -> Result<Vec<Task>, Unreadable> {
+    fn read(&self, duty: Duty, value: &[u8], known: &Known<'_>) -> Result<Vec<Task>, Unreadable> {
         let unreadable = |why: &str| Unreadable(why.to_owned());
-        if duty.kind != DutyKind::Attester {
-            return Err(unreadable("only attestations are simulated"));
-        }
-        let (head, validators) =
-            value.split_at_checked(ATTESTATION_BYTES).ok_or_else(|| unreadable("value too short"))?;
-        let attestation = Attestation::decode(head).ok_or_else(|| unreadable("value does not decode"))?;
-        if attestation.slot != duty.slot || attestation.target.0 != self.timing.epoch_of(duty.slot) {
-            return Err(unreadable("value for another slot or epoch"));
-        }
-        if attestation.source.0 >= attestation.target.0 {
-            return Err(unreadable("source is not before target"));
-        }
-        let data: Payload = Arc::from(head);
-        let message_root = attestation.message_root();
-        let checkpoint = |(epoch, root)| Checkpoint { epoch, root };
-        let vote = Vote { source: checkpoint(attestation.source), target: checkpoint(attestation.target) };
-        let task = |number: &u8| Task {
-            id: TaskId::from(validator(*number)),
-            message_root,
-            vote: Some(vote),
-            data: data.clone(),
+        let task = |validator: PublicKeyBytes, message: Message| Task {
+            id: TaskId::from(validator),
+            message_root: message.message_root(),
+            vote: vote_of(&message),
+            data: message.payload(),
         };
-        Ok(validators.iter().map(task).collect())
+        if matches!(
+            duty.kind,
+            DutyKind::Randao | DutyKind::PrepareAggregator | DutyKind::PrepareSyncContribution
+        ) {
+            // A reveal is of the epoch; two proposals of one epoch have the same.
+            let reveals = duty.kind == DutyKind::Randao;
+            let content = if reveals { self.timing.epoch_of(duty.slot).0 } else { duty.slot.0 };
+            let content = Root(fingerprint(&[&content.to_le_bytes()]));
+            let message = Message::harmless(duty.kind, duty.slot, content);
+            return Ok(known.validators.keys().map(|validator| task(*validator, message)).collect());
+        }
+        let (message, numbers) = Message::split(value).ok_or_else(|| unreadable("value does not decode"))?;
+        self.check(duty, &message).map_err(unreadable)?;
+        let named = numbers.iter().map(|number| validator(*number));
+        match duty.kind {
+            DutyKind::SyncMessage => Ok(known.validators.keys().map(|v| task(*v, message)).collect()),
+            DutyKind::Proposer => {
+                let [number] = numbers else { return Err(unreadable("not one proposer")) };
+                let proposer = validator(*number);
+                let reveal = known.given.get(&(DutyKind::Randao, TaskId::from(proposer)));
+                let wrong =
+                    |block: &Block| reveal.is_some_and(|reveal| print_of(&reveal.signature) != block.reveal);
+                if matches!(&message, Message::Block(block) if wrong(block)) {
+                    return Err(unreadable("another reveal"));
+                }
+                Ok(vec![task(proposer, message)])
+            }
+            DutyKind::Aggregator | DutyKind::SyncContribution => {
+                let needs = duty.kind.row().needs[0];
+                let mut tasks = Vec::new();
+                for validator in named {
+                    let Some(proof) = known.given.get(&(needs, TaskId::from(validator))) else { continue };
+                    if !selects(&proof.signature) {
+                        return Err(unreadable("not selected"));
+                    }
+                    let content = [&message.encode()[..], &proof.signature.0];
+                    let content = Root(fingerprint(&content));
+                    tasks.push(task(validator, Message::harmless(duty.kind, duty.slot, content)));
+                }
+                Ok(tasks)
+            }
+            DutyKind::Attester
+            | DutyKind::Exit
+            | DutyKind::BuilderRegistration
+            | DutyKind::Randao
+            | DutyKind::PrepareAggregator
+            | DutyKind::PrepareSyncContribution
+            | DutyKind::InfoSync => Ok(named.map(|validator| task(validator, message)).collect()),
+        }
     }
+}
+
+impl SimNetwork {
+    /// Whether a message is for exactly this duty.
+    fn check(&self, duty: Duty, message: &Message) -> Result<(), &'static str> {
+        let right = match message {
+            Message::Attestation(attestation) => {
+                if attestation.source.0 >= attestation.target.0 {
+                    return Err("source is not before target");
+                }
+                duty.kind == DutyKind::Attester
+                    && attestation.slot == duty.slot
+                    && attestation.target.0 == self.timing.epoch_of(duty.slot)
+            }
+            Message::Block(block) => duty.kind == DutyKind::Proposer && block.slot == duty.slot,
+            Message::Harmless(harmless) => {
+                harmless.slot == duty.slot && harmless.kind == duty.kind.row().number
+            }
+        };
+        if right { Ok(()) } else { Err("value for another duty") }
+    }
+}
+
+/// What a block says of a reveal.
+pub(crate) fn print_of(signature: &SignatureBytes) -> Root {
+    Root(fingerprint(&[&signature.0]))
+}
+
+fn vote_of(message: &Message) -> Option<Vote> {
+    let Message::Attestation(attestation) = message else { return None };
+    let checkpoint = |(epoch, root)| Checkpoint { epoch, root };
+    Some(Vote { source: checkpoint(attestation.source), target: checkpoint(attestation.target) })
 }

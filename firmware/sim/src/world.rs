@@ -98,8 +98,11 @@ impl World {
     /// When members first boot, some time before the first duty.
     pub(crate) const BOOT_MS: u64 = 185_000;
 
+    /// So long before their slot members learn of its duties.
+    pub(crate) const TOLD_AHEAD_MS: u64 = 6_000;
+
     /// When every duty has expired.
-    pub(crate) const END_MS: u64 = 320_000;
+    pub(crate) const END_MS: u64 = 370_000;
 }
 
 /// A time in which some members cannot reach the others.

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use chain::{Epoch, ForkInfo, PublicKeyBytes, Root, SignatureBytes};
+use chain::{PublicKeyBytes, Root, SignatureBytes};
 use duty::{CombineJob, Duty, Partial, TaskId};
 use qbft::Member;
 use threshold::{CombineError, Combiner, Job, ShareIndex};
 
 use super::{Event, Node};
 use crate::board::MemberLabels;
-use crate::obol_network::{attester_signing_root, vote_of};
+use crate::obol_network::ObolNetwork;
 use crate::setup::ValidatorKeys;
 
 /// Duties remembered as combined; partial signatures that come later are not read ahead.
@@ -41,11 +41,7 @@ impl Node {
         while self.combining.done.len() > COMBINED_KEPT {
             self.combining.done.pop_first();
         }
-        let fork_info = ForkInfo {
-            fork: running.chain.schedule.fork_at(running.chain.timing.epoch_of(duty.slot)),
-            genesis_validators_root: running.chain.genesis_validators_root,
-        };
-        let epoch = running.chain.timing.epoch_of(duty.slot);
+        let network = running.engine.network().clone();
         let keys = Arc::clone(&self.membership.keys);
         let threshold = usize::from(self.membership.view.threshold);
         let combiner = Arc::clone(&self.combining.combiner);
@@ -53,7 +49,7 @@ impl Node {
         tokio::task::spawn_blocking(move || {
             let start = Instant::now();
             let cluster = ClusterKeys { keys: &keys, threshold };
-            let combined = combine_jobs(&combiner, &jobs, cluster, &fork_info, epoch);
+            let combined = combine_jobs(&combiner, &jobs, cluster, &network, duty);
             board.metrics.combine_seconds.0.observe(start.elapsed().as_secs_f64());
             // The loop is gone when the node ends.
             drop(events.blocking_send(Event::Combined(duty, combined)));
@@ -106,13 +102,14 @@ pub fn combine_jobs(
     combiner: &Combiner,
     jobs: &[CombineJob],
     cluster: ClusterKeys<'_>,
-    fork_info: &ForkInfo,
-    epoch: Epoch,
+    network: &ObolNetwork,
+    duty: Duty,
 ) -> Combined {
+    let epoch = network.timing.epoch_of(duty.slot);
     let mut results = Vec::with_capacity(jobs.len());
     let mut ready = Vec::with_capacity(jobs.len());
     for job in jobs {
-        match prepare(job, cluster.keys, fork_info) {
+        match prepare(job, cluster.keys, network.signing_root(duty, job.message_root)) {
             Some(prepared) => ready.push(prepared),
             None => results.push((job.id, Err(Vec::new()))),
         }
@@ -151,20 +148,14 @@ struct Ready<'a> {
 fn prepare<'a>(
     job: &CombineJob,
     keys: &'a BTreeMap<PublicKeyBytes, ValidatorKeys>,
-    fork_info: &ForkInfo,
+    signing_root: Root,
 ) -> Option<Ready<'a>> {
     let keys = keys.get(&job.id.validator)?;
-    let vote = vote_of(&job.data).ok()?;
     let partials = job
         .partials
         .iter()
         .filter_map(|(member, signature)| Some((ShareIndex::new(u64::from(member.0) + 1).ok()?, *signature)));
-    Some(Ready {
-        id: job.id,
-        keys,
-        signing_root: attester_signing_root(job.message_root, &vote, fork_info),
-        partials: partials.collect(),
-    })
+    Some(Ready { id: job.id, keys, signing_root, partials: partials.collect() })
 }
 
 fn member_of(index: ShareIndex) -> Option<Member> {

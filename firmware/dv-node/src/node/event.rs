@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use beacon::{AttesterDuties, BeaconError, ChainEvent, ValidatorInfo};
-use chain::{Epoch, PublicKeyBytes, SignatureBytes, VoluntaryExit};
+use beacon::{AttesterDuties, BeaconError, ChainEvent, ProposerDuties, ValidatorInfo};
+use chain::{Epoch, PublicKeyBytes, SignatureBytes, SyncDuty, VoluntaryExit};
 use duty::{Duty, FetchError, PublishError, SignError, TaskId, Value};
 use ipc::ClientError;
 use obol::HostEvent;
@@ -27,6 +27,10 @@ pub(crate) enum Event {
     Validators(Result<Vec<ValidatorInfo>, BeaconError>),
     /// The attester duties of an epoch.
     Duties(Epoch, Result<AttesterDuties, BeaconError>),
+    /// The proposer duties of an epoch.
+    Proposers(Epoch, Result<ProposerDuties, BeaconError>),
+    /// Who sits in the sync committee of an epoch.
+    SyncDuties(Epoch, Result<Vec<SyncDuty>, BeaconError>),
     /// What the signer holds.
     Shares(Result<BTreeSet<PublicKeyBytes>, ClientError>),
     /// A value to propose, or none.

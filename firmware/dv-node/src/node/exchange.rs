@@ -11,7 +11,7 @@ use super::Node;
 use crate::obol_network::encode_partials;
 
 /// Duties whose partial signatures are kept for members that connect late.
-const SENT_KEPT: usize = 64;
+const SENT_KEPT: usize = 256;
 /// Messages of one duty kept: one for each time that the signer signed something new.
 const SENT_PER_DUTY: usize = 64;
 /// No message is tried for longer than this, whatever the clock says.
@@ -19,8 +19,8 @@ const LONGEST_SENDING: Duration = Duration::from_secs(1_800);
 
 impl Node {
     pub(super) fn send_partials(&mut self, duty: Duty, set: &[Partial]) {
-        let bytes = match encode_partials(duty, self.membership.share_index, set) {
-            Ok(bytes) => bytes,
+        let messages = match encode_partials(duty, self.membership.share_index, set) {
+            Ok(messages) => messages,
             Err(error) => {
                 return tracing::error!(%duty, %error, "our own partial signatures cannot be encoded");
             }
@@ -28,12 +28,20 @@ impl Node {
         if let Some(host) = &self.host {
             let timing = &self.running.as_ref().map(|running| running.chain.timing);
             let left = timing.map_or(SEND_DEADLINE, |timing| left_of(duty, &timing, super::wall()));
-            host.broadcast_within(Protocol::ParSigEx, &bytes, left);
+            for bytes in &messages {
+                host.broadcast_within(Protocol::ParSigEx, bytes, left);
+            }
         }
         if let Some(running) = &mut self.running {
             let sent = running.sent_partials.entry(duty).or_default();
-            if sent.len() < SENT_PER_DUTY {
-                sent.push(bytes.into());
+            for bytes in messages {
+                if sent.len() < SENT_PER_DUTY {
+                    sent.push(bytes.into());
+                }
+            }
+            if running.sent_partials.len() > SENT_KEPT {
+                let (timing, now) = (running.chain.timing, super::wall());
+                running.sent_partials.retain(|duty, _| !left_of(*duty, &timing, now).is_zero());
             }
             while running.sent_partials.len() > SENT_KEPT {
                 running.sent_partials.pop_first();

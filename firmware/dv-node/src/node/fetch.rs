@@ -1,47 +1,240 @@
 //! What the beacon node is asked for, to be agreed on or signed.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-use chain::{AttesterDuty, PublicKeyBytes};
-use duty::{Duty, DutyKind, FetchError, Given, Payload};
+use beacon::{BeaconError, BeaconNodes, BlockRequest};
+use chain::{
+    Attestation, AttesterDuty, CommitteeIndex, ForkName, PublicKeyBytes, Root, SyncCommitteeContribution,
+    SyncDuty,
+};
+use duty::{Duty, DutyKind, FetchError, Given, Payload, TaskId, Value};
+use obol::proposal::VersionedProposal;
+use obol::versioned;
+use qbft::Digest;
+use serde::de::DeserializeOwned;
+use tree_hash::TreeHash as _;
 
 use super::{Event, Node};
+use crate::obol_network::{
+    ObolNetwork, agreed_vote, contribution_value, is_selected, proposer_value, selected_subcommittees,
+};
+
+/// Takes a builder's offer whenever there is one.
+const BUILDER_ALWAYS: u64 = u64::MAX;
+/// Takes the beacon node's own block.
+const BUILDER_NEVER: u64 = 0;
 
 impl Node {
     pub(super) fn fetch(
         &mut self,
         duty: Duty,
         validators: &BTreeMap<PublicKeyBytes, Payload>,
-        _given: &Given,
+        given: &Given,
     ) {
-        if duty.kind == DutyKind::InfoSync {
-            return self.start_exchange(duty);
-        }
         let Some(running) = &self.running else { return };
-        let network = running.engine.network().clone();
         let over = running.slots.last().is_some_and(|now| now > duty.slot);
-        let duties: BTreeMap<PublicKeyBytes, AttesterDuty> = validators
-            .iter()
-            .filter_map(|(validator, payload)| Some((*validator, serde_json::from_slice(payload).ok()?)))
-            .collect();
+        let network = running.engine.network().clone();
         let beacon = self.beacon.clone();
-        self.spawn(async move {
-            if duty.kind != DutyKind::Attester {
-                let text = format!("this version does not do {} duties", duty.kind.row().name);
-                return Event::Fetched(duty, Err(FetchError::Permanent(text)));
+        let failed = move |error: FetchError| Event::Fetched(duty, Err(error));
+        if over && duty.kind != DutyKind::InfoSync {
+            // Beacon nodes answer such questions for their current slot only.
+            let error = FetchError::Permanent("the slot is over".to_owned());
+            return self.spawn(async move { failed(error) });
+        }
+        match duty.kind {
+            DutyKind::InfoSync => self.start_exchange(duty),
+            DutyKind::Attester => {
+                let duties: BTreeMap<_, AttesterDuty> = described(validators);
+                self.spawn(
+                    async move { Event::Fetched(duty, attester(&beacon, &network, duty, &duties).await) },
+                );
             }
-            if over {
-                // Beacon nodes give attestation data for their current slot only.
-                let text = "the slot is over".to_owned();
-                return Event::Fetched(duty, Err(FetchError::Permanent(text)));
+            DutyKind::Proposer => {
+                let reveals = validators.keys().find_map(|validator| {
+                    Some((*validator, given.get(&(DutyKind::Randao, TaskId::from(*validator)))?.signature))
+                });
+                let Some((validator, randao_reveal)) = reveals else { return };
+                let factor = if self.builder_api() { BUILDER_ALWAYS } else { BUILDER_NEVER };
+                let request = BlockRequest {
+                    slot: duty.slot,
+                    randao_reveal,
+                    graffiti: None,
+                    builder_boost_factor: Some(factor),
+                };
+                self.spawn(async move { Event::Fetched(duty, block(&beacon, &validator, &request).await) });
             }
-            let result = match beacon.attestation_data(duty.slot).await {
-                Ok(vote) => Ok(network.attester_value(vote, &duties)),
-                Err(error) if error.is_temporary() => Err(FetchError::Temporary(error.to_string())),
-                // A refusal now says little about the next try: beacon nodes give 400 and 500 for passing states.
-                Err(error) => Err(FetchError::Temporary(error.to_string())),
-            };
-            Event::Fetched(duty, result)
-        });
+            DutyKind::Aggregator => {
+                let duties: BTreeMap<PublicKeyBytes, AttesterDuty> = described(validators);
+                let selected = duties.into_iter().filter(|(v, own)| is_selected(given, v, own) == Some(true));
+                let selected: BTreeMap<_, _> = selected.collect();
+                let vote = self.kept.value(Duty::new(duty.slot, DutyKind::Attester));
+                let vote = vote.and_then(|value| agreed_vote(&value.bytes));
+                self.spawn(async move {
+                    let result = match vote {
+                        _ if selected.is_empty() => Err(FetchError::NothingToDo),
+                        Some(vote) => {
+                            let root = vote.tree_hash_root().into();
+                            aggregates(&beacon, &network, duty, root, &selected).await
+                        }
+                        None => {
+                            Err(FetchError::Temporary("the votes to aggregate are not agreed on".to_owned()))
+                        }
+                    };
+                    Event::Fetched(duty, result)
+                });
+            }
+            DutyKind::SyncMessage => {
+                self.spawn(async move { Event::Fetched(duty, head(&beacon).await) });
+            }
+            DutyKind::SyncContribution => {
+                let wanted = self.contributions_wanted(duty, validators, given);
+                self.spawn(async move { Event::Fetched(duty, contributions(&beacon, duty, wanted).await) });
+            }
+            // What these sign follows from the duty itself: the engine does not ask.
+            DutyKind::Exit
+            | DutyKind::BuilderRegistration
+            | DutyKind::Randao
+            | DutyKind::PrepareAggregator
+            | DutyKind::PrepareSyncContribution => {}
+        }
     }
+
+    /// The subcommittees and blocks that each selected validator contributes for. Only one for each as long as the cluster
+    /// has not agreed on a version that reads several (obol.md 5.6).
+    fn contributions_wanted(
+        &self,
+        duty: Duty,
+        validators: &BTreeMap<PublicKeyBytes, Payload>,
+        given: &Given,
+    ) -> BTreeMap<PublicKeyBytes, Vec<(u64, Root)>> {
+        let most = if self.infosync.plural_contributions(duty.slot) { usize::MAX } else { 1 };
+        let mut wanted = BTreeMap::new();
+        for (validator, own) in described::<SyncDuty>(validators) {
+            let Some(vote) = given.get(&(DutyKind::SyncMessage, TaskId::from(validator))) else { continue };
+            let selected = selected_subcommittees(given, &validator, &own);
+            let several: Vec<(u64, Root)> = selected
+                .into_iter()
+                .take(most)
+                .map(|subcommittee| (subcommittee, vote.message_root))
+                .collect();
+            if !several.is_empty() {
+                wanted.insert(validator, several);
+            }
+        }
+        wanted
+    }
+
+    /// Whether this cluster takes builders' offers.
+    pub(super) fn builder_api(&self) -> bool {
+        self.config.builder_api
+    }
+}
+
+/// What the duties were scheduled with.
+fn described<T: DeserializeOwned>(
+    validators: &BTreeMap<PublicKeyBytes, Payload>,
+) -> BTreeMap<PublicKeyBytes, T> {
+    validators.iter().filter_map(|(v, payload)| Some((*v, serde_json::from_slice(payload).ok()?))).collect()
+}
+
+/// A refusal now says little about the next try: beacon nodes give 400 and 500 for passing states.
+fn again(error: BeaconError) -> FetchError {
+    FetchError::Temporary(error.to_string())
+}
+
+async fn attester(
+    beacon: &BeaconNodes,
+    network: &ObolNetwork,
+    duty: Duty,
+    duties: &BTreeMap<PublicKeyBytes, AttesterDuty>,
+) -> Result<Value, FetchError> {
+    let vote = beacon.attestation_data(duty.slot).await.map_err(again)?;
+    Ok(network.attester_value(vote, duties))
+}
+
+async fn block(
+    beacon: &BeaconNodes,
+    validator: &PublicKeyBytes,
+    request: &BlockRequest,
+) -> Result<Value, FetchError> {
+    let produced = beacon.produce_block(request).await.map_err(again)?;
+    let version = match produced.fork {
+        ForkName::Electra => versioned::ELECTRA,
+        ForkName::Fulu => versioned::FULU,
+        fork @ (ForkName::Phase0
+        | ForkName::Altair
+        | ForkName::Bellatrix
+        | ForkName::Capella
+        | ForkName::Deneb
+        | ForkName::Gloas) => {
+            return Err(FetchError::Permanent(format!(
+                "this version does not read blocks of the fork {fork}"
+            )));
+        }
+    };
+    Ok(proposer_value(validator, VersionedProposal { version, block: produced.block }))
+}
+
+/// One question for each committee, however many validators aggregate there.
+async fn aggregates(
+    beacon: &BeaconNodes,
+    network: &ObolNetwork,
+    duty: Duty,
+    root: Root,
+    selected: &BTreeMap<PublicKeyBytes, AttesterDuty>,
+) -> Result<Value, FetchError> {
+    let mut found: BTreeMap<CommitteeIndex, Option<Attestation>> = BTreeMap::new();
+    for committee in selected.values().map(|own| own.committee_index) {
+        if let Entry::Vacant(entry) = found.entry(committee) {
+            let aggregate = beacon.aggregate_attestation(duty.slot, root, committee).await.map_err(again)?;
+            entry.insert(aggregate);
+        }
+    }
+    let of = |own: &AttesterDuty| found.get(&own.committee_index).cloned().flatten();
+    let aggregates: BTreeMap<PublicKeyBytes, Attestation> =
+        selected.iter().filter_map(|(validator, own)| Some((*validator, of(own)?))).collect();
+    if aggregates.is_empty() {
+        return Err(FetchError::Temporary("the beacon node has no vote to aggregate".to_owned()));
+    }
+    network.aggregator_value(duty, aggregates).map_err(|error| FetchError::Permanent(error.to_string()))
+}
+
+/// The head's root. It is not agreed on: a member whose head differs does not sign with the others.
+async fn head(beacon: &BeaconNodes) -> Result<Value, FetchError> {
+    let head = beacon.head_block_root().await.map_err(again)?;
+    if head.optimistic {
+        return Err(FetchError::Temporary("the beacon node's head is not verified yet".to_owned()));
+    }
+    Ok(Value { digest: Digest(head.root.0), bytes: Payload::from(head.root.0) })
+}
+
+async fn contributions(
+    beacon: &BeaconNodes,
+    duty: Duty,
+    wanted: BTreeMap<PublicKeyBytes, Vec<(u64, Root)>>,
+) -> Result<Value, FetchError> {
+    if wanted.is_empty() {
+        return Err(FetchError::NothingToDo);
+    }
+    let mut found: BTreeMap<(u64, Root), Option<SyncCommitteeContribution>> = BTreeMap::new();
+    for question in wanted.values().flatten() {
+        if let Entry::Vacant(entry) = found.entry(*question) {
+            let (subcommittee, root) = *question;
+            let answer = beacon.sync_committee_contribution(duty.slot, subcommittee, root).await;
+            entry.insert(answer.map_err(again)?);
+        }
+    }
+    let mut contributions = BTreeMap::new();
+    for (validator, questions) in wanted {
+        let several: Vec<_> =
+            questions.iter().filter_map(|question| found.get(question).cloned().flatten()).collect();
+        if !several.is_empty() {
+            contributions.insert(validator, several);
+        }
+    }
+    if contributions.is_empty() {
+        return Err(FetchError::Temporary("the beacon node has no vote to contribute".to_owned()));
+    }
+    Ok(contribution_value(contributions))
 }

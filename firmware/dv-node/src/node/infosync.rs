@@ -23,6 +23,13 @@ pub(crate) struct InfoSync {
     agreed: obol::infosync::InfoSync,
 }
 
+impl InfoSync {
+    /// Whether the cluster agreed on a version that reads several sync contributions per validator.
+    pub(crate) fn plural_contributions(&self, slot: Slot) -> bool {
+        self.agreed.plural_contributions(slot.0)
+    }
+}
+
 impl Node {
     /// The last slot of an epoch has begun.
     pub(crate) fn begin_infosync(&mut self, slot: Slot) {
@@ -60,7 +67,7 @@ impl Node {
         if let Some((exchange, _)) = self.infosync.exchanges.get(&duty) {
             return exchange.own().cloned();
         }
-        Some(priority::sign(to_wire(duty).ok()?, &own_topics(false), &self.membership.identity))
+        Some(priority::sign(to_wire(duty).ok()?, &own_topics(self.builder_api()), &self.membership.identity))
     }
 
     /// A member asks. What we wish does not depend on when, so it is answered at once.

@@ -14,8 +14,10 @@ mod publish;
 mod relays;
 mod report;
 mod resolve;
+mod schedule;
 mod sign;
 mod slots;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -297,6 +299,8 @@ impl Node {
             Event::BeaconExamined => self.on_beacon_examined(),
             Event::Validators(result) => self.on_validators(result),
             Event::Duties(epoch, result) => self.on_duties(epoch, result),
+            Event::Proposers(epoch, result) => self.on_proposers(epoch, result),
+            Event::SyncDuties(epoch, result) => self.on_sync_duties(epoch, result),
             Event::Shares(result) => self.on_shares(result),
             Event::Fetched(duty, result) => self.step(duty::Event::Fetched { duty, result }),
             Event::Signed(duty, results) => self.step(duty::Event::Signed { duty, results }),
@@ -409,7 +413,7 @@ impl Node {
                 Some(running) if running.chain != chain => {
                     // The same chain, with other forks to come.
                     tracing::info!(forks = ?chain.schedule.forks(), "the beacon node knows other forks to come");
-                    let network = ObolNetwork { timing: chain.timing, schedule: chain.schedule.clone() };
+                    let network = network_of(&chain);
                     running.engine.set_network(network);
                     running.chain = chain;
                 }
@@ -480,7 +484,7 @@ impl Node {
             unknown_view: duty::UnknownView::Refuse,
             view_patience_ms: VIEW_PATIENCE_MS,
         };
-        let network = ObolNetwork { timing: chain.timing, schedule: chain.schedule.clone() };
+        let network = network_of(chain);
         tracing::info!(network = %chain.network, restored = restored.len(), "the chain is known; duties begin");
         self.running = Some(Running {
             chain: Arc::clone(chain),
@@ -548,7 +552,7 @@ impl Node {
                 lock_hash: view.lock_hash,
                 git_hash: "unknown".to_owned(),
                 nickname: self.config.p2p.nickname.clone(),
-                builder_api_enabled: false,
+                builder_api_enabled: self.builder_api(),
             },
         });
         match started {
@@ -580,6 +584,15 @@ impl Node {
             // The loop is gone when the node ends.
             drop(events.send(event).await);
         });
+    }
+}
+
+/// The chain as the engine's network adapter needs it.
+fn network_of(chain: &ChainInfo) -> ObolNetwork {
+    ObolNetwork {
+        timing: chain.timing,
+        schedule: chain.schedule.clone(),
+        genesis_validators_root: chain.genesis_validators_root,
     }
 }
 

@@ -43,6 +43,9 @@ impl Node {
                 Output::Agreed { duty, round, value } => {
                     tracing::debug!(%duty, round, "the members agreed");
                     self.kept.agreed(duty, &value);
+                    if duty.kind == DutyKind::Proposer {
+                        self.look_at_fee_recipient(duty, &value);
+                    }
                     if duty.kind == DutyKind::InfoSync {
                         self.on_priorities_agreed(duty, &value);
                     }
@@ -50,7 +53,7 @@ impl Node {
                 Output::SendPartials { duty, set } => self.send_partials(duty, &set),
                 Output::Combine { duty, jobs } => self.combine(duty, jobs),
                 Output::Publish { duty, set } => self.publish(duty, &set),
-                Output::Provide { duty, set } => self.kept.provided(duty, set),
+                Output::Provide { duty, set } => self.on_provided(duty, set),
                 Output::Outcome(record) => self.on_outcome(record),
             }
         }

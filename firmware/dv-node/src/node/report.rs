@@ -69,6 +69,7 @@ impl Node {
             self.membership.view.operators.iter().map(|operator| operator.name.as_str()).collect();
         self.monitoring.on_outcome(&record, &names);
         match &record.outcome {
+            Outcome::Done if is_preparation(duty) => tracing::debug!(%duty, "duty done"),
             Outcome::Done => tracing::info!(
                 %duty,
                 validators = record.expected,
@@ -92,8 +93,11 @@ impl Node {
         for equivocator in &record.equivocators {
             tracing::warn!(%duty, member = self.membership.name_of(*equivocator), "a member signed two messages for one duty");
         }
-        if let Some(record) = shown(&record) {
-            self.board.finished(record);
+        let quiet = record.outcome == Outcome::Done && is_preparation(duty);
+        match shown(&record) {
+            Some(record) if quiet => self.board.count(&record),
+            Some(record) => self.board.finished(record),
+            None => {}
         }
     }
 
@@ -134,20 +138,20 @@ impl Node {
 
     fn pending_duties(&self) -> Vec<DutyRecord> {
         let Some(running) = &self.running else { return Vec::new() };
-        let timing = &running.chain.timing;
-        let pending = running.engine.pending().filter_map(|duty: Duty| {
-            Some(DutyRecord {
-                slot: duty.slot.0,
-                kind: kind(duty.kind)?,
-                validators: count(self.duties.of_slot(timing.epoch_of(duty.slot), duty.slot).len()),
-                outcome: DutyOutcome::Pending,
-                reason: None,
-                decided_round: None,
-                leader: None,
-                partials_from: Vec::new(),
-                published_ms_into_slot: None,
-            })
-        });
+        let pending =
+            running.engine.pending().filter(|duty| !is_preparation(*duty)).filter_map(|duty: Duty| {
+                Some(DutyRecord {
+                    slot: duty.slot.0,
+                    kind: kind(duty.kind)?,
+                    validators: count(running.engine.scheduled_for(duty)),
+                    outcome: DutyOutcome::Pending,
+                    reason: None,
+                    decided_round: None,
+                    leader: None,
+                    partials_from: Vec::new(),
+                    published_ms_into_slot: None,
+                })
+            });
         let mut pending: Vec<DutyRecord> = pending.collect();
         pending.sort_by_key(|duty| std::cmp::Reverse(duty.slot));
         pending.truncate(node::MAX_DUTIES_SHOWN / 2);
@@ -451,6 +455,11 @@ fn beacon_status(status: &EndpointStatus) -> BeaconNodeStatus {
         sync_distance,
         message,
     }
+}
+
+/// Whether a duty only gives others what they need; then it is worth a word only when it fails.
+fn is_preparation(duty: Duty) -> bool {
+    duty.kind.row().publication == duty::Publication::OtherDuties
 }
 
 /// A duty as the page shows it; `None` for those that nobody but the members cares about.

@@ -1,14 +1,10 @@
-//! Which validator has a duty in which slot, kept up to date with the chain.
-//!
-//! Duties are given to the engine when their slot starts and not before, because a reorganisation may move them and a
-//! validator must never be made to vote in two slots of one epoch.
+//! Which validator has a duty in which slot, kept up to date with the chain. What is done with it: [`super::schedule`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use beacon::{AttesterDuties, BeaconError, ChainEvent, ValidatorInfo};
-use chain::{AttesterDuty, Epoch, PublicKeyBytes, Root, Slot, UnixMillis, ValidatorIndex};
-use duty::{Duty, DutyKind, Payload};
+use beacon::{AttesterDuties, BeaconError, ChainEvent, ProposerDuties, ValidatorInfo};
+use chain::{AttesterDuty, Epoch, ProposerDuty, PublicKeyBytes, Root, Slot, SyncDuty, ValidatorIndex};
 
 use super::{Event, Node};
 
@@ -23,24 +19,103 @@ pub(crate) struct Duties {
     /// The epoch in which they were last asked for.
     validators_of: Option<Epoch>,
     asking_validators: bool,
-    epochs: BTreeMap<Epoch, EpochDuties>,
-    asking: BTreeSet<Epoch>,
-    /// Epochs whose duties may have changed.
-    stale: BTreeSet<Epoch>,
+    attesters: PerEpoch<BySlot<AttesterDuty>>,
+    proposers: PerEpoch<BySlot<ProposerDuty>>,
+    sync: PerEpoch<BTreeMap<PublicKeyBytes, SyncDuty>>,
     /// When a question last failed, and with which words.
     pub(crate) failed: Option<(Instant, String)>,
 }
 
+/// The duties of an epoch, and on what they depend.
 #[derive(Debug)]
-struct EpochDuties {
+struct BySlot<D> {
     dependent_root: Root,
-    by_slot: BTreeMap<Slot, BTreeMap<PublicKeyBytes, AttesterDuty>>,
+    by_slot: BTreeMap<Slot, BTreeMap<PublicKeyBytes, D>>,
+}
+
+/// One kind of duties, epoch by epoch.
+#[derive(Debug)]
+struct PerEpoch<T> {
+    known: BTreeMap<Epoch, T>,
+    asking: BTreeSet<Epoch>,
+    /// Epochs whose duties may have changed.
+    stale: BTreeSet<Epoch>,
+    /// When a question last failed.
+    failed: Option<Instant>,
+}
+
+impl<T> Default for PerEpoch<T> {
+    fn default() -> Self {
+        Self { known: BTreeMap::new(), asking: BTreeSet::new(), stale: BTreeSet::new(), failed: None }
+    }
+}
+
+impl<T> PerEpoch<T> {
+    fn is_wanted(&self, epoch: Epoch) -> bool {
+        let fresh = self.known.contains_key(&epoch) && !self.stale.contains(&epoch);
+        !fresh && !self.asking.contains(&epoch) && !is_just_now(self.failed)
+    }
+
+    fn ask(&mut self, epoch: Epoch) {
+        self.asking.insert(epoch);
+        self.stale.remove(&epoch);
+    }
+
+    fn answered(&mut self, epoch: Epoch, answer: T) {
+        self.asking.remove(&epoch);
+        self.known.insert(epoch, answer);
+    }
+
+    fn failed(&mut self, epoch: Epoch) {
+        self.asking.remove(&epoch);
+        self.failed = Some(Instant::now());
+        self.may_have_changed(epoch);
+    }
+
+    fn may_have_changed(&mut self, epoch: Epoch) {
+        if self.known.contains_key(&epoch) {
+            self.stale.insert(epoch);
+        }
+    }
+
+    fn all_may_have_changed(&mut self) {
+        self.stale.extend(self.known.keys().copied());
+    }
+
+    fn forget_before(&mut self, epoch: Epoch) {
+        self.known.retain(|known, _| *known >= epoch);
+        self.stale.retain(|stale| *stale >= epoch);
+    }
+}
+
+impl<D> PerEpoch<BySlot<D>> {
+    /// The head's chain has other dependent roots than these duties were computed with.
+    fn compare_dependent_root(&mut self, epoch: Epoch, roots: &[Root]) {
+        let changed = self.known.get(&epoch).is_some_and(|duties| !roots.contains(&duties.dependent_root));
+        if changed && !self.asking.contains(&epoch) {
+            self.stale.insert(epoch);
+        }
+    }
+
+    fn of_slot(&self, epoch: Epoch, slot: Slot) -> Option<&BTreeMap<PublicKeyBytes, D>> {
+        self.known.get(&epoch)?.by_slot.get(&slot)
+    }
 }
 
 impl Duties {
     /// Who attests in this slot.
-    pub(crate) fn of_slot(&self, epoch: Epoch, slot: Slot) -> BTreeMap<PublicKeyBytes, AttesterDuty> {
-        self.epochs.get(&epoch).and_then(|duties| duties.by_slot.get(&slot)).cloned().unwrap_or_default()
+    pub(crate) fn attesters(&self, epoch: Epoch, slot: Slot) -> BTreeMap<PublicKeyBytes, AttesterDuty> {
+        self.attesters.of_slot(epoch, slot).cloned().unwrap_or_default()
+    }
+
+    /// Who of ours proposes in this slot.
+    pub(crate) fn proposers(&self, epoch: Epoch, slot: Slot) -> BTreeMap<PublicKeyBytes, ProposerDuty> {
+        self.proposers.of_slot(epoch, slot).cloned().unwrap_or_default()
+    }
+
+    /// Who of ours sits in the sync committee.
+    pub(crate) fn sync(&self, epoch: Epoch) -> BTreeMap<PublicKeyBytes, SyncDuty> {
+        self.sync.known.get(&epoch).cloned().unwrap_or_default()
     }
 
     /// One validator's duty in this slot.
@@ -50,65 +125,33 @@ impl Duties {
         slot: Slot,
         validator: &PublicKeyBytes,
     ) -> Option<&AttesterDuty> {
-        self.epochs.get(&epoch)?.by_slot.get(&slot)?.get(validator)
+        self.attesters.of_slot(epoch, slot)?.get(validator)
     }
 
-    fn knows(&self, epoch: Epoch) -> bool {
-        self.epochs.contains_key(&epoch) && !self.stale.contains(&epoch)
+    pub(crate) fn forget_before(&mut self, epoch: Epoch) {
+        let oldest = Epoch(epoch.0.saturating_sub(EPOCHS_KEPT));
+        self.attesters.forget_before(oldest);
+        self.proposers.forget_before(oldest);
+        self.sync.forget_before(oldest);
     }
 
     fn active(&self, epoch: Epoch) -> Vec<ValidatorIndex> {
         let active = self.validators.values().filter(|info| info.active_at(epoch));
         active.map(|info| info.index).collect()
     }
+
+    /// Whether this is one of ours: an index that belongs to another key would make us sign for a stranger.
+    fn is_ours(&self, key: &PublicKeyBytes, index: ValidatorIndex) -> bool {
+        let ours = self.validators.get(key).is_some_and(|info| info.index == index);
+        if !ours {
+            tracing::warn!(%index, "the beacon node gave a duty for another validator's key");
+        }
+        ours
+    }
 }
 
 impl Node {
-    /// Asks for what is missing, and hands the duties of a slot that has begun to the engine.
-    pub(crate) fn on_slot(&mut self, now: UnixMillis) {
-        let Some(running) = &mut self.running else { return };
-        let timing = running.chain.timing;
-        let slot = timing.slot_at(now);
-        // A clock that is not trusted moves nothing: it may come back.
-        let trusted = running.trusted == Some(duty::Clock::Trusted);
-        let new_slot = trusted && slot.is_some_and(|slot| running.slots.see(slot));
-        let epoch = slot.map_or(Epoch(0), |slot| timing.epoch_of(slot));
-        let is_last = slot.is_some_and(|slot| timing.epoch_of(slot.saturating_add(1)) != epoch);
-        self.ask_for_validators(epoch);
-        self.ask_for_duties(epoch);
-        if is_last || slot.is_none() {
-            self.ask_for_duties(epoch.saturating_add(u64::from(slot.is_some())));
-        }
-        if let (true, Some(slot)) = (new_slot, slot) {
-            self.kept.trim(&timing, now);
-            self.duties.epochs.retain(|known, _| known.0.saturating_add(EPOCHS_KEPT) >= epoch.0);
-            self.board.metrics.slot.set(i64::try_from(slot.0).unwrap_or(i64::MAX));
-            self.schedule_attesters(slot);
-            if is_last {
-                self.begin_infosync(slot);
-            }
-        }
-    }
-
-    fn schedule_attesters(&mut self, slot: Slot) {
-        let Some(running) = &mut self.running else { return };
-        if running.silent_until.is_some_and(|until| slot <= until) || !running.slots.begin(slot) {
-            return;
-        }
-        let epoch = running.chain.timing.epoch_of(slot);
-        let payload = |duty: &AttesterDuty| Payload::from(serde_json::to_vec(duty).unwrap_or_default());
-        let validators: BTreeMap<PublicKeyBytes, Payload> = self
-            .duties
-            .of_slot(epoch, slot)
-            .iter()
-            .map(|(validator, duty)| (*validator, payload(duty)))
-            .collect();
-        if !validators.is_empty() {
-            self.step(duty::Event::Schedule { duty: Duty::new(slot, DutyKind::Attester), validators });
-        }
-    }
-
-    fn ask_for_validators(&mut self, epoch: Epoch) {
+    pub(super) fn ask_for_validators(&mut self, epoch: Epoch) {
         let fresh = self.duties.validators_of == Some(epoch);
         if fresh || self.duties.asking_validators || !self.beacon.any_ready() || self.failed_just_now() {
             return;
@@ -135,9 +178,11 @@ impl Node {
                         of = self.validators.len(),
                         "validators found on the chain"
                     );
-                    let epochs: Vec<Epoch> = self.duties.epochs.keys().copied().collect();
-                    self.duties.stale.extend(epochs);
+                    self.duties.attesters.all_may_have_changed();
+                    self.duties.proposers.all_may_have_changed();
+                    self.duties.sync.all_may_have_changed();
                 }
+                self.prepare_proposers();
                 self.on_slot(super::wall());
             }
             Err(error) => {
@@ -152,66 +197,85 @@ impl Node {
         self.duties.active(epoch.unwrap_or(Epoch(0)))
     }
 
-    fn ask_for_duties(&mut self, epoch: Epoch) {
+    /// Asks for what is not known of an epoch.
+    pub(super) fn ask_for_duties(&mut self, epoch: Epoch) {
         let indices = self.duties.active(epoch);
-        let busy = self.duties.knows(epoch) || self.duties.asking.contains(&epoch);
-        if indices.is_empty() || busy || !self.beacon.any_ready() || self.failed_just_now() {
+        if indices.is_empty() || !self.beacon.any_ready() {
             return;
         }
-        self.duties.asking.insert(epoch);
-        self.duties.stale.remove(&epoch);
-        let beacon = self.beacon.clone();
-        self.spawn(async move { Event::Duties(epoch, beacon.attester_duties(epoch, &indices).await) });
+        if self.duties.attesters.is_wanted(epoch) {
+            self.duties.attesters.ask(epoch);
+            let (beacon, indices) = (self.beacon.clone(), indices.clone());
+            self.spawn(async move { Event::Duties(epoch, beacon.attester_duties(epoch, &indices).await) });
+        }
+        if self.duties.proposers.is_wanted(epoch) {
+            self.duties.proposers.ask(epoch);
+            let beacon = self.beacon.clone();
+            self.spawn(async move { Event::Proposers(epoch, beacon.proposer_duties(epoch).await) });
+        }
+        if self.duties.sync.is_wanted(epoch) {
+            self.duties.sync.ask(epoch);
+            let beacon = self.beacon.clone();
+            self.spawn(async move { Event::SyncDuties(epoch, beacon.sync_duties(epoch, &indices).await) });
+        }
     }
 
     pub(crate) fn on_duties(&mut self, epoch: Epoch, result: Result<AttesterDuties, BeaconError>) {
-        self.duties.asking.remove(&epoch);
         let found = match result {
             Ok(found) => found,
             Err(error) => {
-                if self.duties.epochs.contains_key(&epoch) {
-                    self.duties.stale.insert(epoch);
-                }
-                self.note_failure(&error);
-                return;
+                self.duties.attesters.failed(epoch);
+                return self.note_failure(&error);
             }
         };
         let mut by_slot: BTreeMap<Slot, BTreeMap<PublicKeyBytes, AttesterDuty>> = BTreeMap::new();
         for duty in found.duties {
-            // An index that belongs to another key would make us vote for a stranger.
-            let ours = self
-                .duties
-                .validators
-                .get(&duty.pubkey)
-                .is_some_and(|info| info.index == duty.validator_index);
-            if ours {
+            if self.duties.is_ours(&duty.pubkey, duty.validator_index) {
                 by_slot.entry(duty.slot).or_default().insert(duty.pubkey, duty);
-            } else {
-                tracing::warn!(index = %duty.validator_index, "the beacon node gave a duty for another validator's key");
             }
         }
         let count: usize = by_slot.values().map(BTreeMap::len).sum();
         tracing::debug!(%epoch, count, "attester duties resolved");
-        self.duties.epochs.insert(epoch, EpochDuties { dependent_root: found.dependent_root, by_slot });
+        self.subscribe_committees(by_slot.values().flat_map(BTreeMap::values));
+        let dependent_root = found.dependent_root;
+        self.duties.attesters.answered(epoch, BySlot { dependent_root, by_slot });
         self.schedule_late(epoch);
     }
 
-    /// Duties became known while their slot was running already, or after a restart.
-    fn schedule_late(&mut self, epoch: Epoch) {
-        let Some(running) = &mut self.running else { return };
-        let timing = running.chain.timing;
-        let restored: Vec<Duty> =
-            running.restored.iter().copied().filter(|duty| timing.epoch_of(duty.slot) == epoch).collect();
-        running.restored.retain(|duty| timing.epoch_of(duty.slot) != epoch);
-        let current = running.slots.last().filter(|slot| timing.epoch_of(*slot) == epoch);
-        for duty in
-            restored.iter().filter(|duty| duty.kind == DutyKind::Attester && Some(duty.slot) != current)
-        {
-            self.schedule_attesters(duty.slot);
+    pub(crate) fn on_proposers(&mut self, epoch: Epoch, result: Result<ProposerDuties, BeaconError>) {
+        let found = match result {
+            Ok(found) => found,
+            Err(error) => {
+                self.duties.proposers.failed(epoch);
+                return self.note_failure(&error);
+            }
+        };
+        let mut by_slot: BTreeMap<Slot, BTreeMap<PublicKeyBytes, ProposerDuty>> = BTreeMap::new();
+        for duty in found.duties.into_iter().filter(|duty| self.validators.contains(&duty.pubkey)) {
+            if self.duties.is_ours(&duty.pubkey, duty.validator_index) {
+                by_slot.entry(duty.slot).or_default().insert(duty.pubkey, duty);
+            }
         }
-        if let Some(slot) = current {
-            self.schedule_attesters(slot);
-        }
+        tracing::debug!(%epoch, count = by_slot.len(), "proposer duties resolved");
+        let dependent_root = found.dependent_root;
+        self.duties.proposers.answered(epoch, BySlot { dependent_root, by_slot });
+        self.schedule_late(epoch);
+    }
+
+    pub(crate) fn on_sync_duties(&mut self, epoch: Epoch, result: Result<Vec<SyncDuty>, BeaconError>) {
+        let found = match result {
+            Ok(found) => found,
+            Err(error) => {
+                self.duties.sync.failed(epoch);
+                return self.note_failure(&error);
+            }
+        };
+        let ours = found.into_iter().filter(|duty| self.duties.is_ours(&duty.pubkey, duty.validator_index));
+        let seats: BTreeMap<PublicKeyBytes, SyncDuty> = ours.map(|duty| (duty.pubkey, duty)).collect();
+        tracing::debug!(%epoch, count = seats.len(), "sync-committee duties resolved");
+        self.subscribe_sync_committees(epoch, &seats);
+        self.duties.sync.answered(epoch, seats);
+        self.schedule_late(epoch);
     }
 
     /// A beacon node told something by itself.
@@ -220,16 +284,21 @@ impl Node {
             ChainEvent::Head { slot, current_dependent_root, previous_dependent_root, .. } => {
                 let Some(running) = &self.running else { return };
                 let epoch = running.chain.timing.epoch_of(slot);
+                let next = epoch.saturating_add(1);
                 // The attesters of an epoch follow from the chain as of the end of the epoch before the last one.
-                self.compare_dependent_root(epoch, previous_dependent_root);
-                self.compare_dependent_root(epoch.saturating_add(1), current_dependent_root);
+                self.duties.attesters.compare_dependent_root(epoch, &[previous_dependent_root]);
+                self.duties.attesters.compare_dependent_root(next, &[current_dependent_root]);
+                // Its proposers, from the end of the last one; from fulu on, from where its attesters follow too. Which of
+                // the two a node tells differs from node to node. Before fulu those of the next epoch depend on every block
+                // until it begins; they are asked for again then.
+                let either = [current_dependent_root, previous_dependent_root];
+                self.duties.proposers.compare_dependent_root(epoch, &either);
             }
             ChainEvent::Reorg { slot, depth, epoch } => {
                 tracing::info!(%slot, depth, "the chain was reorganised; duties are asked for again");
                 for epoch in [epoch, epoch.saturating_add(1)] {
-                    if self.duties.epochs.contains_key(&epoch) {
-                        self.duties.stale.insert(epoch);
-                    }
+                    self.duties.attesters.may_have_changed(epoch);
+                    self.duties.proposers.may_have_changed(epoch);
                 }
             }
             ChainEvent::Block { .. } => {}
@@ -240,13 +309,12 @@ impl Node {
         }
     }
 
-    fn compare_dependent_root(&mut self, epoch: Epoch, root: Root) {
-        if let Some(known) = self.duties.epochs.get(&epoch)
-            && known.dependent_root != root
-            && !self.duties.asking.contains(&epoch)
-        {
-            self.duties.stale.insert(epoch);
-        }
+    /// An epoch begins: who proposes in it was only a forecast so far, and sync committees change only now.
+    pub(super) fn on_new_epoch(&mut self, epoch: Epoch) {
+        self.duties.proposers.may_have_changed(epoch);
+        self.duties.forget_before(epoch);
+        self.prepare_proposers();
+        self.register_with_builders();
     }
 
     fn note_failure(&mut self, error: &BeaconError) {
@@ -254,8 +322,12 @@ impl Node {
         self.duties.failed = Some((Instant::now(), error.to_string()));
     }
 
-    /// One failed question is enough per pulse.
     fn failed_just_now(&self) -> bool {
-        self.duties.failed.as_ref().is_some_and(|(at, _)| at.elapsed().as_millis() < 900)
+        is_just_now(self.duties.failed.as_ref().map(|(at, _)| *at))
     }
+}
+
+/// One failed question is enough per pulse.
+fn is_just_now(failed: Option<Instant>) -> bool {
+    failed.is_some_and(|at| at.elapsed().as_millis() < 900)
 }

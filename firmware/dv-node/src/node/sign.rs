@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use chain::ForkInfo;
 use duty::{Duty, SignError, Task, TaskId};
 
 use super::{Event, Node};
-use crate::obol_network::{attester_signing_root, vote_of};
+use crate::obol_network::ObolNetwork;
 use crate::signer::Request;
 
 impl Node {
@@ -20,14 +19,11 @@ impl Node {
 
     fn ask_signer(&self, duty: Duty, tasks: Vec<Task>) {
         let Some(running) = &self.running else { return };
-        let fork_info = ForkInfo {
-            fork: running.chain.schedule.fork_at(running.chain.timing.epoch_of(duty.slot)),
-            genesis_validators_root: running.chain.genesis_validators_root,
-        };
+        let network = running.engine.network();
         let mut requests = Vec::with_capacity(tasks.len());
         let mut results = Vec::new();
         for task in tasks {
-            match self.request(&task, &fork_info) {
+            match self.request(network, duty, &task) {
                 Ok(request) => requests.push(request),
                 Err(why) => results.push((task.id, Err(SignError::Refused(why)))),
             }
@@ -36,20 +32,16 @@ impl Node {
         let (signer, board) = (self.signer.clone(), Arc::clone(&self.board));
         self.spawn(async move {
             let start = Instant::now();
-            results.extend(signer.sign(fork_info, requests).await);
+            results.extend(signer.sign(requests).await);
             board.metrics.sign_seconds.0.observe(start.elapsed().as_secs_f64());
             Event::Signed(duty, results)
         });
     }
 
-    fn request(&self, task: &Task, fork_info: &ForkInfo) -> Result<Request<TaskId>, String> {
+    fn request(&self, network: &ObolNetwork, duty: Duty, task: &Task) -> Result<Request<TaskId>, String> {
         let keys = self.membership.keys.get(&task.id.validator).ok_or("not a validator of this cluster")?;
-        let data = vote_of(&task.data).map_err(|error| error.to_string())?;
-        Ok(Request {
-            key: task.id,
-            share: keys.own_share,
-            signing_root: attester_signing_root(task.message_root, &data, fork_info),
-            data,
-        })
+        let message = network.sign_request(duty, &task.data).map_err(|error| error.to_string())?;
+        let signing_root = network.signing_root(duty, task.message_root);
+        Ok(Request { key: task.id, share: keys.own_share, message, signing_root })
     }
 }

@@ -1,0 +1,147 @@
+//! Handing duties to the engine.
+//!
+//! Duties that are agreed on are handed over when their slot starts and not before, because a reorganisation may move them
+//! and a validator must never be made to vote in two slots of one epoch. What only prepares for them (randao reveals,
+//! selection proofs) is signed a little ahead, so that the group's signature is there when its slot starts; signing it for
+//! nothing costs nothing.
+
+use std::collections::BTreeMap;
+
+use chain::{Epoch, PublicKeyBytes, Slot, UnixMillis};
+use duty::{Clock, Duty, DutyKind, Payload};
+use serde::Serialize;
+
+use super::Node;
+use crate::obol_network::describe;
+
+/// Selections of attesters are signed this many slots ahead, so that beacon nodes learn of aggregators in time.
+const SELECTIONS_AHEAD: u64 = 2;
+/// Randao reveals and selections of sync committees, this many.
+const ONE_AHEAD: u64 = 1;
+
+impl Node {
+    /// Asks for what is missing, and hands the duties of a slot that has begun to the engine.
+    pub(crate) fn on_slot(&mut self, now: UnixMillis) {
+        let Some(running) = &mut self.running else { return };
+        let timing = running.chain.timing;
+        let slot = timing.slot_at(now);
+        // A clock that is not trusted moves nothing: it may come back.
+        let trusted = running.trusted == Some(Clock::Trusted);
+        let before = running.slots.last().map(|slot| timing.epoch_of(slot));
+        let new_slot = trusted && slot.is_some_and(|slot| running.slots.see(slot));
+        let epoch = slot.map_or(Epoch(0), |slot| timing.epoch_of(slot));
+        let is_last = slot.is_some_and(|slot| timing.epoch_of(slot.saturating_add(1)) != epoch);
+        if new_slot && before != Some(epoch) {
+            self.on_new_epoch(epoch);
+        }
+        self.ask_for_validators(epoch);
+        self.ask_for_duties(epoch);
+        if is_last || slot.is_none() {
+            self.ask_for_duties(epoch.saturating_add(u64::from(slot.is_some())));
+        }
+        if let (true, Some(slot)) = (new_slot, slot) {
+            self.kept.trim(&timing, now);
+            self.board.metrics.slot.set(i64::try_from(slot.0).unwrap_or(i64::MAX));
+            self.schedule_slot(slot);
+            if is_last {
+                self.begin_infosync(slot);
+            }
+        }
+    }
+
+    /// Everything that begins with this slot. May be repeated when more becomes known.
+    fn schedule_slot(&mut self, slot: Slot) {
+        if !self.may_begin(slot) {
+            return;
+        }
+        self.prepare_ahead(slot);
+        let Some(epoch) = self.epoch_of(slot) else { return };
+        let proposers = self.duties.proposers(epoch, slot);
+        self.schedule(slot, &[DutyKind::Randao, DutyKind::Proposer], &proposers);
+        self.schedule_attesters(slot);
+        let seats = self.duties.sync(epoch);
+        let of_sync = [DutyKind::SyncMessage, DutyKind::PrepareSyncContribution, DutyKind::SyncContribution];
+        self.schedule(slot, &of_sync, &seats);
+    }
+
+    fn schedule_attesters(&mut self, slot: Slot) {
+        let Some(epoch) = self.epoch_of(slot) else { return };
+        let attesters = self.duties.attesters(epoch, slot);
+        let kinds = [DutyKind::Attester, DutyKind::PrepareAggregator, DutyKind::Aggregator];
+        self.schedule(slot, &kinds, &attesters);
+    }
+
+    /// What later slots need, as far as their duties are known.
+    fn prepare_ahead(&mut self, slot: Slot) {
+        for ahead in 1..=SELECTIONS_AHEAD {
+            let later = slot.saturating_add(ahead);
+            let Some(epoch) = self.epoch_of(later) else { return };
+            let attesters = self.duties.attesters(epoch, later);
+            self.schedule(later, &[DutyKind::PrepareAggregator], &attesters);
+            if ahead <= ONE_AHEAD {
+                let proposers = self.duties.proposers(epoch, later);
+                self.schedule(later, &[DutyKind::Randao], &proposers);
+                let seats = self.duties.sync(epoch);
+                self.schedule(later, &[DutyKind::PrepareSyncContribution], &seats);
+            }
+        }
+    }
+
+    fn schedule(
+        &mut self,
+        slot: Slot,
+        kinds: &[DutyKind],
+        validators: &BTreeMap<PublicKeyBytes, impl Serialize>,
+    ) {
+        if validators.is_empty() {
+            return;
+        }
+        let validators: BTreeMap<PublicKeyBytes, Payload> =
+            validators.iter().map(|(validator, duty)| (*validator, describe(duty))).collect();
+        for kind in kinds {
+            let validators = validators.clone();
+            self.step(duty::Event::Schedule { duty: Duty::new(slot, *kind), validators });
+        }
+    }
+
+    /// Whether duties of this slot are done at all; from then on it counts as begun.
+    fn may_begin(&mut self, slot: Slot) -> bool {
+        let Some(running) = &mut self.running else { return false };
+        running.silent_until.is_none_or(|until| slot > until) && running.slots.begin(slot)
+    }
+
+    fn epoch_of(&self, slot: Slot) -> Option<Epoch> {
+        self.running.as_ref().map(|running| running.chain.timing.epoch_of(slot))
+    }
+
+    /// Duties became known while their slot was running already, or after a restart.
+    pub(super) fn schedule_late(&mut self, epoch: Epoch) {
+        let Some(running) = &mut self.running else { return };
+        let timing = running.chain.timing;
+        let restored: Vec<Duty> =
+            running.restored.iter().copied().filter(|duty| timing.epoch_of(duty.slot) == epoch).collect();
+        let last = running.slots.last();
+        let current = last.filter(|slot| timing.epoch_of(*slot) == epoch);
+        // The current slot prepares for the next epoch too.
+        let prepares = last.filter(|slot| {
+            timing.epoch_of(slot.saturating_add(SELECTIONS_AHEAD)) == epoch && current.is_none()
+        });
+        let attests = |kind| matches!(kind, DutyKind::Attester | DutyKind::Aggregator);
+        for duty in restored.iter().filter(|duty| attests(duty.kind) && Some(duty.slot) != current) {
+            if !self.duties.attesters(epoch, duty.slot).is_empty() && self.may_begin(duty.slot) {
+                self.schedule_attesters(duty.slot);
+                if let Some(running) = &mut self.running {
+                    running.restored.remove(duty);
+                }
+            }
+        }
+        if let Some(slot) = current {
+            self.schedule_slot(slot);
+        }
+        if let Some(slot) = prepares
+            && self.may_begin(slot)
+        {
+            self.prepare_ahead(slot);
+        }
+    }
+}
