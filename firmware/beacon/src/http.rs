@@ -156,6 +156,29 @@ impl Endpoint {
         self.send(doing, request, limits).await
     }
 
+    /// Passes a request on; only the wait for the answer's headers is limited.
+    pub(crate) async fn pass(
+        &self,
+        doing: &'static str,
+        method: &str,
+        uri: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        limit_ms: u64,
+    ) -> Result<reqwest::Response, RequestError> {
+        let method = reqwest::Method::from_bytes(method.as_bytes())
+            .map_err(|_| self.fail(doing, Cause::Unfitting("not a method".to_owned())))?;
+        let mut request = self.http.request(method, format!("{}{uri}", self.base)).headers(headers);
+        if !body.is_empty() {
+            request = request.body(body);
+        }
+        match tokio::time::timeout(Duration::from_millis(limit_ms), request.send()).await {
+            Err(_) => Err(self.fail(doing, Cause::TimedOut { limit_ms })),
+            Ok(Err(error)) => Err(self.fail(doing, transport_cause(&error, limit_ms))),
+            Ok(Ok(response)) => Ok(response),
+        }
+    }
+
     /// Opens the events stream. Only the wait for the headers is limited; the body has no end.
     pub(crate) async fn open_stream(
         &self,
@@ -229,7 +252,7 @@ fn now() -> UnixMillis {
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-async fn read_bounded(
+pub(crate) async fn read_bounded(
     mut response: reqwest::Response,
     max_bytes: usize,
     limit_ms: u64,

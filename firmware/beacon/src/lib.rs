@@ -2,7 +2,8 @@
 //!
 //! Several endpoints are used as one: reads go to the best endpoint and, when it is slow or fails, to the next ones;
 //! submissions go to all. An endpoint on another chain is never used, one that is not synced is never asked for duties.
-//! Every answer is bounded in size and time and checked against the question. It holds no key and decides no vote; what
+//! Every answer is bounded in size and time and checked against the question. [`validator_api`] is the other side: it serves
+//! stock validator clients as if it were a beacon node. It holds no key and decides no vote; what
 //! a beacon node says is data to be agreed on, and the signer has the last word. Called by `dv-node` alone.
 
 mod aggregates;
@@ -16,12 +17,14 @@ mod health;
 mod http;
 mod identity;
 mod nodes;
+mod pass;
 mod probe;
 mod proposer;
 mod skew;
 mod sse;
 mod submit;
 mod sync_committee;
+pub mod validator_api;
 mod wire;
 
 pub use blocks::{HeadRoot, KnownBlock};
