@@ -460,6 +460,18 @@ pub(crate) fn ledger_problem(error: &LedgerError) -> Problem {
         ),
         LedgerError::Newer { .. } => ("ledger_newer", "Install the newer image again."),
         LedgerError::Conflict(_) => ("share_conflict", "Check that the file belongs to this cluster."),
+        LedgerError::Retired(_) => (
+            "share_retired",
+            "Use the share that took its place. If this box does not have it, import that one with its history.",
+        ),
+        LedgerError::Frozen(_) => (
+            "share_being_replaced",
+            "Bring the change of the cluster to its end first: hand this box the new cluster lock, or change the cluster again.",
+        ),
+        LedgerError::NothingPrepared => (
+            "edit_not_prepared",
+            "Hand in the lock of the change that this box took part in, or begin the change again.",
+        ),
         LedgerError::TooLarge(_) => {
             ("history_invalid", "Export the history again; it must be of the cluster's chain.")
         }

@@ -4,10 +4,12 @@
 //! burst costs one fsync. A [`Clearance`] exists only for a message whose record is on the disk.
 
 mod digest;
+mod edit;
 mod owner;
 mod store;
 mod writer;
 
+pub(crate) use edit::{Committed, Pending};
 pub(crate) use writer::SLOW_COMMIT;
 
 use std::{collections::BTreeMap, path::Path};
@@ -125,6 +127,12 @@ enum Job {
     Wishes { reply: oneshot::Sender<Result<(AllRules, Approvals), LedgerError>> },
     KeepRules { rules: AllRules, reply: oneshot::Sender<Result<(), LedgerError>> },
     KeepApprovals { approvals: Approvals, reply: oneshot::Sender<Result<(), LedgerError>> },
+    Pending { reply: oneshot::Sender<Result<Vec<Pending>, LedgerError>> },
+    Prepare { shares: Vec<Pending>, reply: oneshot::Sender<Result<Option<u64>, LedgerError>> },
+    Discard { lock_hash: [u8; 32], reply: oneshot::Sender<Result<(), LedgerError>> },
+    Freeze { lock_hash: [u8; 32], reply: oneshot::Sender<Result<Option<u64>, LedgerError>> },
+    Commit { lock_hash: [u8; 32], now: UnixMillis, reply: oneshot::Sender<Result<Committed, LedgerError>> },
+    Leave { keys: Vec<PublicKeyBytes>, lock_hash: [u8; 32], reply: oneshot::Sender<Result<u64, LedgerError>> },
     Ping { reply: oneshot::Sender<()> },
     Close { reply: oneshot::Sender<Result<(), LedgerError>> },
 }
@@ -227,6 +235,40 @@ impl Ledger {
     /// Stores all confirmed exits in place of those that are there.
     pub(crate) async fn keep_approvals(&self, approvals: Approvals) -> Result<(), LedgerError> {
         self.ask(|reply| Job::KeepApprovals { approvals, reply }).await?
+    }
+
+    /// The new shares that wait to take the place of old ones.
+    pub(crate) async fn pending(&self) -> Result<Vec<Pending>, LedgerError> {
+        self.ask(|reply| Job::Pending { reply }).await?
+    }
+
+    /// Puts new shares beside the old ones. Gives the counter that the TPM must be brought to, when it must.
+    pub(crate) async fn prepare(&self, shares: Vec<Pending>) -> Result<Option<u64>, LedgerError> {
+        self.ask(|reply| Job::Prepare { shares, reply }).await?
+    }
+
+    /// Drops what was prepared for a lock, unless an old share was frozen for it.
+    pub(crate) async fn discard(&self, lock_hash: [u8; 32]) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::Discard { lock_hash, reply }).await?
+    }
+
+    /// From here on the old shares sign no vote. Gives the counter that the TPM must be brought to, when it must.
+    pub(crate) async fn freeze(&self, lock_hash: [u8; 32]) -> Result<Option<u64>, LedgerError> {
+        self.ask(|reply| Job::Freeze { lock_hash, reply }).await?
+    }
+
+    /// Puts the new shares in the old ones' place.
+    pub(crate) async fn commit(&self, lock_hash: [u8; 32]) -> Result<Committed, LedgerError> {
+        self.ask(|reply| Job::Commit { lock_hash, now: now(), reply }).await?
+    }
+
+    /// Gives shares up without successors, and gives the counter that the TPM must be brought to.
+    pub(crate) async fn leave(
+        &self,
+        keys: Vec<PublicKeyBytes>,
+        lock_hash: [u8; 32],
+    ) -> Result<u64, LedgerError> {
+        self.ask(|reply| Job::Leave { keys, lock_hash, reply }).await?
     }
 
     /// Resolves once the thread has answered.

@@ -78,6 +78,15 @@ pub(crate) enum LedgerError {
     /// The share is there with other facts.
     #[error("the share {0} is already held with another validator, index or chain")]
     Conflict(PublicKeyBytes),
+    /// The share was given up for another one.
+    #[error("the share {0} was replaced when the cluster was changed and must not come back")]
+    Retired(PublicKeyBytes),
+    /// The validator's share is in the middle of being replaced.
+    #[error("the share of the validator {0} is being replaced")]
+    Frozen(PublicKeyBytes),
+    /// No new share waits for that lock, or not in that state.
+    #[error("no new share waits for this lock")]
+    NothingPrepared,
     /// The thread has ended.
     #[error("the ledger's thread has stopped")]
     Stopped,
@@ -107,6 +116,7 @@ impl Store {
         let mut store = Self { connection };
         store.create_or_check()?;
         super::owner::create(&store.connection)?;
+        super::edit::create(&store.connection)?;
         Ok(store)
     }
 
@@ -135,6 +145,16 @@ impl Store {
     /// For reading.
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Empties the write-ahead log, so that nothing deleted is left in it. When it cannot be done now, it is done later: what
+    /// is in there is sealed.
+    pub(super) fn forget_log(&self) {
+        let done =
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+        if !matches!(done, Ok(0)) {
+            tracing::warn!(?done, "the write-ahead log could not be emptied yet");
+        }
     }
 
     /// Starts a transaction that has the write lock from the beginning.

@@ -12,7 +12,7 @@ use slashing::{AttestationVote, BlockProposal, Floors, History, Retention};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Asked, Clearance, Entries, Facts, Import, Imported, Job, LedgerError, Resuming, digest, store,
+    Asked, Clearance, Entries, Facts, Import, Imported, Job, LedgerError, Resuming, digest, edit, store,
     store::Store,
 };
 use crate::{
@@ -41,7 +41,7 @@ pub(super) fn start(store: Store, queue: mpsc::Receiver<Job>, metrics: Metrics) 
 }
 
 /// One validator on one chain. What any of its shares signed binds all of them.
-type Validator = (PublicKeyBytes, Root);
+pub(super) type Validator = (PublicKeyBytes, Root);
 
 struct Held {
     /// Row number.
@@ -51,7 +51,7 @@ struct Held {
     history: History,
 }
 
-struct Writer {
+pub(super) struct Writer {
     store: Store,
     /// The shares: what the database holds, after every commit.
     shares: BTreeMap<PublicKeyBytes, Held>,
@@ -74,7 +74,7 @@ struct Waiting {
 }
 
 impl Writer {
-    fn new(store: Store, metrics: Metrics) -> Self {
+    pub(super) fn new(store: Store, metrics: Metrics) -> Self {
         Self {
             store,
             shares: BTreeMap::new(),
@@ -139,6 +139,24 @@ impl Writer {
                 Job::KeepApprovals { approvals, reply } => {
                     let outcome = self.store.settle().and_then(|()| self.store.keep_approvals(&approvals));
                     let _ = reply.send(outcome);
+                }
+                Job::Pending { reply } => {
+                    let _ = reply.send(self.store.pending());
+                }
+                Job::Prepare { shares, reply } => {
+                    let _ = reply.send(self.prepare(&shares));
+                }
+                Job::Discard { lock_hash, reply } => {
+                    let _ = reply.send(self.discard(&lock_hash));
+                }
+                Job::Freeze { lock_hash, reply } => {
+                    let _ = reply.send(self.freeze(&lock_hash));
+                }
+                Job::Commit { lock_hash, now, reply } => {
+                    let _ = reply.send(self.commit(&lock_hash, now));
+                }
+                Job::Leave { keys, lock_hash, reply } => {
+                    let _ = reply.send(self.leave(&keys, &lock_hash));
                 }
                 Job::Ping { reply } => {
                     let _ = reply.send(());
@@ -218,7 +236,7 @@ impl Writer {
         Ok(verdicts)
     }
 
-    fn import(&mut self, shares: &[Import], now: UnixMillis) -> Result<Imported, LedgerError> {
+    pub(super) fn import(&mut self, shares: &[Import], now: UnixMillis) -> Result<Imported, LedgerError> {
         let outcome = self.try_import(shares, now);
         if outcome.is_err() {
             self.recover();
@@ -239,6 +257,16 @@ impl Writer {
         for import in shares {
             let row = &import.row;
             let (key, validator) = (row.pubshare, (row.group_key, row.genesis_validators_root));
+            if edit::is_retired(&transaction, &key)? {
+                return Err(LedgerError::Retired(key));
+            }
+            let new = !self.shares.contains_key(&key);
+            if new
+                && others(&self.shares, &self.siblings, validator, key)
+                    .any(|held| edit::is_frozen(&held.history))
+            {
+                return Err(LedgerError::Frozen(row.group_key));
+            }
             let id = store::insert_share(&transaction, row, import.was_damaged)?;
             let (is_new, before, old) = match self.shares.get(&key) {
                 Some(held) => (false, digest::of_history(&held.history), held.history.clone()),
@@ -275,11 +303,58 @@ impl Writer {
         Ok(Imported { counter, resuming })
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn store_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    pub(super) fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// A held share: its row number, its clock and a copy of its history.
+    pub(super) fn held(&self, key: &PublicKeyBytes) -> Option<(i64, ChainClock, History)> {
+        self.shares.get(key).map(|held| (held.id, held.clock, held.history.clone()))
+    }
+
+    /// The histories of a validator's shares but one. Frozen ones say nothing: they are about to go.
+    pub(super) fn other_histories(
+        &self,
+        validator: Validator,
+        but: Option<PublicKeyBytes>,
+    ) -> impl Iterator<Item = &History> {
+        let keys = self.siblings.get(&validator).into_iter().flatten();
+        keys.filter(move |key| Some(**key) != but)
+            .filter_map(|key| self.shares.get(key))
+            .map(|held| &held.history)
+            .filter(|history| !edit::is_frozen(history))
+    }
+
+    /// Nothing is decided on histories that may not be those on the disk.
+    pub(super) fn ensure_certain(&mut self) -> Result<(), LedgerError> {
+        if self.doubtful { self.reload() } else { Ok(()) }
+    }
+
+    /// What the disk holds after a change that was not made in memory, or that may have failed half-way.
+    pub(super) fn read_back(&mut self) -> Result<(), LedgerError> {
+        self.doubtful = true;
+        self.reload()
+    }
+
+    /// The counter's next value.
+    pub(super) fn next_counter(&self) -> Result<u64, LedgerError> {
+        let known = self.store.counter()?;
+        Ok(known.ok_or_else(|| LedgerError::Damaged("no run was begun".to_owned()))?.saturating_add(1))
+    }
+
     fn facts(&self) -> Result<Facts, LedgerError> {
         Ok(Facts { counter: self.store.counter()?, shares_exist: !self.store.rows()?.is_empty() })
     }
 
-    fn begin_run(&mut self, counter: u64, now: UnixMillis) -> Result<(), LedgerError> {
+    pub(super) fn begin_run(&mut self, counter: u64, now: UnixMillis) -> Result<(), LedgerError> {
         let outcome = self.try_begin_run(counter, now);
         if outcome.is_err() {
             self.recover();
@@ -297,6 +372,9 @@ impl Writer {
         if was_cut_off {
             // This may be a copy made during a run, which does not know what that run signed afterwards.
             for (key, held) in &mut self.shares {
+                if edit::is_frozen(&held.history) {
+                    continue; // It votes no more, and its successor begins above the clock of that day.
+                }
                 let known = last_known(&held.history).target;
                 let Some(floors) = clock::floors_at(&held.clock, now, known) else { continue };
                 let before = digest::of_history(&held.history);
@@ -338,7 +416,7 @@ impl Writer {
         }
     }
 
-    fn reload(&mut self) -> Result<(), LedgerError> {
+    pub(super) fn reload(&mut self) -> Result<(), LedgerError> {
         self.store.settle()?;
         let mut histories = BTreeMap::new();
         for (id, history) in self.store.histories()? {
@@ -494,7 +572,7 @@ fn with_imported(history: &History, (blocks, attestations): &Entries) -> History
 }
 
 /// Everything known of a history as floors: the highest of its entries and its own floors.
-fn last_known(history: &History) -> Floors {
+pub(super) fn last_known(history: &History) -> Floors {
     let floors = history.floors();
     Floors {
         block: history.blocks().map(|entry| entry.slot).max().max(floors.block),
@@ -504,7 +582,7 @@ fn last_known(history: &History) -> Floors {
 }
 
 /// The first target epoch above the floors.
-fn first_target(history: &History) -> Option<Epoch> {
+pub(super) fn first_target(history: &History) -> Option<Epoch> {
     history.floors().target.map(|floor| floor.saturating_add(1))
 }
 
