@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod dkg;
+pub mod edit;
 pub mod envelope;
 pub mod listen;
 pub mod logging;

@@ -13,6 +13,7 @@ mod boot;
 mod ceremony;
 mod clock;
 mod config;
+mod edit;
 mod files;
 mod harden;
 mod import;

@@ -16,7 +16,8 @@ use crate::{
     boot,
     clock::{self, now},
     config::Config,
-    ledger::{AllRules, Approvals, Ledger, LedgerError, Resuming, ShareRow},
+    edit,
+    ledger::{AllRules, Approvals, Ledger, LedgerError, Pending, Resuming, ShareRow},
     message::{self, Asks, Message},
     metrics::Metrics,
     owner::Confirmed,
@@ -42,6 +43,8 @@ pub(crate) struct Signer {
     pub(crate) ceremonies: crate::ceremony::Ceremonies,
     /// The owner's words come one after the other, and no exit is signed while one of them is being written.
     pub(crate) wishing: tokio::sync::Mutex<()>,
+    /// The change of the cluster that the owner has allowed.
+    pub(crate) editing: tokio::sync::Mutex<Option<edit::Ceremony>>,
 }
 
 #[derive(Default)]
@@ -70,7 +73,9 @@ impl Signer {
         let state = RwLock::default();
         let (importing, wishing) = (tokio::sync::Mutex::default(), tokio::sync::Mutex::default());
         let ceremonies = crate::ceremony::Ceremonies::default();
-        let signer = Arc::new(Self { config, metrics, ledger, state, importing, wishing, ceremonies });
+        let editing = tokio::sync::Mutex::default();
+        let signer =
+            Arc::new(Self { config, metrics, ledger, state, importing, wishing, ceremonies, editing });
         signer.unlock().await;
         signer
     }
@@ -310,6 +315,20 @@ impl Signer {
         self.metrics.holding(held);
     }
 
+    /// Takes shares out of service, before they are given up on the disk.
+    pub(crate) fn withdraw(&self, keys: &[PublicKeyBytes]) {
+        self.write(|state| keys.iter().for_each(|key| drop(state.shares.remove(key))));
+    }
+
+    /// Forgets shares that are gone and puts their successors into service.
+    pub(crate) fn replace(&self, gone: &[PublicKeyBytes], shares: Vec<Share>, beginning: Resuming) {
+        self.write(|state| {
+            state.rows.retain(|row| !gone.contains(&row.pubshare));
+            state.shares.retain(|key, _| !gone.contains(key));
+        });
+        self.adopt(shares, beginning);
+    }
+
     /// The keys that can sign now.
     pub(crate) fn public_keys(&self) -> Vec<PublicKeyBytes> {
         self.read(|state| state.shares.keys().copied().collect())
@@ -336,6 +355,7 @@ impl Signer {
                         "waiting_after_power_cut",
                         "The box was switched off without warning, so it cannot know for certain what it signed last.",
                     ));
+                    problems.extend(unfinished_edit(&ledger.pending().await.unwrap_or_default()));
                     let beginning = self.read(|state| state.beginning.clone());
                     problems.extend(waiting(
                         &rows,
@@ -408,6 +428,18 @@ fn waiting(rows: &[ShareRow], resuming: &Resuming, code: &str, why: &str) -> Opt
         format!("{why} {} of {} shares vote again from epoch {last} on.", epochs.len(), rows.len()),
         "Nothing to do: it goes on by itself.",
     ))
+}
+
+/// The note that the old shares wait to be replaced and sign no more.
+fn unfinished_edit(pending: &[Pending]) -> Option<Problem> {
+    let frozen = pending.iter().filter(|pending| pending.is_frozen && pending.replaces.is_some()).count();
+    (frozen > 0).then(|| {
+        Problem::new(
+            "edit_unfinished",
+            format!("A change of the cluster is not finished: {frozen} old shares vote no more and their new ones are not in force yet."),
+            "Hand this box the new cluster lock that another member has. If no member has one, change the cluster again with all members that can be reached.",
+        )
+    })
 }
 
 fn protection(is_software: Option<bool>, secure_boot: bool) -> KeyProtection {

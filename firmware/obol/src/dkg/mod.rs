@@ -9,6 +9,8 @@ pub mod ceremony;
 pub mod dealer;
 pub mod exchange;
 pub mod frost;
+pub mod pedersen;
+pub mod pedersen_wire;
 pub mod plan;
 pub mod profile;
 pub mod sync;

@@ -26,6 +26,7 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .route(RULES_PATH, put(rules))
         .route(EXITS_PATH, get(exits).post(order_exit))
         .route(EXITS_CANCEL_PATH, post(cancel_exit))
+        .merge(crate::edit::control_routes())
         .route("/metrics", get(metrics))
         .merge(crate::ceremony::control_routes())
         .with_state(signer)

@@ -26,6 +26,7 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .route(PUBLIC_KEYS_PATH, get(public_keys))
         .route(UPCHECK_PATH, get(|| async { Json(serde_json::json!({ "status": "OK" })) }))
         .merge(crate::ceremony::sign_routes())
+        .merge(crate::edit::sign_routes())
         .with_state(signer)
 }
 

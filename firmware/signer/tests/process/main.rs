@@ -4,6 +4,7 @@
 
 mod ceremony;
 mod crash;
+mod edit;
 mod harness;
 mod import;
 mod many;

@@ -1,0 +1,383 @@
+//! The steps of an edit that touch the disk: prepare, dry run, commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use chain::{PublicKeyBytes, SignatureBytes};
+use cluster::Lock;
+use ipc::Problem;
+use ipc::edit::{
+    EditBegun, EditCheck, EditChecked, EditCommit, EditCommitted, EditConsent, EditDryRun, EditKeys,
+    EditPartial, EditPartials, EditPrepared, EditStage, EditStatus, EditStep, EditStepped,
+};
+use threshold::{PublicKey, ShareIndex, Signature};
+
+use super::{Ceremony, bad, hash_of, hash_text, malformed, none_under_way, out_of_order};
+use crate::boot;
+use crate::ledger::{Pending, ShareRow};
+use crate::rollback;
+use crate::share::Share;
+use crate::signer::{Signer, blocking, ledger_problem};
+
+impl Signer {
+    /// The owner allows an edit. One at a time; a new one takes the place of one that has not got to sealed shares.
+    pub(crate) async fn allow_edit(self: &Arc<Self>, consent: EditConsent) -> Result<EditStatus, Problem> {
+        if self.config.lacks_secure_boot() {
+            return Err(boot::secure_boot_off());
+        }
+        let ceremony = blocking(move || Ceremony::new(consent)).await.unwrap_or_else(|| Err(fault()))?;
+        for (validator, share) in ceremony.own_old_shares().unwrap_or_default().iter().enumerate() {
+            let (row, opened) = self.known_row(share).ok_or_else(|| {
+                bad(
+                    "share_missing",
+                    &format!("the share {share} of the lock is not here"),
+                    "Use the lock that is in force, or import the share first.",
+                )
+            })?;
+            let group = ceremony.plan.base().validators.get(validator).map(|known| known.group_public_key);
+            let same = Some(row.group_key) == group
+                && row.genesis_validators_root == ceremony.genesis_validators_root
+                && row.clock == ceremony.clock;
+            if !same || !opened {
+                return Err(bad(
+                    "share_conflict",
+                    &format!("the share {share} is held for another validator or chain, or does not open"),
+                    "Check the lock, the chain and the signer's status.",
+                ));
+            }
+        }
+        let status = ceremony.status();
+        tracing::info!(
+            threshold = ceremony.plan.threshold(),
+            members = ceremony.plan.members().len(),
+            "the owner allows a change of the cluster"
+        );
+        *self.editing.lock().await = Some(ceremony);
+        Ok(status)
+    }
+
+    /// Takes the consent back. What was promised stays.
+    pub(crate) async fn discard_edit(&self) -> Result<EditStatus, Problem> {
+        let (_, ledger) = self.open_parts()?;
+        if let Some(ceremony) = self.editing.lock().await.take()
+            && let Some(lock) = ceremony.prepared
+        {
+            ledger.discard(lock.lock_hash).await.map_err(|error| ledger_problem(&error))?;
+        }
+        self.edit_status().await
+    }
+
+    /// How far it is. What is on the disk counts more than what is in memory.
+    pub(crate) async fn edit_status(&self) -> Result<EditStatus, Problem> {
+        let pending = self.ledger()?.pending().await.map_err(|error| ledger_problem(&error))?;
+        let mut status = match &*self.editing.lock().await {
+            Some(ceremony) => ceremony.status(),
+            None => {
+                EditStatus { stage: EditStage::None, lock_hash: None, dealt: 0, validators: pending.len() }
+            }
+        };
+        if let Some(waiting) = pending.iter().max_by_key(|pending| pending.is_frozen) {
+            status.lock_hash = Some(hash_text(&waiting.lock_hash));
+            status.stage = if waiting.is_frozen { EditStage::Frozen } else { EditStage::Prepared };
+        }
+        Ok(status)
+    }
+
+    /// What this member announces.
+    pub(crate) async fn begin_edit(&self) -> Result<EditBegun, Problem> {
+        self.editing.lock().await.as_ref().map(Ceremony::begun).ok_or_else(none_under_way)
+    }
+
+    /// The members' keys.
+    pub(crate) async fn edit_keys(&self, keys: EditKeys) -> Result<EditStatus, Problem> {
+        let mut editing = self.editing.lock().await;
+        let ceremony = editing.as_mut().ok_or_else(none_under_way)?;
+        ceremony.take_keys(&keys)?;
+        Ok(ceremony.status())
+    }
+
+    /// One event of one validator's resharing.
+    pub(crate) async fn edit_step(&self, step: EditStep) -> Result<EditStepped, Problem> {
+        let (vault, ledger) = self.open_parts()?;
+        let rows = ledger.rows().await.map_err(|error| ledger_problem(&error))?;
+        let mut editing = self.editing.lock().await;
+        let ceremony = editing.as_mut().ok_or_else(none_under_way)?;
+        let open = |share: PublicKeyBytes| {
+            rows.iter().find(|row| row.pubshare == share).and_then(|row| vault.open_share(row))
+        };
+        let outcome = ceremony.step(&step, open);
+        if outcome.as_ref().is_err_and(|problem| problem.code == "edit_failed") {
+            *editing = None; // Nothing of it is of use any more.
+        }
+        outcome
+    }
+
+    /// Seals the new shares beside the old ones, which go on signing.
+    pub(crate) async fn prepare_edit(&self) -> Result<EditPrepared, Problem> {
+        let _no_import = self.importing.lock().await;
+        let (vault, ledger) = self.open_parts()?;
+        let mut editing = self.editing.lock().await;
+        let ceremony = editing.as_mut().ok_or_else(none_under_way)?;
+        if let Some(lock) = &ceremony.prepared {
+            return prepared(lock);
+        }
+        let (lock, shares) = ceremony.finish()?;
+        let replaced = ceremony.own_old_shares();
+        let mut pending = Vec::with_capacity(shares.len());
+        for (validator, share) in shares.iter().enumerate() {
+            let share_index = ceremony.own_new_index().ok_or_else(fault)?;
+            let group = ceremony.plan.base().validators.get(validator).ok_or_else(fault)?;
+            let mut row = ShareRow {
+                pubshare: share.public_share().key.to_bytes(),
+                group_key: group.group_public_key,
+                share_index,
+                genesis_validators_root: ceremony.genesis_validators_root,
+                clock: ceremony.clock,
+                sealed: Vec::new(),
+            };
+            row.sealed = vault.seal_share(&row, share.key())?;
+            if vault.open_share(&row).is_none() {
+                return Err(fault());
+            }
+            let replaces = replaced.as_ref().and_then(|shares| shares.get(validator).copied());
+            pending.push(Pending { row, replaces, lock_hash: lock.lock_hash, is_frozen: false });
+        }
+        if !pending.is_empty() {
+            let counter = ledger.prepare(pending).await.map_err(|error| ledger_problem(&error))?;
+            if let Some(counter) = counter {
+                self.settle_edit(counter).await?;
+            }
+        }
+        let answer = prepared(&lock)?;
+        ceremony.prepared = Some(lock);
+        Ok(answer)
+    }
+
+    /// Each new share signs the new lock's hash, which no chain would take for anything. Before, durably and for good, the old
+    /// ones stop voting: so whoever sees all these signatures knows that no old share votes any more.
+    pub(crate) async fn dry_run(&self, request: EditDryRun) -> Result<EditPartials, Problem> {
+        let _no_import = self.importing.lock().await;
+        let lock_hash = hash_of(&request.lock_hash)?;
+        let (vault, ledger) = self.open_parts()?;
+        // The hash is one that this signer worked out itself: nothing else is ever written beside a new share.
+        let counter = ledger.freeze(lock_hash).await.map_err(|error| ledger_problem(&error))?;
+        if let Some(counter) = counter {
+            self.settle_edit(counter).await?;
+            tracing::warn!(lock = %request.lock_hash, "the old shares sign no more: the change of the cluster has begun");
+        }
+        let pending = ledger.pending().await.map_err(|error| ledger_problem(&error))?;
+        let mut partials = Vec::with_capacity(pending.len());
+        for pending in pending.iter().filter(|pending| pending.lock_hash == lock_hash && pending.is_frozen) {
+            let share = vault.open_share(&pending.row).ok_or_else(|| {
+                bad(
+                    "share_damaged",
+                    "a new share was changed on the disk and does not open",
+                    "Change the cluster again.",
+                )
+            })?;
+            partials.push(EditPartial {
+                validator: pending.row.group_key.to_string(),
+                signature: share.sign(&lock_hash).to_bytes().to_string(),
+            });
+        }
+        Ok(EditPartials { partials })
+    }
+
+    /// Whether all new shares signed, each for itself and together under the unchanged keys.
+    pub(crate) async fn check_dry_run(&self, request: EditCheck) -> Result<EditChecked, Problem> {
+        blocking(move || check(&request)).await.unwrap_or_else(|| Err(fault()))
+    }
+
+    /// Gives the old shares up for the new ones, or for nothing when this member leaves.
+    pub(crate) async fn commit_edit(&self, request: EditCommit) -> Result<EditCommitted, Problem> {
+        let _no_import = self.importing.lock().await;
+        let mut editing = self.editing.lock().await;
+        let custom = editing.as_ref().map(|ceremony| ceremony.custom.clone()).unwrap_or_default();
+        let verified = blocking(move || {
+            let invalid = |text: String| {
+                bad("lock_invalid", &text, "Wait until every member has signed, or get the complete lock.")
+            };
+            let lock = Lock::from_value(request.lock).map_err(|error| invalid(error.to_string()))?;
+            if lock.signature_aggregate.is_empty() {
+                return Err(invalid("the lock is not signed by the new shares".to_owned()));
+            }
+            lock.verify(&custom).map_err(|error| invalid(error.to_string()))?;
+            Ok(lock)
+        });
+        let lock = verified.await.unwrap_or_else(|| Err(fault()))?;
+        let (vault, ledger) = self.open_parts()?;
+        let pending = ledger.pending().await.map_err(|error| ledger_problem(&error))?;
+        let waiting: Vec<&Pending> =
+            pending.iter().filter(|pending| pending.lock_hash == lock.lock_hash).collect();
+        if waiting.is_empty() {
+            let leaving = editing.as_ref().and_then(|ceremony| leaving(ceremony, &lock));
+            if let Some(shares) = leaving {
+                return self.leave(shares, &lock, &mut editing).await;
+            }
+            return self.already_committed(&lock);
+        }
+        // Out of memory first: from here on the old shares make no signature of any kind.
+        let old: Vec<PublicKeyBytes> = waiting.iter().filter_map(|pending| pending.replaces).collect();
+        self.withdraw(&old);
+        let committed = match ledger.commit(lock.lock_hash).await {
+            Ok(committed) => committed,
+            Err(error) => return Err(self.lock_for(ledger_problem(&error))),
+        };
+        self.settle_edit(committed.counter).await?;
+        let mut shares = Vec::with_capacity(committed.rows.len());
+        for row in &committed.rows {
+            let Some(secret) = vault.open_share(row) else {
+                return Err(self.lock_for(fault())); // Shown as damaged when the signer unlocks again.
+            };
+            shares.push(Share::new(row.clone(), secret));
+        }
+        let begins = committed.resuming.values().max().map(|epoch| epoch.0);
+        let keys = |rows: &[ShareRow]| rows.iter().map(|row| row.pubshare.to_string()).collect();
+        let answer = EditCommitted {
+            shares: keys(&committed.rows),
+            retired: committed.retired.iter().map(ToString::to_string).collect(),
+            begins_in_epoch: begins,
+        };
+        self.replace(&committed.retired, shares, committed.resuming);
+        *editing = None;
+        tracing::warn!(new = answer.shares.len(), retired = answer.retired.len(), begins = ?begins, "the cluster was changed: the new shares are in force");
+        Ok(answer)
+    }
+
+    async fn leave(
+        &self,
+        shares: Vec<PublicKeyBytes>,
+        lock: &Lock,
+        editing: &mut Option<Ceremony>,
+    ) -> Result<EditCommitted, Problem> {
+        let (_, ledger) = self.open_parts()?;
+        self.withdraw(&shares);
+        let counter = match ledger.leave(shares.clone(), lock.lock_hash).await {
+            Ok(counter) => counter,
+            Err(error) => return Err(self.lock_for(ledger_problem(&error))),
+        };
+        self.settle_edit(counter).await?;
+        self.replace(&shares, Vec::new(), crate::ledger::Resuming::new());
+        *editing = None;
+        tracing::warn!(retired = shares.len(), "this box has left the cluster: its shares are gone");
+        let retired = shares.iter().map(ToString::to_string).collect();
+        Ok(EditCommitted { shares: Vec::new(), retired, begins_in_epoch: None })
+    }
+
+    /// Asked again after a lost answer: the new shares are held already.
+    fn already_committed(&self, lock: &Lock) -> Result<EditCommitted, Problem> {
+        let held: Vec<String> = self
+            .known_rows()
+            .iter()
+            .filter(|row| {
+                let place = usize::from(row.share_index).checked_sub(1);
+                let validator = lock.validators.iter().find(|known| known.public_key == row.group_key);
+                validator.zip(place).is_some_and(|(validator, place)| {
+                    validator.public_shares.get(place) == Some(&row.pubshare)
+                })
+            })
+            .map(|row| row.pubshare.to_string())
+            .collect();
+        if held.is_empty() {
+            return Err(out_of_order("no new share waits here for this lock"));
+        }
+        Ok(EditCommitted { shares: held, retired: Vec::new(), begins_in_epoch: None })
+    }
+
+    /// Brings the TPM's counter to the ledger's, so that no copy of the disk from before can take the step back.
+    async fn settle_edit(&self, counter: u64) -> Result<(), Problem> {
+        match rollback::settle(&self.config.tpm, counter).await {
+            Ok(()) => Ok(()),
+            Err(problem) => Err(self.lock_for(problem)),
+        }
+    }
+
+    fn lock_for(&self, problem: Problem) -> Problem {
+        self.lock_again(problem.clone());
+        problem
+    }
+}
+
+/// The shares that this member gives up, when the lock is the one of the edit in which it leaves.
+fn leaving(ceremony: &Ceremony, lock: &Lock) -> Option<Vec<PublicKeyBytes>> {
+    if ceremony.own_new_index().is_some() {
+        return None;
+    }
+    let public: Vec<_> = lock.validators.iter().map(|validator| validator.public_shares.clone()).collect();
+    let planned = ceremony.plan.lock(&public).ok()?;
+    if planned.lock_hash == lock.lock_hash { ceremony.own_old_shares() } else { None }
+}
+
+fn prepared(lock: &Lock) -> Result<EditPrepared, Problem> {
+    let bytes = lock.to_json().map_err(|_| fault())?;
+    let lock_json = serde_json::from_slice(&bytes).map_err(|_| fault())?;
+    Ok(EditPrepared { lock: lock_json, lock_hash: hash_text(&lock.lock_hash) })
+}
+
+/// Every partial under its own public share, and two different groups of them under the validator's key.
+fn check(request: &EditCheck) -> Result<EditChecked, Problem> {
+    let lock = Lock::from_value(request.lock.clone())
+        .map_err(|error| bad("lock_invalid", &error.to_string(), "Take the lock as the signer gave it."))?;
+    lock.verify_hashes()
+        .map_err(|error| bad("lock_invalid", &error.to_string(), "Take the lock as the signer gave it."))?;
+    let wrong = |member: usize| {
+        bad(
+            "dry_run_failed",
+            &format!(
+                "member {} did not sign the new lock with the new shares that the others dealt it",
+                member + 1
+            ),
+            "The old shares are not given up. Ask that member what its log says, and change the cluster again.",
+        )
+    };
+    let members = lock.definition.operators.len();
+    if request.members.len() != members {
+        return Err(malformed("`members` has not one list for each new member"));
+    }
+    let mut by_member: Vec<BTreeMap<PublicKeyBytes, Signature>> = Vec::with_capacity(members);
+    for (member, partials) in request.members.iter().enumerate() {
+        let mut parsed = BTreeMap::new();
+        for partial in partials {
+            let key: PublicKeyBytes =
+                partial.validator.parse().map_err(|_| malformed("`validator` is no key"))?;
+            let signature: SignatureBytes =
+                partial.signature.parse().map_err(|_| malformed("`signature` is none"))?;
+            parsed.insert(key, Signature::parse(&signature).map_err(|_| wrong(member))?);
+        }
+        by_member.push(parsed);
+    }
+    let threshold = usize::try_from(lock.definition.threshold).unwrap_or(usize::MAX);
+    let mut all = Vec::new();
+    for validator in &lock.validators {
+        let mut partials = Vec::with_capacity(members);
+        for (member, signatures) in by_member.iter().enumerate() {
+            let share = validator.public_shares.get(member).ok_or_else(|| wrong(member))?;
+            let share = PublicKey::parse(share).map_err(|_| wrong(member))?;
+            let signature = signatures.get(&validator.public_key).ok_or_else(|| wrong(member))?;
+            if !threshold::verify(&share, &lock.lock_hash, signature) {
+                return Err(wrong(member));
+            }
+            let index = u64::try_from(member + 1).ok().and_then(|index| ShareIndex::new(index).ok());
+            partials.push((index.ok_or_else(fault)?, signature.to_bytes()));
+            all.push(*signature);
+        }
+        let first = partials.get(..threshold).ok_or_else(fault)?;
+        let last = partials.get(members - threshold..).ok_or_else(fault)?;
+        for group in [first, last] {
+            let whole = threshold::combine(group).map_err(|_| fault())?;
+            threshold::verify_bytes(&validator.public_key, &lock.lock_hash, &whole).map_err(|_| {
+                bad(
+                    "dry_run_failed",
+                    &format!("the new shares do not make a signature of the validator {}", validator.public_key),
+                    "The old shares are not given up. A member dealt two different things: change the cluster again without the one whose software is not sound.",
+                )
+            })?;
+        }
+    }
+    let aggregate = threshold::aggregate_signatures(&all).map_err(|_| fault())?;
+    Ok(EditChecked { signature_aggregate: aggregate.to_bytes().to_string() })
+}
+
+fn fault() -> Problem {
+    Problem::new("edit_fault", "The change of the cluster stopped by a fault of ours.", "Report this.")
+}

@@ -1,0 +1,474 @@
+//! A change of the cluster: one real signer among simulated members, with power cuts at every step.
+
+use crate::harness::*;
+use chain::{ExecutionAddress, PublicKeyBytes};
+use cluster::create::{self, Addresses, CreateOptions, CreatedCluster};
+use cluster::edit::{Edit, EditPlan};
+use cluster::keystore::{KdfCost, Keystore};
+use cluster::{Lock, Network};
+use ipc::edit::*;
+use ipc::signer::{History, ShareBundle, ShareEntry};
+use ipc::{ClientError, Sensitive};
+use obol::dkg::pedersen::{
+    Announcement, BundleKind, announcement_hash, nonce_rule, read_bundle, write_bundle,
+};
+use obol::dkg::{Profile, Session};
+use std::collections::{BTreeMap, VecDeque};
+use threshold::pedersen::{EphemeralKey, Event, OldSharing, Output, Own, Pedersen, Setup, session_nonce};
+use threshold::{PublicKey, SecretKey, SecretShare};
+
+const MINOR: u8 = 10;
+const VALIDATORS: usize = 2;
+
+/// A cluster of four, of which the first member is the real signer.
+struct World {
+    created: CreatedCluster,
+    network: Network,
+    clock: ipc::signer::ChainClock,
+    edit: Edit,
+    plan: EditPlan,
+    /// The others' ephemeral keys, by place; the first is not used.
+    keys: Vec<EphemeralKey>,
+}
+
+impl World {
+    fn new() -> Self {
+        let network = Network {
+            name: "local".to_owned(),
+            chain_id: 1337,
+            genesis_fork_version: chain::ForkVersion([0x20, 0, 0, 0x89]),
+            genesis_time: clock().genesis_time,
+        };
+        let clock = ipc::signer::ChainClock { genesis_time: network.genesis_time, ..clock() };
+        let addresses = Addresses {
+            fee_recipient: ExecutionAddress([0xfe; 20]),
+            withdrawal: ExecutionAddress([0xd1; 20]),
+        };
+        let options = CreateOptions::new("four friends", 4, VALIDATORS, network.clone(), addresses);
+        let created = create::cluster(&options, &mut rand::rng()).unwrap();
+        let edit = Edit::Recreate { threshold: None };
+        let plan = EditPlan::new(created.lock.clone(), &edit, std::slice::from_ref(&network)).unwrap();
+        let keys = plan.members().iter().map(|_| EphemeralKey::random(&mut rand::rng())).collect();
+        Self { created, network, clock, edit, plan, keys }
+    }
+
+    fn old(&self, validator: usize) -> PublicKeyBytes {
+        self.created.view.validators[validator].public_shares[0]
+    }
+
+    /// The first member's shares, to be imported.
+    fn bundle(&self) -> ShareBundle {
+        let entry = |validator: usize| {
+            let share = &self.created.nodes[0].shares[validator];
+            let keystore =
+                Keystore::encrypt_share(share.key(), PASSWORD, KdfCost::Insecure, &mut rand::rng());
+            ShareEntry {
+                keystore: serde_json::from_slice(&keystore.to_json()).unwrap(),
+                password: Sensitive::new(PASSWORD.to_owned()),
+                public_key: self.old(validator).to_string(),
+                group_public_key: self.created.view.validators[validator].group_public_key.to_string(),
+                share_index: 1,
+            }
+        };
+        ShareBundle {
+            validators: (0..VALIDATORS).map(entry).collect(),
+            history: History::NeverSigned,
+            genesis_validators_root: GENESIS_ROOT.to_string(),
+            chain: self.clock,
+        }
+    }
+
+    fn consent(&self) -> EditConsent {
+        EditConsent {
+            lock: json(&self.created.lock),
+            edit: serde_json::to_value(&self.edit).unwrap(),
+            identity: hex::encode(self.created.nodes[0].identity.public_key().as_bytes()),
+            minor: MINOR,
+            genesis_validators_root: GENESIS_ROOT.to_string(),
+            chain: self.clock,
+            network: Some(EditNetwork { name: self.network.name.clone(), chain_id: self.network.chain_id }),
+        }
+    }
+
+    fn old_shares(&self, place: usize) -> Vec<PublicKeyBytes> {
+        self.created.view.validators.iter().map(|validator| validator.public_shares[place]).collect()
+    }
+
+    /// What all members announced, given what the real signer did.
+    fn announced(&self, begun: &EditBegun) -> EditKeys {
+        let session = Session {
+            version: Profile::of_minor(MINOR).unwrap().broadcast,
+            hash: self.created.lock.lock_hash,
+        };
+        let member = |place: usize| {
+            let key = match place {
+                0 => begun.public_key.parse().unwrap(),
+                _ => self.keys[place].public_key().to_bytes(),
+            };
+            let announcement = Announcement { key, shares: Some(self.old_shares(place)) };
+            let hash =
+                announcement_hash(&session, &self.created.lock.definition.definition_hash, &announcement);
+            let signature = self.created.nodes[place].identity.sign(&hash);
+            EditKey { public_key: key.to_string(), signature: hex::encode(signature) }
+        };
+        EditKeys { members: (0..4).map(member).collect() }
+    }
+
+    /// The resharing of one validator between the real signer and the simulated members. The others' new shares come back.
+    async fn reshare(&self, signer: &Running, begun: &EditBegun, validator: usize) -> Vec<SecretShare> {
+        let profile = Profile::of_minor(MINOR).unwrap();
+        let mut places: BTreeMap<u32, PublicKey> =
+            (0..).zip(self.keys.iter().map(EphemeralKey::public_key)).collect();
+        places.insert(0, PublicKey::parse(&begun.public_key.parse().unwrap()).unwrap());
+        let view = &self.created.view.validators[validator];
+        let parse = |key: &PublicKeyBytes| PublicKey::parse(key).unwrap();
+        let setup = Setup {
+            threshold: 3,
+            session: session_nonce(nonce_rule(profile), u32::try_from(validator).unwrap(), &places),
+            dealers: places.clone(),
+            receivers: places,
+            old: Some(OldSharing {
+                threshold: 3,
+                public_shares: (0..).zip(view.public_shares.iter().map(parse)).collect(),
+                group_key: parse(&view.group_public_key),
+            }),
+        };
+        let mut runs = BTreeMap::new();
+        let mut queue = VecDeque::new();
+        for place in 1..4 {
+            let own = Own { dealer: u32::try_from(place).ok(), receiver: u32::try_from(place).ok() };
+            let secret = self.created.nodes[place].shares[validator].key().expose_bytes();
+            let secret = SecretKey::from_bytes(secret.as_slice()).unwrap();
+            let (run, out) =
+                Pedersen::start(setup.clone(), own, Some(secret), &self.keys[place], &mut rand::rng())
+                    .unwrap();
+            runs.insert(place, run);
+            queue.push_back((place, out));
+        }
+        let mut from_signer = VecDeque::from([step(signer, validator, EditEvent::Start).await.unwrap()]);
+        let (mut shares, mut finished) = (Vec::new(), false);
+        loop {
+            if let Some(stepped) = from_signer.pop_front() {
+                assert_eq!(stepped.accused, [""; 0]);
+                finished |= stepped.finished;
+                for bundle in stepped.send {
+                    let kind = wire_kind(bundle.kind);
+                    let bundle = read_bundle(kind, 0, &hex::decode(bundle.bundle).unwrap()).unwrap();
+                    for (place, run) in &mut runs {
+                        queue.push_back((
+                            *place,
+                            run.step(Event::Received(bundle.clone()), &self.keys[*place]),
+                        ));
+                    }
+                }
+                continue;
+            }
+            let Some((from, outputs)) = queue.pop_front() else { break };
+            for output in outputs {
+                match output {
+                    Output::Send(bundle) => {
+                        for (place, run) in runs.iter_mut().filter(|(place, _)| **place != from) {
+                            let event = Event::Received(bundle.clone());
+                            queue.push_back((*place, run.step(event, &self.keys[*place])));
+                        }
+                        let kind = ipc_kind(BundleKind::of(&bundle));
+                        let bundle = hex::encode(write_bundle(&bundle));
+                        let event = EditEvent::Received { from, kind, bundle };
+                        from_signer.push_back(step(signer, validator, event).await.unwrap());
+                    }
+                    Output::Finished(outcome) => shares.extend(outcome.share),
+                    Output::Entered(_) => {}
+                    Output::Accused(_) | Output::Failed(_) => panic!("{output:?}"),
+                }
+            }
+        }
+        assert!(finished && shares.len() == 3);
+        shares.sort_by_key(SecretShare::index);
+        shares
+    }
+
+    /// From the consent to sealed shares: the new lock and the others' shares by validator.
+    async fn prepare(&self, signer: &Running) -> (EditPrepared, Vec<Vec<SecretShare>>) {
+        let status: EditStatus = signer.control.put(EDIT_PATH, &self.consent()).await.unwrap();
+        assert_eq!((status.stage, status.validators), (EditStage::Allowed, VALIDATORS));
+        let begun: EditBegun = post(signer, EDIT_BEGIN_PATH, &()).await.unwrap();
+        let _: EditStatus = post(signer, EDIT_KEYS_PATH, &self.announced(&begun)).await.unwrap();
+        let mut shares = Vec::new();
+        for validator in 0..VALIDATORS {
+            shares.push(self.reshare(signer, &begun, validator).await);
+        }
+        (post(signer, EDIT_PREPARE_PATH, &()).await.unwrap(), shares)
+    }
+
+    /// The lock signed by everybody.
+    fn complete(&self, lock: &Lock, aggregate: &str) -> Lock {
+        let mut lock = lock.clone();
+        lock.signature_aggregate = hex::decode(aggregate.strip_prefix("0x").unwrap()).unwrap();
+        let sign = |node: &create::CreatedNode| node.identity.sign(&lock.lock_hash).to_vec();
+        lock.node_signatures = self.created.nodes.iter().map(sign).collect();
+        lock
+    }
+}
+
+fn json(lock: &Lock) -> serde_json::Value {
+    serde_json::from_slice(&lock.to_json().unwrap()).unwrap()
+}
+
+fn wire_kind(kind: EditBundleKind) -> BundleKind {
+    match kind {
+        EditBundleKind::Deal => BundleKind::Deal,
+        EditBundleKind::Response => BundleKind::Response,
+        EditBundleKind::Justification => BundleKind::Justification,
+    }
+}
+
+fn ipc_kind(kind: BundleKind) -> EditBundleKind {
+    match kind {
+        BundleKind::Deal => EditBundleKind::Deal,
+        BundleKind::Response => EditBundleKind::Response,
+        BundleKind::Justification => EditBundleKind::Justification,
+    }
+}
+
+async fn post<T: serde::de::DeserializeOwned>(
+    signer: &Running,
+    path: &str,
+    body: &impl serde::Serialize,
+) -> Result<T, ClientError> {
+    signer.sign.post(path, body).await
+}
+
+async fn step(signer: &Running, validator: usize, event: EditEvent) -> Result<EditStepped, ClientError> {
+    post(signer, EDIT_STEP_PATH, &EditStep { validator, event }).await
+}
+
+/// Our partials and the simulated members', by new share index minus one.
+fn everybody(ours: &EditPartials, others: &[Vec<SecretShare>], lock: &Lock) -> Vec<Vec<EditPartial>> {
+    let mut members = vec![ours.partials.clone()];
+    for member in 0..3 {
+        let partial = |(validator, shares): (usize, &Vec<SecretShare>)| EditPartial {
+            validator: lock.validators[validator].public_key.to_string(),
+            signature: shares[member].sign(&lock.lock_hash).to_bytes().to_string(),
+        };
+        members.push(others.iter().enumerate().map(partial).collect());
+    }
+    members
+}
+
+/// Which of the two shares of the first validator sign a vote of the chain's present.
+async fn who_votes(signer: &Running, world: &World, new: Option<PublicKeyBytes>) -> (bool, bool) {
+    let target = epoch_of(&world.clock);
+    let asked = vote(target - 1, target, 1);
+    let old = signer.attest(&world.old(0), &asked).await.is_ok();
+    let new = match new {
+        Some(new) => signer.attest(&new, &asked).await.is_ok(),
+        None => false,
+    };
+    (old, new)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_shares_take_the_old_ones_place_and_a_power_cut_at_any_step_leaves_one_of_them() {
+    let world = World::new();
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import(&world.bundle()).await.unwrap();
+    assert_eq!(who_votes(&signer, &world, None).await, (true, false));
+
+    // A power cut while shares are dealt: the old ones are as they were, and it begins again.
+    let status: EditStatus = signer.control.put(EDIT_PATH, &world.consent()).await.unwrap();
+    assert_eq!(status.stage, EditStage::Allowed);
+    let begun: EditBegun = post(&signer, EDIT_BEGIN_PATH, &()).await.unwrap();
+    let _: EditStatus = post(&signer, EDIT_KEYS_PATH, &world.announced(&begun)).await.unwrap();
+    world.reshare(&signer, &begun, 0).await;
+    drop(signer); // kill -9
+    let signer = machine.start().await;
+    let status: EditStatus = signer.sign.get(EDIT_STATUS_PATH).await.unwrap();
+    assert_eq!(status.stage, EditStage::None);
+    until_epoch(&world.clock, epoch_of(&world.clock) + 4).await;
+    assert_eq!(who_votes(&signer, &world, None).await, (true, false));
+
+    // Sealed: the old shares still sign, the new ones do not.
+    let (prepared, others) = world.prepare(&signer).await;
+    let lock = Lock::from_value(prepared.lock.clone()).unwrap();
+    let new = lock.validators[0].public_shares[0];
+    assert_ne!(new, world.old(0));
+    assert_eq!(lock.validators[0].public_key, world.created.lock.validators[0].public_key);
+    assert_eq!(who_votes(&signer, &world, Some(new)).await, (true, false));
+    drop(signer);
+    let signer = machine.start().await;
+    let status: EditStatus = signer.sign.get(EDIT_STATUS_PATH).await.unwrap();
+    assert_eq!((status.stage, status.lock_hash.as_ref()), (EditStage::Prepared, Some(&prepared.lock_hash)));
+    until_epoch(&world.clock, epoch_of(&world.clock) + 4).await;
+    assert_eq!(who_votes(&signer, &world, Some(new)).await, (true, false));
+
+    // The dry run: neither votes.
+    let dry_run = EditDryRun { lock_hash: prepared.lock_hash.clone() };
+    let ours: EditPartials = post(&signer, EDIT_DRY_RUN_PATH, &dry_run).await.unwrap();
+    assert_eq!(who_votes(&signer, &world, Some(new)).await, (false, false));
+    drop(signer);
+    let signer = machine.start().await;
+    assert!(signer.problem_codes().await.contains(&"edit_unfinished".to_owned()));
+    until_epoch(&world.clock, epoch_of(&world.clock) + 4).await;
+    assert_eq!(who_votes(&signer, &world, Some(new)).await, (false, false));
+    let again: EditPartials = post(&signer, EDIT_DRY_RUN_PATH, &dry_run).await.unwrap();
+    assert_eq!(ours, again);
+
+    // Every member's new share signed: checked one by one and together.
+    let members = everybody(&ours, &others, &lock);
+    let check = EditCheck { lock: prepared.lock.clone(), members };
+    let checked: EditChecked = post(&signer, EDIT_CHECK_PATH, &check).await.unwrap();
+    let complete = world.complete(&lock, &checked.signature_aggregate);
+    let committed: EditCommitted =
+        post(&signer, EDIT_COMMIT_PATH, &EditCommit { lock: json(&complete) }).await.unwrap();
+    assert_eq!(committed.shares.len(), VALIDATORS);
+    assert_eq!(committed.retired.len(), VALIDATORS);
+    let begins = committed.begins_in_epoch.unwrap();
+    until_epoch(&world.clock, begins).await;
+    assert_eq!(who_votes(&signer, &world, Some(new)).await, (false, true));
+    let gone = signer.attest(&world.old(0), &vote(begins - 1, begins, 1)).await;
+    assert_eq!(code(gone), refused(404, "unknown_key"));
+    let early = signer.attest(&new, &vote(begins - 2, begins - 1, 2)).await;
+    assert_eq!(code(early), refused(412, "slashable"), "what another member's old share may have signed");
+
+    // For good: after a power cut, and when somebody imports the old share again. A lost answer can be asked for again.
+    drop(signer);
+    let signer = machine.start().await;
+    assert!(!signer.problem_codes().await.contains(&"edit_unfinished".to_owned()));
+    until_epoch(&world.clock, epoch_of(&world.clock) + 4).await;
+    assert_eq!(who_votes(&signer, &world, Some(new)).await, (false, true));
+    let again: EditCommitted =
+        post(&signer, EDIT_COMMIT_PATH, &EditCommit { lock: json(&complete) }).await.unwrap_or_else(|_| {
+            panic!("asked again: {}", signer.log_text());
+        });
+    assert_eq!(again.shares, committed.shares);
+    let back = code(signer.import_only(&world.bundle()).await);
+    assert_eq!(back, refused(422, "share_retired"));
+    signer.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_signer_deals_only_with_the_owner_s_consent_and_to_keys_that_the_members_signed() {
+    let world = World::new();
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import_only(&world.bundle()).await.unwrap();
+    let nothing: Result<EditBegun, _> = post(&signer, EDIT_BEGIN_PATH, &()).await;
+    assert_eq!(code(nothing), refused(422, "edit_none"));
+    let forbidden: Result<EditStatus, _> = signer.sign.put(EDIT_PATH, &world.consent()).await;
+    assert!(forbidden.is_err(), "dv-node's socket takes no consent");
+    let mut other = world.consent();
+    other.genesis_validators_root = chain::Root([1; 32]).to_string();
+    let other: Result<EditStatus, _> = signer.control.put(EDIT_PATH, &other).await;
+    assert_eq!(code(other), refused(422, "share_conflict"));
+
+    let _: EditStatus = signer.control.put(EDIT_PATH, &world.consent()).await.unwrap();
+    let begun: EditBegun = post(&signer, EDIT_BEGIN_PATH, &()).await.unwrap();
+    let early = step(&signer, 0, EditEvent::Start).await;
+    assert_eq!(code(early), refused(422, "edit_out_of_order"));
+    // Whoever carries the messages puts its own key in a member's place.
+    let mut forged = world.announced(&begun);
+    forged.members[2].public_key = EphemeralKey::random(&mut rand::rng()).public_key().to_bytes().to_string();
+    let refused_keys: Result<EditStatus, _> = post(&signer, EDIT_KEYS_PATH, &forged).await;
+    assert_eq!(code(refused_keys), refused(422, "edit_key_not_signed"));
+    let early = step(&signer, 0, EditEvent::Start).await;
+    assert_eq!(code(early), refused(422, "edit_out_of_order"), "nothing was dealt");
+    let _: EditStatus = post(&signer, EDIT_KEYS_PATH, &world.announced(&begun)).await.unwrap();
+    let dealt = step(&signer, 0, EditEvent::Start).await.unwrap();
+    assert_eq!(dealt.send.len(), 1);
+    assert_eq!(code(step(&signer, 0, EditEvent::Start).await), refused(422, "edit_out_of_order"));
+    for event in [
+        EditEvent::Received { from: 9, kind: EditBundleKind::Deal, bundle: String::new() },
+        EditEvent::Received { from: 1, kind: EditBundleKind::Deal, bundle: "00".to_owned() },
+        EditEvent::Received { from: 1, kind: EditBundleKind::Deal, bundle: dealt.send[0].bundle.clone() },
+    ] {
+        let outcome = step(&signer, 0, event).await;
+        assert_eq!(code(outcome), refused(422, "edit_request_invalid"));
+    }
+    let unknown = EditDryRun { lock_hash: format!("0x{}", "11".repeat(32)) };
+    let outcome: Result<EditPartials, _> = post(&signer, EDIT_DRY_RUN_PATH, &unknown).await;
+    assert_eq!(code(outcome), refused(422, "edit_not_prepared"), "no hash but its own is ever signed");
+    signer.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_shares_are_not_given_up_for_a_lock_that_not_every_new_share_signed() {
+    let world = World::new();
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import(&world.bundle()).await.unwrap();
+    let (prepared, others) = world.prepare(&signer).await;
+    let lock = Lock::from_value(prepared.lock.clone()).unwrap();
+    let dry_run = EditDryRun { lock_hash: prepared.lock_hash.clone() };
+
+    // Taken back before the dry run: everything is as it was.
+    // (Nothing was promised, so nothing has to be kept.)
+    let commit = |lock: &Lock| EditCommit { lock: json(lock) };
+    let early: Result<EditCommitted, _> = post(&signer, EDIT_COMMIT_PATH, &commit(&lock)).await;
+    assert_eq!(code(early), refused(422, "lock_invalid"));
+    assert_eq!(who_votes(&signer, &world, None).await, (true, false));
+
+    let ours: EditPartials = post(&signer, EDIT_DRY_RUN_PATH, &dry_run).await.unwrap();
+    let good = everybody(&ours, &others, &lock);
+    let mut table = vec![good[..3].to_vec()];
+    let mut wrong = good.clone();
+    wrong[2][1].signature = wrong[2][0].signature.clone();
+    table.push(wrong);
+    let mut missing = good.clone();
+    missing[3].pop();
+    table.push(missing);
+    for members in table {
+        let check = EditCheck { lock: prepared.lock.clone(), members };
+        let outcome: Result<EditChecked, _> = post(&signer, EDIT_CHECK_PATH, &check).await;
+        let (status, code) = code(outcome);
+        assert!(
+            status == 422 && ["dry_run_failed", "edit_request_invalid"].contains(&code.as_str()),
+            "{code}"
+        );
+    }
+    let check = EditCheck { lock: prepared.lock.clone(), members: good };
+    let checked: EditChecked = post(&signer, EDIT_CHECK_PATH, &check).await.unwrap();
+    let complete = world.complete(&lock, &checked.signature_aggregate);
+    let mut unsigned = complete.clone();
+    unsigned.node_signatures[3][10] ^= 1;
+    let mut partly = complete.clone();
+    partly.signature_aggregate = world.created.lock.signature_aggregate.clone();
+    for lock in [&unsigned, &partly, &lock] {
+        let outcome: Result<EditCommitted, _> = post(&signer, EDIT_COMMIT_PATH, &commit(lock)).await;
+        assert_eq!(code(outcome), refused(422, "lock_invalid"));
+    }
+    let in_force: Result<EditCommitted, _> =
+        post(&signer, EDIT_COMMIT_PATH, &commit(&world.created.lock)).await;
+    assert!(in_force.unwrap().retired.is_empty(), "the lock in force changes nothing");
+    let status: EditStatus = signer.sign.get(EDIT_STATUS_PATH).await.unwrap();
+    assert_eq!(status.stage, EditStage::Frozen);
+
+    // A copy of the disk from before the promise is no way back.
+    let _: EditCommitted = post(&signer, EDIT_COMMIT_PATH, &commit(&complete)).await.unwrap();
+    signer.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_from_before_the_promise_is_too_old() {
+    let world = World::new();
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import(&world.bundle()).await.unwrap();
+    let (prepared, _) = world.prepare(&signer).await;
+    let before = machine.disk();
+    let dry_run = EditDryRun { lock_hash: prepared.lock_hash };
+    let _: EditPartials = post(&signer, EDIT_DRY_RUN_PATH, &dry_run).await.unwrap();
+    drop(signer); // kill -9
+    for (path, _) in machine.disk() {
+        std::fs::remove_file(path).unwrap();
+    }
+    for (path, content) in before {
+        std::fs::write(path, content).unwrap();
+    }
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, ["ledger_rolled_back"]);
+    let target = epoch_of(&world.clock);
+    let outcome = signer.attest(&world.old(0), &vote(target - 1, target, 1)).await;
+    assert_eq!(code(outcome), refused(503, "ledger_rolled_back"));
+    signer.stop();
+}
