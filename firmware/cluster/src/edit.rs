@@ -41,7 +41,7 @@ pub enum Edit {
     Remove {
         /// Who leaves.
         operators: Vec<String>,
-        /// Who of them still deals. Needed when the others alone are fewer than the present threshold.
+        /// Who of them still deals.
         #[serde(default)]
         dealing: Vec<String>,
         /// A new threshold; two thirds when left out.
@@ -83,13 +83,13 @@ pub enum EditError {
     /// Too few or too many would be left.
     #[error("the cluster would have {0} members; it needs {MIN_MEMBERS} to 255")]
     Size(usize),
-    /// Too few of the old members deal.
+    /// Too many leave at once.
     #[error(
-        "only {dealing} of the present members would take part and {threshold} are needed; let members that leave take part too"
+        "only {staying} of the present members would stay and {threshold} must; let fewer leave at once and change the cluster in two steps"
     )]
-    TooFewDealers {
-        /// Who deals.
-        dealing: usize,
+    TooFewStay {
+        /// Who stays.
+        staying: usize,
         /// The present threshold.
         threshold: u8,
     },
@@ -197,8 +197,11 @@ impl EditPlan {
                 new: new.and_then(|new| u32::try_from(new).ok()),
             });
         }
-        if members.len() < usize::from(view.threshold) {
-            return Err(EditError::TooFewDealers { dealing: members.len(), threshold: view.threshold });
+        // Nothing proves that a member that leaves has stopped to use its old share, so those that leave and those that lie
+        // must together be too few to sign with old shares (decision 0180).
+        let staying = members.iter().filter(|member| member.new.is_some()).count();
+        if staying < usize::from(view.threshold) {
+            return Err(EditError::TooFewStay { staying, threshold: view.threshold });
         }
         let mut identities: BTreeSet<_> = view.operators.iter().map(|operator| operator.public_key).collect();
         for (new, enr) in (0..).zip(&next) {
