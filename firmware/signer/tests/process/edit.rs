@@ -26,7 +26,6 @@ struct World {
     network: Network,
     clock: ipc::signer::ChainClock,
     edit: Edit,
-    plan: EditPlan,
     /// The others' ephemeral keys, by place; the first is not used.
     keys: Vec<EphemeralKey>,
 }
@@ -49,7 +48,7 @@ impl World {
         let edit = Edit::Recreate { threshold: None };
         let plan = EditPlan::new(created.lock.clone(), &edit, std::slice::from_ref(&network)).unwrap();
         let keys = plan.members().iter().map(|_| EphemeralKey::random(&mut rand::rng())).collect();
-        Self { created, network, clock, edit, plan, keys }
+        Self { created, network, clock, edit, keys }
     }
 
     fn old(&self, validator: usize) -> PublicKeyBytes {
@@ -401,8 +400,6 @@ async fn old_shares_are_not_given_up_for_a_lock_that_not_every_new_share_signed(
     let lock = Lock::from_value(prepared.lock.clone()).unwrap();
     let dry_run = EditDryRun { lock_hash: prepared.lock_hash.clone() };
 
-    // Taken back before the dry run: everything is as it was.
-    // (Nothing was promised, so nothing has to be kept.)
     let commit = |lock: &Lock| EditCommit { lock: json(lock) };
     let early: Result<EditCommitted, _> = post(&signer, EDIT_COMMIT_PATH, &commit(&lock)).await;
     assert_eq!(code(early), refused(422, "lock_invalid"));
@@ -443,7 +440,7 @@ async fn old_shares_are_not_given_up_for_a_lock_that_not_every_new_share_signed(
     let status: EditStatus = signer.sign.get(EDIT_STATUS_PATH).await.unwrap();
     assert_eq!(status.stage, EditStage::Frozen);
 
-    // A copy of the disk from before the promise is no way back.
+    // With the complete lock it goes through.
     let _: EditCommitted = post(&signer, EDIT_COMMIT_PATH, &commit(&complete)).await.unwrap();
     signer.stop();
 }
