@@ -418,7 +418,9 @@ mod tests {
         let bytes = write_announcement(&HASH, &with).encode_to_vec();
         let refused = PedersenRefusal::Shares { expected: 3, found: 2 };
         assert_eq!(read_announcement(&HASH, 3, &bytes), Err(refused));
-        for length in 0..bytes.len() {
+        // Cut off before its shares it is the announcement of a member that joins, which no signature is for.
+        let joins = write_announcement(&HASH, &without).encode_to_vec().len();
+        for length in (0..bytes.len()).filter(|length| *length != joins) {
             assert!(read_announcement(&HASH, 2, &bytes[..length]).is_err(), "{length}");
         }
     }

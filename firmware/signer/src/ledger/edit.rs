@@ -502,7 +502,7 @@ mod tests {
     fn at_every_step_and_after_every_crash_one_share_at_most_can_vote_and_none_is_lost() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = with_old(dir.path());
-        let mut look = |writer: &mut Writer, expected: (bool, bool), there: (usize, usize), step: &str| {
+        let look = |writer: &mut Writer, expected: (bool, bool), there: (usize, usize), step: &str| {
             assert_eq!(powers(writer), expected, "{step}");
             // A process that dies here: what the next one finds is the same.
             let copy = tempfile::tempdir().unwrap();
