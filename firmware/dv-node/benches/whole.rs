@@ -50,7 +50,9 @@ fn main() {
     for (members, validators, delay_ms, slot_ms, slots) in CASES {
         eprintln!("bench dv: {members} members, {validators} validators, {delay_ms} ms between members");
         let case = Case { members, validators, delay_ms, slot_ms, slots };
-        rows.push(runtime.block_on(case.measure()));
+        let row = runtime.block_on(case.measure());
+        eprintln!("bench dv: {} {}", case.key(), row.json());
+        rows.push(row);
     }
     if json {
         let by_key: Map<String, Value> = rows.into_iter().map(|row| (row.case.key(), row.json())).collect();
