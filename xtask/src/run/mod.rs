@@ -99,13 +99,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     result
 }
 
-/// `run --fast --check`, as part of the tests.
+/// Two epochs in which a cluster of this many validators among the fillers surely has every kind of duty to do.
+const TEST_SLOTS: u64 = 16;
+const TEST_VALIDATORS: u32 = 12;
+
+/// `run --fast --check --slots`, as part of the tests: every kind of duty that the chain asks for succeeds on it.
 pub(crate) fn check_fast() -> anyhow::Result<()> {
     let picture = Some(make_dir(&cache()?.join("test-logs"))?.join("page-fast.png"));
     run(&Arguments {
         fast: true,
         check: true,
         picture,
+        slots: Some(TEST_SLOTS),
+        validators: TEST_VALIDATORS,
         slot_seconds: TEST_SLOT_SECONDS,
         ..Arguments::default()
     })
