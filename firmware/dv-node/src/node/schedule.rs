@@ -14,8 +14,9 @@ use serde::Serialize;
 use super::Node;
 use crate::obol_network::describe;
 
-/// Selections of attesters are signed this many slots ahead, so that beacon nodes learn of aggregators in time.
-const SELECTIONS_AHEAD: u64 = 2;
+/// Selections of attesters are signed this many epochs ahead, as far as duties are known: validator clients behind other
+/// members ask for those of a whole epoch at its start, and do nothing else until all are there.
+const SELECTIONS_AHEAD_EPOCHS: u64 = 1;
 /// Randao reveals and selections of sync committees, this many.
 const ONE_AHEAD: u64 = 1;
 
@@ -73,7 +74,8 @@ impl Node {
 
     /// What later slots need, as far as their duties are known.
     fn prepare_ahead(&mut self, slot: Slot) {
-        for ahead in 1..=SELECTIONS_AHEAD {
+        let Some(selections_ahead) = self.selections_ahead() else { return };
+        for ahead in 1..=selections_ahead {
             let later = slot.saturating_add(ahead);
             let Some(epoch) = self.epoch_of(later) else { return };
             let attesters = self.duties.attesters(epoch, later);
@@ -110,12 +112,18 @@ impl Node {
         running.silent_until.is_none_or(|until| slot > until) && running.slots.begin(slot)
     }
 
+    fn selections_ahead(&self) -> Option<u64> {
+        let running = self.running.as_ref()?;
+        Some(running.chain.timing.slots_per_epoch.saturating_mul(SELECTIONS_AHEAD_EPOCHS))
+    }
+
     fn epoch_of(&self, slot: Slot) -> Option<Epoch> {
         self.running.as_ref().map(|running| running.chain.timing.epoch_of(slot))
     }
 
     /// Duties became known while their slot was running already, or after a restart.
     pub(super) fn schedule_late(&mut self, epoch: Epoch) {
+        let Some(selections_ahead) = self.selections_ahead() else { return };
         let Some(running) = &mut self.running else { return };
         let timing = running.chain.timing;
         let restored: Vec<Duty> =
@@ -124,7 +132,7 @@ impl Node {
         let current = last.filter(|slot| timing.epoch_of(*slot) == epoch);
         // The current slot prepares for the next epoch too.
         let prepares = last.filter(|slot| {
-            timing.epoch_of(slot.saturating_add(SELECTIONS_AHEAD)) == epoch && current.is_none()
+            timing.epoch_of(slot.saturating_add(selections_ahead)) == epoch && current.is_none()
         });
         let attests = |kind| matches!(kind, DutyKind::Attester | DutyKind::Aggregator);
         for duty in restored.iter().filter(|duty| attests(duty.kind) && Some(duty.slot) != current) {
