@@ -102,11 +102,10 @@ fn what_a_member_says_about_itself_is_understood() {
 }
 
 #[test]
-fn partial_signatures_of_every_kind_are_understood() {
+fn partial_signatures_are_understood() {
     let view = cluster();
     let validators: BTreeSet<_> = view.validators.iter().map(|one| one.group_public_key).collect();
     for (kind, text) in [
-        (DutyType::Proposer, include_str!("recorded/parsigex-proposer.hex")),
         (DutyType::Attester, include_str!("recorded/parsigex-attester.hex")),
         (DutyType::Randao, include_str!("recorded/parsigex-randao.hex")),
         (DutyType::PrepareAggregator, include_str!("recorded/parsigex-prepare-aggregator.hex")),
