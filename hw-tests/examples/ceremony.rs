@@ -1,5 +1,6 @@
 //! Makes a cluster by key generation among native Hearths and, if a Charon binary is at hand, Charons, and compares what
-//! everybody ends up with: `ceremony HEARTHS CHARONS VALIDATORS MINOR [CHARON_BINARY]`.
+//! everybody ends up with: `ceremony HEARTHS CHARONS VALIDATORS MINOR [CHARON_BINARY]`. With `RELAY=http://…` in the
+//! environment everybody uses that relay; with `COMPOUNDING=1` there are three deposits, of compounding validators.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -70,7 +71,15 @@ fn main() -> anyhow::Result<()> {
         fs::write(home.join("charon-enr-private-key"), key.to_file_text().as_bytes())?;
         let program = arguments.get(4).context("the path of a Charon binary")?;
         let process = Launch::new(format!("charon {place}"), program, home.join("charon.log"))
-            .args(["dkg", "--p2p-relays", "", "--log-color", "disable", "--log-level", "debug"])
+            .args([
+                "dkg",
+                "--p2p-relays",
+                &std::env::var("RELAY").unwrap_or_default(),
+                "--log-color",
+                "disable",
+                "--log-level",
+                "debug",
+            ])
             .arg("--data-dir")
             .arg(&home)
             .arg("--definition-file")
@@ -96,6 +105,7 @@ fn main() -> anyhow::Result<()> {
         minor,
         others: (hearths + 1..=hearths + charons).filter_map(|index| u8::try_from(index).ok()).collect(),
         peers,
+        relays: std::env::var("RELAY").ok().map(|relay| vec![relay]),
     };
     let begun = Instant::now();
     let lock = ceremony.run(&members, PATIENCE)?;

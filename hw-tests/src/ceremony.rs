@@ -95,6 +95,8 @@ pub struct Ceremony {
     pub others: Vec<u8>,
     /// Where everybody is reached; `/ip4/…/tcp/…/p2p/…`.
     pub peers: Vec<String>,
+    /// Relays through which members without an address are reached.
+    pub relays: Option<Vec<String>>,
 }
 
 impl Ceremony {
@@ -112,7 +114,7 @@ impl Ceremony {
         let records: Vec<Enr> = identities.iter().map(Enr::build).collect();
         let definition = draft(options, &records, &mut rng)?;
         let peers = members.iter().zip(&identities).map(|(member, key)| address(member, key)).collect();
-        Ok(Self { definition, identities, chain, minor: 10, others: Vec::new(), peers })
+        Ok(Self { definition, identities, chain, minor: 10, others: Vec::new(), peers, relays: None })
     }
 
     /// Tells the signer and the node of one member to take part.
@@ -138,6 +140,7 @@ impl Ceremony {
             minor: self.minor,
             peers: self.peers.clone(),
             beacon_nodes: self.chain.beacon_nodes.clone(),
+            relays: self.relays.clone(),
         };
         runtime()?.block_on(async {
             let signer = Client::new(member.signer_socket()).with_timeout(PATIENCE);

@@ -235,6 +235,10 @@ pub struct KeyGeneration {
     pub peers: Vec<String>,
     /// Beacon nodes for the cluster afterwards.
     pub beacon_nodes: Vec<String>,
+    /// Relays through which members without an address are reached, such as `https://4.relay.obol.dev`; left out, none
+    /// for the ceremony and the usual ones for the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relays: Option<Vec<String>>,
 }
 
 fn default_minor() -> u8 {

@@ -9,13 +9,14 @@ use ipc::dkg::{KeyGeneration, KeyGenerationMember, KeyGenerationProgress, NamedF
 use ipc::{ClusterSetup, Problem, Sensitive};
 use obol::dkg::ceremony::{Channel, Event, Failure, Output, Phase, Progress};
 use obol::dkg::{BroadcastVersion, Ceremony, Plan, Profile};
-use obol::host::{OwnInfo, Responder, parse_member_address};
+use obol::host::{MAX_RELAYS, OwnInfo, RelayEntry, Responder, parse_member_address};
 use obol::{Host, HostConfig, HostEvent, HostHandle, Inbound, Member, Multiaddr, Protocol};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::signer::Secrets;
 use super::store::CeremonyStore;
+use crate::node::relays;
 use crate::setup::sentence;
 
 /// How often members tell their step (obol spec 11.3).
@@ -104,6 +105,7 @@ pub async fn start(request: KeyGeneration, around: Surroundings) -> Result<Runni
         Ceremony::new(Arc::clone(&plan), profile, Arc::clone(&identity), &around.nickname, seal_key);
     ceremony.restore(records).map_err(|error| refused("ceremony_damaged", &error.to_string()))?;
 
+    let entries = relay_entries(request.relays.as_deref().unwrap_or_default())?;
     let host_config = HostConfig {
         identity: identity.secret_bytes().clone(),
         listen: around.listen.clone(),
@@ -119,6 +121,9 @@ pub async fn start(request: KeyGeneration, around: Surroundings) -> Result<Runni
     };
     let (host, host_events) =
         Host::spawn(host_config).map_err(|error| refused("p2p_failed", &error.to_string()))?;
+    // Relays count a ceremony by its whole definition hash (obol spec 4.4).
+    let cluster = relays::Cluster { hash: hex::encode(plan.hash()), uuid: plan.definition().uuid.clone() };
+    let relays = relays::Relays::start(&entries, &cluster, &host);
     let (done, finished) = oneshot::channel();
     let shown = Arc::new(Mutex::new(show(&plan, &ceremony.progress(), &[], None)));
     let shell = Shell {
@@ -130,6 +135,7 @@ pub async fn start(request: KeyGeneration, around: Surroundings) -> Result<Runni
         store: around.store,
         request,
         tasks: JoinSet::new(),
+        _relays: relays,
         events: mpsc::channel(QUEUE),
         replies: BTreeMap::new(),
         next_reply: 0,
@@ -201,6 +207,15 @@ fn members(plan: &Plan, peers: &[String]) -> Result<Vec<Member>, Problem> {
     Ok(addresses.into_iter().map(|(peer_id, addrs)| Member { peer_id, addrs }).collect())
 }
 
+fn relay_entries(named: &[String]) -> Result<Vec<RelayEntry>, Problem> {
+    if named.len() > MAX_RELAYS {
+        let what = format!("{} relays are named, at most {MAX_RELAYS} are used; name fewer", named.len());
+        return Err(refused("relay_invalid", &what));
+    }
+    let entries = named.iter().map(|text| RelayEntry::parse(text));
+    entries.collect::<Result<_, _>>().map_err(|error| refused("relay_invalid", &error.to_string()))
+}
+
 struct Shell {
     plan: Arc<Plan>,
     profile: Profile,
@@ -210,6 +225,7 @@ struct Shell {
     store: CeremonyStore,
     request: KeyGeneration,
     tasks: JoinSet<()>,
+    _relays: relays::Relays,
     events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     replies: BTreeMap<u64, Responder>,
     next_reply: u64,
@@ -456,7 +472,7 @@ impl Shell {
             identity_key: Sensitive::new(self.request.identity_key.expose_secret().to_owned()),
             beacon_nodes: self.request.beacon_nodes.clone(),
             peers: self.request.peers.clone(),
-            relays: None,
+            relays: self.request.relays.clone(),
         };
         let _stopping = done.send(setup);
     }

@@ -11,7 +11,7 @@ mod kept;
 mod monitor;
 mod perform;
 mod publish;
-mod relays;
+pub(crate) mod relays;
 mod report;
 mod resolve;
 mod schedule;
