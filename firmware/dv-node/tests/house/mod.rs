@@ -33,7 +33,7 @@ pub fn create_cluster(members: usize, validators: usize) -> CreatedCluster {
     create_cluster_with(members, validators, None)
 }
 
-/// The same with a threshold of choice.
+/// The same with a threshold of choice, also one that is not created here: other tools make such clusters.
 pub fn create_cluster_with(members: usize, validators: usize, threshold: Option<u8>) -> CreatedCluster {
     let network = Network {
         name: "fake".to_owned(),
@@ -44,9 +44,41 @@ pub fn create_cluster_with(members: usize, validators: usize, threshold: Option<
     let address = ExecutionAddress([0x11; 20]);
     let addresses = Addresses { fee_recipient: address, withdrawal: address };
     let mut options = CreateOptions::new("house", members, validators, network, addresses);
-    options.threshold = threshold;
     options.timestamp = "2026-01-01T00:00:00Z".to_owned();
-    cluster::create::cluster(&options, &mut rand::rng()).unwrap()
+    let mut created = cluster::create::cluster(&options, &mut rand::rng()).unwrap();
+    if let Some(threshold) = threshold {
+        split_anew(&mut created, threshold);
+    }
+    created
+}
+
+/// Makes the validators' keys anew with another threshold and seals the lock again.
+fn split_anew(created: &mut CreatedCluster, threshold: u8) {
+    let (lock, nodes) = (&mut created.lock, &mut created.nodes);
+    lock.definition.threshold = u64::from(threshold);
+    lock.definition.set_hashes().unwrap();
+    nodes.iter_mut().for_each(|node| node.shares.clear());
+    for validator in &mut lock.validators {
+        let secret = threshold::SecretKey::random(&mut rand::rng());
+        validator.public_key = secret.public_key().to_bytes();
+        validator.deposits.clear();
+        let registration = validator.builder_registration.as_mut().unwrap();
+        registration.message.pubkey = validator.public_key;
+        let root = chain::deposit::registration_signing_root(&registration.message, FORK_VERSION);
+        registration.signature = secret.sign(&root.0).to_bytes();
+        let split = threshold::split(secret, threshold.into(), nodes.len(), &mut rand::rng()).unwrap();
+        validator.public_shares =
+            split.shares.iter().map(|share| share.public_share().key.to_bytes()).collect();
+        for (node, share) in nodes.iter_mut().zip(split.shares) {
+            node.shares.push(share);
+        }
+    }
+    lock.lock_hash = lock.compute_lock_hash().unwrap();
+    let shares = nodes.iter().flat_map(|node| &node.shares);
+    let signatures: Vec<_> = shares.map(|share| share.sign(&lock.lock_hash)).collect();
+    lock.signature_aggregate = threshold::aggregate_signatures(&signatures).unwrap().to_bytes().0.to_vec();
+    lock.node_signatures = nodes.iter().map(|node| node.identity.sign(&lock.lock_hash).to_vec()).collect();
+    created.view = lock.verify(&[]).unwrap();
 }
 
 /// What one signer was asked for and did.
