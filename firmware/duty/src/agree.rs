@@ -71,13 +71,14 @@ impl<S: Clone + PartialEq> Work<S> {
         &mut self,
         message: Message<S>,
         values: &[Value],
+        room: usize,
         context: &Context<'_, N>,
         out: &mut Vec<Output<S>>,
     ) -> Result<(), Refusal> {
         if self.row().agreement == Agreement::NotNeeded {
             return Err(Refusal::NoAgreement(self.duty));
         }
-        self.values.add_from(&message, values)?;
+        self.values.add_from(&message, values, room)?;
         if self.agreement.is_some() {
             return self.feed(qbft::Event::Message(message), context, out);
         }

@@ -27,6 +27,8 @@ pub(crate) struct Partials {
     by_task: BTreeMap<TaskId, BTreeMap<Member, Partial>>,
     /// How many each member has in there.
     held: BTreeMap<Member, usize>,
+    /// How many bytes each member made us keep.
+    charged: BTreeMap<Member, usize>,
     wrong: BTreeSet<(TaskId, Member)>,
     equivocators: BTreeSet<Member>,
 }
@@ -52,13 +54,52 @@ impl Partials {
                 return Err(Refusal::BadSetSize(self.held(member)));
             } else {
                 *self.held.entry(member).or_default() += 1;
-                self.by_task.entry(partial.id).or_default().insert(member, partial);
+                self.keep(member, partial);
             }
         }
         result
     }
 
-    /// Drops a partial signature that turned out to be wrong, and believes its author no more for this message.
+    /// All members sign the same message: its bytes are kept once, and charged to whoever brought them first.
+    fn keep(&mut self, member: Member, mut partial: Partial) {
+        let cost = match self.same_message(&partial) {
+            Some(data) => {
+                partial.data = data;
+                size_of::<Partial>()
+            }
+            None => size_of::<Partial>().saturating_add(partial.data.len()),
+        };
+        let charged = self.charged.entry(member).or_default();
+        *charged = charged.saturating_add(cost);
+        self.by_task.entry(partial.id).or_default().insert(member, partial);
+    }
+
+    /// The bytes of the same message, if another member has brought them.
+    fn same_message(&self, partial: &Partial) -> Option<Payload> {
+        let mut others = self.by_task.get(&partial.id)?.values();
+        let same =
+            |other: &&Partial| other.message_root == partial.message_root && other.data == partial.data;
+        others.find(same).map(|other| other.data.clone())
+    }
+
+    /// How many bytes more would be kept for this member with these added; at most a little too many.
+    pub(crate) fn cost(&self, member: Member, set: &[Partial]) -> usize {
+        let new = |partial: &&Partial| {
+            !self.has(&partial.id, member) && !self.wrong.contains(&(partial.id, member))
+        };
+        set.iter().filter(new).fold(0, |sum, partial| {
+            let data = if self.same_message(partial).is_some() { 0 } else { partial.data.len() };
+            sum.saturating_add(data).saturating_add(size_of::<Partial>())
+        })
+    }
+
+    /// How many bytes are kept for this member.
+    pub(crate) fn charged(&self, member: Member) -> usize {
+        self.charged.get(&member).copied().unwrap_or(0)
+    }
+
+    /// Drops a partial signature that turned out to be wrong, and believes its author no more for this message. What it
+    /// was charged for stays charged: others may share the bytes that it brought.
     pub(crate) fn drop_wrong(&mut self, id: &TaskId, member: Member) {
         let removed = self.by_task.get_mut(id).and_then(|by_member| by_member.remove(&member));
         if let Some(held) = self.held.get_mut(&member).filter(|_| removed.is_some()) {
@@ -147,6 +188,26 @@ mod tests {
         partials.add(Member(3), vec![partial(1)]).unwrap();
         let group: Vec<Member> = partials.complete(&id, 3).unwrap().into_iter().map(|(m, _)| m).collect();
         assert_eq!(group, [Member(0), Member(2), Member(3)]);
+    }
+
+    #[test]
+    fn equal_messages_are_kept_and_charged_once_whoever_lied() {
+        let mut partials = Partials::default();
+        let long = || Partial { data: Payload::from(vec![7; 1000]), ..partial(1) };
+        let (id, entry) = (long().id, size_of::<Partial>());
+        for member in [1, 2] {
+            let cost = partials.cost(Member(member), &[long()]);
+            partials.add(Member(member), vec![long()]).unwrap();
+            assert_eq!(partials.charged(Member(member)), cost);
+            assert_eq!(partials.cost(Member(member), &[long()]), 0, "a repetition is not kept");
+        }
+        assert_eq!([1, 2].map(|member| partials.charged(Member(member))), [1000 + entry, entry]);
+        let group = partials.complete(&id, 2).unwrap();
+        assert!(Payload::ptr_eq(&group[0].1.data, &group[1].1.data));
+        partials.drop_wrong(&id, Member(1));
+        assert_eq!(partials.charged(Member(1)), 1000 + entry, "member 2 still holds what it brought");
+        let other = Partial { data: Payload::from(vec![8; 1000]), ..partial(1) };
+        assert_eq!(partials.cost(Member(3), &[other]), 1000 + entry);
     }
 
     #[test]

@@ -330,14 +330,15 @@ impl<N: Network> Engine<N> {
             Event::Agreement { duty, message, values } => {
                 let author = message.vote.ballot.author;
                 self.admit(now, duty, author)?;
+                let room = self.room_for_values(duty, author);
                 let context =
                     Context { now, clock: self.clock, settings: &self.settings, network: &self.network };
-                known(&mut self.works, duty)?.on_message(message, &values, &context, out)
+                known(&mut self.works, duty)?.on_message(message, &values, room, &context, out)
             }
             Event::Signed { duty, results } => known(&mut self.works, duty)?.on_signed(results, me, now, out),
             Event::Partials { duty, sender, set } => {
                 self.admit(now, duty, sender)?;
-                self.admit_partials(duty, sender, set.len())?;
+                self.admit_partials(duty, sender, &set)?;
                 known(&mut self.works, duty)?.on_partials(sender, set)
             }
             Event::Combined { duty, results } => known(&mut self.works, duty)?.on_combined(results),

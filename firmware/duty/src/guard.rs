@@ -43,6 +43,11 @@ impl Guard {
         self.since.get_or_insert(now);
     }
 
+    /// There is more to judge than before.
+    pub(crate) fn again(&mut self, now: UnixMillis) {
+        *self = Guard { since: Some(now), ..Guard::default() };
+    }
+
     pub(crate) fn passed(&self) -> bool {
         self.state == State::Passed
     }

@@ -42,8 +42,16 @@ pub const MAX_WAITING: usize = 100;
 /// Distinct proposed values one member may introduce per duty. Honest members name one per round they lead at most.
 pub const MAX_VALUES_PER_MEMBER: usize = 8;
 
-/// Bytes of proposed values one member may introduce per duty.
+/// Bytes of proposed values one member may introduce per duty, apart from blocks.
 pub const MAX_VALUE_BYTES_PER_MEMBER: usize = 4 << 20;
+
+/// Bytes of proposed blocks one member may introduce per proposal: as many as one message may carry. A block with all its
+/// blobs has three megabytes and may come as hex, and whoever hears of it before its proposal is charged for it.
+pub const MAX_BLOCK_BYTES_PER_MEMBER: usize = 16 << 20;
+
+/// Bytes of proposed values that all duties together keep for one member: proposals last less than a slot, so an honest
+/// member has one or two of them here.
+pub const MAX_VALUE_BYTES_PER_MEMBER_IN_ALL: usize = 48 << 20;
 
 /// Messages of one duty that one member may partially sign; more validators than one box can serve.
 pub const MAX_TASKS: usize = 4096;
@@ -57,6 +65,10 @@ pub const MAX_UNSCHEDULED_SELECTION_EPOCHS: u64 = 3;
 
 /// Partial signatures that one member may have waiting here for duties we have not scheduled: a few megabytes.
 pub const MAX_UNSCHEDULED_PARTIALS_PER_MEMBER: usize = 8192;
+
+/// Bytes that the partial signatures of one member may fill here, all duties together. What two members sign alike is kept,
+/// and counted, once. A thousand validators need a tenth of it, a block with all its blobs a quarter.
+pub const MAX_PARTIAL_BYTES_PER_MEMBER: usize = 32 << 20;
 
 /// Duties scheduled at once: every kind of duty in each slot of four mainnet epochs.
 pub const MAX_SCHEDULED: usize = 2048;

@@ -71,10 +71,15 @@ impl<S: Clone + PartialEq> Work<S> {
     /// Takes over the messages that are for our validators. A message that is known already is never replaced.
     fn accept_tasks(&mut self, tasks: Vec<Task>, now: UnixMillis) {
         let known = self.tasks.get_or_insert_default();
+        let before = known.len();
         for task in tasks.into_iter().filter(|task| self.validators.contains_key(&task.id.validator)) {
             known.entry(task.id).or_insert(task);
         }
         self.signing.expect(known.keys().copied());
-        self.guard.open(now);
+        if known.len() > before {
+            self.guard.again(now); // What passed before says nothing about the messages that have come now.
+        } else {
+            self.guard.open(now);
+        }
     }
 }

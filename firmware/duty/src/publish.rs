@@ -93,11 +93,14 @@ impl Results {
         })
     }
 
-    /// Whether a combination of these members' signatures is worth starting.
+    /// Whether nothing has been or is being combined for this task.
+    fn is_open(&self, id: &TaskId) -> bool {
+        !self.combined.contains_key(id) && !self.combining.contains_key(id)
+    }
+
+    /// Whether a combination of these members' signatures, for a task that is open, is worth starting.
     fn wants(&self, id: &TaskId, members: &[Member]) -> bool {
-        !self.combined.contains_key(id)
-            && !self.combining.contains_key(id)
-            && self.failed.get(id).is_none_or(|before| before != members)
+        self.failed.get(id).is_none_or(|before| before != members)
     }
 }
 
@@ -105,7 +108,8 @@ impl<S: Clone + PartialEq> Work<S> {
     /// Upon a threshold of equal messages: combine them, once.
     pub(crate) fn combine<N>(&mut self, context: &Context<'_, N>, out: &mut Vec<Output<S>>) {
         let mut jobs = Vec::new();
-        for id in self.partials.tasks().filter(|id| self.validators.contains_key(&id.validator)) {
+        let ours = |id: &TaskId| self.validators.contains_key(&id.validator) && self.results.is_open(id);
+        for id in self.partials.tasks().filter(ours) {
             let Some(group) = self.partials.complete(&id, context.settings.threshold) else { continue };
             let members: Vec<Member> = group.iter().map(|(member, _)| *member).collect();
             if !self.results.wants(&id, &members) {

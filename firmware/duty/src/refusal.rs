@@ -37,8 +37,8 @@ pub enum Refusal {
     /// A member speaks of too many duties that we did not schedule.
     #[error("member {0} speaks of too many unknown duties")]
     TooManyUnknown(Member),
-    /// A member sends too many partial signatures for duties that we did not schedule.
-    #[error("member {0} sent too many partial signatures for unknown duties")]
+    /// A member sends too many partial signatures for duties that we did not schedule, or fills too much memory with any.
+    #[error("member {0} sent more partial signatures than are kept for it")]
     TooManyPartials(Member),
     /// Our own scheduler asks too much.
     #[error("more than {MAX_SCHEDULED} duties are scheduled")]

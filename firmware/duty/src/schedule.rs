@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use chain::{PublicKeyBytes, UnixMillis};
 use qbft::Member;
 
+use crate::values::max_value_bytes;
 use crate::work::{Context, Work};
 use crate::{
-    Deadline, Duty, Engine, MAX_EPOCHS_AHEAD, MAX_SCHEDULED, MAX_UNSCHEDULED_PARTIALS_PER_MEMBER,
-    MAX_UNSCHEDULED_PER_MEMBER, MAX_UNSCHEDULED_SELECTION_EPOCHS, MAX_WITHOUT_DEADLINE, Network, Output,
-    Payload, Refusal,
+    Deadline, Duty, Engine, MAX_EPOCHS_AHEAD, MAX_PARTIAL_BYTES_PER_MEMBER, MAX_SCHEDULED,
+    MAX_UNSCHEDULED_PARTIALS_PER_MEMBER, MAX_UNSCHEDULED_PER_MEMBER, MAX_UNSCHEDULED_SELECTION_EPOCHS,
+    MAX_VALUE_BYTES_PER_MEMBER_IN_ALL, MAX_WITHOUT_DEADLINE, Network, Output, Partial, Payload, Refusal,
 };
 
 impl<N: Network> Engine<N> {
@@ -65,14 +66,28 @@ impl<N: Network> Engine<N> {
         Ok(())
     }
 
-    /// Bounds what a member may have waiting for duties that we have not scheduled.
-    pub(crate) fn admit_partials(&self, duty: Duty, peer: Member, count: usize) -> Result<(), Refusal> {
+    /// How many bytes of values a member may have introduced for this duty, given what it introduced for others.
+    pub(crate) fn room_for_values(&self, duty: Duty, peer: Member) -> usize {
+        let others = self.works.values().filter(|work| work.duty != duty);
+        let elsewhere: usize = others.map(|work| work.values.introduced_by(peer)).sum();
+        MAX_VALUE_BYTES_PER_MEMBER_IN_ALL.saturating_sub(elsewhere).min(max_value_bytes(duty.kind))
+    }
+
+    /// Bounds the memory that a member may fill with partial signatures, and how many it may have waiting for duties that
+    /// we have not scheduled.
+    pub(crate) fn admit_partials(&self, duty: Duty, peer: Member, set: &[Partial]) -> Result<(), Refusal> {
+        let new = self.works.get(&duty).map_or(0, |work| work.partials.cost(peer, set));
+        let bytes =
+            self.works.values().fold(new, |sum, work| sum.saturating_add(work.partials.charged(peer)));
+        if new > 0 && bytes > MAX_PARTIAL_BYTES_PER_MEMBER {
+            return Err(Refusal::TooManyPartials(peer));
+        }
         if self.works.get(&duty).is_some_and(Work::is_scheduled) {
             return Ok(());
         }
         let unscheduled = self.works.values().filter(|work| !work.is_scheduled());
         let held: usize = unscheduled.map(|work| work.partials.held(peer)).sum();
-        if held.saturating_add(count) > MAX_UNSCHEDULED_PARTIALS_PER_MEMBER {
+        if held.saturating_add(set.len()) > MAX_UNSCHEDULED_PARTIALS_PER_MEMBER {
             return Err(Refusal::TooManyPartials(peer));
         }
         Ok(())

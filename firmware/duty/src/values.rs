@@ -4,7 +4,15 @@ use std::collections::BTreeMap;
 
 use qbft::{Digest, Member, Message};
 
-use crate::{MAX_VALUE_BYTES_PER_MEMBER, MAX_VALUES_PER_MEMBER, Payload, Refusal, Value};
+use crate::{
+    DutyKind, MAX_BLOCK_BYTES_PER_MEMBER, MAX_VALUE_BYTES_PER_MEMBER, MAX_VALUES_PER_MEMBER, Payload,
+    Refusal, Value,
+};
+
+/// How many bytes of values one member may introduce for a duty of this kind.
+pub(crate) fn max_value_bytes(kind: DutyKind) -> usize {
+    if kind == DutyKind::Proposer { MAX_BLOCK_BYTES_PER_MEMBER } else { MAX_VALUE_BYTES_PER_MEMBER }
+}
 
 /// The values known for one duty.
 #[derive(Default)]
@@ -25,8 +33,19 @@ impl Values {
         self.known.entry(value.digest).or_insert(value.bytes);
     }
 
-    /// Adds the values that a message names. Each must be known or come with it; values it does not name are ignored.
-    pub(crate) fn add_from<S>(&mut self, message: &Message<S>, values: &[Value]) -> Result<(), Refusal> {
+    /// How many bytes of the values were introduced by this member.
+    pub(crate) fn introduced_by(&self, member: Member) -> usize {
+        self.introduced.get(&member).map_or(0, |quota| quota.bytes)
+    }
+
+    /// Adds the values that a message names. Each must be known or come with it; values it does not name are ignored. Its
+    /// author may have introduced `most` bytes afterwards.
+    pub(crate) fn add_from<S>(
+        &mut self,
+        message: &Message<S>,
+        values: &[Value],
+        most: usize,
+    ) -> Result<(), Refusal> {
         let author = message.vote.ballot.author;
         let mut new: BTreeMap<Digest, &Payload> = BTreeMap::new();
         for digest in named(message) {
@@ -36,12 +55,15 @@ impl Values {
             let value = values.iter().find(|value| value.digest == digest);
             new.insert(digest, &value.ok_or(Refusal::ValueMissing(author))?.bytes);
         }
+        if new.is_empty() {
+            return Ok(()); // Whoever has no room left may still speak of what is known.
+        }
         let quota = self.introduced.entry(author).or_default();
         let after = Quota {
             values: quota.values + new.len(),
             bytes: new.values().fold(quota.bytes, |sum, bytes| sum.saturating_add(bytes.len())),
         };
-        if after.values > MAX_VALUES_PER_MEMBER || after.bytes > MAX_VALUE_BYTES_PER_MEMBER {
+        if after.values > MAX_VALUES_PER_MEMBER || after.bytes > most {
             return Err(Refusal::TooManyValues(author));
         }
         *quota = after;

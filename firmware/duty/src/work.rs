@@ -11,7 +11,7 @@ use crate::guard::Guard;
 use crate::publish::Results;
 use crate::retry::Asking;
 use crate::sign::Signing;
-use crate::values::Values;
+use crate::values::{Values, max_value_bytes};
 use crate::{
     Agreement, Duty, FetchError, Given, Join, Network, Outcome, Output, Payload, Reason, Record, Refusal,
     Row, Saved, Settings, Task, TaskId, Value, Who,
@@ -218,6 +218,12 @@ impl<S: Clone + PartialEq> Work<S> {
             return Err(Refusal::NotAsked);
         }
         let value = match result {
+            // Nobody would listen to it, and the journal could not hold it.
+            Ok(value) if self.is_agreed_on() && value.bytes.len() > max_value_bytes(self.duty.kind) => {
+                let text = format!("{} bytes are more than members agree on", value.bytes.len());
+                self.fetch_failed(FetchError::Temporary(text), context, out);
+                return Ok(());
+            }
             Ok(value) => value,
             Err(error) => {
                 self.fetch_failed(error, context, out);
@@ -265,7 +271,8 @@ impl<S: Clone + PartialEq> Work<S> {
         let known = self.tasks.iter().flat_map(|tasks| tasks.keys().copied());
         let mut expected: BTreeSet<TaskId> = known.collect();
         if self.row().who == Who::Everyone {
-            let left_out = self.validators.keys().filter(|v| !expected.iter().any(|id| id.validator == **v));
+            let named: BTreeSet<PublicKeyBytes> = expected.iter().map(|id| id.validator).collect();
+            let left_out = self.validators.keys().filter(|validator| !named.contains(validator));
             let left_out: Vec<TaskId> = left_out.map(|validator| TaskId::from(*validator)).collect();
             expected.extend(left_out);
         }
@@ -329,6 +336,10 @@ impl<S: Clone + PartialEq> Work<S> {
             withheld,
             published_ms_into_slot: published_at.map(|at| at.0.saturating_sub(start.0)),
         }));
+    }
+
+    fn is_agreed_on(&self) -> bool {
+        self.row().agreement != Agreement::NotNeeded
     }
 
     pub(crate) fn joins_when_triggered(&self) -> bool {

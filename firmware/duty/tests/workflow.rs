@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use chain::{Checkpoint, Epoch, PublicKeyBytes, Root, SignatureBytes, Slot, SlotTiming, UnixMillis};
 use duty::{
     Clock, Component, Digest, Duty, DutyKind, Engine, Event, FetchError, Input, Known,
-    MAX_UNSCHEDULED_PARTIALS_PER_MEMBER, MAX_UNSCHEDULED_PER_MEMBER, Member, Network, Outcome, Output,
-    Partial, Payload, PublishError, Reason, Record, Refusal, Saved, Settings, SignError, Task, TaskId,
-    UnknownView, Unreadable, Value, Vote,
+    MAX_BLOCK_BYTES_PER_MEMBER, MAX_PARTIAL_BYTES_PER_MEMBER, MAX_UNSCHEDULED_PARTIALS_PER_MEMBER,
+    MAX_UNSCHEDULED_PER_MEMBER, MAX_VALUE_BYTES_PER_MEMBER, MAX_VALUE_BYTES_PER_MEMBER_IN_ALL, Member,
+    Network, Outcome, Output, Partial, Payload, PublishError, Reason, Record, Refusal, Saved, Settings,
+    SignError, Task, TaskId, UnknownView, Unreadable, Value, Vote,
 };
 use qbft::{Ballot, Kind, Message, Size};
 
@@ -16,8 +17,9 @@ const SLOT: Slot = Slot(100);
 const DUE: u64 = 100 * 12_000 + 4_000;
 const DEADLINE: u64 = 100 * 12_000 + 32 * 12_000 + 1_000;
 const KEY: PublicKeyBytes = PublicKeyBytes([1; 48]);
+const OTHER_KEY: PublicKeyBytes = PublicKeyBytes([2; 48]);
 
-/// Values are one byte: the target root of the vote. Byte 99 cannot be read.
+/// Values are one byte: the target root of the vote. Byte 99 cannot be read. A second byte is that of another validator.
 struct Simple;
 
 impl Network for Simple {
@@ -33,15 +35,20 @@ impl Network for Simple {
             };
             return Ok(known.validators.keys().map(task).collect());
         }
-        let [byte] = value else { return Err(Unreadable("one byte expected".to_owned())) };
-        if *byte == 99 {
+        if !(1..=2).contains(&value.len()) {
+            return Err(Unreadable("one byte or two expected".to_owned()));
+        }
+        if value.contains(&99) {
             return Err(Unreadable("nonsense".to_owned()));
         }
         let checkpoint = |epoch, byte| Checkpoint { epoch: Epoch(epoch), root: Root([byte; 32]) };
-        let vote = Vote { source: checkpoint(2, 7), target: checkpoint(3, *byte) };
-        let vote = (duty.kind == DutyKind::Attester).then_some(vote);
-        let (message_root, data) = (Root([*byte; 32]), Payload::from([*byte]));
-        Ok(vec![Task { id: TaskId::from(KEY), message_root, vote, data }])
+        let task = |(validator, byte): (PublicKeyBytes, &u8)| {
+            let vote = Vote { source: checkpoint(2, 7), target: checkpoint(3, *byte) };
+            let vote = (duty.kind == DutyKind::Attester).then_some(vote);
+            let (message_root, data) = (Root([*byte; 32]), Payload::from([*byte]));
+            Task { id: TaskId::from(validator), message_root, vote, data }
+        };
+        Ok([KEY, OTHER_KEY].into_iter().zip(value).map(task).collect())
     }
 }
 
@@ -115,13 +122,17 @@ impl Bench {
 
     /// The others have agreed, and prove it.
     fn decided(&mut self, byte: u8) {
-        let ballot = |kind, author| Ballot::for_value(kind, Member(author), 1, Digest([byte; 32]));
+        self.decided_on(value(byte));
+    }
+
+    fn decided_on(&mut self, value: Value) {
+        let ballot = |kind, author| Ballot::for_value(kind, Member(author), 1, value.digest);
         let vote = |ballot: Ballot| qbft::Vote { ballot, seal: Some(ballot.author.0) };
         let message = Message {
             vote: vote(ballot(Kind::Decided, 1)),
             justification: (1..4).map(|author| vote(ballot(Kind::Commit, author))).collect(),
         };
-        self.tell(Event::Agreement { duty: attester(), message, values: vec![value(byte)] }).unwrap();
+        self.tell(Event::Agreement { duty: attester(), message, values: vec![value] }).unwrap();
     }
 
     fn signed(&mut self, result: Result<u8, SignError>) {
@@ -336,6 +347,43 @@ fn a_late_beacon_node_is_asked_again_and_may_come_round() {
     assert_eq!(bench.count("fetch"), 1);
     bench.fetched(5);
     assert_eq!(bench.count("sign"), 1);
+}
+
+#[test]
+fn the_votes_of_validators_that_come_later_are_judged_too() {
+    let asked = |bench: &Bench| {
+        let tasks = |output: &Output<u8>| {
+            let Output::Sign { tasks, .. } = output else { return vec![] };
+            tasks.iter().map(|task| task.id.validator).collect()
+        };
+        bench.wants.iter().flat_map(tasks).collect::<Vec<_>>()
+    };
+    for (theirs, signed) in [(5, vec![KEY, OTHER_KEY]), (6, vec![KEY])] {
+        let mut bench = Bench::with_duty(4);
+        bench.fetched(5);
+        bench.decided_on(Value { digest: Digest([56; 32]), bytes: Payload::from([5, theirs]) });
+        bench.signed(Ok(0));
+        assert_eq!(asked(&bench), [KEY]);
+        let validators = BTreeMap::from([(OTHER_KEY, Payload::from([]))]);
+        bench.tell(Event::Schedule { duty: attester(), validators }).unwrap();
+        bench.wait_until(DUE + 60_000);
+        assert_eq!(asked(&bench), signed, "voting for {theirs}");
+        let withheld = (theirs == 6).then_some(Reason::ViewsDiffer);
+        assert!(withheld.is_none() || bench.missed() == Reason::ViewsDiffer);
+    }
+}
+
+#[test]
+fn votes_are_judged_although_nobody_had_any_to_sign_at_first() {
+    let mut bench = Bench::new(4);
+    let validators = BTreeMap::from([(PublicKeyBytes([3; 48]), Payload::from([]))]);
+    bench.tell(Event::Schedule { duty: attester(), validators }).unwrap();
+    bench.wait_until(DUE);
+    bench.fetched(6);
+    bench.decided(5);
+    bench.schedule(attester()).unwrap();
+    bench.wait_until(DUE + 60_000);
+    assert_eq!(bench.count("sign"), 0);
 }
 
 #[test]
@@ -647,6 +695,98 @@ fn a_whole_epoch_of_selections_may_come_before_we_schedule_any() {
     let validators = BTreeMap::from([(KEY, Payload::from([]))]);
     bench.tell(Event::Schedule { duty, validators }).unwrap();
     assert_eq!(bench.tell(speak(161, more / 2 + 1)), Ok(()), "what is scheduled does not count");
+}
+
+#[test]
+fn a_member_cannot_fill_memory_with_partial_signatures() {
+    let mut bench = Bench::new(4);
+    let slots = 100..140;
+    slots.clone().for_each(|slot| bench.schedule(Duty::new(Slot(slot), DutyKind::Attester)).unwrap());
+    // As large as no message of a validator but a block.
+    let speak = |from: u8, slot: u64, first: u8| {
+        let mut data = vec![0; 1 << 20];
+        data[0] = first;
+        let partial = Partial {
+            id: TaskId::from(KEY),
+            message_root: Root::ZERO,
+            signature: SignatureBytes([from; 96]),
+            data: Payload::from(data),
+        };
+        let duty = Duty::new(Slot(slot), DutyKind::Attester);
+        Event::Partials { duty, sender: Member(from), set: vec![partial] }
+    };
+    let fits = u64::try_from(MAX_PARTIAL_BYTES_PER_MEMBER >> 20).unwrap() - 1;
+    for slot in slots.clone() {
+        let expected = if slot < 100 + fits { Ok(()) } else { Err(Refusal::TooManyPartials(Member(1))) };
+        assert_eq!(bench.tell(speak(1, slot, 1)), expected, "slot {slot}");
+    }
+    assert_eq!(bench.tell(speak(1, 100, 1)), Ok(()), "saying it again costs nothing");
+    for slot in 100..100 + fits {
+        bench.tell(speak(2, slot, 1)).unwrap(); // The same messages: kept and counted once.
+    }
+    for slot in 100..100 + fits {
+        bench.tell(speak(3, slot, 2)).unwrap(); // Others: a budget of its own.
+    }
+    for slot in 100 + fits..140 {
+        bench.tell(speak(2, slot, 1)).unwrap();
+    }
+    assert_eq!(bench.tell(speak(3, 139, 2)), Err(Refusal::TooManyPartials(Member(3))));
+    bench.wait_until(DEADLINE + 12_000);
+    assert_eq!(bench.tell(speak(3, 139, 2)), Ok(()), "duties that are over make room");
+}
+
+/// A message of member 1 that names a value of this length.
+fn naming(duty: Duty, length: usize, round: u64) -> Event<u8> {
+    let digest = Digest([u8::try_from(round).unwrap(); 32]);
+    let ballot = Ballot::for_value(Kind::Prepare, Member(1), round, digest);
+    let message = Message { vote: qbft::Vote { ballot, seal: Some(1) }, justification: vec![] };
+    Event::Agreement { duty, message, values: vec![Value { digest, bytes: vec![0; length].into() }] }
+}
+
+#[test]
+fn a_block_with_all_its_blobs_may_be_proposed_and_larger_values_may_not() {
+    let mut bench = Bench::new(4);
+    let too_much = Err(Refusal::TooManyValues(Member(1)));
+    let proposer = Duty::new(SLOT, DutyKind::Proposer);
+    // A full block as hex; then another one, as in a second round.
+    assert_eq!(bench.tell(naming(proposer, 7 << 20, 1)), Ok(()));
+    assert_eq!(bench.tell(naming(proposer, 7 << 20, 2)), Ok(()));
+    assert_eq!(bench.tell(naming(proposer, MAX_BLOCK_BYTES_PER_MEMBER - (14 << 20) + 1, 3)), too_much);
+    assert_eq!(bench.tell(naming(attester(), MAX_VALUE_BYTES_PER_MEMBER + 1, 1)), too_much);
+    assert_eq!(bench.tell(naming(attester(), MAX_VALUE_BYTES_PER_MEMBER, 2)), Ok(()));
+}
+
+#[test]
+fn a_member_cannot_fill_memory_with_values_of_many_duties() {
+    let mut bench = Bench::new(4);
+    let proposer = |slot| Duty::new(Slot(slot), DutyKind::Proposer);
+    let whole = MAX_BLOCK_BYTES_PER_MEMBER;
+    let fits = u64::try_from(MAX_VALUE_BYTES_PER_MEMBER_IN_ALL / whole).unwrap();
+    for slot in 100..100 + fits {
+        bench.tell(naming(proposer(slot), whole, 1)).unwrap();
+    }
+    let more = || naming(proposer(120), 1, 1);
+    assert_eq!(bench.tell(more()), Err(Refusal::TooManyValues(Member(1))));
+    assert_eq!(bench.tell(naming(proposer(100), whole, 1)), Ok(()), "what is known may be named");
+    bench.wait_until(102 * 12_000);
+    assert_eq!(bench.tell(more()), Ok(()), "duties that are over make room");
+}
+
+#[test]
+fn what_nobody_would_listen_to_is_not_proposed() {
+    let mut bench = Bench::with_duty(4);
+    let bytes = Payload::from(vec![0; MAX_VALUE_BYTES_PER_MEMBER + 1]);
+    let result = Ok(Value { digest: Digest([5; 32]), bytes });
+    bench.tell(Event::Fetched { duty: attester(), result }).unwrap();
+    bench.wants.clear();
+    bench.wait_until(DUE + 250);
+    assert_eq!(bench.count("fetch"), 1);
+    bench.wait_until(DUE + 60_000);
+    let named = |output: &Output<u8>| {
+        if let Output::Broadcast { values, .. } = output { values.len() } else { 0 }
+    };
+    assert!(bench.count("broadcast") > 0);
+    assert_eq!(bench.wants.iter().map(named).sum::<usize>(), 0);
 }
 
 #[test]

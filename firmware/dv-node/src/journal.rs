@@ -16,9 +16,10 @@ use crate::store::{replace_file, sync_parent};
 
 /// Length (4) and checksum (8).
 const HEADER: usize = 12;
-/// Room for one duty's state: four values of a thousand validators as hex, proofs of all members, and a key.
-const MAX_RECORD: usize = 16 << 20;
-/// Beyond this the file cannot be ours.
+/// Room for one duty's state: the four values that an agreement can name at once, each as large as any that the engine
+/// takes, as hex; and the proofs of all members.
+const MAX_RECORD: usize = 4 * 2 * duty::MAX_BLOCK_BYTES_PER_MEMBER + (1 << 20);
+/// Beyond this the file cannot be ours. What is not over yet takes far less: the engine bounds what each member brings.
 const MAX_FILE: u64 = 512 << 20;
 /// The file is written anew when it is larger than this and than four times what still matters.
 const COMPACT_ABOVE: u64 = 1 << 20;
@@ -110,7 +111,8 @@ impl Journal {
             self.file = None;
             return Err(io::Error::other("a state too large for the journal"));
         }
-        if self.len > COMPACT_ABOVE && self.len > 4 * self.live_bytes() {
+        let added = u64::try_from(bytes.len()).map_err(io::Error::other)?;
+        if is_rewrite_due(self.len, added, self.live_bytes()) {
             return self.rewrite();
         }
         let Some(file) = &mut self.file else {
@@ -122,7 +124,7 @@ impl Journal {
             .and_then(|()| file.sync_data());
         match written {
             Ok(()) => {
-                self.len += u64::try_from(bytes.len()).unwrap_or(0);
+                self.len += added;
                 Ok(())
             }
             Err(error) => {
@@ -165,11 +167,19 @@ impl Journal {
         for (key, payload) in &self.live {
             write_record(&mut bytes, *key, payload)?;
         }
+        if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FILE) {
+            return Err(io::Error::other("more states than the journal can hold"));
+        }
         replace_file(&self.path, &bytes)?;
         self.file = Some(OpenOptions::new().read(true).write(true).open(&self.path)?);
         self.len = u64::try_from(bytes.len()).map_err(io::Error::other)?;
         Ok(())
     }
+}
+
+/// Whether most of the file is about duties that are over, or what is added would make it too large to be read again.
+fn is_rewrite_due(len: u64, added: u64, live: u64) -> bool {
+    len.saturating_add(added) > MAX_FILE || (len > COMPACT_ABOVE && len > 4 * live)
 }
 
 /// An empty payload means that the duty is over.
@@ -277,6 +287,41 @@ mod tests {
         let (journal, found) = open(&path);
         let expected = vec![record(5, "old"), record(6, "b"), record(7, "c"), record(8, "d")];
         assert_eq!((state(&journal), found), (expected, Found::Whole));
+    }
+
+    #[test]
+    fn the_largest_state_that_the_engine_saves_fits() {
+        let vote = |author: u8| {
+            let digest = qbft::Digest([author; 32]);
+            let ballot = qbft::Ballot::for_value(qbft::Kind::Commit, qbft::Member(author), u64::MAX, digest);
+            // The longest vote that is taken from the wire, as hex.
+            qbft::Vote { ballot, seal: Some("f".repeat(2 * 4096)) }
+        };
+        let votes: Vec<_> = (0..16).map(vote).collect();
+        let values: Vec<duty::Value> = (0..4)
+            .map(|at| duty::Value { digest: qbft::Digest([at; 32]), bytes: vec![at; 1 << 16].into() })
+            .collect();
+        let [proposed, voted, prepared, decided] = [0, 1, 2, 3].map(|at| qbft::Digest([at; 32]));
+        let round = u64::MAX;
+        let journal = qbft::Journal {
+            round,
+            proposed: Some(proposed),
+            voted: Some(voted),
+            prepared: Some(qbft::Prepared { round, value: prepared, prepares: votes.clone() }),
+            decided: Some(qbft::Decision { round, value: decided, commits: votes }),
+        };
+        let length = serde_json::to_vec(&duty::Saved { journal, values }).unwrap().len();
+        let apart_from_values = length - 4 * 2 * (1 << 16);
+        assert!(apart_from_values + 4 * 2 * duty::MAX_BLOCK_BYTES_PER_MEMBER <= MAX_RECORD);
+        assert!(duty::MAX_VALUE_BYTES_PER_MEMBER <= duty::MAX_BLOCK_BYTES_PER_MEMBER);
+    }
+
+    #[test]
+    fn a_file_never_grows_beyond_what_is_read_again() {
+        let half = MAX_FILE / 2;
+        assert!(!is_rewrite_due(half, half, half));
+        assert!(is_rewrite_due(half, half + 1, half));
+        assert!(is_rewrite_due(COMPACT_ABOVE + 1, 0, 1) && !is_rewrite_due(COMPACT_ABOVE, 0, 1));
     }
 
     #[test]
