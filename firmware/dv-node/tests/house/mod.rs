@@ -169,9 +169,21 @@ fn sign(state: &mut SignerState, key: &PublicKeyBytes, request: &SignRequest) ->
         return SignOutcome::Signed(SignAnswer { signature });
     }
     if request.kind != "ATTESTATION" {
-        // Nothing that could be punished: the real signer computes the root itself, this one believes it.
-        assert_ne!(request.kind, "BLOCK_V2", "nobody proposes in this chain");
-        let message = if state.lies { [0xee; 32] } else { request.signing_root.unwrap().0 };
+        // The real signer computes the root itself, this one believes it.
+        let signing_root = request.signing_root.unwrap();
+        if request.kind == "BLOCK_V2" {
+            let header = request.body["beacon_block"]["block_header"].clone();
+            let header: chain::BeaconBlockHeader = serde_json::from_value(header).unwrap();
+            let proposal = slashing::BlockProposal { slot: header.slot, signing_root };
+            match state.protection.check_block(key, &proposal) {
+                Ok(permit) => drop(state.protection.record_block(permit).unwrap()),
+                Err(error) => {
+                    state.refused.push(error.to_string());
+                    return problem(412, "slashable", error.to_string());
+                }
+            }
+        }
+        let message = if state.lies { [0xee; 32] } else { signing_root.0 };
         let signature = state.shares[key].sign(&message).to_bytes();
         return SignOutcome::Signed(SignAnswer { signature });
     }
