@@ -176,7 +176,16 @@ pub(super) fn answer(node: &FakeNode, parts: &Parts, path: &str, body: &Bytes) -
         );
     }
     if path == "/eth/v2/validator/aggregate_attestation" {
-        let Some(found) = inner.aggregate.clone() else {
+        let made = inner.makes_aggregates.then(|| {
+            let slot: u64 = query(parts, "slot").unwrap().parse().unwrap();
+            let epoch = slot / chain.slots_per_epoch;
+            json!({"aggregation_bits": "0x13", "committee_bits": "0x0100000000000000",
+                "signature": format!("0xc0{}", "00".repeat(95)),
+                "data": {"slot": slot.to_string(), "index": "0", "beacon_block_root": root(9),
+                    "source": {"epoch": epoch.saturating_sub(1).to_string(), "root": inner.source_root},
+                    "target": {"epoch": epoch.to_string(), "root": root(2)}}})
+        });
+        let Some(found) = inner.aggregate.clone().or(made) else {
             return Some(error(404, "No matching attestations"));
         };
         return Some(json!({"version": "electra", "data": found}).to_string().into_response());

@@ -100,6 +100,8 @@ pub struct Inner {
     pub has_builder: bool,
     /// The aggregate of every committee, if any.
     pub aggregate: Option<Value>,
+    /// Whether there is an aggregate of whatever slot is asked for, when none is given above.
+    pub makes_aggregates: bool,
 }
 
 #[derive(Clone)]
@@ -132,6 +134,7 @@ impl FakeNode {
             only_json: false,
             has_builder: false,
             aggregate: None,
+            makes_aggregates: false,
         };
         let node = Self {
             url,
@@ -346,48 +349,6 @@ async fn answer(node: &FakeNode, request: Request, path: &str) -> Response {
                 json!({"dependent_root": root(3), "execution_optimistic": false, "data": duties}).to_string();
             return body.into_response();
         }
-        // Nobody proposes in this chain; its first validator sits in two sync subcommittees.
-        _ if path.starts_with("/eth/v1/validator/duties/proposer/") => {
-            let body =
-                json!({"dependent_root": root(3), "execution_optimistic": false, "data": []}).to_string();
-            return body.into_response();
-        }
-        _ if path.starts_with("/eth/v1/validator/duties/sync/") => {
-            let seats = json!([{"pubkey": chain.validators.first(), "validator_index": "0",
-                "validator_sync_committee_indices": ["5", "200"]}]);
-            let body = json!({"execution_optimistic": false, "data": seats}).to_string();
-            return body.into_response();
-        }
-        "/eth/v1/beacon/blocks/head/root" => json!({"root": root(9)}),
-        "/eth/v1/validator/sync_committee_contribution" => {
-            let of =
-                |name: &str| query.split('&').find_map(|part| part.strip_prefix(name)).unwrap().to_owned();
-            json!({"slot": of("slot="), "beacon_block_root": of("beacon_block_root="),
-                "subcommittee_index": of("subcommittee_index="), "aggregation_bits": format!("0x01{}", "00".repeat(15)),
-                "signature": format!("0xc0{}", "00".repeat(95))})
-        }
-        "/eth/v2/validator/aggregate_attestation" => {
-            let slot: u64 =
-                query.split('&').find_map(|part| part.strip_prefix("slot=")).unwrap().parse().unwrap();
-            let epoch = slot / chain.slots_per_epoch;
-            json!({"aggregation_bits": "0x13", "committee_bits": "0x0100000000000000",
-                "signature": format!("0xc0{}", "00".repeat(95)),
-                "data": {"slot": slot.to_string(), "index": "0", "beacon_block_root": root(9),
-                    "source": {"epoch": epoch.saturating_sub(1).to_string(), "root": inner.source_root},
-                    "target": {"epoch": epoch.to_string(), "root": root(2)}}})
-        }
-        "/eth/v2/validator/aggregate_and_proofs"
-        | "/eth/v1/validator/contribution_and_proofs"
-        | "/eth/v1/beacon/pool/sync_committees" => {
-            if posted.as_array().is_none_or(Vec::is_empty) {
-                return error(400, "No data submitted");
-            }
-            inner.submitted.push((path.to_owned(), posted));
-            return StatusCode::OK.into_response();
-        }
-        "/eth/v1/validator/prepare_beacon_proposer"
-        | "/eth/v1/validator/beacon_committee_subscriptions"
-        | "/eth/v1/validator/sync_committee_subscriptions" => return StatusCode::OK.into_response(),
         _ if path.starts_with("/eth/v1/beacon/headers/") => {
             let asked = path.rsplit('/').next().unwrap();
             if asked != root(9) && asked != root(2) {

@@ -313,6 +313,7 @@ impl House {
         let chain = FakeChain { slot_ms, slots_per_epoch: 4, ..FakeChain::new(created.group_public_keys()) };
         let genesis_root = chain.genesis_validators_root;
         let beacon = FakeNode::start(chain).await;
+        beacon.inner.lock().unwrap().makes_aggregates = true;
         let mut built = Vec::new();
         let ports: Vec<std::net::TcpListener> =
             (0..members).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
