@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sim::{Crypto, Journals, Ledger, Report, World, run, run_with_log};
 
-const DEFAULT_SEEDS: u64 = 10_000;
+const DEFAULT_SEEDS: u64 = 400;
 
 fn seeds() -> u64 {
     std::env::var("HEARTH_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_SEEDS)
