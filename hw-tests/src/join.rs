@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cluster::Lock;
 use ipc::envelope::{self, EnvelopeError};
 use ipc::signer::{ChainClock, History, ShareBundle, ShareEntry};
-use ipc::{ClusterSetup, Sensitive};
+use ipc::{ClusterSetup, Sensitive, Signing};
 
 use crate::page::{Page, PageError};
 
@@ -150,6 +150,7 @@ impl NodeFolder {
             beacon_nodes: chain.beacon_nodes.clone(),
             peers,
             relays: None,
+            signing: Signing::BuiltIn,
         })?;
         Ok(())
     }

@@ -135,6 +135,7 @@ mod tests {
             beacon_nodes: Vec::new(),
             peers: Vec::new(),
             relays: None,
+            signing: ipc::Signing::BuiltIn,
         }
     }
 

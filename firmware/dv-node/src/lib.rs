@@ -22,3 +22,4 @@ pub mod preflight;
 pub mod setup;
 pub mod signer;
 pub mod store;
+mod validator_client;

@@ -29,6 +29,8 @@ pub struct Membership {
     pub uuid: String,
     /// Beacon nodes, the preferred one first.
     pub beacon_nodes: Vec<String>,
+    /// Who signs.
+    pub signing: ipc::Signing,
     /// The keys of every validator, parsed once.
     pub keys: Arc<BTreeMap<PublicKeyBytes, ValidatorKeys>>,
 }
@@ -104,6 +106,15 @@ pub fn verify(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, 
             "Name at least one beacon node, such as http://127.0.0.1:5052.",
         ));
     }
+    if let ipc::Signing::ValidatorClient { listen } = setup.signing
+        && listen.port() == 0
+    {
+        return Err(Problem::new(
+            "validator_client_port_missing",
+            format!("The validator API has no port to listen on: {listen}."),
+            "Name the address and the port that the validator client is told, such as 127.0.0.1:3600.",
+        ));
+    }
     Ok(Membership {
         view: Arc::new(view),
         identity: Arc::new(identity),
@@ -112,6 +123,7 @@ pub fn verify(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, 
         relays,
         uuid: lock.definition.uuid.clone(),
         beacon_nodes: setup.beacon_nodes.clone(),
+        signing: setup.signing,
         keys: Arc::new(keys),
     })
 }

@@ -63,6 +63,8 @@ struct StoredCluster {
     peers: Vec<String>,
     #[serde(default)]
     relays: Option<Vec<String>>,
+    #[serde(default)]
+    signing: ipc::Signing,
 }
 
 /// The chain this cluster has served, so that it never serves another one.
@@ -127,6 +129,7 @@ impl Store {
             beacon_nodes: stored.beacon_nodes,
             peers: stored.peers,
             relays: stored.relays,
+            signing: stored.signing,
         }))
     }
 
@@ -137,6 +140,7 @@ impl Store {
             beacon_nodes: setup.beacon_nodes.clone(),
             peers: setup.peers.clone(),
             relays: setup.relays.clone(),
+            signing: setup.signing,
         };
         let text = encode(&stored);
         self.write(IDENTITY, setup.identity_key.expose_secret().trim().as_bytes())?;
@@ -256,6 +260,7 @@ mod tests {
             beacon_nodes: vec!["http://x".to_owned()],
             peers: vec![],
             relays: Some(vec!["https://relay.example".to_owned()]),
+            signing: ipc::Signing::BuiltIn,
         }
     }
 

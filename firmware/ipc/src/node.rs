@@ -38,6 +38,23 @@ pub struct ClusterSetup {
     /// Obol on public networks, none elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relays: Option<Vec<String>>,
+    /// Who holds this member's key shares and signs with them.
+    #[serde(default)]
+    pub signing: Signing,
+}
+
+/// Who signs for this member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Signing {
+    /// This box's own signer.
+    #[default]
+    BuiltIn,
+    /// A stock validator client in its distributed mode, which holds the shares itself.
+    ValidatorClient {
+        /// Where the validator API listens for it. Whoever reaches this address reaches the beacon node too.
+        listen: std::net::SocketAddr,
+    },
 }
 
 /// All that `dv-node` tells the page.
@@ -440,4 +457,31 @@ pub enum ClockState {
     Unsynchronised,
     /// It jumped, or is off by more than we allow.
     Stepped,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_signs_is_one_of_two_and_anything_else_is_refused() {
+        let read = |text: &str| serde_json::from_str::<Signing>(text);
+        assert_eq!(read(r#""built_in""#).unwrap(), Signing::BuiltIn);
+        let listen = "127.0.0.1:3600".parse().unwrap();
+        let client = Signing::ValidatorClient { listen };
+        assert_eq!(read(r#"{"validator_client":{"listen":"127.0.0.1:3600"}}"#).unwrap(), client);
+        assert_eq!(read(&serde_json::to_string(&client).unwrap()).unwrap(), client);
+        for wrong in [
+            r#""validator_client""#,
+            r#""both""#,
+            "null",
+            "{}",
+            r#"{"validator_client":{}}"#,
+            r#"{"validator_client":{"listen":"3600"}}"#,
+            r#"{"validator_client":{"listen":"127.0.0.1:3600","also":"built_in"}}"#,
+            r#"{"validator_client":{"listen":"127.0.0.1:3600"},"built_in":null}"#,
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -175,6 +175,7 @@ fn copy_of(setup: &ClusterSetup) -> ClusterSetup {
         beacon_nodes: setup.beacon_nodes.clone(),
         peers: setup.peers.clone(),
         relays: setup.relays.clone(),
+        signing: setup.signing,
     }
 }
 

@@ -473,6 +473,8 @@ impl Shell {
             beacon_nodes: self.request.beacon_nodes.clone(),
             peers: self.request.peers.clone(),
             relays: self.request.relays.clone(),
+            // The shares were made in this box.
+            signing: ipc::Signing::BuiltIn,
         };
         let _stopping = done.send(setup);
     }

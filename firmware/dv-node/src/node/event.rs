@@ -11,6 +11,7 @@ use qbft::Member;
 use tokio::sync::oneshot;
 
 use super::combine::Combined;
+use crate::validator_client::question::Question;
 
 /// One thing that happened. The loop takes one at a time.
 #[derive(Debug)]
@@ -47,6 +48,10 @@ pub(crate) enum Event {
     ExitSigned(PublicKeyBytes, VoluntaryExit, Result<SignatureBytes, SignError>),
     /// The beacon nodes' answer to an exit.
     ExitPublished(PublicKeyBytes, VoluntaryExit, Result<(), BeaconError>),
+    /// A validator client asks something, or signed something.
+    Client(Question),
+    /// What a validator client signed for a duty goes to the engine.
+    ClientSigned(Duty),
     /// The watchdog asks whether the loop still turns.
     Alive(oneshot::Sender<()>),
 }

@@ -207,6 +207,11 @@ impl Node {
                 continue;
             }
             self.exits.asked.insert(validator, Instant::now());
+            if self.client.is_some() {
+                let text = "this member's validator client holds the share: make it sign the exit".to_owned();
+                self.exits.trouble.insert(validator, text);
+                continue;
+            }
             let Some(index) = self.duties.validators.get(&validator).map(|info| info.index) else {
                 let text = "the validator has no index on the chain yet".to_owned();
                 self.exits.trouble.insert(validator, text);
@@ -254,18 +259,37 @@ impl Node {
             }
         };
         self.exits.trouble.remove(&validator);
-        match self.take_partial_exit(domain, self.membership.share_index, &validator, exit) {
-            Ok(_) => {
-                let to_all = self.exit_messages(&BTreeSet::from([validator]));
-                if let Some(host) = &self.host {
-                    to_all.iter().for_each(|bytes| {
-                        host.broadcast_within(Protocol::ParSigEx, bytes, SEND_WITHIN);
-                    });
-                }
-                self.pursue_exits();
-            }
-            Err(error) => drop(self.exits.trouble.insert(validator, error.to_string())),
+        if let Err(error) = self.take_own_exit(domain, &validator, exit) {
+            self.exits.trouble.insert(validator, error.to_string());
         }
+    }
+
+    /// An exit that a validator client signed with our share. It holds the shares and its owner asked it: that is the wish.
+    pub(super) fn on_exit_of_client(
+        &mut self,
+        validator: PublicKeyBytes,
+        exit: SignedVoluntaryExit,
+    ) -> Result<(), String> {
+        let domain = self.exit_domain().ok_or("the chain is not known yet")?;
+        self.load_exits(domain);
+        self.take_own_exit(domain, &validator, exit).map_err(|error| error.to_string())
+    }
+
+    fn take_own_exit(
+        &mut self,
+        domain: Domain,
+        validator: &PublicKeyBytes,
+        exit: SignedVoluntaryExit,
+    ) -> Result<(), exit::ExitError> {
+        self.take_partial_exit(domain, self.membership.share_index, validator, exit)?;
+        let to_all = self.exit_messages(&BTreeSet::from([*validator]));
+        if let Some(host) = &self.host {
+            to_all.iter().for_each(|bytes| {
+                host.broadcast_within(Protocol::ParSigEx, bytes, SEND_WITHIN);
+            });
+        }
+        self.pursue_exits();
+        Ok(())
     }
 
     /// A member that connects may have missed our partial exits, however old they are.

@@ -84,6 +84,7 @@ impl Node {
                     Event::Fetched(duty, result)
                 });
             }
+            DutyKind::SyncMessage if self.client.is_some() => self.client_head(duty),
             DutyKind::SyncMessage => {
                 self.spawn(async move { Event::Fetched(duty, head(&beacon).await) });
             }

@@ -1,9 +1,9 @@
-//! What was agreed on, what is to be signed and what the group has signed, where whoever waits for it can find it.
+//! What was agreed on and what the group has signed, where whoever waits for it can find it.
 
 use std::collections::BTreeMap;
 
 use chain::{SlotTiming, UnixMillis};
-use duty::{Aggregate, Duty, Task, TaskId, Value};
+use duty::{Aggregate, Duty, TaskId, Value};
 
 /// Duties remembered at most, however many are alive.
 const MAX_DUTIES: usize = 2_048;
@@ -17,20 +17,13 @@ pub(crate) struct Kept {
 #[derive(Debug, Default)]
 struct OfDuty {
     agreed: Option<Value>,
-    to_sign: BTreeMap<TaskId, Task>,
     provided: BTreeMap<TaskId, Aggregate>,
 }
 
-#[expect(dead_code, reason = "what is kept is for the validator API, which reads it")]
 impl Kept {
     /// The members agreed.
     pub(crate) fn agreed(&mut self, duty: Duty, value: &Value) {
         self.of(duty).agreed = Some(value.clone());
-    }
-
-    /// Partial signatures are asked for.
-    pub(crate) fn signing(&mut self, duty: Duty, tasks: &[Task]) {
-        self.of(duty).to_sign.extend(tasks.iter().map(|task| (task.id, task.clone())));
     }
 
     /// Group signatures that other duties, or a validator client, need.
@@ -41,11 +34,6 @@ impl Kept {
     /// What the members agreed on.
     pub(crate) fn value(&self, duty: Duty) -> Option<&Value> {
         self.duties.get(&duty)?.agreed.as_ref()
-    }
-
-    /// The message that a validator has to sign for a duty.
-    pub(crate) fn task(&self, duty: Duty, id: &TaskId) -> Option<&Task> {
-        self.duties.get(&duty)?.to_sign.get(id)
     }
 
     /// The group's signature under a message that stays in the cluster.

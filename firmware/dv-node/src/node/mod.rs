@@ -1,5 +1,6 @@
 //! The running node: one event loop around the duty engine.
 
+mod client;
 pub mod combine;
 mod event;
 mod exchange;
@@ -40,6 +41,7 @@ use crate::obol_network::ObolNetwork;
 use crate::setup::Membership;
 use crate::signer::Signer;
 use crate::store::{PinnedChain, Store, StoreError};
+use crate::validator_client;
 
 pub(crate) use event::Event;
 
@@ -66,7 +68,7 @@ const EVENTS: usize = 4_096;
 /// How long a decision waits for our own beacon node's view.
 const VIEW_PATIENCE_MS: u64 = 2_000;
 /// Version of the reference whose wire we speak.
-const CHARON_VERSION: &str = "v1.10.3";
+pub(crate) const CHARON_VERSION: &str = "v1.10.3";
 
 /// What a node needs from the outside.
 pub struct Surroundings {
@@ -116,6 +118,8 @@ pub(crate) struct Node {
     infosync: infosync::InfoSync,
     exits: exits::Exits,
     kept: kept::Kept,
+    /// Who signs in the place of the signer, if somebody does.
+    client: Option<client::Client>,
     running: Option<Running>,
     /// Events for the engine that came up while another one was being dealt with.
     queued: VecDeque<duty::Event<Seal>>,
@@ -202,6 +206,7 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         infosync: infosync::InfoSync::default(),
         exits: exits::Exits::new(desk),
         kept: kept::Kept::default(),
+        client: None,
         running: None,
         queued: VecDeque::new(),
         stepping: false,
@@ -212,6 +217,14 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
     let mut host_events: Option<mpsc::Receiver<HostEvent>> = None;
     tracing::info!(cluster = %node.membership.view.name, share_index = node.membership.share_index, "serving the cluster");
     node.show_validators();
+    // Ends with this function.
+    let mut serving = tokio::task::JoinSet::new();
+    if let ipc::Signing::ValidatorClient { listen } = node.membership.signing {
+        let client = client::Client::default();
+        let link = client.link(node.events.clone());
+        node.client = Some(client);
+        serving.spawn(validator_client::run(listen, node.membership.clone(), node.beacon.clone(), link));
+    }
     node.pulse();
     loop {
         if let Some(receiver) = node.start_host() {
@@ -306,6 +319,8 @@ impl Node {
             Event::Signed(duty, results) => self.step(duty::Event::Signed { duty, results }),
             Event::Combined(duty, combined) => self.on_combined(duty, combined),
             Event::Published(duty, result) => self.step(duty::Event::Published { duty, result }),
+            Event::Client(question) => self.on_question(question),
+            Event::ClientSigned(duty) => self.on_client_signed(duty),
             Event::Priority(duty, member, answer) => self.on_priority_answer(duty, member, answer),
             Event::ExitSigned(validator, message, result) => self.on_exit_signed(validator, message, result),
             Event::ExitPublished(validator, message, result) => {
@@ -314,6 +329,7 @@ impl Node {
             // Whoever asked has given up waiting: fine.
             Event::Alive(answer) => drop(answer.send(())),
         }
+        self.answer_client();
     }
 
     fn monotonic_ms(&self) -> u64 {
@@ -351,6 +367,7 @@ impl Node {
         self.ask_what_signer_holds();
         self.update_trust();
         self.on_slot(now);
+        self.client_pulse(now);
         self.infosync_due(now);
         self.step(duty::Event::Tick);
         self.pursue_exits();

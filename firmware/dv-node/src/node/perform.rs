@@ -43,6 +43,7 @@ impl Node {
                 Output::Agreed { duty, round, value } => {
                     tracing::debug!(%duty, round, "the members agreed");
                     self.kept.agreed(duty, &value);
+                    self.client_has_news();
                     if duty.kind == DutyKind::Proposer {
                         self.look_at_fee_recipient(duty, &value);
                     }
@@ -53,7 +54,10 @@ impl Node {
                 Output::SendPartials { duty, set } => self.send_partials(duty, &set),
                 Output::Combine { duty, jobs } => self.combine(duty, jobs),
                 Output::Publish { duty, set } => self.publish(duty, &set),
-                Output::Provide { duty, set } => self.on_provided(duty, set),
+                Output::Provide { duty, set } => {
+                    self.on_provided(duty, set);
+                    self.client_has_news();
+                }
                 Output::Outcome(record) => self.on_outcome(record),
             }
         }

@@ -44,6 +44,9 @@ pub(crate) enum Shares {
 
 impl Node {
     pub(crate) fn ask_what_signer_holds(&mut self) {
+        if self.client.is_some() {
+            return; // The shares are the validator client's.
+        }
         if self.shares_asked.is_some_and(|at| at.elapsed() < ASK_SIGNER_EVERY) {
             return;
         }
@@ -68,6 +71,7 @@ impl Node {
         let names: Vec<&str> =
             self.membership.view.operators.iter().map(|operator| operator.name.as_str()).collect();
         self.monitoring.on_outcome(&record, &names);
+        self.client_duty_ended(duty, &record.outcome);
         match &record.outcome {
             Outcome::Done if is_preparation(duty) => tracing::debug!(%duty, "duty done"),
             Outcome::Done => tracing::info!(

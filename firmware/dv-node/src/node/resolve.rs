@@ -118,6 +118,21 @@ impl Duties {
         self.sync.known.get(&epoch).cloned().unwrap_or_default()
     }
 
+    /// Whether the attesters of an epoch are known.
+    pub(crate) fn knows_attesters(&self, epoch: Epoch) -> bool {
+        self.attesters.known.contains_key(&epoch)
+    }
+
+    /// Whether the proposers of an epoch are known.
+    pub(crate) fn knows_proposers(&self, epoch: Epoch) -> bool {
+        self.proposers.known.contains_key(&epoch)
+    }
+
+    /// Whether the sync committee of an epoch is known.
+    pub(crate) fn knows_sync(&self, epoch: Epoch) -> bool {
+        self.sync.known.contains_key(&epoch)
+    }
+
     /// One validator's duty in this slot.
     pub(crate) fn of_validator(
         &self,
@@ -171,6 +186,7 @@ impl Node {
                 let active_before: Vec<_> = self.active_now();
                 self.duties.validators = infos.into_iter().map(|info| (info.public_key, info)).collect();
                 self.show_validators();
+                self.tell_client_indices();
                 if active_before != self.active_now() || before != self.duties.validators.len() {
                     tracing::info!(
                         known = self.duties.validators.len(),

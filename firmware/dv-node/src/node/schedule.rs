@@ -89,7 +89,7 @@ impl Node {
         }
     }
 
-    fn schedule(
+    pub(super) fn schedule(
         &mut self,
         slot: Slot,
         kinds: &[DutyKind],

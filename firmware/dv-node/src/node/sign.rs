@@ -13,8 +13,10 @@ impl Node {
     /// The one place where partial signatures are asked for. Whoever gives them answers with [`Event::Signed`], one by one
     /// or together.
     pub(super) fn ask_for_signatures(&mut self, duty: Duty, tasks: Vec<Task>) {
-        self.kept.signing(duty, &tasks);
-        self.ask_signer(duty, tasks);
+        match self.client {
+            Some(_) => self.ask_client(duty, &tasks),
+            None => self.ask_signer(duty, tasks),
+        }
     }
 
     fn ask_signer(&self, duty: Duty, tasks: Vec<Task>) {

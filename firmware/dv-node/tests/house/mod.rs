@@ -81,6 +81,13 @@ fn split_anew(created: &mut CreatedCluster, threshold: u8) {
     created.view = lock.verify(&[]).unwrap();
 }
 
+impl SignerState {
+    /// Signs like a validator client that holds the shares: its own protection is not what is tested.
+    pub fn sign_root(&self, root: Root) -> Vec<(PublicKeyBytes, chain::SignatureBytes)> {
+        self.shares.iter().map(|(key, share)| (*key, share.sign(&root.0).to_bytes())).collect()
+    }
+}
+
 /// What one signer was asked for and did.
 pub struct SignerState {
     shares: BTreeMap<PublicKeyBytes, SecretShare>,
@@ -220,6 +227,8 @@ pub struct Member {
     pub signer: Shared,
     pub peer_id: PeerId,
     pub port: u16,
+    /// Who signs for it, from the next set-up on.
+    pub signing: ipc::Signing,
     identity: String,
     process: Option<Child>,
 }
@@ -326,6 +335,7 @@ impl House {
                 signer,
                 peer_id: PeerId::from_public_key(&node.identity.public_key()),
                 port: port.local_addr().unwrap().port(),
+                signing: ipc::Signing::BuiltIn,
                 identity: node.identity.to_file_text().to_string(),
                 process: None,
             });
@@ -348,6 +358,7 @@ impl House {
                 .iter()
                 .map(|member| format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", member.port, member.peer_id))
                 .collect(),
+            signing: self.members[member].signing,
         }
     }
 
