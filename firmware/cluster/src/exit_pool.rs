@@ -15,6 +15,8 @@ use crate::view::ClusterView;
 
 /// Different exits of one validator that one member may sign; people choose another epoch once or twice.
 const MESSAGES_PER_SHARE: usize = 4;
+/// Exits that are made whole at once.
+const WHOLE_AT_ONCE: usize = 8;
 
 /// One exit of one validator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +47,9 @@ pub enum Taken {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitPool {
     pending: Vec<Pending>,
+    /// Positions in `pending`, which only grows.
+    #[serde(skip)]
+    of_validator: BTreeMap<PublicKeyBytes, Vec<usize>>,
 }
 
 impl ExitPool {
@@ -89,12 +94,12 @@ impl ExitPool {
         let position = usize::from(share).checked_sub(1);
         let pubshare = position.and_then(|position| shares.get(position));
         let pubshare = pubshare.ok_or(ExitError::UnknownShare(u64::from(share)))?;
-        let same =
-            |pending: &&Pending| pending.validator == *validator && pending.partials.contains_key(&share);
-        if self.pending.iter().filter(same).any(|pending| pending.message == exit.message) {
+        let by_share = self.of(validator).filter(|pending| pending.partials.contains_key(&share));
+        let messages: Vec<VoluntaryExit> = by_share.map(|pending| pending.message).collect();
+        if messages.contains(&exit.message) {
             return Ok(Taken::Known);
         }
-        if self.pending.iter().filter(same).count() >= MESSAGES_PER_SHARE {
+        if messages.len() >= MESSAGES_PER_SHARE {
             return Ok(Taken::TooMany);
         }
         let root = chain::signing_root(&exit.message, domain);
@@ -103,26 +108,32 @@ impl ExitPool {
         }
         match self.find(validator, exit.message) {
             Some(pending) => drop(pending.partials.insert(share, exit.signature)),
-            None => self.pending.push(Pending {
-                validator: *validator,
-                message: exit.message,
-                partials: BTreeMap::from([(share, exit.signature)]),
-                published: false,
-            }),
+            None => {
+                self.of_validator.entry(*validator).or_default().push(self.pending.len());
+                self.pending.push(Pending {
+                    validator: *validator,
+                    message: exit.message,
+                    partials: BTreeMap::from([(share, exit.signature)]),
+                    published: false,
+                });
+            }
         }
         Ok(Taken::New)
     }
 
-    /// The exits that are whole and that no beacon node has taken yet.
+    /// The wanted ones of the exits that are whole and that no beacon node has taken yet; a few at once, because each costs
+    /// pairings.
     pub fn to_publish(
         &self,
         view: &ClusterView,
         domain: Domain,
+        wanted: impl Fn(&Pending) -> bool,
     ) -> Vec<(PublicKeyBytes, Result<SignedVoluntaryExit, ExitError>)> {
         let enough =
             |pending: &&Pending| !pending.published && pending.partials.len() >= usize::from(view.threshold);
         let whole = |pending: &Pending| (pending.validator, whole(pending, view, domain));
-        self.pending.iter().filter(enough).map(whole).collect()
+        let wanted = |pending: &&Pending| wanted(pending);
+        self.pending.iter().filter(enough).filter(wanted).take(WHOLE_AT_ONCE).map(whole).collect()
     }
 
     /// A beacon node has taken it.
@@ -142,8 +153,16 @@ impl ExitPool {
         self.pending.iter().filter_map(blob).collect()
     }
 
+    fn of(&self, validator: &PublicKeyBytes) -> impl Iterator<Item = &Pending> {
+        let positions = self.of_validator.get(validator).into_iter().flatten();
+        positions.filter_map(|position| self.pending.get(*position))
+    }
+
     fn find(&mut self, validator: &PublicKeyBytes, message: VoluntaryExit) -> Option<&mut Pending> {
-        self.pending.iter_mut().find(|known| known.validator == *validator && known.message == message)
+        let mut positions = self.of_validator.get(validator)?.iter();
+        let is_it = |position: &&usize| self.pending.get(**position).is_some_and(|p| p.message == message);
+        let position = *positions.find(is_it)?;
+        self.pending.get_mut(position)
     }
 }
 

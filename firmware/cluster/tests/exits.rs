@@ -273,17 +273,17 @@ fn partial_exits_from_anywhere_make_one_whole_and_are_remembered() {
     assert_eq!(take(&mut pool, 0, 7).unwrap(), Taken::Known);
     assert_eq!(take(&mut pool, 1, 8).unwrap(), Taken::New, "another epoch is another exit");
     assert_eq!(take(&mut pool, 2, 7).unwrap(), Taken::New);
-    assert!(pool.to_publish(view, exit_domain()).is_empty());
+    assert!(pool.to_publish(view, exit_domain(), |_| true).is_empty());
     let mut pool = ExitPool::from_json(&pool.to_json(), view, exit_domain()).unwrap();
     assert_eq!(take(&mut pool, 3, 7).unwrap(), Taken::New);
-    let ready = pool.to_publish(view, exit_domain());
+    let ready = pool.to_publish(view, exit_domain(), |_| true);
     let exit = *ready[0].1.as_ref().unwrap();
     assert_eq!((ready.len(), exit.message.epoch), (1, Epoch(7)));
     let root = chain::signing_root(&exit.message, exit_domain());
     assert!(threshold::verify_bytes(&key, &root.0, &exit.signature).is_ok());
     pool.set_published(&key, exit.message);
     let pool = ExitPool::from_json(&pool.to_json(), view, exit_domain()).unwrap();
-    assert!(pool.to_publish(view, exit_domain()).is_empty());
+    assert!(pool.to_publish(view, exit_domain(), |_| true).is_empty());
     assert_eq!(pool.signed_by(1), [blob(&created, 0, 0, 7)]);
     assert_eq!(ExitPool::from_json(b"[", view, exit_domain()), None);
 }
@@ -317,4 +317,33 @@ fn a_member_can_neither_lie_nor_fill_the_pool() {
         Taken::New,
         "others are not shut out"
     );
+}
+
+#[test]
+fn only_wanted_exits_are_made_whole_and_few_at_once() {
+    use cluster::exit_pool::ExitPool;
+    let created = created();
+    let view = &created.view;
+    let keys = created.group_public_keys();
+    let mut pool = ExitPool::default();
+    for (validator, key) in keys.iter().enumerate() {
+        for epoch in 0..5_u64 {
+            // Three of four members sign each, so that none signs more than four.
+            for node in (0..4).filter(|node| u64::try_from(*node).unwrap() != epoch).take(3) {
+                let exit = blob(&created, node, validator, epoch).signed_exit_message;
+                let share = u8::try_from(node).unwrap() + 1;
+                pool.take(view, exit_domain(), share, key, exit).unwrap();
+            }
+        }
+    }
+    assert_eq!(pool.pending().len(), 10);
+    let ready = pool.to_publish(view, exit_domain(), |_| true);
+    assert_eq!(ready.len(), 8);
+    assert!(ready.iter().all(|(_, exit)| exit.is_ok()));
+    assert!(pool.to_publish(view, exit_domain(), |_| false).is_empty());
+    let due = pool.to_publish(view, exit_domain(), |pending| {
+        pending.validator == keys[1] && pending.message.epoch <= Epoch(1)
+    });
+    let found: Vec<_> = due.iter().map(|(key, exit)| (*key, exit.as_ref().unwrap().message.epoch)).collect();
+    assert_eq!(found, [(keys[1], Epoch(0)), (keys[1], Epoch(1))]);
 }

@@ -51,7 +51,7 @@ async fn main() -> Result<(), AnyError> {
             builder_api_enabled: false,
         },
     })?;
-    handle.set_relays(vec![read_description(&std::fs::read(relay)?)?]).await?;
+    handle.set_relays(vec![read_description(&std::fs::read(relay)?, true)?]).await?;
     println!("own {own}");
     let end = Instant::now() + Duration::from_secs(seconds.parse()?);
     let mut look = tokio::time::interval(Duration::from_secs(1));

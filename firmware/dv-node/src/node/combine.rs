@@ -8,6 +8,7 @@ use chain::{PublicKeyBytes, Root, SignatureBytes};
 use duty::{CombineJob, Duty, Partial, TaskId};
 use qbft::Member;
 use threshold::{CombineError, Combiner, Job, ShareIndex};
+use tokio::sync::Semaphore;
 
 use super::{Event, Node};
 use crate::board::MemberLabels;
@@ -26,11 +27,38 @@ pub struct Combined {
     pub liars: BTreeSet<Member>,
 }
 
+/// Messages whose partial signatures are read ahead at once. Combining needs the same threads.
+const READ_AHEAD: usize = 2;
+
 /// Combining for one cluster, and what is remembered between duties.
-#[derive(Default)]
 pub(crate) struct Combining {
     combiner: Arc<Combiner>,
     done: BTreeSet<Duty>,
+    reading: Arc<Semaphore>,
+}
+
+impl Default for Combining {
+    fn default() -> Self {
+        let reading = Arc::new(Semaphore::new(READ_AHEAD));
+        Self { combiner: Arc::default(), done: BTreeSet::new(), reading }
+    }
+}
+
+impl Combining {
+    /// Reads the points of partial signatures while others are on their way. `false` when it is not worth it or enough is
+    /// being read: combining reads what was not read ahead.
+    fn read_ahead(&self, duty: Duty, scheduled: bool, signatures: Vec<SignatureBytes>) -> bool {
+        if !scheduled || self.done.contains(&duty) {
+            return false;
+        }
+        let Ok(turn) = Arc::clone(&self.reading).try_acquire_owned() else { return false };
+        let combiner = Arc::clone(&self.combiner);
+        tokio::task::spawn_blocking(move || {
+            combiner.expect_partials(signatures);
+            drop(turn);
+        });
+        true
+    }
 }
 
 impl Node {
@@ -64,12 +92,10 @@ impl Node {
         });
     }
 
-    /// Reads the points of partial signatures that have to wait for others.
+    /// Reads the points of partial signatures that have to wait for others, if we have this duty at all.
     pub(super) fn expect_partials(&self, duty: Duty, signatures: Vec<SignatureBytes>) {
-        if !self.combining.done.contains(&duty) {
-            let combiner = Arc::clone(&self.combining.combiner);
-            tokio::task::spawn_blocking(move || combiner.expect_partials(signatures));
-        }
+        let scheduled = self.running.as_ref().is_some_and(|running| running.engine.scheduled_for(duty) > 0);
+        self.combining.read_ahead(duty, scheduled, signatures);
     }
 
     pub(super) fn on_combined(&mut self, duty: Duty, combined: Combined) {
@@ -160,4 +186,30 @@ fn prepare<'a>(
 
 fn member_of(index: ShareIndex) -> Option<Member> {
     u8::try_from(index.get().checked_sub(1)?).ok().map(Member)
+}
+
+#[cfg(test)]
+mod tests {
+    use duty::DutyKind;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn partial_signatures_are_read_ahead_for_our_own_duties_and_few_at_once() {
+        let mut combining = Combining::default();
+        let duty = Duty::new(chain::Slot(5), DutyKind::Attester);
+        let some = || vec![SignatureBytes::ZERO];
+        assert!(!combining.read_ahead(duty, false, some()), "a duty that we do not have");
+        let busy = Arc::clone(&combining.reading).try_acquire_many_owned(2).unwrap();
+        for _ in 0..1_000 {
+            assert!(!combining.read_ahead(duty, true, some()), "no task waits for its turn");
+        }
+        drop(busy);
+        assert!(combining.read_ahead(duty, true, some()));
+        // Those that are over make room.
+        drop(combining.reading.acquire_many(2).await.unwrap());
+        assert!(combining.read_ahead(duty, true, some()));
+        combining.done.insert(duty);
+        assert!(!combining.read_ahead(duty, true, some()), "it is combined");
+    }
 }

@@ -25,12 +25,12 @@ use crate::exits::{Desk, Wish};
 
 /// The signer, or a beacon node, is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_secs(20);
-/// A member whose partial exit did not verify is not listened to for this long: each check costs a pairing.
+/// A member whose partial exit did not verify, or who signs too many different ones, is not listened to for this long: each check costs a pairing.
 const DEAF_AFTER_LIE: Duration = Duration::from_secs(60);
 /// How long one sending may take.
 const SEND_WITHIN: Duration = Duration::from_secs(60);
-/// Exits in one message to the members: far below what they take.
-const PER_MESSAGE: usize = 100;
+/// Exits in one message to the members, and of one message from them that are checked: each costs a pairing.
+const PER_MESSAGE: usize = 16;
 
 /// Everything about exits in this cluster.
 pub(crate) struct Exits {
@@ -176,7 +176,12 @@ impl Node {
         if self.exits.lied.get(&share).is_some_and(|at| at.elapsed() < DEAF_AFTER_LIE) {
             return;
         }
+        let mut checked = 0;
         for (validator, partial) in &received.partials {
+            // The loop has other things to do. Members send theirs again when they connect, and what is known costs nothing.
+            if checked == PER_MESSAGE {
+                return;
+            }
             let Signed::Exit(exit) = partial.signed else { continue };
             // The duty's slot is made of the message's epoch; anything else is no exit of this duty.
             let fits = exit.message.epoch == epoch;
@@ -185,11 +190,22 @@ impl Node {
             } else {
                 Err(exit::ExitError::Differ(*validator))
             };
-            if let Err(error) = outcome {
-                let member = self.membership.name_of(sender).to_owned();
-                tracing::warn!(member, %error, "a member sent a wrong partial exit");
-                self.exits.lied.insert(share, Instant::now());
-                return self.count_refused(sender, "parsigex", &error);
+            match outcome {
+                Ok(Taken::New) => checked += 1,
+                Ok(Taken::Known) => {}
+                // The rest of the message may still be of use.
+                Ok(Taken::TooMany) => {
+                    if self.exits.lied.insert(share, Instant::now()).is_none() {
+                        let member = self.membership.name_of(sender).to_owned();
+                        tracing::warn!(member, %validator, "a member signs too many different exits");
+                    }
+                }
+                Err(error) => {
+                    let member = self.membership.name_of(sender).to_owned();
+                    tracing::warn!(member, %error, "a member sent a wrong partial exit");
+                    self.exits.lied.insert(share, Instant::now());
+                    return self.count_refused(sender, "parsigex", &error);
+                }
             }
         }
     }
@@ -333,22 +349,20 @@ impl Node {
             return;
         }
         let now = running.chain.timing.epoch_at(wall()).unwrap_or(Epoch(0));
-        for (validator, exit) in self.exits.pool.to_publish(&self.membership.view, domain) {
-            let waiting = self.exits.submitted.get(&validator).is_some_and(|at| at.elapsed() < ASK_AGAIN);
-            if waiting {
-                continue;
-            }
+        let submitted = &self.exits.submitted;
+        let rested = |validator: &PublicKeyBytes| submitted.get(validator).is_none_or(|at| at.elapsed() >= ASK_AGAIN);
+        // Beacon nodes refuse an exit before its epoch.
+        let wanted = |pending: &Pending| pending.message.epoch <= now && rested(&pending.validator);
+        for (validator, exit) in self.exits.pool.to_publish(&self.membership.view, domain, wanted) {
+            self.exits.submitted.insert(validator, Instant::now());
             match exit {
-                // Beacon nodes refuse an exit before its epoch.
-                Ok(exit) if exit.message.epoch <= now => {
-                    self.exits.submitted.insert(validator, Instant::now());
+                Ok(exit) => {
                     let beacon = self.beacon.clone();
                     self.spawn(async move {
                         let result = beacon.submit_exit(&exit).await;
                         Event::ExitPublished(validator, exit.message, result)
                     });
                 }
-                Ok(_) => {}
                 Err(error) => drop(self.exits.trouble.insert(validator, error.to_string())),
             }
         }

@@ -5,8 +5,8 @@ use std::collections::btree_map::Entry;
 
 use beacon::{BeaconError, BeaconNodes, BlockRequest};
 use chain::{
-    Attestation, AttesterDuty, CommitteeIndex, ForkName, PublicKeyBytes, Root, SyncCommitteeContribution,
-    SyncDuty,
+    Attestation, AttesterDuty, CommitteeIndex, ForkName, ProposerDuty, PublicKeyBytes, Root,
+    SyncCommitteeContribution, SyncDuty,
 };
 use duty::{Duty, DutyKind, FetchError, Given, Payload, TaskId, Value};
 use obol::proposal::VersionedProposal;
@@ -17,7 +17,8 @@ use tree_hash::TreeHash as _;
 
 use super::{Event, Node};
 use crate::obol_network::{
-    ObolNetwork, agreed_vote, contribution_value, is_selected, proposer_value, selected_subcommittees,
+    ObolNetwork, agreed_vote, contribution_value, facts_of, is_selected, proposer_value,
+    selected_subcommittees,
 };
 
 /// Takes a builder's offer whenever there is one.
@@ -51,10 +52,11 @@ impl Node {
                 );
             }
             DutyKind::Proposer => {
-                let reveals = validators.keys().find_map(|validator| {
-                    Some((*validator, given.get(&(DutyKind::Randao, TaskId::from(*validator)))?.signature))
+                let proposers: BTreeMap<_, ProposerDuty> = described(validators);
+                let mut reveals = validators.keys().filter_map(|validator| {
+                    Some(given.get(&(DutyKind::Randao, TaskId::from(*validator)))?.signature)
                 });
-                let Some((validator, randao_reveal)) = reveals else { return };
+                let Some(randao_reveal) = reveals.next() else { return };
                 let factor = if self.builder_api() { BUILDER_ALWAYS } else { BUILDER_NEVER };
                 let request = BlockRequest {
                     slot: duty.slot,
@@ -62,7 +64,7 @@ impl Node {
                     graffiti: None,
                     builder_boost_factor: Some(factor),
                 };
-                self.spawn(async move { Event::Fetched(duty, block(&beacon, &validator, &request).await) });
+                self.spawn(async move { Event::Fetched(duty, block(&beacon, &proposers, &request).await) });
             }
             DutyKind::Aggregator => {
                 let duties: BTreeMap<PublicKeyBytes, AttesterDuty> = described(validators);
@@ -156,7 +158,7 @@ async fn attester(
 
 async fn block(
     beacon: &BeaconNodes,
-    validator: &PublicKeyBytes,
+    proposers: &BTreeMap<PublicKeyBytes, ProposerDuty>,
     request: &BlockRequest,
 ) -> Result<Value, FetchError> {
     let produced = beacon.produce_block(request).await.map_err(again)?;
@@ -174,7 +176,14 @@ async fn block(
             )));
         }
     };
-    Ok(proposer_value(validator, VersionedProposal { version, block: produced.block }))
+    let proposal = VersionedProposal { version, block: produced.block };
+    // After a reorganisation several validators may have been scheduled: the block says whose it is.
+    let index = facts_of(&proposal).header.proposer_index;
+    let proposer = proposers.iter().find(|(_, own)| own.validator_index == index);
+    let (validator, _) = proposer.ok_or_else(|| {
+        FetchError::Temporary(format!("the beacon node's block is of validator {index}, which is not ours"))
+    })?;
+    Ok(proposer_value(validator, proposal))
 }
 
 /// One question for each committee, however many validators aggregate there.

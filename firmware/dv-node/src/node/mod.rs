@@ -237,6 +237,8 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
             Some(question) = alive.recv() => Event::Alive(question),
             Some(event) = inbox.recv() => event,
             () = tokio::time::sleep_until(wake) => Event::Tick,
+            // Before the members, who may send as much as they like: heads and reorganisations do not wait for them.
+            Some(event) = chain_events.recv() => Event::Chain(event),
             event = receive(&mut host_events) => match event {
                 Some(event) => Event::Host(event),
                 None => {
@@ -245,7 +247,6 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
                     Event::Tick
                 }
             },
-            Some(event) = chain_events.recv() => Event::Chain(event),
         };
         node.handle(event);
         // However many events wait: time is not starved by them.

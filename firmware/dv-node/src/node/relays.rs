@@ -172,7 +172,16 @@ async fn ask(url: &str, cluster: &Cluster) -> Result<Relay, AskError> {
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(read_description(&body)?)
+    Ok(read_description(&body, on_this_machine(url))?)
+}
+
+/// Whether the owner named a relay on this machine itself.
+fn on_this_machine(url: &str) -> bool {
+    let url = reqwest::Url::parse(url).ok();
+    url.as_ref().and_then(reqwest::Url::host_str).is_some_and(|host| {
+        let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+        host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+    })
 }
 
 /// The last cause, without the address, which the caller names.
@@ -250,6 +259,16 @@ mod tests {
             problem.message.contains("https://relay.example (it answers with status 502)"),
             "{problem:?}"
         );
+    }
+
+    #[test]
+    fn a_relay_on_this_machine_is_one_that_is_named_so() {
+        for url in ["http://127.0.0.1:3640", "http://[::1]:3640/x", "http://localhost/"] {
+            assert!(on_this_machine(url), "{url}");
+        }
+        for url in ["https://0.relay.obol.tech", "http://127.0.0.1.example/", "http://10.0.0.1", "nonsense"] {
+            assert!(!on_this_machine(url), "{url}");
+        }
     }
 
     /// Answers one request with `body` and returns what was asked.

@@ -55,7 +55,6 @@ impl Node {
         if !self.may_begin(slot) {
             return;
         }
-        self.prepare_ahead(slot);
         let Some(epoch) = self.epoch_of(slot) else { return };
         let proposers = self.duties.proposers(epoch, slot);
         self.schedule(slot, &[DutyKind::Randao, DutyKind::Proposer], &proposers);
@@ -63,6 +62,8 @@ impl Node {
         let seats = self.duties.sync(epoch);
         let of_sync = [DutyKind::SyncMessage, DutyKind::PrepareSyncContribution, DutyKind::SyncContribution];
         self.schedule(slot, &of_sync, &seats);
+        // Last: a whole epoch's selections must not stand before this slot's block at the signer.
+        self.prepare_ahead(slot);
     }
 
     fn schedule_attesters(&mut self, slot: Slot) {

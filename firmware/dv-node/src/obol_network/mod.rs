@@ -125,12 +125,11 @@ pub const AGREED_HERE: [DutyType; 5] = [
     DutyType::SyncContribution,
     DutyType::InfoSync,
 ];
-/// The duties whose partial signatures are taken.
-pub const SIGNED_HERE: [DutyType; 10] = [
+/// The duties whose partial signatures are taken. Builder registrations are none: those of the lock are used.
+pub const SIGNED_HERE: [DutyType; 9] = [
     DutyType::Proposer,
     DutyType::Attester,
     DutyType::Exit,
-    DutyType::BuilderRegistration,
     DutyType::Randao,
     DutyType::PrepareAggregator,
     DutyType::Aggregator,

@@ -62,6 +62,8 @@ pub fn published(duty: Duty, result: &Aggregate, place: Place<'_>) -> Result<Pub
             }
         },
         Signed::SyncMessage(mut message) => {
+            // Nobody signs the slot either: it is the duty's.
+            message.slot = duty.slot;
             message.validator_index = place.index.unwrap_or(message.validator_index);
             Published::SyncMessage(message)
         }

@@ -493,3 +493,29 @@ fn exits_and_registrations_are_signed_in_their_own_domains() {
     let other = chain::ValidatorRegistration { pubkey: PublicKeyBytes([8; 48]), ..Default::default() };
     assert!(Scheduled::new(&other).read(DutyKind::BuilderRegistration, &[]).is_err());
 }
+
+#[test]
+fn a_sync_message_is_published_for_the_dutys_slot_whatever_members_wrote() {
+    let message = chain::SyncCommitteeMessage {
+        slot: Slot(7_000),
+        beacon_block_root: Root([1; 32]),
+        validator_index: ValidatorIndex(99),
+        signature: SignatureBytes::ZERO,
+    };
+    let signed = Signed::SyncMessage(message);
+    let result = Aggregate {
+        id: TaskId::from(VALIDATOR),
+        message_root: signed.message_root().unwrap(),
+        data: Payload::from(signed.encode()),
+        signature: SignatureBytes([6; 96]),
+        from: Vec::new(),
+    };
+    let place = Place { index: Some(ValidatorIndex(11)), ..Place::default() };
+    let Ok(Published::SyncMessage(message)) =
+        published(Duty::new(Slot(42), DutyKind::SyncMessage), &result, place)
+    else {
+        panic!("a sync message is published");
+    };
+    assert_eq!((message.slot, message.validator_index), (Slot(42), ValidatorIndex(11)));
+    assert_eq!(message.signature, SignatureBytes([6; 96]));
+}

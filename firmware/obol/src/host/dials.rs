@@ -230,8 +230,8 @@ impl Dial {
     }
 }
 
-/// Whether an announced address can be a member's: what it says makes us connect there.
-fn is_sane(addr: &Multiaddr, loopback: bool) -> bool {
+/// Whether an announced address can be another machine's: what it says makes us connect there.
+pub(super) fn is_sane(addr: &Multiaddr, loopback: bool) -> bool {
     match addr.iter().next() {
         Some(Protocol::Ip4(ip)) => {
             !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast())

@@ -6,6 +6,8 @@
 use cluster::Enr;
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
+use super::dials::is_sane;
+
 /// Relays of Obol that clusters on public networks use unless the owner names others.
 pub const DEFAULT_RELAYS: [&str; 3] =
     ["https://0.relay.obol.tech", "https://1.relay.obol.tech", "https://2.relay.obol.dev"];
@@ -80,14 +82,15 @@ impl RelayEntry {
     }
 }
 
-/// Reads what a relay's web address answers: a node record, or a JSON list of multiaddresses.
-pub fn read_description(body: &[u8]) -> Result<Relay, RelayError> {
+/// Reads what a relay's web address answers: a node record, or a JSON list of multiaddresses. Loopback addresses are left
+/// out unless the owner named the relay by one (`loopback`).
+pub fn read_description(body: &[u8], loopback: bool) -> Result<Relay, RelayError> {
     if body.len() > MAX_BODY {
         return Err(RelayError::TooLong);
     }
     let text = core::str::from_utf8(body).map_err(|_| RelayError::Malformed)?.trim();
     if text.starts_with("enr:") {
-        return from_enr(&Enr::parse(text)?);
+        return from_enr(&Enr::parse(text)?, loopback);
     }
     let list: Vec<serde_json::Value> = serde_json::from_str(text).map_err(|_| RelayError::Malformed)?;
     // What cannot be parsed is skipped: a newer relay may have addresses of kinds that we do not know.
@@ -98,18 +101,22 @@ pub fn read_description(body: &[u8]) -> Result<Relay, RelayError> {
         if relay.id != id {
             return Err(RelayError::SeveralPeers);
         }
-        if is_dialled(&addr) && !relay.addrs.contains(&addr) && relay.addrs.len() < MAX_ADDRS {
+        let usable = is_dialled(&addr) && is_sane(&addr, loopback);
+        if usable && !relay.addrs.contains(&addr) && relay.addrs.len() < MAX_ADDRS {
             relay.addrs.push(addr);
         }
     }
     relay.filter(|relay| !relay.addrs.is_empty()).ok_or(RelayError::NoAddress)
 }
 
-fn from_enr(enr: &Enr) -> Result<Relay, RelayError> {
+fn from_enr(enr: &Enr, loopback: bool) -> Result<Relay, RelayError> {
     let id = PeerId::from_bytes(&enr.peer_id().to_bytes()).map_err(|_| RelayError::Malformed)?;
     let endpoint = enr.endpoint();
     let (Some(ip), Some(port)) = (endpoint.ip, endpoint.tcp) else { return Err(RelayError::NoAddress) };
     let addr = Multiaddr::from(ip).with(Protocol::Tcp(port));
+    if !is_dialled(&addr) || !is_sane(&addr, loopback) {
+        return Err(RelayError::NoAddress);
+    }
     Ok(Relay { id, addrs: vec![addr] })
 }
 
@@ -151,14 +158,37 @@ mod tests {
         let endpoint = EnrEndpoint { ip: Some([192, 0, 2, 9].into()), tcp: Some(3610), udp: Some(3630) };
         let enr = Enr::build_with(&key, endpoint);
         let expected = Relay { id: id(5), addrs: vec!["/ip4/192.0.2.9/tcp/3610".parse().unwrap()] };
-        assert_eq!(read_description(enr.as_str().as_bytes()), Ok(expected.clone()));
+        assert_eq!(read_description(enr.as_str().as_bytes(), false), Ok(expected.clone()));
         let list = format!(
             r#"["/ip4/192.0.2.9/udp/3630/quic-v1/p2p/{0}", "/ip4/192.0.2.9/tcp/3610/p2p/{0}", "/nonsense", 7]"#,
             id(5)
         );
-        assert_eq!(read_description(list.as_bytes()), Ok(expected));
+        assert_eq!(read_description(list.as_bytes(), false), Ok(expected));
         let without_tcp = Enr::build_with(&key, EnrEndpoint { tcp: None, ..endpoint });
-        assert_eq!(read_description(without_tcp.as_str().as_bytes()), Err(RelayError::NoAddress));
+        assert_eq!(read_description(without_tcp.as_str().as_bytes(), false), Err(RelayError::NoAddress));
+    }
+
+    #[test]
+    fn a_relay_elsewhere_cannot_send_us_to_ourselves() {
+        let list = |addrs: &[&str]| {
+            let full: Vec<String> =
+                addrs.iter().map(|addr| format!("{addr}/tcp/3610/p2p/{}", id(5))).collect();
+            serde_json::to_vec(&full).unwrap()
+        };
+        let body = list(&["/ip4/127.0.0.1", "/ip6/::1", "/ip4/0.0.0.0", "/ip4/224.0.0.1", "/ip4/10.0.0.7"]);
+        let hosts = |loopback| {
+            let relay = read_description(&body, loopback).unwrap();
+            relay.addrs.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(hosts(false), ["/ip4/10.0.0.7/tcp/3610"]);
+        assert_eq!(hosts(true), ["/ip4/127.0.0.1/tcp/3610", "/ip6/::1/tcp/3610", "/ip4/10.0.0.7/tcp/3610"]);
+        let only = list(&["/ip4/127.0.0.1"]);
+        assert_eq!(read_description(&only, false), Err(RelayError::NoAddress));
+        let key = IdentityKey::from_bytes(Zeroizing::new([5; 32])).unwrap();
+        let endpoint = EnrEndpoint { ip: Some([127, 0, 0, 1].into()), tcp: Some(3610), udp: None };
+        let enr = Enr::build_with(&key, endpoint);
+        assert_eq!(read_description(enr.as_str().as_bytes(), false), Err(RelayError::NoAddress));
+        assert!(read_description(enr.as_str().as_bytes(), true).is_ok());
     }
 
     #[test]
@@ -171,13 +201,13 @@ mod tests {
             ("", RelayError::Malformed),
             (r#"["/ip4/192.0.2.9/tcp/3610"]"#, RelayError::NoAddress),
         ] {
-            assert_eq!(read_description(body.as_bytes()), Err(error), "{body}");
+            assert_eq!(read_description(body.as_bytes(), false), Err(error), "{body}");
         }
-        assert!(matches!(read_description(b"enr:-xx"), Err(RelayError::Enr(_))));
-        assert_eq!(read_description(&vec![b' '; MAX_BODY + 1]), Err(RelayError::TooLong));
+        assert!(matches!(read_description(b"enr:-xx", false), Err(RelayError::Enr(_))));
+        assert_eq!(read_description(&vec![b' '; MAX_BODY + 1], false), Err(RelayError::TooLong));
         let many: Vec<String> =
             (1..500).map(|port| format!("\"/ip4/192.0.2.9/tcp/{port}/p2p/{}\"", id(1))).collect();
-        let relay = read_description(format!("[{}]", many.join(",")).as_bytes()).unwrap();
+        let relay = read_description(format!("[{}]", many.join(",")).as_bytes(), false).unwrap();
         assert_eq!(relay.addrs.len(), MAX_ADDRS);
     }
 
@@ -199,7 +229,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = read_description(&bytes);
+            let _ = read_description(&bytes, false);
             let _ = RelayEntry::parse(&String::from_utf8_lossy(&bytes));
         }
     }
