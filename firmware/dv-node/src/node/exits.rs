@@ -27,6 +27,8 @@ use crate::exits::{Desk, Wish};
 const ASK_AGAIN: Duration = Duration::from_secs(20);
 /// A member whose partial exit did not verify, or who signs too many different ones, is not listened to for this long: each check costs a pairing.
 const DEAF_AFTER_LIE: Duration = Duration::from_secs(60);
+/// Our partial exits are told again this often: what came while a member did not yet know its chain was lost.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
 /// How long one sending may take.
 const SEND_WITHIN: Duration = Duration::from_secs(60);
 /// Exits in one message to the members, and of one message from them that are checked: each costs a pairing.
@@ -43,6 +45,8 @@ pub(crate) struct Exits {
     /// Why it does not go on, by validator.
     trouble: BTreeMap<PublicKeyBytes, String>,
     lied: BTreeMap<u8, Instant>,
+    /// When our partial exits were last told to everybody.
+    told: Option<Instant>,
 }
 
 impl Exits {
@@ -56,6 +60,7 @@ impl Exits {
             submitted: BTreeMap::new(),
             trouble: BTreeMap::new(),
             lied: BTreeMap::new(),
+            told: None,
         }
     }
 }
@@ -69,6 +74,7 @@ impl Node {
         self.ask_for_exits(domain);
         self.publish_exits(domain);
         self.keep_exits(domain);
+        self.tell_again();
     }
 
     /// From Deneb on, exits are signed with Capella's version for good (EIP-7044).
@@ -320,6 +326,21 @@ impl Node {
         }
     }
 
+    /// Tells everybody our partial exits from time to time, as long as there are any; what is known costs them nothing.
+    fn tell_again(&mut self) {
+        let rested = self.exits.told.is_none_or(|at| at.elapsed() >= TELL_AGAIN);
+        if !rested || self.exits.pool.pending().is_empty() {
+            return;
+        }
+        self.exits.told = Some(Instant::now());
+        let all = self.exits.pool.pending().iter().map(|pending| pending.validator).collect();
+        let messages = self.exit_messages(&all);
+        let Some(host) = &self.host else { return };
+        for bytes in messages {
+            host.broadcast_within(Protocol::ParSigEx, &bytes, SEND_WITHIN);
+        }
+    }
+
     /// Our partial exits of these validators as the members take them: all exits of one epoch are one duty.
     fn exit_messages(&self, of: &BTreeSet<PublicKeyBytes>) -> Vec<Vec<u8>> {
         let Some(running) = &self.running else { return Vec::new() };
@@ -350,7 +371,8 @@ impl Node {
         }
         let now = running.chain.timing.epoch_at(wall()).unwrap_or(Epoch(0));
         let submitted = &self.exits.submitted;
-        let rested = |validator: &PublicKeyBytes| submitted.get(validator).is_none_or(|at| at.elapsed() >= ASK_AGAIN);
+        let rested =
+            |validator: &PublicKeyBytes| submitted.get(validator).is_none_or(|at| at.elapsed() >= ASK_AGAIN);
         // Beacon nodes refuse an exit before its epoch.
         let wanted = |pending: &Pending| pending.message.epoch <= now && rested(&pending.validator);
         for (validator, exit) in self.exits.pool.to_publish(&self.membership.view, domain, wanted) {
