@@ -313,7 +313,7 @@ mod tests {
         let length = serde_json::to_vec(&duty::Saved { journal, values }).unwrap().len();
         let apart_from_values = length - 4 * 2 * (1 << 16);
         assert!(apart_from_values + 4 * 2 * duty::MAX_BLOCK_BYTES_PER_MEMBER <= MAX_RECORD);
-        assert!(duty::MAX_VALUE_BYTES_PER_MEMBER <= duty::MAX_BLOCK_BYTES_PER_MEMBER);
+        const { assert!(duty::MAX_VALUE_BYTES_PER_MEMBER <= duty::MAX_BLOCK_BYTES_PER_MEMBER) };
     }
 
     #[test]
