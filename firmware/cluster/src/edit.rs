@@ -93,6 +93,26 @@ pub enum EditError {
         /// The present threshold.
         threshold: u8,
     },
+    /// Those that leave and those that lie could sign with old shares.
+    #[error(
+        "{leaving} of the present members would leave, who with those that may lie could sign with {threshold} old shares; let fewer leave at once"
+    )]
+    TooManyLeave {
+        /// Who leaves.
+        leaving: usize,
+        /// The present threshold.
+        threshold: u8,
+    },
+    /// Those that join and those that lie could sign with shares of an edit that was given up.
+    #[error(
+        "{joining} members would join, who with those that may lie could sign alone with a threshold of {threshold}; let fewer join at once and change the cluster in two steps"
+    )]
+    TooManyJoin {
+        /// Who joins.
+        joining: usize,
+        /// The new threshold.
+        threshold: u8,
+    },
     /// Impossible, or not safe.
     #[error(
         "a threshold of {threshold} of {members} cannot work or lets two groups sign different messages; it must be {least} to {members}"
@@ -203,6 +223,15 @@ impl EditPlan {
         if staying < usize::from(view.threshold) {
             return Err(EditError::TooFewStay { staying, threshold: view.threshold });
         }
+        let leaving = present.len() - staying;
+        if leaving + most_lying(present.len()) >= usize::from(view.threshold) {
+            return Err(EditError::TooManyLeave { leaving, threshold: view.threshold });
+        }
+        // Nor does anything prove that one that joins forgets its new share when another edit takes this one's place.
+        let joining = next.iter().filter(|from| from.is_err()).count();
+        if joining + most_lying(size) >= usize::from(threshold) {
+            return Err(EditError::TooManyJoin { joining, threshold });
+        }
         let mut identities: BTreeSet<_> = view.operators.iter().map(|operator| operator.public_key).collect();
         for (new, enr) in (0..).zip(&next) {
             let Err(enr) = enr else { continue };
@@ -279,10 +308,15 @@ impl EditPlan {
     }
 }
 
+/// How many of so many members may lie.
+fn most_lying(members: usize) -> usize {
+    members.saturating_sub(1) / 3
+}
+
 /// The one asked for; else the present one or two thirds, raised to what is safe. Never one that lets two groups sign
 /// different messages.
 fn safe_threshold(wanted: Option<u8>, present: Option<u8>, members: usize) -> Result<u8, EditError> {
-    let least = (members + members.saturating_sub(1) / 3) / 2 + 1;
+    let least = (members + most_lying(members)) / 2 + 1;
     let byte = |number: usize| u8::try_from(number).map_err(|_| EditError::Size(members));
     let (lowest, two_thirds) = (byte(least)?, byte((members * 2).div_ceil(3))?);
     let threshold = wanted.unwrap_or_else(|| present.unwrap_or(two_thirds).max(lowest));

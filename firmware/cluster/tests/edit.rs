@@ -83,6 +83,20 @@ fn each_edit_says_who_deals_who_receives_and_how_many_must_sign() {
 }
 
 #[test]
+fn those_that_join_and_those_that_lie_are_too_few_to_sign_alone() {
+    let four = of(4);
+    let join = |count: u64| {
+        let identities =
+            (0..count).map(|seed| IdentityKey::generate(&mut ChaCha20Rng::seed_from_u64(100 + seed)));
+        let operators = identities.map(|identity| Enr::build(&identity).as_str().to_owned()).collect();
+        plan(&four, &Edit::Add { operators, threshold: None })
+    };
+    assert_eq!(places(&join(2).unwrap()).1, 4);
+    assert_eq!(join(3), Err(EditError::TooManyJoin { joining: 3, threshold: 5 }));
+    assert_eq!(join(4), Err(EditError::TooManyJoin { joining: 4, threshold: 6 }));
+}
+
+#[test]
 fn what_cannot_be_or_is_not_safe_is_refused() {
     let four = of(4);
     let new = newcomer().1;

@@ -24,17 +24,16 @@ const DEFAULT_GAS_LIMIT: u64 = 30_000_000;
 /// Longest delay: a year. More is a typing error.
 const MOST_DELAY_S: u64 = 366 * 24 * 3600;
 
-/// A confirmed exit and since when this process knows of it.
+/// A confirmed exit and since when this process knows of it: from the owner, or from the disk at its start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Confirmed {
     pub(crate) approval: Approval,
-    /// None when it is from before a restart.
-    pub(crate) since: Option<Instant>,
+    pub(crate) since: Instant,
 }
 
 impl Confirmed {
     pub(crate) fn waited(&self) -> Waited {
-        Waited { approval: self.approval, known_for: self.since.map(|since| since.elapsed()) }
+        Waited { approval: self.approval, known_for: self.since.elapsed() }
     }
 }
 
@@ -77,7 +76,7 @@ impl Signer {
             }
         }
         ledger.keep_approvals(all.clone()).await.map_err(|error| ledger_problem(&error))?;
-        self.adopt_approvals(&all, Some(Instant::now()));
+        self.adopt_approvals(&all, Instant::now());
         Ok(self.exit_approvals())
     }
 
@@ -99,7 +98,7 @@ impl Signer {
             }
         }
         ledger.keep_approvals(all.clone()).await.map_err(|error| ledger_problem(&error))?;
-        self.adopt_approvals(&all, None);
+        self.adopt_approvals(&all, Instant::now());
         tracing::warn!(validator = %cancel.validator.chars().take(98).collect::<String>(), "the owner cancelled an exit");
         Ok(self.exit_approvals())
     }
@@ -113,22 +112,26 @@ impl Signer {
             Some(_) | None => return Ok(()),
         }
         ledger.keep_approvals(all.clone()).await.map_err(|error| ledger_problem(&error))?;
-        self.adopt_approvals(&all, None);
+        self.adopt_approvals(&all, Instant::now());
         tracing::warn!(%validator, "signed that this validator leaves the chain, as its owner confirmed");
         Ok(())
     }
 
     /// The confirmed exits.
     pub(crate) fn exit_approvals(&self) -> ExitApprovals {
-        let shown = |(validator, approval): (PublicKeyBytes, Approval)| ExitApproval {
-            validator: validator.to_string(),
-            epoch: approval.epoch.0,
-            confirmed_at_ms: approval.confirmed_at.0,
-            ready_at_ms: approval.ready_at.0,
-            signed_at_ms: approval.signed_at.map(|UnixMillis(at)| at),
+        let now = now();
+        let shown = |(validator, confirmed): (PublicKeyBytes, Confirmed)| {
+            let approval = confirmed.approval;
+            ExitApproval {
+                validator: validator.to_string(),
+                epoch: approval.epoch.0,
+                confirmed_at_ms: approval.confirmed_at.0,
+                ready_at_ms: confirmed.waited().ready_at(now).0,
+                signed_at_ms: approval.signed_at.map(|UnixMillis(at)| at),
+            }
         };
         ExitApprovals {
-            exits: self.approvals().into_iter().map(shown).collect(),
+            exits: self.confirmed().into_iter().map(shown).collect(),
             usual_delay_s: self.config.exits.delay_s,
             least_delay_s: self.config.exits.least_delay_s,
         }

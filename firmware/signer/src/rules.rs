@@ -64,8 +64,21 @@ pub(crate) struct Approval {
 pub(crate) struct Waited {
     /// The approval.
     pub approval: Approval,
-    /// How long this process has known of it, by a clock that nobody can set; none when it is from before a restart.
-    pub known_for: Option<Duration>,
+    /// How long this process has known of it, by a clock that nobody can set.
+    pub known_for: Duration,
+}
+
+impl Waited {
+    /// When the exit may be signed. A clock that is set forward does not shorten the wait, nor does one that was behind when
+    /// the owner gave the order.
+    pub(crate) fn ready_at(&self, now: UnixMillis) -> UnixMillis {
+        let delay = self.approval.ready_at.0.saturating_sub(self.approval.confirmed_at.0);
+        let known_for = u64::try_from(self.known_for.as_millis()).unwrap_or(u64::MAX);
+        match delay.saturating_sub(known_for) {
+            0 => self.approval.ready_at,
+            left => self.approval.ready_at.max(now.saturating_add(left)),
+        }
+    }
 }
 
 /// A message that may go to the ledger. Made only by [`permit`].
@@ -144,16 +157,12 @@ fn deposit(message: &DepositMessage, genesis: ForkVersion, of: &Subject<'_>) -> 
 }
 
 fn exit(epoch: Epoch, confirmed: Option<Waited>, now: UnixMillis) -> Result<(), Refusal> {
-    let Waited { approval, known_for } = confirmed.ok_or(Refusal::ExitNotConfirmed)?;
+    let waited = confirmed.ok_or(Refusal::ExitNotConfirmed)?;
+    let approval = waited.approval;
     if approval.epoch != epoch {
         return Err(Refusal::ExitEpoch { asked: epoch.0, confirmed: approval.epoch.0 });
     }
-    let by_wall_clock = approval.ready_at.0.saturating_sub(now.0);
-    // A clock that is set forward must not shorten the wait.
-    let delay = approval.ready_at.0.saturating_sub(approval.confirmed_at.0);
-    let known_for = known_for.map(|known| u64::try_from(known.as_millis()).unwrap_or(u64::MAX));
-    let by_own_clock = known_for.map_or(0, |known| delay.saturating_sub(known));
-    match by_wall_clock.max(by_own_clock) {
+    match waited.ready_at(now).0.saturating_sub(now.0) {
         0 => Ok(()),
         left => Err(Refusal::ExitTooEarly { left_s: left.div_ceil(1000) }),
     }
@@ -291,13 +300,14 @@ mod tests {
     #[test]
     fn no_exit_without_the_owner_s_word_the_same_epoch_and_the_whole_delay() {
         let waited = |known_for| Some(Waited { approval: approval(3), known_for });
-        let seconds = |s| Some(Duration::from_secs(s));
+        let seconds = Duration::from_secs;
         for (exit, epoch, now, expected) in [
             (None, 3, 99_000, Err(Refusal::ExitNotConfirmed)),
-            (waited(None), 4, 99_000, Err(Refusal::ExitEpoch { asked: 4, confirmed: 3 })),
-            (waited(None), 3, 10_999, Err(Refusal::ExitTooEarly { left_s: 1 })),
-            (waited(None), 3, 11_000, Ok(())),
+            (waited(seconds(10)), 4, 99_000, Err(Refusal::ExitEpoch { asked: 4, confirmed: 3 })),
+            (waited(seconds(10)), 3, 10_999, Err(Refusal::ExitTooEarly { left_s: 1 })),
+            (waited(seconds(10)), 3, 11_000, Ok(())),
             (waited(seconds(2)), 3, 99_000, Err(Refusal::ExitTooEarly { left_s: 8 })),
+            (waited(seconds(0)), 3, 99_000, Err(Refusal::ExitTooEarly { left_s: 10 })),
             (waited(seconds(10)), 3, 99_000, Ok(())),
             (waited(seconds(99)), 3, 2_000, Err(Refusal::ExitTooEarly { left_s: 9 })),
         ] {

@@ -103,12 +103,17 @@ impl Signer {
         match ledger.wishes().await {
             Ok((rules, exits)) => {
                 self.adopt_rules(rules);
-                self.adopt_approvals(&exits, None);
+                // Known from now on: its delay begins anew with each start, for the clock may have been wrong before.
+                self.adopt_approvals(&exits, Instant::now());
             }
             Err(error) => return self.stay_locked(ledger_problem(&error)),
         }
+        let waiting = match ledger.pending().await {
+            Ok(waiting) => waiting,
+            Err(error) => return self.stay_locked(ledger_problem(&error)),
+        };
         let config = self.config.clone();
-        let shares_exist = !rows.is_empty();
+        let shares_exist = !rows.is_empty() || !waiting.is_empty();
         let opened = blocking(move || Vault::open(&config, shares_exist)).await;
         let vault = match opened {
             Some(Ok(vault)) => vault,
@@ -260,7 +265,7 @@ impl Signer {
     }
 
     /// Takes over stored approvals. Those that are new are known `since` then.
-    pub(crate) fn adopt_approvals(&self, approvals: &Approvals, since: Option<Instant>) {
+    pub(crate) fn adopt_approvals(&self, approvals: &Approvals, since: Instant) {
         self.write(|state| {
             let known = std::mem::take(&mut state.exits);
             let since_of = |validator: &PublicKeyBytes, approval: &rules::Approval| {
@@ -437,7 +442,7 @@ fn unfinished_edit(pending: &[Pending]) -> Option<Problem> {
         Problem::new(
             "edit_unfinished",
             format!("A change of the cluster is not finished: {frozen} old shares vote no more and their new ones are not in force yet."),
-            "Hand this box the new cluster lock that another member has. If no member has one, change the cluster again with all members that can be reached.",
+            "Hand this box the new cluster lock that another member has. If no member has one, make all shares anew (`recreate`) with every member of the lock in force.",
         )
     })
 }
@@ -498,7 +503,7 @@ pub(crate) fn ledger_problem(error: &LedgerError) -> Problem {
         ),
         LedgerError::Frozen(_) => (
             "share_being_replaced",
-            "Bring the change of the cluster to its end first: hand this box the new cluster lock, or change the cluster again.",
+            "Bring the change of the cluster to its end first: hand this box the new cluster lock, or make all shares anew (`recreate`) with every member.",
         ),
         LedgerError::NothingPrepared => (
             "edit_not_prepared",

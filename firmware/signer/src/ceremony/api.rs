@@ -20,6 +20,9 @@ use crate::signer::Signer;
 /// A lock of a thousand validators, or all broadcasts of a large ceremony.
 const MAX_BODY_BYTES: usize = 64 << 20;
 
+/// The keys of 32 members, or one member's shares of a thousand validators: about a quarter of this.
+const MAX_SMALL_BYTES: usize = 1 << 20;
+
 /// For the owner.
 pub(crate) fn control_routes() -> Router<Arc<Signer>> {
     Router::new()
@@ -29,14 +32,17 @@ pub(crate) fn control_routes() -> Router<Arc<Signer>> {
 
 /// For `dv-node`.
 pub(crate) fn sign_routes() -> Router<Arc<Signer>> {
-    Router::new()
+    let small = Router::new()
         .route(CEREMONY_STATUS_PATH, get(status))
         .route(DEAL_PATH, post(deal))
         .route(KEEP_PATH, post(keep))
+        .layer(DefaultBodyLimit::max(MAX_SMALL_BYTES));
+    Router::new()
         .route(FINISH_PATH, post(finish))
         .route(PARTIALS_PATH, post(partials))
         .route(RELEASE_PATH, post(release))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .merge(small)
 }
 
 async fn status(State(signer): State<Arc<Signer>>) -> Response {

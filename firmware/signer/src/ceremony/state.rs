@@ -1,6 +1,7 @@
 //! What a ceremony must remember, sealed under the vault key in one file that is replaced whole.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -152,7 +153,11 @@ impl Ceremony {
 
     /// Makes the present state durable. Nothing that depends on it is answered before.
     pub(super) fn save(&self, dir: &Path, vault: &Vault) -> Result<(), Problem> {
-        let plain = Zeroizing::new(serde_json::to_vec(&self.kept).map_err(|_| damaged())?);
+        // Measured first, so that the buffer never grows: growing would leave copies of the secrets that nothing wipes.
+        let mut length = Length(0);
+        serde_json::to_writer(&mut length, &self.kept).map_err(|_| damaged())?;
+        let mut plain = Zeroizing::new(Vec::with_capacity(length.0));
+        serde_json::to_writer(&mut *plain, &self.kept).map_err(|_| damaged())?;
         let sealed = vault.seal_bytes(LABEL, &plain).map_err(|error| error.to_problem())?;
         files::write_atomically(&path(dir), &sealed).map_err(|error| disk(&error))
     }
@@ -219,6 +224,20 @@ impl Ceremony {
             public_shares: validator.public_shares.clone(),
         });
         Born::from_parts(Arc::clone(&self.plan), secrets, validators.collect()).ok_or_else(damaged)
+    }
+}
+
+/// Counts what is written to it.
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

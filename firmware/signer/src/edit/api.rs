@@ -22,6 +22,9 @@ use crate::signer::Signer;
 /// A lock of a thousand validators with all partial signatures of it.
 const MAX_BODY_BYTES: usize = 64 << 20;
 
+/// The keys of 255 members, or one bundle of one validator for as many: about a quarter of this.
+const MAX_SMALL_BYTES: usize = 1 << 20;
+
 /// For the owner.
 pub(crate) fn control_routes() -> Router<Arc<Signer>> {
     Router::new()
@@ -31,16 +34,19 @@ pub(crate) fn control_routes() -> Router<Arc<Signer>> {
 
 /// For `dv-node`.
 pub(crate) fn sign_routes() -> Router<Arc<Signer>> {
-    Router::new()
+    let small = Router::new()
         .route(EDIT_STATUS_PATH, get(status))
         .route(EDIT_BEGIN_PATH, post(begin))
         .route(EDIT_KEYS_PATH, post(keys))
         .route(EDIT_STEP_PATH, post(step))
         .route(EDIT_PREPARE_PATH, post(prepare))
         .route(EDIT_DRY_RUN_PATH, post(dry_run))
+        .layer(DefaultBodyLimit::max(MAX_SMALL_BYTES));
+    Router::new()
         .route(EDIT_CHECK_PATH, post(check))
         .route(EDIT_COMMIT_PATH, post(commit))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .merge(small)
 }
 
 async fn status(State(signer): State<Arc<Signer>>) -> Response {

@@ -30,6 +30,8 @@ pub(crate) struct Ceremony {
     pub(super) custom: Vec<Network>,
     pub(super) genesis_validators_root: Root,
     pub(super) clock: ChainClock,
+    /// Every member of the lock in force gets new shares, and nobody else does.
+    pub(super) is_recreate: bool,
     profile: Profile,
     key: EphemeralKey,
     /// All members' ephemeral keys, once they are known to be theirs.
@@ -83,6 +85,7 @@ impl Ceremony {
             custom,
             genesis_validators_root,
             clock: consent.chain,
+            is_recreate: matches!(edit, Edit::Recreate { .. }),
             profile,
             key: EphemeralKey::random(&mut rand::rng()),
             keys: None,

@@ -14,7 +14,7 @@ use threshold::{PublicKey, ShareIndex, Signature};
 
 use super::{Ceremony, bad, hash_of, hash_text, malformed, none_under_way, out_of_order};
 use crate::boot;
-use crate::ledger::{Pending, ShareRow};
+use crate::ledger::{LedgerError, Pending, ShareRow};
 use crate::rollback;
 use crate::share::Share;
 use crate::signer::{Signer, blocking, ledger_problem};
@@ -121,8 +121,20 @@ impl Signer {
         if let Some(lock) = &ceremony.prepared {
             return prepared(lock);
         }
-        let (lock, shares) = ceremony.finish()?;
         let replaced = ceremony.own_old_shares();
+        // Whoever has the complete lock of that promise may hold live shares of it. Only all members together, each still with
+        // its old share, prove that nobody who stays has changed over (decision 0180).
+        let known = ledger.pending().await.map_err(|error| ledger_problem(&error))?;
+        let ours = replaced.as_deref().unwrap_or_default();
+        let promised = |known: &Pending| known.is_frozen && known.replaces.is_some_and(|old| ours.contains(&old));
+        if !ceremony.is_recreate && known.iter().any(promised) {
+            return Err(bad(
+                "edit_promised",
+                "a change was promised before, and others may hold its complete lock",
+                "Get that lock, or make all shares anew (`recreate`) with every member of the lock in force.",
+            ));
+        }
+        let (lock, shares) = ceremony.finish()?;
         let mut pending = Vec::with_capacity(shares.len());
         for (validator, share) in shares.iter().enumerate() {
             let share_index = ceremony.own_new_index().ok_or_else(fault)?;
@@ -160,7 +172,12 @@ impl Signer {
         let lock_hash = hash_of(&request.lock_hash)?;
         let (vault, ledger) = self.open_parts()?;
         // The hash is one that this signer worked out itself: nothing else is ever written beside a new share.
-        let counter = ledger.freeze(lock_hash).await.map_err(|error| ledger_problem(&error))?;
+        let counter = match ledger.freeze(lock_hash).await {
+            Ok(counter) => counter,
+            Err(error @ LedgerError::NothingPrepared) => return Err(ledger_problem(&error)),
+            // Whether it is on the disk is not known: the counter is brought to what is there before anything is signed.
+            Err(error) => return Err(self.lock_for(ledger_problem(&error))),
+        };
         if let Some(counter) = counter {
             self.settle_edit(counter).await?;
             tracing::warn!(lock = %request.lock_hash, "the old shares sign no more: the change of the cluster has begun");

@@ -9,7 +9,7 @@
 use chain::{Epoch, PublicKeyBytes, Slot, UnixMillis};
 use ipc::signer::{ChainClock, ChainPreset};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
-use slashing::{Floors, History, Retention};
+use slashing::{Floors, History, Retention, SignedAttestation, SignedBlock};
 
 use super::store::{LedgerError, Store, bytes, from_sql, insert_share, replace_history, to_sql};
 use super::writer::{Writer, first_target, last_known};
@@ -351,7 +351,11 @@ impl Writer {
     ) -> History {
         let mut history = match old {
             Some((_, old)) => {
-                History::restore(row.pubshare, Retention::Complete, floors, old.blocks(), old.attestations())
+                // Without what was signed, nothing of it can be repeated: a repeat is not bound by the floors, and would be a
+                // new share's signature below them.
+                let blocks = old.blocks().map(|block| SignedBlock { signing_root: None, ..block });
+                let votes = old.attestations().map(|vote| SignedAttestation { signing_root: None, ..vote });
+                History::restore(row.pubshare, Retention::Complete, floors, blocks, votes)
             }
             None => History::never_signed(row.pubshare, Retention::Complete),
         };
@@ -432,7 +436,7 @@ mod tests {
     use std::path::Path;
 
     use chain::Root;
-    use slashing::{AttestationVote, SignedAttestation, check_attestation};
+    use slashing::{AttestationVote, BlockProposal, check_attestation, check_block};
 
     use super::*;
     use crate::ledger::{Entries, Import};
@@ -479,7 +483,8 @@ mod tests {
             target_epoch: Epoch(4),
             signing_root: Some(Root([4; 32])),
         };
-        let history: Entries = (Vec::new(), vec![voted]);
+        let proposed = SignedBlock { slot: Slot(33), signing_root: Some(Root([4; 32])) };
+        let history: Entries = (vec![proposed], vec![voted]);
         let import = Import { row: row(OLD, 0xaa), history, was_damaged: false };
         writer.import(&[import], UnixMillis(5)).unwrap();
         writer
@@ -550,6 +555,25 @@ mod tests {
         let (_, _, history) = writer.held(&NEW).unwrap();
         assert_eq!(history.attestations().next().unwrap().target_epoch, Epoch(4));
         assert_eq!(history.key(), NEW);
+    }
+
+    #[test]
+    fn the_new_share_repeats_nothing_that_the_old_one_signed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = with_old(dir.path());
+        let vote = AttestationVote { source: Epoch(3), target: Epoch(4), signing_root: Root([4; 32]) };
+        let block = BlockProposal { slot: Slot(33), signing_root: Root([4; 32]) };
+        let repeats = |writer: &Writer, key: &PublicKeyBytes| {
+            let (_, _, history) = writer.held(key).unwrap();
+            (check_attestation(&history, &vote).is_ok(), check_block(&history, &block).is_ok())
+        };
+        assert_eq!(repeats(&writer, &OLD), (true, true));
+        writer.prepare(&[pending(NEW, Some(OLD), LOCK)]).unwrap();
+        writer.freeze(&LOCK).unwrap();
+        writer.commit(&LOCK, at(5)).unwrap();
+        assert_eq!(repeats(&writer, &NEW), (false, false));
+        drop(writer);
+        assert_eq!(repeats(&open(dir.path()), &NEW), (false, false), "after a restart");
     }
 
     #[test]

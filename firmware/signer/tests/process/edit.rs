@@ -446,6 +446,41 @@ async fn old_shares_are_not_given_up_for_a_lock_that_not_every_new_share_signed(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_a_promise_only_all_members_together_make_other_shares_from_the_same_lock() {
+    let world = World::new();
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import(&world.bundle()).await.unwrap();
+    let enr = |place: usize| world.created.view.operators[place].enr.clone();
+    let remove = Edit::Remove { operators: vec![enr(3)], dealing: vec![enr(3)], threshold: None };
+    let mut other = world.consent();
+    other.edit = serde_json::to_value(&remove).unwrap();
+    // Before the promise another edit may take the place of one that is prepared.
+    let _ = world.prepare(&signer).await;
+    let _: EditStatus = signer.control.put(EDIT_PATH, &other).await.unwrap();
+    let undealt: Result<EditPrepared, _> = post(&signer, EDIT_PREPARE_PATH, &()).await;
+    assert_eq!(code(undealt), refused(422, "edit_out_of_order"));
+    let (prepared, _) = world.prepare(&signer).await;
+    let dry_run = EditDryRun { lock_hash: prepared.lock_hash };
+    let _: EditPartials = post(&signer, EDIT_DRY_RUN_PATH, &dry_run).await.unwrap();
+
+    // After it, the complete lock of it may be with others.
+    drop(signer); // kill -9
+    let signer = machine.start().await;
+    let _: EditStatus = signer.control.put(EDIT_PATH, &other).await.unwrap();
+    let promised: Result<EditPrepared, _> = post(&signer, EDIT_PREPARE_PATH, &()).await;
+    assert_eq!(code(promised), refused(422, "edit_promised"));
+    let (newer, _) = world.prepare(&signer).await;
+    let dropped: Result<EditPartials, _> = post(&signer, EDIT_DRY_RUN_PATH, &dry_run).await;
+    assert_eq!(code(dropped), refused(422, "edit_not_prepared"), "the promise of before is void here");
+    let dry_run = EditDryRun { lock_hash: newer.lock_hash };
+    let ours: EditPartials = post(&signer, EDIT_DRY_RUN_PATH, &dry_run).await.unwrap();
+    assert_eq!(ours.partials.len(), VALIDATORS);
+    assert_eq!(who_votes(&signer, &world, None).await, (false, false));
+    signer.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_disk_from_before_the_promise_is_too_old() {
     let world = World::new();
     let machine = Machine::new();
