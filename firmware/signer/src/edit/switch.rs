@@ -126,7 +126,8 @@ impl Signer {
         // its old share, prove that nobody who stays has changed over (decision 0180).
         let known = ledger.pending().await.map_err(|error| ledger_problem(&error))?;
         let ours = replaced.as_deref().unwrap_or_default();
-        let promised = |known: &Pending| known.is_frozen && known.replaces.is_some_and(|old| ours.contains(&old));
+        let promised =
+            |known: &Pending| known.is_frozen && known.replaces.is_some_and(|old| ours.contains(&old));
         if !ceremony.is_recreate && known.iter().any(promised) {
             return Err(bad(
                 "edit_promised",
