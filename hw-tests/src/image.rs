@@ -23,6 +23,33 @@ impl Profile {
     }
 }
 
+/// For which processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arch {
+    /// Mini-PCs.
+    X86_64,
+    /// Single-board computers.
+    Arm64,
+}
+
+impl Arch {
+    /// Its name, as mkosi and `./hearth image --arch` say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86-64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// Its name in Rust's target triples.
+    pub fn triple(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-unknown-linux-gnu",
+            Self::Arm64 => "aarch64-unknown-linux-gnu",
+        }
+    }
+}
+
 /// What to build, and from what.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -30,6 +57,8 @@ pub struct Options {
     pub repository: PathBuf,
     /// Which image.
     pub profile: Profile,
+    /// For which processor.
+    pub arch: Arch,
     /// The folder with the programs `signer`, `dv-node` and `web`.
     pub binaries: PathBuf,
     /// `sb.key`, `sb.crt`, `pcr.key`, `pcr.crt`; a release must bring its own, a dev image has test keys.
@@ -78,8 +107,8 @@ pub fn build(options: &Options, mut progress: impl FnMut(&str)) -> Result<Image,
         move |source| ImageError::File { path, source }
     };
     let mut command = Command::new("nice");
-    command.args(["-n", "5"]).arg(&script).args(["--profile", options.profile.name(), "--binaries"]);
-    command.arg(&options.binaries);
+    command.args(["-n", "5"]).arg(&script).args(["--profile", options.profile.name()]);
+    command.args(["--arch", options.arch.name(), "--binaries"]).arg(&options.binaries);
     if let Some(keys) = &options.keys {
         command.arg("--keys").arg(keys);
     }

@@ -5,6 +5,7 @@
 mod arrows;
 mod bench;
 mod conformance;
+mod image;
 mod run;
 mod say;
 mod test;
@@ -12,7 +13,7 @@ mod test;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
 /// Hearth: firmware for a plug-and-play Ethereum staking box.
 #[derive(Parser)]
@@ -57,22 +58,10 @@ enum Word {
         #[arg(long)]
         no_tests: bool,
     },
-    /// Build the OS image.
-    Image {
-        /// Which one.
-        #[arg(long, value_enum, default_value_t = Profile::Dev)]
-        profile: Profile,
-    },
+    /// Build the OS image, or show that building it again gives the same bytes.
+    Image(image::Arguments),
     /// Say what each word does.
     Help,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Profile {
-    /// With consoles for people who work on it.
-    Dev,
-    /// What a buyer flashes.
-    Release,
 }
 
 fn main() -> ExitCode {
@@ -84,7 +73,7 @@ fn main() -> ExitCode {
         Word::Bench { what, whole, json } => bench::run(what, whole, json),
         Word::Conformance { no_tests: false } => conformance::run(conformance::Page::Write, None),
         Word::Conformance { no_tests: true } => conformance::run(conformance::Page::WriteUnseen, None),
-        Word::Image { profile } => run::build_image(profile).map(|_| ()),
+        Word::Image(arguments) => image::run(&arguments),
         Word::Help => {
             help();
             Ok(())
@@ -134,6 +123,7 @@ fn help() {
   ./hearth bench WHAT      what things cost here: dv or signer   [--json]
       --whole              whole processes and the time they add to a duty (dv)
   ./hearth conformance     the Obol checklist against its tests; writes docs/conformance-obol.md
-  ./hearth image           build the OS image   [--profile dev|release]"
+  ./hearth image           build the OS image   [--arch x86-64|arm64] [--profile dev|release]
+      --keys DIR           what signs a release: sb.key sb.crt pcr.key pcr.crt"
     );
 }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use serde_json::Value;
 
-use crate::{arrows, conformance, run, say};
+use crate::{arrows, conformance, image, run, say};
 
 /// The parts of the test, in the order they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -116,7 +116,7 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 run_executables(&mut tally, built, |test| test.is("key_generation"), &[]);
             }
             Part::Image => {
-                let image = run::build_image(crate::Profile::Dev);
+                let image = image::build_dev();
                 let raw = image.as_ref().ok().map(|image| image.raw.clone());
                 tally.judge("the image builds", image.map(|_| ()));
                 if let Some(raw) = raw {

@@ -19,11 +19,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use hw_tests::devnet::{self, Devnet};
-use hw_tests::image::{self, Image};
 
 use self::members::Cluster;
 pub(crate) use self::options::Arguments;
-use crate::{Profile, say};
+use crate::say;
 
 /// Tests do not spend minutes on measuring: twice the floor, which two cores hold while they emulate the box.
 const TEST_SLOT_SECONDS: Option<u64> = Some(4);
@@ -33,7 +32,7 @@ pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     Ok(devnet::cache_dir()?)
 }
 
-fn repository() -> PathBuf {
+pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap_or_else(|_| PathBuf::from("."))
 }
 
@@ -143,44 +142,17 @@ pub(crate) fn check_units() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the programs and the image around them.
-pub(crate) fn build_image(profile: Profile) -> anyhow::Result<Image> {
-    let binaries = build_binaries(profile)?;
-    let profile = match profile {
-        Profile::Dev => image::Profile::Dev,
-        Profile::Release => image::Profile::Release,
-    };
-    let options = image::Options { repository: repository(), profile, binaries, keys: None, force: false };
-    let image = image::build(&options, |line| say::detail(&format!("image: {line}")))?;
-    say::good(&format!(
-        "image {} (SHA-256 {}…)",
-        image.raw.display(),
-        image.sha256.get(..16).unwrap_or_default()
-    ));
-    Ok(image)
-}
-
-/// Builds the daemons and says where they are.
-fn build_binaries(profile: Profile) -> anyhow::Result<PathBuf> {
+/// Builds every program natively and says where they are.
+fn build_binaries() -> anyhow::Result<PathBuf> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
     let mut command = Command::new(env!("CARGO"));
-    command.current_dir(repository()).args(["build", "--locked"]).stdin(Stdio::null());
-    let folder = match profile {
-        // The same selection as the tests, so that no dependency is built twice with other features.
-        Profile::Dev => {
-            command.args(["--workspace", "--bins"]);
-            "debug"
-        }
-        Profile::Release => {
-            command.args(["--release", "-p", "signer", "-p", "dv-node", "-p", "web"]);
-            "release"
-        }
-    };
+    // The same selection as the tests, so that no dependency is built twice with other features.
+    command.current_dir(repository()).args(["build", "--locked", "--workspace", "--bins"]);
     say::begin("building the programs (cargo)");
-    let status = command.status().context("cannot run cargo")?;
+    let status = command.stdin(Stdio::null()).status().context("cannot run cargo")?;
     ensure!(status.success(), "the programs do not build");
-    Ok(target.join(folder))
+    Ok(target.join("debug"))
 }
 
 /// Remembers how long each step took, and says so.

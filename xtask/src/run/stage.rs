@@ -18,8 +18,8 @@ use threshold::SecretKey;
 use super::members::{Body, Cluster};
 use super::options::{Arguments, Fork, Occupant, Plan};
 use super::report::{self, CheckedAttestation};
-use super::{Steps, boot, build_binaries, build_image, cache, check, make_dir, slots, watch};
-use crate::{Profile, say};
+use super::{Steps, boot, build_binaries, cache, check, make_dir, slots, watch};
+use crate::say;
 
 /// Validators that Prysm's own client runs, so that the chain lives without the cluster.
 const FILLERS: u64 = 32;
@@ -39,7 +39,7 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
     };
     let mut steps = Steps { report, begun: std::time::Instant::now() };
 
-    let binaries = build_binaries(Profile::Dev)?;
+    let binaries = build_binaries()?;
     steps.done("programs built");
     say::begin("geth and Prysm (built from their Go modules the first time)");
     let tools = Tools::ensure(&mut |line| say::detail(line))?;
@@ -48,7 +48,7 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
         None
     } else {
         say::begin("the OS image (mkosi)");
-        let image = build_image(Profile::Dev)?;
+        let image = crate::image::build_dev()?;
         steps.done("image built");
         Some(image)
     };
