@@ -204,7 +204,7 @@ impl Writer {
     }
 
     /// One verdict for each, in their order: each is judged with what the ones before it have left in the history.
-    fn record_all(&mut self, batch: &[&Asked]) -> Result<Vec<Result<(), Refusal>>, LedgerError> {
+    pub(super) fn record_all(&mut self, batch: &[&Asked]) -> Result<Vec<Result<(), Refusal>>, LedgerError> {
         if self.doubtful {
             self.reload()?;
         }
