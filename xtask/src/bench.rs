@@ -12,6 +12,8 @@ use crate::say;
 pub(crate) enum What {
     /// From partial signatures to verified ones, in the distributed validator's node.
     Dv,
+    /// What a flood in one cluster of a box costs another cluster of it.
+    Isolation,
     /// The real signer process with a software TPM: signatures with a durable ledger.
     Signer,
 }
@@ -21,8 +23,9 @@ pub(crate) fn run(what: What, whole: bool, json: bool) -> anyhow::Result<()> {
     let (package, program) = match (what, whole) {
         (What::Dv, false) => ("dv-node", "combine"),
         (What::Dv, true) => ("dv-node", "whole"),
+        (What::Isolation, false) => ("dv-node", "isolation"),
         (What::Signer, false) => ("signer", "burst"),
-        (What::Signer, true) => anyhow::bail!("--whole belongs to `bench dv`"),
+        (What::Signer | What::Isolation, true) => anyhow::bail!("--whole belongs to `bench dv`"),
     };
     say::begin("building with optimisation (the first time takes some minutes)");
     let mut command = Command::new(env!("CARGO"));

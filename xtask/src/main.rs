@@ -120,7 +120,7 @@ fn help() {
   ./hearth test [PART]     everything that must pass, or one part: lint unit vectors sim conformance units
                            fast image e2e
   ./hearth vectors DIR     the conformance suite on a folder of test vectors   [--json]
-  ./hearth bench WHAT      what things cost here: dv or signer   [--json]
+  ./hearth bench WHAT      what things cost here: dv, isolation or signer   [--json]
       --whole              whole processes and the time they add to a duty (dv)
   ./hearth conformance     the Obol checklist against its tests; writes docs/conformance-obol.md
   ./hearth image           build the OS image   [--arch x86-64|arm64] [--profile dev|release]

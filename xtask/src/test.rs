@@ -114,6 +114,7 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 tally.judge("four native members do every kind of duty on chain", run::check_fast());
                 // The daemons it starts are built by the line above.
                 run_executables(&mut tally, built, |test| test.is("key_generation"), &[]);
+                run_executables(&mut tally, built, |test| test.is("two_clusters"), &[]);
             }
             Part::Image => {
                 let image = image::build_dev();
@@ -212,7 +213,7 @@ impl Executable {
 
     /// Needs a chain, a browser or QEMU, and runs in a part of its own.
     fn is_slow(&self) -> bool {
-        ["devnet", "image_boots", "key_generation"].iter().any(|target| self.is(target))
+        ["devnet", "image_boots", "key_generation", "two_clusters"].iter().any(|target| self.is(target))
     }
 }
 

@@ -46,8 +46,13 @@ const WARM_UP_SLOTS: u64 = 4;
 fn main() {
     let json = std::env::args().any(|argument| argument == "--json");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    // `--only n16_v1000_delay0`: one row.
+    let only = std::env::args().skip_while(|argument| argument != "--only").nth(1);
     let mut rows = Vec::new();
     for (members, validators, delay_ms, slot_ms, slots) in CASES {
+        if only.as_ref().is_some_and(|only| *only != format!("n{members}_v{validators}_delay{delay_ms}")) {
+            continue;
+        }
         eprintln!("bench dv: {members} members, {validators} validators, {delay_ms} ms between members");
         let case = Case { members, validators, delay_ms, slot_ms, slots };
         let row = runtime.block_on(case.measure());

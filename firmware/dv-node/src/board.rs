@@ -1,6 +1,6 @@
 //! What this process says about itself: the status for the page, the counters for Prometheus.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipc::node::{
@@ -114,8 +114,23 @@ pub struct MemberLabels {
 
 impl Default for Board {
     fn default() -> Self {
+        Self::with_registry(Registry::with_prefix("hearth_dv"))
+    }
+}
+
+impl Board {
+    /// The board of a further cluster, whose counters carry its place. Those of the first one are as they were when a box
+    /// had one cluster.
+    pub fn at_place(place: u8) -> Self {
+        if place == 0 {
+            return Self::default();
+        }
+        let label = [("place".into(), place.to_string().into())];
+        Self::with_registry(Registry::with_prefix_and_labels("hearth_dv", label.into_iter()))
+    }
+
+    fn with_registry(mut registry: Registry) -> Self {
         let metrics = Metrics::default();
-        let mut registry = Registry::with_prefix("hearth_dv");
         metrics.register(&mut registry);
         Self {
             status: Mutex::new(empty_status()),
@@ -188,6 +203,12 @@ impl Board {
             cluster.validators.clone_from(&lock(&self.validators));
         }
         status
+    }
+
+    /// State and problems of now.
+    pub fn brief(&self) -> (NodeState, Vec<Problem>) {
+        let status = lock(&self.status);
+        (status.state, status.problems.clone())
     }
 
     /// What every status from now on says about the validators.
@@ -275,7 +296,52 @@ impl Board {
     }
 }
 
+/// The counters of several clusters as one text: each family once, with the samples of all.
+pub fn joined_metrics(texts: impl IntoIterator<Item = String>) -> String {
+    const FAMILY: &str = "# HELP ";
+    let mut families: Vec<(String, String)> = Vec::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    for text in texts {
+        for family in text.split(FAMILY).skip(1) {
+            let lines = family.lines().filter(|line| *line != "# EOF").enumerate();
+            let (head, samples): (Vec<_>, Vec<_>) = lines
+                .map(|(at, line)| (at == 0 || line.starts_with('#'), line))
+                .partition(|(is_head, _)| *is_head);
+            let joined = |lines: Vec<(bool, &str)>| -> String {
+                lines.into_iter().flat_map(|(_, line)| [line, "\n"]).collect()
+            };
+            let head = joined(head);
+            let place = *places.entry(head.clone()).or_insert_with(|| {
+                families.push((head, String::new()));
+                families.len() - 1
+            });
+            if let Some((_, known)) = families.get_mut(place) {
+                known.push_str(&joined(samples));
+            }
+        }
+    }
+    let text = families.into_iter().map(|(head, samples)| format!("{FAMILY}{head}{samples}"));
+    text.chain(["# EOF\n".to_owned()]).collect()
+}
+
 /// Milliseconds as seconds, for histograms.
 pub(crate) fn seconds(ms: u64) -> f64 {
     f64::from(u32::try_from(ms).unwrap_or(u32::MAX)) / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_several_clusters_stand_in_one_text_with_each_family_once() {
+        let boards = [Board::at_place(0), Board::at_place(1)];
+        boards[1].metrics.slot.set(7);
+        let text = joined_metrics(boards.iter().map(Board::metrics_text));
+        assert_eq!(text.matches("# TYPE hearth_dv_slot gauge").count(), 1, "{text}");
+        assert!(text.contains("\nhearth_dv_slot 0\nhearth_dv_slot{place=\"1\"} 7\n"), "{text}");
+        assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
+        let alone = boards[0].metrics_text();
+        assert_eq!(joined_metrics([alone.clone()]), alone);
+    }
 }

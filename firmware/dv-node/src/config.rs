@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ipc::server::CallerNames;
 use obol::Multiaddr;
+use obol::host::AddressPart;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -57,17 +58,34 @@ pub struct P2p {
 }
 
 impl P2p {
+    /// The same for the cluster at a place of this box: each has a port of its own, next to that of the one before.
+    pub fn at_place(&self, place: u8) -> Self {
+        let mut moved = self.clone();
+        for address in &mut moved.listen {
+            let moved = address.iter().map(|part| {
+                // Port 0 is any free one, for each.
+                if let AddressPart::Tcp(port @ 1..) = part {
+                    return AddressPart::Tcp(port.saturating_add(place.into()));
+                }
+                part
+            });
+            *address = moved.collect();
+        }
+        moved
+    }
+
     /// What is announced besides the addresses listened on: the external ones, with the port listened on.
     pub fn external(&self) -> Vec<Multiaddr> {
-        let port =
-            self.listen.iter().flatten().find_map(|part| {
-                if let obol::host::AddressPart::Tcp(port) = part { Some(port) } else { None }
-            });
+        let port = self
+            .listen
+            .iter()
+            .flatten()
+            .find_map(|part| if let AddressPart::Tcp(port) = part { Some(port) } else { None });
         let Some(port) = port.filter(|port| *port > 0) else { return Vec::new() };
         let ip = self.external_ip.map(Multiaddr::from);
         let name = self.external_hostname.iter().filter(|name| !name.is_empty());
-        let name = name.map(|name| Multiaddr::empty().with(obol::host::AddressPart::Dns(name.into())));
-        ip.into_iter().chain(name).map(|host| host.with(obol::host::AddressPart::Tcp(port))).collect()
+        let name = name.map(|name| Multiaddr::empty().with(AddressPart::Dns(name.into())));
+        ip.into_iter().chain(name).map(|host| host.with(AddressPart::Tcp(port))).collect()
     }
 }
 
@@ -219,6 +237,18 @@ mod tests {
         let config: Config = toml::from_str(&text).unwrap();
         let external: Vec<String> = config.p2p.external().iter().map(Multiaddr::to_string).collect();
         assert_eq!(external, ["/ip4/192.0.2.1/tcp/3610", "/dns/box.example/tcp/3610"]);
+    }
+
+    #[test]
+    fn each_place_listens_on_its_own_port() {
+        let text = include_str!("../dv-node.example.toml");
+        let mut config: Config = toml::from_str(text).unwrap();
+        config.p2p.listen.push("/ip6/::/tcp/0".parse().unwrap());
+        let at = |place| -> Vec<String> {
+            config.p2p.at_place(place).listen.iter().map(Multiaddr::to_string).collect()
+        };
+        assert_eq!(at(0), ["/ip4/0.0.0.0/tcp/3610", "/ip6/::/tcp/0"]);
+        assert_eq!(at(3), ["/ip4/0.0.0.0/tcp/3613", "/ip6/::/tcp/0"]);
     }
 
     #[test]

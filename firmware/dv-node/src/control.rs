@@ -1,18 +1,20 @@
-//! The control socket: status, metrics, and the one change the owner can make.
+//! The control socket: status, metrics, and the few changes the owner can make, for each cluster of this box.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest as _, Request, State};
+use axum::extract::{FromRequest as _, FromRequestParts, RawPathParams, Request as HttpRequest, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use cluster::exit::PartialExits;
 use ipc::node::{
-    CLUSTER_PATH, DEPOSITS_PATH, DepositsAsked, EXIT_FILES_PATH, EXITS_CANCEL_PATH, EXITS_PATH, ExitFiles,
-    STATUS_PATH, WantedExit,
+    CLUSTER_PATH, CLUSTERS_PATH, ClusterEntry, DEPOSITS_PATH, DepositsAsked, EXIT_FILES_PATH,
+    EXITS_CANCEL_PATH, EXITS_PATH, ExitFiles, STATUS_PATH, WantedExit, cluster_path,
 };
 use ipc::owner::ExitCancel;
 use ipc::preflight::{PREFLIGHT_PATH, PreflightReport, PreflightRequest};
@@ -20,13 +22,17 @@ use ipc::server::{Body, Limits, refusal};
 use ipc::{ClusterSetup, NodeStatus, Problem};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::board::Board;
-use crate::exits::Desk;
-use crate::preflight::Preflight;
-use crate::store::Store;
+use crate::board::joined_metrics;
+use crate::places::{Place, Places};
 
-/// A cluster handed in, and where to say what became of it.
-pub type SetupRequest = (ClusterSetup, oneshot::Sender<Result<(), Problem>>);
+/// What the owner asks of the daemon, and where to say what became of it.
+#[derive(Debug)]
+pub enum Request {
+    /// Join a cluster, or take new addresses for one.
+    Join(Box<ClusterSetup>, oneshot::Sender<Result<Arc<Place>, Problem>>),
+    /// Leave the cluster with this lock hash.
+    Leave(String, oneshot::Sender<Result<(), Problem>>),
+}
 
 /// Checking the signatures of a lock with a thousand validators takes some seconds, asking slow beacon nodes some more.
 const SETUP_PATIENCE: Duration = Duration::from_secs(60);
@@ -34,23 +40,13 @@ const SETUP_PATIENCE: Duration = Duration::from_secs(60);
 /// The node looks once a second.
 const FILE_PATIENCE: Duration = Duration::from_secs(20);
 
-/// What deposits are made from.
-#[derive(Clone)]
-pub struct Documents {
-    /// Where the cluster lock is.
-    pub store: Store,
-    /// Networks that are not public.
-    pub networks: Vec<cluster::Network>,
-}
-
 /// What the handlers need.
 #[derive(Clone)]
 pub struct Shared {
-    board: Arc<Board>,
-    desk: Arc<Desk>,
-    preflight: Arc<Preflight>,
-    documents: Documents,
-    setups: mpsc::Sender<SetupRequest>,
+    places: Arc<Places>,
+    /// Networks that are not public.
+    networks: Vec<cluster::Network>,
+    requests: mpsc::Sender<Request>,
     /// One setup at a time: each may bring a large lock.
     one: Arc<Semaphore>,
 }
@@ -58,38 +54,68 @@ pub struct Shared {
 impl Shared {
     /// Everything that the socket speaks for.
     pub fn new(
-        board: Arc<Board>,
-        desk: Arc<Desk>,
-        preflight: Arc<Preflight>,
-        documents: Documents,
-        setups: mpsc::Sender<SetupRequest>,
+        places: Arc<Places>,
+        networks: Vec<cluster::Network>,
+        requests: mpsc::Sender<Request>,
     ) -> Self {
-        Self { board, desk, preflight, documents, setups, one: Arc::new(Semaphore::new(1)) }
+        Self { places, networks, requests, one: Arc::new(Semaphore::new(1)) }
     }
 }
 
+/// The cluster that a request means: the one in its path, else the first one.
+struct Chosen(Arc<Place>);
+
+impl FromRequestParts<Shared> for Chosen {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Result<Self, Response> {
+        let path =
+            RawPathParams::from_request_parts(parts, shared).await.map_err(IntoResponse::into_response)?;
+        let found = match path.iter().find(|(name, _)| *name == LOCK_HASH) {
+            Some((_, lock_hash)) => shared.places.of_cluster(lock_hash),
+            None => shared.places.first().ok_or_else(no_cluster),
+        };
+        found.map(Self).map_err(|problem| refusal(StatusCode::NOT_FOUND, problem))
+    }
+}
+
+/// Name of the lock hash in paths.
+const LOCK_HASH: &str = "lock_hash";
+
 /// What the socket answers.
 pub fn router(shared: Shared) -> Router {
-    let board = Arc::clone(&shared.board);
+    let places = Arc::clone(&shared.places);
+    let one = cluster_path(&format!("{{{LOCK_HASH}}}"));
     Router::new()
         .route(STATUS_PATH, get(status))
         .route(CLUSTER_PATH, put(set_cluster))
         .route(EXITS_PATH, post(want_exits))
         .route(EXITS_CANCEL_PATH, post(cancel_exits))
-        .route(EXIT_FILES_PATH, get(exit_files).post(take_exit_file))
-        .route(PREFLIGHT_PATH, get(preflight).post(begin_preflight))
-        .route(DEPOSITS_PATH, post(deposits))
+        .merge(of_one(""))
+        .route(CLUSTERS_PATH, get(clusters).post(set_cluster))
+        .route(&one, get(status).delete(leave))
+        .nest(&one, of_one("/v1"))
         .with_state(shared)
-        .merge(watching(board))
+        .merge(watching(places))
+}
+
+/// What is asked about one cluster, with or without its name in the path. `prefix` is what the paths begin with that is not
+/// repeated after the name.
+fn of_one(prefix: &str) -> Router<Shared> {
+    let path = |whole: &'static str| whole.strip_prefix(prefix).unwrap_or(whole);
+    Router::new()
+        .route(path(EXIT_FILES_PATH), get(exit_files).post(take_exit_file))
+        .route(path(PREFLIGHT_PATH), get(preflight).post(begin_preflight))
+        .route(path(DEPOSITS_PATH), post(deposits))
 }
 
 /// What is asked by those who watch many boxes.
-fn watching(board: Arc<Board>) -> Router {
+fn watching(places: Arc<Places>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(live))
         .route("/readyz", get(ready))
-        .with_state(board)
+        .with_state(places)
 }
 
 /// What the socket takes: locks are large, everything else is small.
@@ -102,42 +128,60 @@ pub fn limits() -> Limits {
     }
 }
 
-async fn status(State(shared): State<Shared>) -> Json<NodeStatus> {
-    Json(shared.board.status())
+async fn status(Chosen(place): Chosen) -> Json<NodeStatus> {
+    Json(place.board.status())
 }
 
+async fn clusters(State(shared): State<Shared>) -> Json<Vec<ClusterEntry>> {
+    Json(shared.places.entries())
+}
+
+/// Each validator's wish goes to the cluster that has it.
 async fn want_exits(State(shared): State<Shared>, Body(wanted): Body<Vec<WantedExit>>) -> Response {
-    done(shared.desk.wish(&wanted), &shared.board)
+    let mut by_place: BTreeMap<u8, (Arc<Place>, Vec<WantedExit>)> = BTreeMap::new();
+    for exit in wanted {
+        let Some(place) = shared.places.of_validator(&exit.validator) else {
+            return refusal(StatusCode::UNPROCESSABLE_ENTITY, no_cluster());
+        };
+        by_place.entry(place.number).or_insert_with(|| (place, Vec::new())).1.push(exit);
+    }
+    done(by_place.into_values().try_for_each(|(place, wanted)| place.desk.wish(&wanted)), &shared)
 }
 
 async fn cancel_exits(State(shared): State<Shared>, Body(cancel): Body<ExitCancel>) -> Response {
-    done(shared.desk.forget(&cancel.validator), &shared.board)
+    let places = if cancel.validator == ipc::owner::ALL_VALIDATORS {
+        shared.places.taken()
+    } else {
+        shared.places.of_validator(&cancel.validator).into_iter().collect()
+    };
+    done(places.into_iter().try_for_each(|place| place.desk.forget(&cancel.validator)), &shared)
 }
 
-async fn preflight(State(shared): State<Shared>) -> Json<PreflightReport> {
-    Json(shared.preflight.report())
+async fn preflight(Chosen(place): Chosen) -> Json<PreflightReport> {
+    Json(place.preflight.report())
 }
 
-async fn begin_preflight(State(shared): State<Shared>, Body(request): Body<PreflightRequest>) -> Response {
-    match shared.preflight.begin(request) {
+async fn begin_preflight(Chosen(place): Chosen, Body(request): Body<PreflightRequest>) -> Response {
+    match place.preflight.begin(request) {
         Ok(report) => Json(report).into_response(),
         Err(problem) => refusal(StatusCode::UNPROCESSABLE_ENTITY, problem),
     }
 }
 
-async fn deposits(State(shared): State<Shared>, Body(asked): Body<DepositsAsked>) -> Response {
+async fn deposits(
+    State(shared): State<Shared>,
+    Chosen(place): Chosen,
+    Body(asked): Body<DepositsAsked>,
+) -> Response {
     let Ok(_place) = shared.one.try_acquire() else {
         let problem =
             Problem::new("busy", "Another cluster lock is being checked.", "Try again in a minute.");
         return refusal(StatusCode::SERVICE_UNAVAILABLE, problem);
     };
-    let documents = shared.documents.clone();
+    let networks = shared.networks.clone();
     let planned = tokio::task::spawn_blocking(move || {
-        let setup = documents.store.load_cluster().map_err(|error| crate::exits::disk(&error))?;
-        let setup = setup.ok_or_else(|| {
-            Problem::new("no_cluster", "The box is not in a cluster.", "Hand in the cluster lock first.")
-        })?;
-        crate::deposits::plan(&setup, &documents.networks, &asked)
+        let setup = place.store.load_cluster().map_err(|error| crate::exits::disk(&error))?;
+        crate::deposits::plan(&setup.ok_or_else(no_cluster)?, &networks, &asked)
     });
     match planned.await {
         Ok(Ok(plan)) => Json(plan).into_response(),
@@ -150,12 +194,16 @@ async fn deposits(State(shared): State<Shared>, Body(asked): Body<DepositsAsked>
     }
 }
 
-async fn exit_files(State(shared): State<Shared>) -> Json<ExitFiles> {
-    Json(shared.desk.files())
+fn no_cluster() -> Problem {
+    Problem::new("no_cluster", "The box is not in a cluster.", "Hand in the cluster lock first.")
 }
 
-async fn take_exit_file(State(shared): State<Shared>, Body(file): Body<PartialExits>) -> Response {
-    let answer = match shared.desk.hand_in(file) {
+async fn exit_files(Chosen(place): Chosen) -> Json<ExitFiles> {
+    Json(place.desk.files())
+}
+
+async fn take_exit_file(Chosen(place): Chosen, Body(file): Body<PartialExits>) -> Response {
+    let answer = match place.desk.hand_in(file) {
         Ok(answer) => tokio::time::timeout(FILE_PATIENCE, answer).await,
         Err(problem) => return refusal(StatusCode::SERVICE_UNAVAILABLE, problem),
     };
@@ -166,18 +214,28 @@ async fn take_exit_file(State(shared): State<Shared>, Body(file): Body<PartialEx
             "Wait until the cluster runs, then send the file again.",
         ))
     });
-    done(outcome, &shared.board)
-}
-
-fn done(outcome: Result<(), Problem>, board: &Board) -> Response {
     match outcome {
-        Ok(()) => Json(board.status()).into_response(),
+        Ok(()) => Json(place.board.status()).into_response(),
         Err(problem) => refusal(StatusCode::UNPROCESSABLE_ENTITY, problem),
     }
 }
 
-async fn metrics(State(board): State<Arc<Board>>) -> String {
-    board.metrics_text()
+/// With the first cluster's status, as those expect who know of one.
+fn done(outcome: Result<(), Problem>, shared: &Shared) -> Response {
+    match (outcome, shared.places.first()) {
+        (Ok(()), Some(place)) => Json(place.board.status()).into_response(),
+        (Ok(()), None) => refusal(StatusCode::UNPROCESSABLE_ENTITY, no_cluster()),
+        (Err(problem), _) => refusal(StatusCode::UNPROCESSABLE_ENTITY, problem),
+    }
+}
+
+/// Those of all clusters.
+async fn metrics(State(places): State<Arc<Places>>) -> String {
+    let mut shown = places.taken();
+    if shown.is_empty() {
+        shown.extend(places.first());
+    }
+    joined_metrics(shown.iter().map(|place| place.board.metrics_text()))
 }
 
 /// The process answers, which is all this says.
@@ -185,12 +243,43 @@ async fn live() -> &'static str {
     "ok"
 }
 
-/// Whether duties can be done, as those who watch Charon ask it.
-async fn ready(State(board): State<Arc<Board>>) -> Response {
-    match board.ready() {
-        Ok(()) => "ok".into_response(),
-        Err(reason) => (StatusCode::INTERNAL_SERVER_ERROR, reason).into_response(),
+/// Whether duties can be done in every cluster, as those who watch Charon ask it.
+async fn ready(State(places): State<Arc<Places>>) -> Response {
+    let taken = places.taken();
+    let several = taken.len() > 1;
+    let reason = if taken.is_empty() {
+        places.first().and_then(|place| place.board.ready().err())
+    } else {
+        taken.iter().find_map(|place| {
+            let reason = place.board.ready().err()?;
+            Some(if several { format!("{}: {reason}", place.name()) } else { reason })
+        })
+    };
+    match reason {
+        None => "ok".into_response(),
+        Some(reason) => (StatusCode::INTERNAL_SERVER_ERROR, reason).into_response(),
     }
+}
+
+async fn leave(State(shared): State<Shared>, Chosen(place): Chosen) -> Response {
+    let (to, answer) = oneshot::channel();
+    let entries = shared.places.entries();
+    let Some(entry) = entries.into_iter().find(|entry| entry.place == place.number) else {
+        return refusal(StatusCode::NOT_FOUND, no_cluster());
+    };
+    if shared.requests.try_send(Request::Leave(entry.lock_hash, to)).is_err() {
+        return busy();
+    }
+    match answer.await {
+        Ok(Ok(())) => Json(shared.places.entries()).into_response(),
+        Ok(Err(problem)) => refusal(StatusCode::UNPROCESSABLE_ENTITY, problem),
+        Err(_) => busy(),
+    }
+}
+
+fn busy() -> Response {
+    let problem = Problem::new("busy", "Another cluster setup is being checked.", "Try again in a minute.");
+    refusal(StatusCode::SERVICE_UNAVAILABLE, problem)
 }
 
 /// Reads a setup. The error says only where it went wrong: the texts of the parser quote values, and one of them is the
@@ -206,12 +295,7 @@ fn parse_setup(body: &[u8]) -> Result<ClusterSetup, String> {
     })
 }
 
-async fn set_cluster(State(shared): State<Shared>, request: Request) -> Response {
-    let busy = || {
-        let problem =
-            Problem::new("busy", "Another cluster setup is being checked.", "Try again in a minute.");
-        refusal(StatusCode::SERVICE_UNAVAILABLE, problem)
-    };
+async fn set_cluster(State(shared): State<Shared>, request: HttpRequest) -> Response {
     // Before the body is read.
     let Ok(_place) = shared.one.try_acquire() else { return busy() };
     let body = match Bytes::from_request(request, &()).await {
@@ -238,11 +322,11 @@ async fn set_cluster(State(shared): State<Shared>, request: Request) -> Response
     };
     drop(body);
     let (to, answer) = oneshot::channel();
-    if shared.setups.try_send((setup, to)).is_err() {
+    if shared.requests.try_send(Request::Join(Box::new(setup), to)).is_err() {
         return busy();
     }
     match answer.await {
-        Ok(Ok(())) => Json(shared.board.status()).into_response(),
+        Ok(Ok(place)) => Json(place.board.status()).into_response(),
         Ok(Err(problem)) => refusal(StatusCode::UNPROCESSABLE_ENTITY, problem),
         Err(_) => busy(),
     }
@@ -254,9 +338,19 @@ mod tests {
 
     use super::*;
 
-    async fn get(board: &Arc<Board>, path: &str) -> (StatusCode, String) {
-        let request = Request::builder().uri(path).body(axum::body::Body::empty()).unwrap();
-        let response = watching(Arc::clone(board)).oneshot(request).await.unwrap();
+    fn places(dir: &tempfile::TempDir) -> (Arc<Places>, Arc<Place>) {
+        let p2p = toml::from_str("listen = [\"/ip4/0.0.0.0/tcp/3610\"]").unwrap();
+        let places = Arc::new(Places::new(p2p));
+        let place = Arc::new(Place::open(0, crate::store::Store::open(dir.path()).unwrap()).unwrap());
+        places.add(Arc::clone(&place));
+        (places, place)
+    }
+
+    async fn get(places: &Arc<Places>, path: &str) -> (StatusCode, String) {
+        let request = HttpRequest::builder().uri(path).body(axum::body::Body::empty()).unwrap();
+        let (requests, _) = mpsc::channel(1);
+        let shared = Shared::new(Arc::clone(places), Vec::new(), requests);
+        let response = router(shared).oneshot(request).await.unwrap();
         let status = response.status();
         let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -264,27 +358,53 @@ mod tests {
 
     #[tokio::test]
     async fn readiness_is_told_with_its_reason() {
-        let board = Arc::new(Board::default());
-        assert_eq!(get(&board, "/livez").await, (StatusCode::OK, "ok".to_owned()));
+        let dir = tempfile::tempdir().unwrap();
+        let (places, place) = places(&dir);
+        assert_eq!(get(&places, "/livez").await, (StatusCode::OK, "ok".to_owned()));
         let unready = StatusCode::INTERNAL_SERVER_ERROR;
-        assert_eq!(get(&board, "/readyz").await, (unready, "ready check uninitialised".to_owned()));
-        board.set_ready(Err("beacon node down"));
-        assert_eq!(get(&board, "/readyz").await, (unready, "beacon node down".to_owned()));
-        board.set_ready(Ok(()));
-        assert_eq!(get(&board, "/readyz").await, (StatusCode::OK, "ok".to_owned()));
+        assert_eq!(get(&places, "/readyz").await, (unready, "ready check uninitialised".to_owned()));
+        place.board.set_ready(Err("beacon node down"));
+        assert_eq!(get(&places, "/readyz").await, (unready, "beacon node down".to_owned()));
+        place.board.set_ready(Ok(()));
+        assert_eq!(get(&places, "/readyz").await, (StatusCode::OK, "ok".to_owned()));
     }
 
     #[tokio::test]
     async fn both_sets_of_metrics_stand_in_one_text() {
-        let board = Arc::new(Board::default());
+        let dir = tempfile::tempdir().unwrap();
+        let (places, place) = places(&dir);
         let identity = crate::monitoring::Identity { hash: "0a1b2c3".to_owned(), ..Default::default() };
         let (_metrics, registry) = crate::monitoring::Monitoring::new(&identity);
-        board.watch(registry);
-        let (_, text) = get(&board, "/metrics").await;
+        place.board.watch(registry);
+        let (_, text) = get(&places, "/metrics").await;
         assert!(text.contains("hearth_dv_problems"), "{text}");
         assert!(text.contains("cluster_hash=\"0a1b2c3\""), "{text}");
         assert_eq!(text.matches("# EOF").count(), 1);
         assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[tokio::test]
+    async fn a_cluster_is_asked_for_by_its_lock_hash_and_the_first_one_without() {
+        let dir = tempfile::tempdir().unwrap();
+        let (places, place) = places(&dir);
+        assert_eq!(get(&places, STATUS_PATH).await.0, StatusCode::OK, "before there is any");
+        assert_eq!(get(&places, CLUSTERS_PATH).await.1, "[]");
+        place.set_facts(Some(crate::places::Facts::remembered("aa".to_owned(), 2)));
+        let entries: Vec<ClusterEntry> = serde_json::from_str(&get(&places, CLUSTERS_PATH).await.1).unwrap();
+        assert_eq!((entries[0].lock_hash.as_str(), entries[0].share_index), ("0xaa", 2));
+        assert_eq!(entries[0].listen, ["/ip4/0.0.0.0/tcp/3610"]);
+        for path in [
+            "/v1/clusters/0xaa",
+            "/v1/clusters/AA",
+            "/v1/clusters/aa/exits/files",
+            "/v1/clusters/aa/preflight",
+        ] {
+            assert_eq!(get(&places, path).await.0, StatusCode::OK, "{path}");
+        }
+        for path in ["/v1/clusters/bb", "/v1/clusters/bb/preflight"] {
+            let (status, text) = get(&places, path).await;
+            assert!(status == StatusCode::NOT_FOUND && text.contains("cluster_unknown"), "{path} {text}");
+        }
     }
 
     #[test]

@@ -19,9 +19,10 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let config = Config::read(&arguments.config)?;
     ipc::logging::start(&config.log);
+    dv_node::isolation::end_process_on_other_panics();
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .max_blocking_threads(8)
+        .worker_threads(1)
+        .max_blocking_threads(4)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

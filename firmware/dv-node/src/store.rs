@@ -17,7 +17,7 @@ use thiserror::Error;
 use crate::exits::Wish;
 use crate::setup::Membership;
 
-const CLUSTER: &str = "cluster.json";
+pub(crate) const CLUSTER: &str = "cluster.json";
 const IDENTITY: &str = "identity.key";
 const CHAIN: &str = "chain.json";
 const EXIT_WISHES: &str = "exit-wishes.json";

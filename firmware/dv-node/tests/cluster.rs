@@ -166,14 +166,8 @@ async fn a_wrong_setup_is_refused_with_its_reason_and_changes_nothing() {
     let _status: NodeStatus =
         house.members[0].client().put(ipc::node::CLUSTER_PATH, &house.setup(0)).await.unwrap();
     assert_ne!(house.members[0].status().await.state, NodeState::WaitingForCluster);
-    let lock = serde_json::from_slice::<serde_json::Value>(&stranger.lock.to_json().unwrap()).unwrap();
-    let key = stranger.nodes[0].identity.to_file_text().to_string();
-    let problem = refused(&house, |setup| {
-        setup.lock = lock;
-        setup.identity_key = Sensitive::new(key);
-        setup.peers.clear();
-    })
-    .await;
+    let second_member = house.setup(1).identity_key;
+    let problem = refused(&house, |setup| setup.identity_key = second_member).await;
     assert_eq!(problem.code, "already_in_a_cluster", "{problem}");
 }
 
@@ -211,7 +205,7 @@ async fn a_lock_with_a_threshold_too_low_is_refused_at_setup_and_when_it_is_load
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_lock_over_the_memory_of_a_cluster_is_refused() {
+async fn no_other_cluster_and_no_other_member_takes_the_memory_of_a_cluster() {
     let mut house = House::build(4, 1).await;
     house.members[0].start().await;
     let _status: NodeStatus =
@@ -226,15 +220,15 @@ async fn another_lock_over_the_memory_of_a_cluster_is_refused() {
         problems.first().is_some_and(|problem| problem.code == "cluster_file_damaged")
     })
     .await;
+    // Another cluster gets another place: the memory of the first one stays where it is.
     let other = create_cluster(4, 1);
-    let key = other.nodes[0].identity.to_file_text().to_string();
-    let problem = refused(&house, |setup| {
-        setup.lock = lock_of(&other);
-        setup.identity_key = Sensitive::new(key);
-        setup.peers.clear();
-    })
-    .await;
-    assert_eq!(problem.code, "already_in_a_cluster", "{problem}");
+    let mut setup = house.setup(0);
+    setup.lock = lock_of(&other);
+    setup.identity_key = Sensitive::new(other.nodes[0].identity.to_file_text().to_string());
+    setup.peers.clear();
+    let _status: NodeStatus = house.members[0].client().put(ipc::node::CLUSTER_PATH, &setup).await.unwrap();
+    assert_eq!(std::fs::read_to_string(state.join("cluster.json")).unwrap(), "{");
+    assert!(state.join("clusters/1/cluster.json").exists());
     let problem = refused(&house, |setup| {
         let another_member = house.setup(1);
         setup.identity_key = another_member.identity_key;

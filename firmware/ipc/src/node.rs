@@ -1,6 +1,9 @@
 //! `dv-node`'s control socket: the cluster it serves, and what became of each duty.
 //!
 //! `GET /v1/status` answers [`NodeStatus`], `PUT /v1/cluster` takes [`ClusterSetup`], `GET /metrics` is for Prometheus.
+//! A box may be in several clusters (decision 0230): `GET /v1/clusters` lists them ([`ClusterEntry`]), `POST` there joins
+//! another one, `GET` and `DELETE /v1/clusters/<lock hash>` answer one's status and leave it, and what is said about
+//! validators, such as exits, is also at `/v1/clusters/<lock hash>/...`. Without a lock hash the first cluster is meant.
 //! Numbers are plain JSON numbers and keys are `0x` hex text: this is what the page shows, not what gets signed.
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +14,8 @@ use crate::{Problem, Sensitive};
 pub const STATUS_PATH: &str = "/v1/status";
 /// Path that takes [`ClusterSetup`].
 pub const CLUSTER_PATH: &str = "/v1/cluster";
+/// Path that answers a list of [`ClusterEntry`], and takes a [`ClusterSetup`] to join.
+pub const CLUSTERS_PATH: &str = "/v1/clusters";
 /// Path that takes a list of [`WantedExit`].
 pub const EXITS_PATH: &str = "/v1/exits";
 /// Path that takes [`crate::owner::ExitCancel`].
@@ -55,6 +60,25 @@ pub enum Signing {
         /// Where the validator API listens for it. Whoever reaches this address reaches the beacon node too.
         listen: std::net::SocketAddr,
     },
+}
+
+/// One of the clusters that this box is in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterEntry {
+    /// Hash of the cluster lock, `0x` hex: the cluster's name on this interface.
+    pub lock_hash: String,
+    /// The name the founders gave it; empty when its lock cannot be read.
+    pub name: String,
+    /// This box's share index in it, from 1.
+    pub share_index: u8,
+    /// Its place on this box, from 0.
+    pub place: u8,
+    /// Where this box listens for its members: the port is the configured one plus the place.
+    pub listen: Vec<String>,
+    /// Where it is in its life.
+    pub state: NodeState,
+    /// What is wrong, the worst first.
+    pub problems: Vec<Problem>,
 }
 
 /// All that `dv-node` tells the page.
@@ -457,6 +481,11 @@ pub enum ClockState {
     Unsynchronised,
     /// It jumped, or is off by more than we allow.
     Stepped,
+}
+
+/// Path of the [`NodeStatus`] of one cluster; `DELETE` leaves it.
+pub fn cluster_path(lock_hash: &str) -> String {
+    format!("{CLUSTERS_PATH}/{lock_hash}")
 }
 
 #[cfg(test)]

@@ -38,6 +38,16 @@ pub async fn watchdog<F: Future<Output = bool>>(mut alive: impl FnMut() -> F) {
     }
 }
 
+/// From now on a panic in any thread ends the process at once, as our bugs must; systemd starts it anew. Called by daemons
+/// that serve one thing; `dv-node` keeps its clusters apart instead (decision 0231).
+pub fn end_on_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        before(info);
+        std::process::abort();
+    }));
+}
+
 /// Resolves when the service manager or a person asks the daemon to end (SIGTERM or SIGINT).
 pub async fn asked_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};

@@ -8,6 +8,9 @@ use crate::{NodeStatus, Problem, SignerStatus};
 pub const STATUS_PATH: &str = "/api/v1/status";
 /// Path that takes [`crate::ClusterSetup`]; needs the claim code.
 pub const CLUSTER_PATH: &str = "/api/v1/cluster";
+/// Path that answers a list of [`crate::node::ClusterEntry`]. With the claim code, `POST` takes a [`crate::ClusterSetup`] to join,
+/// and `DELETE` of `/api/v1/clusters/<lock hash>` leaves one. What is asked of one cluster is below its path.
+pub const CLUSTERS_PATH: &str = "/api/v1/clusters";
 /// Path of [`ImportKey`].
 pub const IMPORT_KEY_PATH: &str = "/api/v1/import-key";
 /// Path that takes [`crate::ShareImport`]; needs the claim code.
@@ -48,8 +51,11 @@ pub struct BoxStatus {
     /// The box itself.
     #[serde(rename = "box")]
     pub machine: MachineStatus,
-    /// `dv-node`'s status, none when it does not answer.
+    /// `dv-node`'s status of the first cluster, none when it does not answer.
     pub node: Option<NodeStatus>,
+    /// The same of the other clusters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clusters: Vec<NodeStatus>,
     /// The signer's status, none when it does not answer.
     pub signer: Option<SignerStatus>,
     /// What is wrong that neither of them can say, such as one of them not answering.

@@ -37,7 +37,8 @@ pub struct Context<'a> {
 pub struct Partial {
     /// The object with the partial signature in it.
     pub signed: Signed,
-    /// The same, encoded anew: a sender cannot make us keep more than the object itself.
+    /// The same without its signature, encoded anew: a sender cannot make us keep more than the object itself, and what several
+    /// members signed is the same bytes.
     pub data: Vec<u8>,
 }
 
@@ -165,7 +166,7 @@ fn read_entry(
     if signed.signature() == Some(SignatureBytes::ZERO) {
         return Err(Refusal::ZeroSignature);
     }
-    let data = signed.encode();
+    let data = signed.clone().with_signature(SignatureBytes::ZERO).encode();
     Ok((validator, Partial { signed, data }))
 }
 

@@ -13,6 +13,7 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
+    ipc::service::end_on_panic();
     let config = signer::prepare(&Arguments::parse().config)?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -24,16 +24,37 @@ const row = (tone, what, detail, value) =>
     el("span", { class: "what" }, what, detail ? el("small", {}, detail) : null),
     value ? el("span", { class: "value" }, value) : null);
 
+let chosen = null; // Lock hash of the cluster that is shown, of several.
+const nameOf = (node) => (node.cluster && node.cluster.name) || "a cluster";
+
+// One cluster at a time; what is wrong with any of them always shows.
+function chooseCluster() {
+  status.nodes = [status.node, ...(status.clusters || [])].filter(Boolean);
+  const several = status.nodes.length > 1;
+  const hash = (node) => node.cluster && node.cluster.lock_hash;
+  status.node = status.nodes.find((n) => hash(n) && hash(n) === chosen) || status.nodes[0] || null;
+  $("clusters").hidden = !several;
+  $("clusters").replaceChildren(...(several ? status.nodes : []).map((n) => {
+    const button = el("button", { type: "button", "aria-pressed": String(n === status.node), "data-lock-hash": hash(n) || "" },
+      el("span", { class: `dot ${toneOf(n)}` }), nameOf(n));
+    button.addEventListener("click", () => { chosen = hash(n); show(); });
+    return button;
+  }));
+}
+const toneOf = (node) => node.state === "halted" ? "bad" : node.state === "running" && !node.problems.length ? "good" : "wait";
+
 function showState() {
-  const { node, signer } = status;
-  const problems = [...((node && node.problems) || []), ...((signer && signer.problems) || []), ...status.problems];
+  const { nodes, signer } = status;
+  const ofNode = (n) => n.problems.map((p) => (nodes.length > 1 ? { ...p, message: `${nameOf(n)}: ${p.message}` } : p));
+  const problems = [...nodes.flatMap(ofNode), ...((signer && signer.problems) || []), ...status.problems];
   fill("problems", problems.map((p) => el("div", { class: "problem", "data-code": p.code },
     el("strong", {}, plain(p.message)), el("span", {}, p.next_step))));
   $("problems").hidden = problems.length === 0;
-  const [tone, text] = !node ? ["bad", "node not running"]
-    : node.state === "halted" ? ["bad", "stopped"]
-    : node.state === "waiting_for_cluster" ? ["wait", "waiting for a cluster"]
-    : node.state === "starting" ? ["wait", "starting"]
+  const any = (state) => nodes.some((n) => n.state === state);
+  const [tone, text] = !nodes.length ? ["bad", "node not running"]
+    : any("halted") ? ["bad", "stopped"]
+    : any("waiting_for_cluster") ? ["wait", "waiting for a cluster"]
+    : any("starting") ? ["wait", "starting"]
     : problems.length ? ["wait", "needs attention"] : ["good", "running"];
   $("state").className = `badge ${tone}`;
   $("state").textContent = text;
@@ -166,13 +187,19 @@ function tick() {
   requestAnimationFrame(() => setTimeout(tick, 100));
 }
 
+let answered = null;
+function show() {
+  status = { ...answered };
+  chooseCluster(); showState(); showDuties(); showCluster(); showChain(); showBox(); showExits();
+}
+
 async function refresh() {
   try {
     const answer = await fetch("/api/v1/status", { cache: "no-store" });
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
-    status = await answer.json();
-    skewMs = status.now_ms - Date.now();
-    showState(); showDuties(); showCluster(); showChain(); showBox(); showExits();
+    answered = await answer.json();
+    skewMs = answered.now_ms - Date.now();
+    show();
     document.body.dataset.ready = "true";
   } catch (error) {
     $("state").className = "badge bad";

@@ -7,6 +7,7 @@
 //! show its own (docs/threat-model.md).
 
 mod claim;
+mod clusters;
 mod config;
 mod facts;
 mod key_generation;
@@ -48,6 +49,7 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     ipc::logging::start("info");
+    ipc::service::end_on_panic();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

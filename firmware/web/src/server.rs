@@ -47,6 +47,7 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
         .route(IMPORT_KEY_PATH, get(import_key))
         .route(SHARES_PATH, post(import_shares))
         .merge(crate::owner::routes())
+        .merge(crate::clusters::routes())
         .route("/metrics", get(metrics))
         .merge(crate::key_generation::routes())
         .fallback(nothing_here)
@@ -94,6 +95,7 @@ async fn box_status(State(web): State<Arc<Web>>) -> Json<BoxStatus> {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     Json(BoxStatus {
         machine: web.machine.clone(),
+        clusters: crate::clusters::further(&web, node.as_ref().ok()).await,
         node: node.ok(),
         signer: signer.ok(),
         problems,
@@ -111,7 +113,7 @@ fn silent(who: &str, meaning: &str, error: &ClientError) -> Problem {
 }
 
 /// `PUT /api/v1/cluster`: makes the box a member of a cluster. dv-node checks everything and says what is wrong.
-async fn set_cluster(
+pub(crate) async fn set_cluster(
     State(web): State<Arc<Web>>,
     _owner: Owner,
     Body(setup): Body<ClusterSetup>,
@@ -221,6 +223,7 @@ impl FromRequestParts<Arc<Web>> for Owner {
 }
 
 /// An answer that says what happened and what to do.
+#[derive(Debug)]
 pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) Problem);
 
 impl From<ClientError> for Refusal {
@@ -296,6 +299,12 @@ mod tests {
         for (path, method, body) in [
             (SHARES_PATH, "POST", share),
             (CLUSTER_PATH, "PUT", setup),
+            (ipc::web::CLUSTERS_PATH, "POST", setup),
+            ("/api/v1/clusters/0xab", "DELETE", ""),
+            ("/api/v1/clusters/0xab/exits/files", "GET", ""),
+            ("/api/v1/clusters/0xab/exits/files", "POST", "{}"),
+            ("/api/v1/clusters/0xab/preflight", "POST", "{}"),
+            ("/api/v1/clusters/0xab/deposits", "POST", "{}"),
             ("/metrics", "GET", ""),
             (ipc::web::EXITS_PATH, "POST", r#"{"validator":"all","typed_again":"","epoch":0}"#),
             (ipc::web::EXITS_CANCEL_PATH, "POST", r#"{"validator":"all"}"#),

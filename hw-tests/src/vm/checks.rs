@@ -74,7 +74,7 @@ const FACTS: &[Fact] = &[
     Fact { name: "no program is set-uid", command: "find / -xdev -perm /6000 -type f", prints: Exactly("") },
     Fact {
         name: "nothing else listens",
-        command: "ss -Hlntu | grep -vE '127\\.0\\.0\\.5[34]|:443 |:3610 |:68 |:5353 |\\[fe80' | wc -l",
+        command: "ss -Hlntu | grep -vE '127\\.0\\.0\\.5[34]|:443 |:361[0-7] |:68 |:5353 |\\[fe80' | wc -l",
         prints: Exactly("0"),
     },
     Fact {

@@ -1,9 +1,11 @@
-//! The daemon's part in key generation: one ceremony at a time, before there is a cluster, and the cluster after it.
+//! The daemon's part in key generation: one ceremony at a time, beside the clusters that the box is in already, and the new
+//! cluster after it.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use cluster::IdentityKey;
 use ipc::dkg::{KeyGeneration, KeyGenerationFiles, KeyGenerationStatus};
 use ipc::{ClusterSetup, Problem, Sensitive};
 
@@ -16,11 +18,10 @@ const JOIN_AGAIN: Duration = Duration::from_secs(15);
 impl Daemon {
     /// Goes on with a ceremony that a restart interrupted.
     pub(super) async fn resume_ceremony(&mut self) {
-        if self.running.is_some() {
-            return; // It led to this cluster; its files stay until they are discarded.
-        }
         match self.ceremonies.request() {
             Ok(None) => {}
+            // It led to a cluster of this box; its files stay until they are discarded.
+            Ok(Some(request)) if self.cluster_with(&request.identity_key).is_some() => {}
             Ok(Some(request)) => {
                 // The signer may still be starting: the ceremony is there all the same.
                 if let Err(problem) = self.start_ceremony(request).await {
@@ -44,9 +45,27 @@ impl Daemon {
         });
     }
 
+    /// The cluster of this box in which it has this identity key.
+    fn cluster_with(&self, identity_key: &Sensitive) -> Option<String> {
+        let key = IdentityKey::from_file_text(identity_key.expose_secret()).ok()?.public_key();
+        let clusters = self.seats.values().filter_map(|seat| seat.membership.as_ref());
+        let mut found = clusters.filter(|cluster| cluster.identity.public_key() == key);
+        found.next().map(|cluster| cluster.view.name.clone())
+    }
+
     async fn start_ceremony(&mut self, request: KeyGeneration) -> Result<(), Problem> {
+        // The others reach this box at the port of the place that the new cluster will have.
+        let place = match self.ceremonies.place().map_err(|error| disk(&error))? {
+            Some(place) => place,
+            None => {
+                let place = self.place_of_ceremony()?;
+                self.ceremonies.keep_place(place).map_err(|error| disk(&error))?;
+                place
+            }
+        };
+        self.reserved = Some(place);
         let around = dkg::Surroundings {
-            listen: self.config.p2p.listen.clone(),
+            listen: self.config.p2p.at_place(place).listen,
             nickname: self.config.p2p.nickname.clone(),
             signer_socket: self.config.signer_socket.clone(),
             networks: self.config.custom_networks(),
@@ -82,11 +101,11 @@ impl Daemon {
     }
 
     async fn begin_ceremony(&mut self, wanted: KeyGeneration) -> Result<(), Problem> {
-        if self.running.is_some() {
+        if let Some(name) = self.cluster_with(&wanted.identity_key) {
             return Err(Problem::new(
-                "already_in_a_cluster",
-                "This box is a member of a cluster already.",
-                "Reset the box before it takes part in another key generation.",
+                "identity_key_in_use",
+                format!("This identity key is the one that this box has in the cluster '{name}'."),
+                "Make another identity key for each cluster, or discard the key generation that is over.",
             ));
         }
         let known = self.ceremonies.request().map_err(|error| disk(&error))?;
@@ -121,6 +140,7 @@ impl Daemon {
         }
         self.last_ceremony = None;
         self.born = None;
+        self.reserved = None;
         self.ceremonies.discard().map_err(|error| disk(&error))
     }
 
@@ -140,9 +160,12 @@ impl Daemon {
             running.stop().await;
         }
         let again = copy_of(&setup);
-        match self.join(setup).await {
-            Ok(()) => self.born = None,
+        // The place was kept for this cluster. Whatever else is joined meanwhile has taken another one.
+        let reserved = self.reserved.take();
+        match self.join_at(setup, reserved).await {
+            Ok(_) => self.born = None,
             Err(problem) => {
+                self.reserved = reserved;
                 tracing::warn!(%problem, "the new cluster cannot be joined yet; it is tried again");
                 self.born = Some((Instant::now() + JOIN_AGAIN, again));
                 if let Some(progress) = &mut self.last_ceremony {

@@ -9,7 +9,7 @@ mod store;
 
 pub use control::router;
 pub use shell::{Running, Surroundings, start};
-pub use store::{CeremonyStore, StoredRequest};
+pub use store::{CeremonyStore, FOLDER, StoredRequest};
 
 use ipc::Problem;
 use ipc::dkg::{KeyGeneration, KeyGenerationFiles, KeyGenerationStatus};

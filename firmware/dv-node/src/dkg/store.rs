@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use ipc::dkg::{KeyGeneration, NamedFile};
 use obol::dkg::ceremony::Record;
 
+/// Name of the folder in the state directory.
+pub const FOLDER: &str = "dkg";
 const REQUEST: &str = "request.json";
+const PLACE: &str = "place";
 const RECORDS: &str = "records";
 const FILES: &str = "files";
 /// A thousand validators and thirty members come to some ten megabytes.
@@ -27,7 +30,7 @@ pub struct CeremonyStore {
 impl CeremonyStore {
     /// The folder below the state directory; made when something is written.
     pub fn new(state_dir: &Path) -> Self {
-        Self { dir: state_dir.join("dkg") }
+        Self { dir: state_dir.join(FOLDER) }
     }
 
     /// The ceremony that was begun, if there is one.
@@ -41,6 +44,17 @@ impl CeremonyStore {
         self.discard()?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         self.keep_request(request)
+    }
+
+    /// The place that the new cluster will have on this box: the others were told its port.
+    pub fn place(&self) -> io::Result<Option<u8>> {
+        let Some(bytes) = read(&self.dir.join(PLACE))? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged("the place"))
+    }
+
+    /// Keeps it.
+    pub fn keep_place(&self, place: u8) -> io::Result<()> {
+        self.write(PLACE, place.to_string().as_bytes())
     }
 
     /// Keeps the request of the ceremony under way.

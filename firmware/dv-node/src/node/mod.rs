@@ -143,6 +143,8 @@ pub(crate) struct Running {
     restored: BTreeSet<Duty>,
     /// No duty of this slot or an earlier one is done: what we said about them is forgotten.
     silent_until: Option<Slot>,
+    /// Later slots whose selections the engine has been handed, as their duties are known now.
+    prepared: BTreeSet<Slot>,
     /// Our partial signatures as sent, for members that connect late.
     sent_partials: BTreeMap<Duty, Vec<Arc<[u8]>>>,
 }
@@ -512,6 +514,7 @@ impl Node {
             trusted: None,
             slots: slots::Slots::default(),
             silent_until,
+            prepared: BTreeSet::new(),
             sent_partials: BTreeMap::new(),
         });
     }

@@ -255,6 +255,7 @@ impl Node {
         self.subscribe_committees(by_slot.values().flat_map(BTreeMap::values));
         let dependent_root = found.dependent_root;
         self.duties.attesters.answered(epoch, BySlot { dependent_root, by_slot });
+        self.prepare_again(epoch);
         self.schedule_late(epoch);
     }
 

@@ -79,14 +79,41 @@ impl Node {
         for ahead in 1..=selections_ahead {
             let later = slot.saturating_add(ahead);
             let Some(epoch) = self.epoch_of(later) else { return };
-            let attesters = self.duties.attesters(epoch, later);
-            self.schedule(later, &[DutyKind::PrepareAggregator], &attesters);
+            if !self.is_prepared(later) {
+                let attesters = self.duties.attesters(epoch, later);
+                self.schedule(later, &[DutyKind::PrepareAggregator], &attesters);
+                self.note_prepared(later);
+            }
             if ahead <= ONE_AHEAD {
                 let proposers = self.duties.proposers(epoch, later);
                 self.schedule(later, &[DutyKind::Randao], &proposers);
                 let seats = self.duties.sync(epoch);
                 self.schedule(later, &[DutyKind::PrepareSyncContribution], &seats);
             }
+        }
+    }
+
+    /// Whether the selections of a later slot are the engine's already. A whole epoch of them is looked at in each slot: with
+    /// a thousand validators, describing them all again would be most of what an idle slot costs.
+    fn is_prepared(&self, slot: Slot) -> bool {
+        self.running.as_ref().is_some_and(|running| running.prepared.contains(&slot))
+    }
+
+    /// Only what the engine took counts; what it refused is handed to it again in the next slot.
+    fn note_prepared(&mut self, slot: Slot) {
+        let Some(running) = &mut self.running else { return };
+        if running.engine.scheduled_for(Duty::new(slot, DutyKind::PrepareAggregator)) > 0 {
+            running.prepared.insert(slot);
+        }
+        let now = running.slots.last();
+        running.prepared.retain(|slot| now.is_none_or(|now| *slot >= now));
+    }
+
+    /// The attesters of an epoch are others now, or may be.
+    pub(super) fn prepare_again(&mut self, epoch: Epoch) {
+        if let Some(running) = &mut self.running {
+            let timing = running.chain.timing;
+            running.prepared.retain(|slot| timing.epoch_of(*slot) != epoch);
         }
     }
 

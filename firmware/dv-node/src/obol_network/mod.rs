@@ -1,7 +1,7 @@
 //! The Obol network as the duty engine sees it, and the translations between its words and the wire's.
 //!
-//! A payload of the engine is the wire form of the object that is signed: unsigned (all-zero signature) in tasks, and as it
-//! came in partial signatures. A duty is scheduled with the beacon node's own description of it as JSON: an `AttesterDuty`
+//! A payload of the engine is the wire form of the object that is signed, without its signature (all zero): equal messages of
+//! several members are equal bytes, which are kept once. A duty is scheduled with the beacon node's own description of it as JSON: an `AttesterDuty`
 //! for attesters and their aggregators, a `ProposerDuty` for proposers and their randao, a `SyncDuty` for the sync
 //! committee, and the message itself for exits and registrations.
 

@@ -91,6 +91,7 @@ fn what_we_propose_can_be_read_signed_sent_and_published() {
     };
     let heard = partials_of(parsigex::receive(bytes, &context).unwrap());
     assert_eq!((heard[0].message_root, heard[0].signature), (task.message_root, signature));
+    assert_eq!(heard[0].data, task.data, "what others signed takes no memory beside our own message");
     let from = vec![Member(1)];
     let (id, message_root, data) = (task.id, task.message_root, heard[0].data.clone());
     let result = Aggregate { id, message_root, data, signature, from };

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod flood;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -102,22 +104,48 @@ pub struct SignerState {
     pub exits_confirmed: bool,
 }
 
+impl SignerState {
+    fn hold(&mut self, shares: Vec<SecretShare>) {
+        for share in shares {
+            let key = share.public_share().key.to_bytes();
+            self.protection.declare_never_signed(key).unwrap();
+            self.shares.insert(key, share);
+        }
+    }
+}
+
 type Shared = Arc<Mutex<SignerState>>;
 
+/// Ports that are free together with the one after each, where a second cluster would listen.
+struct Ports(Vec<[std::net::TcpListener; 2]>);
+
+impl Ports {
+    fn take(count: usize) -> Self {
+        use std::net::TcpListener;
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            let first = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = first.local_addr().unwrap().port();
+            if let Some(Ok(second)) = port.checked_add(1).map(|next| TcpListener::bind(("127.0.0.1", next))) {
+                taken.push([first, second]);
+            }
+        }
+        Self(taken)
+    }
+}
+
 fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> Shared {
-    let mut protection = Protection::new(genesis_root, Retention::Complete);
-    let shares: BTreeMap<PublicKeyBytes, SecretShare> =
-        shares.into_iter().map(|share| (share.public_share().key.to_bytes(), share)).collect();
-    shares.keys().for_each(|key| protection.declare_never_signed(*key).unwrap());
-    let state = Arc::new(Mutex::new(SignerState {
-        shares,
-        protection,
+    let mut state = SignerState {
+        shares: BTreeMap::new(),
+        protection: Protection::new(genesis_root, Retention::Complete),
         signed: Vec::new(),
         refused: Vec::new(),
         locked: false,
         lies: false,
         exits_confirmed: false,
-    }));
+    };
+    state.hold(shares);
+    let state = Arc::new(Mutex::new(state));
     let router = axum::Router::new()
         .route(PUBLIC_KEYS_PATH, get(public_keys))
         .route(SIGN_MANY_PATH, post(sign_many))
@@ -246,16 +274,20 @@ impl Member {
         self.client().get(ipc::node::STATUS_PATH).await.unwrap()
     }
 
-    /// Starts the program and waits until its socket answers.
-    pub async fn start(&mut self) {
+    /// What its configuration file says.
+    pub fn config(&self) -> String {
         let dir = self.dir.path().display();
-        let config = format!(
+        format!(
             "state_dir = \"{dir}/state\"\nsigner_socket = \"{dir}/sign.sock\"\nlog = \"info,libp2p=warn,dv_node=debug\"\n\
              [p2p]\nlisten = [\"/ip4/127.0.0.1/tcp/{}\"]\n[callers]\ncontrol = [\"self\"]\n[listen]\ncontrol = \"{dir}/control.sock\"\n",
             self.port
-        );
+        )
+    }
+
+    /// Starts the program and waits until its socket answers.
+    pub async fn start(&mut self) {
         let path = self.dir.path().join("dv-node.toml");
-        std::fs::write(&path, config).unwrap();
+        std::fs::write(&path, self.config()).unwrap();
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_dv-node"))
@@ -266,6 +298,11 @@ impl Member {
             .spawn()
             .unwrap();
         self.process = Some(child);
+        self.answers().await;
+    }
+
+    /// Waits until its control socket answers.
+    pub async fn answers(&self) {
         let client = self.client();
         eventually("the control socket answers", || async {
             client.get::<NodeStatus>(ipc::node::STATUS_PATH).await.is_ok()
@@ -279,6 +316,11 @@ impl Member {
             process.kill().unwrap();
             process.wait().unwrap();
         }
+    }
+
+    /// Its secret name, for who speaks in its place.
+    pub fn identity(&self) -> cluster::IdentityKey {
+        cluster::IdentityKey::from_file_text(&self.identity).unwrap()
     }
 
     /// The number of its process.
@@ -324,9 +366,8 @@ impl House {
         let beacon = FakeNode::start(chain).await;
         beacon.inner.lock().unwrap().makes_aggregates = true;
         let mut built = Vec::new();
-        let ports: Vec<std::net::TcpListener> =
-            (0..members).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        for (node, port) in created.nodes.iter_mut().zip(&ports) {
+        let ports = Ports::take(members);
+        for (node, port) in created.nodes.iter_mut().zip(&ports.0) {
             let dir = tempfile::tempdir().unwrap();
             let signer =
                 start_signer(&dir.path().join("sign.sock"), std::mem::take(&mut node.shares), genesis_root);
@@ -334,7 +375,7 @@ impl House {
                 dir,
                 signer,
                 peer_id: PeerId::from_public_key(&node.identity.public_key()),
-                port: port.local_addr().unwrap().port(),
+                port: port[0].local_addr().unwrap().port(),
                 signing: ipc::Signing::BuiltIn,
                 identity: node.identity.to_file_text().to_string(),
                 process: None,
@@ -362,6 +403,65 @@ impl House {
         }
     }
 
+    /// Another cluster on the same chain, whose first member is this one's first member too: the same box, the same signer.
+    pub fn beside(&mut self, members: usize, validators: usize) -> Self {
+        let mut created = create_cluster(members, validators);
+        let keys = created.group_public_keys();
+        let genesis_root = {
+            let chain = &mut self.beacon.inner.lock().unwrap().chain;
+            chain.validators.extend(keys);
+            chain.genesis_validators_root
+        };
+        let mut built = Vec::new();
+        let ports = Ports::take(members);
+        for (index, (node, port)) in created.nodes.iter_mut().zip(&ports.0).enumerate() {
+            let shares = std::mem::take(&mut node.shares);
+            let identity = node.identity.to_file_text().to_string();
+            let peer_id = PeerId::from_public_key(&node.identity.public_key());
+            let dir = tempfile::tempdir().unwrap();
+            let (signer, port) = if index == 0 {
+                let signer = Arc::clone(&self.members[0].signer);
+                signer.lock().unwrap().hold(shares);
+                (signer, self.members[0].port + 1)
+            } else {
+                let signer = start_signer(&dir.path().join("sign.sock"), shares, genesis_root);
+                (signer, port[0].local_addr().unwrap().port())
+            };
+            let signing = ipc::Signing::BuiltIn;
+            built.push(Member { dir, signer, peer_id, port, signing, identity, process: None });
+        }
+        Self { created, beacon: self.beacon.clone(), members: built }
+    }
+
+    /// A lock of the same members and validators under another name, signed by everybody.
+    pub fn lock_under_another_name(&self) -> serde_json::Value {
+        let mut lock = cluster::Lock::from_value(self.lock()).unwrap();
+        lock.definition.name = "another name".to_owned();
+        lock.definition.set_hashes().unwrap();
+        lock.lock_hash = lock.compute_lock_hash().unwrap();
+        let partials = |member: &Member| member.signer.lock().unwrap().sign_root(Root(lock.lock_hash));
+        let partials = self.members.iter().flat_map(partials);
+        let signatures: Vec<_> =
+            partials.map(|(_, signature)| threshold::Signature::parse(&signature).unwrap()).collect();
+        lock.signature_aggregate =
+            threshold::aggregate_signatures(&signatures).unwrap().to_bytes().0.to_vec();
+        let nodes = self.created.nodes.iter();
+        lock.node_signatures = nodes.map(|node| node.identity.sign(&lock.lock_hash).to_vec()).collect();
+        lock.verify(&[]).unwrap();
+        serde_json::from_slice(&lock.to_json().unwrap()).unwrap()
+    }
+
+    /// A lock of the same members with other validators.
+    pub fn lock_of_other_validators(&mut self) -> serde_json::Value {
+        split_anew(&mut self.created, 3);
+        self.lock()
+    }
+
+    /// `0x` hex.
+    pub fn lock_hash(&self) -> String {
+        format!("0x{}", hex::encode(self.created.view.lock_hash))
+    }
+
     /// Starts everybody and makes them members.
     pub async fn start(&mut self) {
         for index in 0..self.members.len() {
@@ -372,9 +472,10 @@ impl House {
         }
     }
 
-    /// Attestations that the beacon node got: each checked under its validator's key.
+    /// This cluster's attestations that the beacon node got: each checked under its validator's key.
     pub fn published(&self) -> Vec<chain::SingleAttestation> {
         let mut all = Vec::new();
+        let own = self.created.group_public_keys();
         let chain = self.beacon.inner.lock().unwrap().chain.clone();
         let attestations = |(path, _): &(String, serde_json::Value)| path.contains("attestations");
         for (_, body) in self.beacon.submitted().into_iter().filter(attestations) {
@@ -382,6 +483,9 @@ impl House {
             for attestation in list {
                 let index = usize::try_from(attestation.attester_index.0).unwrap();
                 let key = chain.validators[index];
+                if !own.contains(&key) {
+                    continue;
+                }
                 let domain = chain::compute_domain(
                     chain::domain::BEACON_ATTESTER,
                     ForkVersion([0x20, 0, 0, 0x94]),
@@ -398,6 +502,34 @@ impl House {
             }
         }
         all
+    }
+
+    /// This cluster's attestations of these slots that never came.
+    pub fn missed(&self, slots: std::ops::Range<u64>) -> Vec<(u64, u64)> {
+        let chain = self.beacon.inner.lock().unwrap().chain.clone();
+        let own = self.created.group_public_keys();
+        let published = self.published();
+        let done: std::collections::BTreeSet<(u64, u64)> =
+            published.iter().map(|vote| (vote.data.slot.0, vote.attester_index.0)).collect();
+        let mut missed = Vec::new();
+        for slot in slots {
+            for (index, _) in (0_u64..).zip(&chain.validators).filter(|(_, key)| own.contains(key)) {
+                // As the tests' beacon node deals them out.
+                let epoch = slot / chain.slots_per_epoch;
+                let is_due = (index + epoch) % chain.slots_per_epoch == slot % chain.slots_per_epoch;
+                if is_due && !done.contains(&(slot, index)) {
+                    missed.push((slot, index));
+                }
+            }
+        }
+        missed
+    }
+
+    /// Waits until a slot begins.
+    pub async fn until(&self, slot: u64) {
+        let chain = self.beacon.inner.lock().unwrap().chain.clone();
+        let begins = chain.genesis_time_s * 1_000 + slot * chain.slot_ms;
+        tokio::time::sleep(Duration::from_millis(begins.saturating_sub(chain.now_ms()))).await;
     }
 
     /// Whether anything was sent there.

@@ -1,0 +1,254 @@
+//! Joining a cluster and leaving one.
+
+use std::sync::Arc;
+
+use beacon::BeaconNodes;
+use ipc::node::NodeState;
+use ipc::{ClusterSetup, Problem};
+
+use super::seat::Seat;
+use super::{Daemon, disk};
+use crate::control::Request;
+use crate::folders::MAX_CLUSTERS;
+use crate::node;
+use crate::places::Place;
+use crate::setup::{self, Membership};
+use crate::store::{Store, StoreError};
+
+/// What a place is to a cluster that shall be joined.
+enum Relation {
+    /// It is this cluster's, and we are this member.
+    Own,
+    /// It is another cluster's.
+    Others,
+    /// Nobody's.
+    Free,
+}
+
+impl Daemon {
+    pub(super) async fn on_request(&mut self, request: Request) {
+        // The caller may have given up: the result holds all the same.
+        match request {
+            Request::Join(setup, answer) => {
+                let result = self.join(*setup).await;
+                if let Err(problem) = &result {
+                    tracing::warn!(%problem, "a cluster setup was refused");
+                }
+                drop(answer.send(result));
+            }
+            Request::Leave(lock_hash, answer) => {
+                let result = self.leave(&lock_hash).await;
+                if let Err(problem) = &result {
+                    tracing::warn!(%problem, "a cluster is not left");
+                }
+                drop(answer.send(result));
+            }
+        }
+    }
+
+    /// Checks everything, keeps it, and starts the node with it. Joined again, a cluster gets its new addresses.
+    pub(super) async fn join(&mut self, setup: ClusterSetup) -> Result<Arc<Place>, Problem> {
+        self.join_at(setup, None).await
+    }
+
+    /// The same with the place that a new cluster gets if it is free.
+    pub(super) async fn join_at(
+        &mut self,
+        setup: ClusterSetup,
+        preferred: Option<u8>,
+    ) -> Result<Arc<Place>, Problem> {
+        self.folders.finish().map_err(|error| disk(&error))?;
+        let (membership, setup) = self.verify(setup).await?;
+        let (number, is_new) = self.place_for(&membership, preferred)?;
+        let before = if is_new { self.left_store(&membership) } else { self.seat_store(number) };
+        let before = before.transpose().map_err(|error| disk(&error))?;
+        let chain = before.map(|store| store.load_chain()).transpose().map_err(|error| disk(&error))?;
+        let expected = node::expected_chain(&membership, chain.flatten().as_ref());
+        let nodes = BeaconNodes::new(&membership.beacon_nodes, self.config.beacon.into(), expected);
+        setup::check_beacon_nodes(&nodes.map_err(|error| setup::bad_beacon_address(&error))?).await?;
+
+        if is_new {
+            self.prepare(number, &membership).map_err(|error| disk(&error))?;
+        }
+        let Some(seat) = self.seats.get_mut(&number) else {
+            return Err(Problem::new("internal", "A place is missing by a fault of ours.", "Report this."));
+        };
+        seat.end().await?;
+        seat.place.store.save_cluster(&setup).map_err(|error| disk(&error))?;
+        let place = Arc::clone(&seat.place);
+        let (cluster, share_index) = (membership.view.name.clone(), membership.share_index);
+        tracing::info!(cluster, share_index, place = number, "joined a cluster");
+        self.seat_and_start(number, membership);
+        Ok(place)
+    }
+
+    /// Stops doing the cluster's duties for good. Its files are put away, not destroyed; the signer keeps shares and history.
+    async fn leave(&mut self, lock_hash: &str) -> Result<(), Problem> {
+        self.folders.finish().map_err(|error| disk(&error))?;
+        let number = self.places.of_cluster(lock_hash)?.number;
+        let Some(seat) = self.seats.get_mut(&number) else { return Ok(()) };
+        seat.end().await?;
+        let name = match (&seat.membership, seat.place.store.load_chain()) {
+            (Some(membership), _) => left_name(membership),
+            (None, Ok(Some(chain))) => {
+                let hash = chain.lock_hash.unwrap_or_default();
+                format!("{hash}-{}", chain.share_index.unwrap_or_default())
+            }
+            (None, Ok(None) | Err(_)) => format!("unreadable-{}", node::wall().0),
+        };
+        let left = self.folders.leave(number, &name).map_err(|error| disk(&error));
+        if let Err(problem) = &left
+            && number > 0
+        {
+            // Its folder is where it was, and so its place is not free.
+            seat.rest(problem.clone());
+            return left;
+        }
+        // The files are on their way or gone: whatever the disk says, this cluster is not served any more, and nothing is joined
+        // before all of them have arrived.
+        self.seats.remove(&number);
+        self.places.remove(number);
+        if number == 0 {
+            self.open_seat(0).map_err(|error| disk(&error))?;
+        }
+        tracing::warn!(lock_hash, place = number, "left a cluster");
+        left
+    }
+
+    /// Where a cluster belongs, and whether it is new there.
+    fn place_for(&self, membership: &Membership, preferred: Option<u8>) -> Result<(u8, bool), Problem> {
+        let mut own = None;
+        let mut taken = Vec::new();
+        for (number, seat) in &self.seats {
+            match relation(seat, membership)? {
+                Relation::Own => own = Some(*number),
+                Relation::Others => taken.push(*number),
+                Relation::Free => {}
+            }
+        }
+        if let Some(number) = own {
+            self.room_beside_others(membership, number)?;
+            return Ok((number, false));
+        }
+        let number = self.free_place(&taken, preferred)?;
+        self.room_beside_others(membership, number)?;
+        Ok((number, true))
+    }
+
+    /// The first place that no cluster has, nor a ceremony's.
+    fn free_place(&self, taken: &[u8], preferred: Option<u8>) -> Result<u8, Problem> {
+        let free = |number: &u8| !taken.contains(number) && self.reserved != Some(*number);
+        preferred.into_iter().chain(0..MAX_CLUSTERS).find(free).ok_or_else(|| {
+            Problem::new(
+                "too_many_clusters",
+                format!("This box is in {MAX_CLUSTERS} clusters, which is as many as it takes."),
+                "Leave one of them first, or use another box.",
+            )
+        })
+    }
+
+    /// The place that the cluster of a ceremony will have.
+    pub(super) fn place_of_ceremony(&self) -> Result<u8, Problem> {
+        let is_taken =
+            |seat: &Seat| seat.place.is_taken() || !matches!(seat.place.store.load_chain(), Ok(None));
+        let taken: Vec<u8> =
+            self.seats.iter().filter(|(_, seat)| is_taken(seat)).map(|(number, _)| *number).collect();
+        self.free_place(&taken, None)
+    }
+
+    /// Refuses what cannot be on one box with the clusters at other places.
+    pub(super) fn room_beside_others(&self, membership: &Membership, number: u8) -> Result<(), Problem> {
+        let others = self.seats.iter().filter(|(other, _)| **other != number);
+        others
+            .filter_map(|(_, seat)| seat.membership.as_ref())
+            .try_for_each(|other| beside(membership, other))
+    }
+
+    fn seat_store(&self, number: u8) -> Option<Result<Store, StoreError>> {
+        self.seats.get(&number).map(|seat| Ok(seat.place.store.clone()))
+    }
+
+    fn left_store(&self, membership: &Membership) -> Option<Result<Store, StoreError>> {
+        self.folders.left(&left_name(membership)).map(|folder| Store::open(&folder))
+    }
+
+    /// A seat for a cluster that is new at its place: with what it left here, if it was here before.
+    fn prepare(&mut self, number: u8, membership: &Membership) -> Result<(), StoreError> {
+        let name = left_name(membership);
+        if self.folders.left(&name).is_some() {
+            self.folders.take_back(&name, number)?;
+        }
+        self.open_seat(number)?.place.board.idle(NodeState::Starting, Vec::new());
+        Ok(())
+    }
+}
+
+/// What is kept of a cluster that was left is named by it and by our place in it.
+fn left_name(membership: &Membership) -> String {
+    format!("{}-{}", hex::encode(membership.view.lock_hash), membership.share_index)
+}
+
+fn already(name: &str) -> Problem {
+    Problem::new(
+        "already_in_a_cluster",
+        format!("This box is another member of the cluster '{name}' already."),
+        "Use another box: two members on one box are lost together.",
+    )
+}
+
+fn relation(seat: &Seat, membership: &Membership) -> Result<Relation, Problem> {
+    let (lock_hash, name) = (membership.view.lock_hash, &membership.view.name);
+    if let Some(known) = &seat.membership {
+        return match (known.view.lock_hash == lock_hash, known.share_index == membership.share_index) {
+            (true, true) => Ok(Relation::Own),
+            (true, false) => Err(already(name)),
+            (false, _) => Ok(Relation::Others),
+        };
+    }
+    // No lock, or one that cannot be read: the chain remembers whose journal this is.
+    match seat.place.store.load_chain() {
+        Ok(None) => Ok(match seat.place.lock_hash() {
+            // A file that never led to anything and does not even say what it was.
+            None => Relation::Free,
+            Some(known) if known.is_empty() => Relation::Free,
+            Some(known) if known == hex::encode(lock_hash) => Relation::Own,
+            Some(_) => Relation::Others,
+        }),
+        Ok(Some(chain)) if chain.is_of(membership) => Ok(Relation::Own),
+        Ok(Some(chain)) if chain.lock_hash == Some(hex::encode(lock_hash)) => Err(already(name)),
+        Ok(Some(_)) => Ok(Relation::Others),
+        // Nobody knows whose it is.
+        Err(error) => Err(disk(&error)),
+    }
+}
+
+/// What two clusters on one box must not share.
+fn beside(new: &Membership, other: &Membership) -> Result<(), Problem> {
+    let name = &other.view.name;
+    // Two agreements about one validator are two votes: this must not depend on the signer alone.
+    if let Some(validator) = new.keys.keys().find(|validator| other.keys.contains_key(*validator)) {
+        return Err(Problem::new(
+            "validator_in_another_cluster",
+            format!("The validator {validator} belongs to the cluster '{name}' that this box is in already."),
+            format!("Leave '{name}' first if this cluster has taken its place."),
+        ));
+    }
+    if new.identity.public_key() == other.identity.public_key() {
+        return Err(Problem::new(
+            "identity_key_in_use",
+            format!("This identity key is the one that this box has in the cluster '{name}'."),
+            "Make another identity key for each cluster.",
+        ));
+    }
+    if let (ipc::Signing::ValidatorClient { listen: new }, ipc::Signing::ValidatorClient { listen: other }) =
+        (new.signing, other.signing)
+        && new.port() == other.port()
+    {
+        return Err(Problem::new(
+            "validator_client_port_taken",
+            format!("Port {} serves the validator client of the cluster '{name}'.", new.port()),
+            "Name another port for this cluster's validator client.",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! Where each cluster of this box has its files, and how they move when it is left and when it comes back (decision 0230).
+//!
+//! The first cluster lives in the state directory itself, as it did when a box had one: a box that was set up before is
+//! taken over by leaving every file where it is, and software from before finds it there. Each further one has
+//! `clusters/<place>`. What is left goes to `left/` with its journal and its chain, and comes back from there when the same
+//! member of the same cluster is joined again: what was said in agreements is never forgotten while the box exists.
+//!
+//! A folder of its own moves in one rename. The first cluster's files move one by one: the folder they move to says so in its
+//! name until all are there, and a start after a crash moves the rest before anything else. `cluster.json` goes first and
+//! comes back last, so that there is never a cluster without its memory.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::store::{CLUSTER, Store, StoreError};
+
+/// Clusters on one box. Each has its own port, and the box's firewall lets as many through.
+pub const MAX_CLUSTERS: u8 = 8;
+const CLUSTERS: &str = "clusters";
+const LEFT: &str = "left";
+/// What stands in the state directory and belongs to no cluster.
+const OF_THE_BOX: [&str; 3] = [CLUSTERS, LEFT, crate::dkg::FOLDER];
+const LEAVING: &str = "leaving";
+const RETURNING: &str = "returning";
+
+/// The state directory of the box.
+#[derive(Debug, Clone)]
+pub struct Folders {
+    state_dir: PathBuf,
+}
+
+impl Folders {
+    /// Opens it, making it (0700) when it is not there, and finishes a move that a crash interrupted.
+    pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
+        Store::open(state_dir)?;
+        let folders = Self { state_dir: state_dir.to_owned() };
+        folders.finish()?;
+        Ok(folders)
+    }
+
+    /// The files of the cluster at a place.
+    pub fn store(&self, place: u8) -> Result<Store, StoreError> {
+        Store::open(&self.of(place))
+    }
+
+    /// The places that have files. The first one always counts.
+    pub fn places(&self) -> Result<Vec<u8>, StoreError> {
+        let folder = self.state_dir.join(CLUSTERS);
+        let mut places = vec![0];
+        for name in names_in(&folder).map_err(failed("read", &folder))? {
+            let place = name.to_str().and_then(|name| name.parse().ok());
+            places.extend(place.filter(|place| (1..MAX_CLUSTERS).contains(place)));
+        }
+        places.sort_unstable();
+        Ok(places)
+    }
+
+    /// What is left of a cluster that this box was a member of.
+    pub fn left(&self, name: &str) -> Option<PathBuf> {
+        let folder = self.state_dir.join(LEFT).join(name);
+        folder.is_dir().then_some(folder)
+    }
+
+    /// Puts the files of a place away under a name. Nobody may be using them.
+    pub fn leave(&self, place: u8, name: &str) -> Result<(), StoreError> {
+        let to = self.state_dir.join(LEFT).join(name);
+        if to.exists() {
+            let source = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(StoreError::Io { doing: "write", path: to, source });
+        }
+        self.make(LEFT)?;
+        if place > 0 {
+            return rename(&self.of(place), &to).map_err(failed("write", &to));
+        }
+        let moving = to.with_added_extension(LEAVING);
+        make_dir(&moving).map_err(failed("write", &moving))?;
+        self.finish()
+    }
+
+    /// Brings the files back to a place that has none.
+    pub fn take_back(&self, name: &str, place: u8) -> Result<(), StoreError> {
+        let from = self.state_dir.join(LEFT).join(name);
+        if place > 0 {
+            self.make(CLUSTERS)?;
+            return rename(&from, &self.of(place)).map_err(failed("write", &from));
+        }
+        rename(&from, &from.with_added_extension(RETURNING)).map_err(failed("write", &from))?;
+        self.finish()
+    }
+
+    /// Moves the rest of what was being moved.
+    pub fn finish(&self) -> Result<(), StoreError> {
+        let left = self.state_dir.join(LEFT);
+        for name in names_in(&left).map_err(failed("read", &left))? {
+            let folder = left.join(&name);
+            let moved = match folder.extension().and_then(|extension| extension.to_str()) {
+                Some(LEAVING) => self.finish_leaving(&folder),
+                Some(RETURNING) => self.finish_returning(&folder),
+                Some(_) | None => Ok(()),
+            };
+            moved.map_err(failed("write", &folder))?;
+        }
+        Ok(())
+    }
+
+    fn finish_leaving(&self, folder: &Path) -> io::Result<()> {
+        let mut names = names_in(&self.state_dir)?;
+        names.retain(|name| !OF_THE_BOX.iter().any(|of_the_box| name == of_the_box));
+        names.sort_by_key(|name| name != CLUSTER);
+        for name in names {
+            rename(&self.state_dir.join(&name), &folder.join(&name))?;
+        }
+        rename(folder, &folder.with_extension(""))
+    }
+
+    fn finish_returning(&self, folder: &Path) -> io::Result<()> {
+        let mut names = names_in(folder)?;
+        names.sort_by_key(|name| name == CLUSTER);
+        for name in names {
+            rename(&folder.join(&name), &self.state_dir.join(&name))?;
+        }
+        fs::remove_dir(folder)?;
+        crate::store::sync_parent(folder)
+    }
+
+    fn of(&self, place: u8) -> PathBuf {
+        match place {
+            0 => self.state_dir.clone(),
+            further => self.state_dir.join(CLUSTERS).join(further.to_string()),
+        }
+    }
+
+    fn make(&self, name: &str) -> Result<(), StoreError> {
+        let folder = self.state_dir.join(name);
+        make_dir(&folder).map_err(failed("make", &folder))
+    }
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
+    let path = path.to_owned();
+    move |source| StoreError::Io { doing, path, source }
+}
+
+/// Sorted; none when the folder is not there.
+fn names_in(folder: &Path) -> io::Result<Vec<OsString>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names =
+        entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+fn make_dir(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    crate::store::sync_parent(folder)
+}
+
+/// Renames, and returns when both folders know it for good.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    if let Some(folder) = to.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    crate::store::sync_parent(from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILES: [&str; 5] = ["cluster.json", "identity.key", "chain.json", "journal", "exits.json"];
+
+    fn content(folder: &Path) -> Vec<(OsString, Vec<u8>)> {
+        let names = names_in(folder).unwrap();
+        let files = names.into_iter().filter(|name| folder.join(name).is_file());
+        files.map(|name| (name.clone(), fs::read(folder.join(&name)).unwrap())).collect()
+    }
+
+    /// A box with a cluster in the state directory, as boxes were, and another one.
+    fn state() -> (tempfile::TempDir, Folders) {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = Folders::open(dir.path()).unwrap();
+        folders.store(1).unwrap();
+        for folder in [dir.path().to_owned(), dir.path().join("clusters/1")] {
+            for name in FILES {
+                fs::write(folder.join(name), format!("{} {name}", folder.display())).unwrap();
+            }
+        }
+        fs::create_dir(dir.path().join("dkg")).unwrap();
+        (dir, folders)
+    }
+
+    #[test]
+    fn what_is_left_comes_back_as_it_was_at_any_place() {
+        for (place, back) in [(0, 0), (0, 2), (1, 1), (1, 3)] {
+            let (dir, folders) = state();
+            let other = folders.of(1 - place);
+            let (before, untouched) = (content(&folders.of(place)), content(&other));
+            folders.leave(place, "ab-1").unwrap();
+            assert!(folders.leave(1 - place, "ab-1").is_err(), "never over another one");
+            assert!(content(&folders.of(place)).is_empty() && folders.left("ab-1").is_some());
+            assert!(dir.path().join("dkg").is_dir());
+            folders.take_back("ab-1", back).unwrap();
+            assert_eq!(content(&folders.of(back)), before);
+            assert_eq!(content(&other), untouched);
+            assert!(folders.left("ab-1").is_none());
+        }
+    }
+
+    #[test]
+    fn a_crash_at_any_step_of_a_move_is_made_good_at_the_next_start() {
+        for moved in 0..=FILES.len() {
+            // Leaving: the first files are away.
+            let (dir, folders) = state();
+            let before = content(dir.path());
+            let folder = dir.path().join("left/ab-1.leaving");
+            fs::create_dir_all(&folder).unwrap();
+            for name in FILES.iter().take(moved) {
+                fs::rename(dir.path().join(name), folder.join(name)).unwrap();
+            }
+            Folders::open(dir.path()).unwrap();
+            assert_eq!(content(&dir.path().join("left/ab-1")), before);
+            assert!(content(dir.path()).is_empty());
+
+            // Coming back: the last files are here.
+            let folder = dir.path().join("left/ab-1.returning");
+            fs::rename(dir.path().join("left/ab-1"), &folder).unwrap();
+            for name in FILES.iter().rev().take(moved) {
+                fs::rename(folder.join(name), dir.path().join(name)).unwrap();
+            }
+            Folders::open(dir.path()).unwrap();
+            assert_eq!(content(dir.path()), before);
+            assert!(folders.left("ab-1").is_none() && folders.left("ab-1.returning").is_none());
+        }
+    }
+
+    #[test]
+    fn there_is_never_a_cluster_without_its_memory_while_files_move() {
+        let (dir, folders) = state();
+        // A move that cannot go on: the target of one file is a folder that is not empty.
+        fs::create_dir_all(dir.path().join("left/ab-1.leaving/journal/x")).unwrap();
+        assert!(folders.finish().is_err());
+        assert!(!dir.path().join("cluster.json").exists() && dir.path().join("journal").exists());
+        fs::remove_dir_all(dir.path().join("left/ab-1.leaving/journal")).unwrap();
+        folders.finish().unwrap();
+        fs::create_dir_all(dir.path().join("journal/x")).unwrap();
+        assert!(folders.take_back("ab-1", 0).is_err());
+        assert!(!dir.path().join("cluster.json").exists());
+    }
+
+    #[test]
+    fn places_are_those_that_have_folders() {
+        let (dir, folders) = state();
+        for name in ["x", "0", "7", "8", "300"] {
+            fs::create_dir(dir.path().join("clusters").join(name)).unwrap();
+        }
+        assert_eq!(folders.places().unwrap(), [0, 1, 7]);
+    }
+}

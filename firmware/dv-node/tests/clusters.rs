@@ -1,0 +1,291 @@
+//! One box in two clusters: both are served, and what happens in one does not reach the other.
+
+#![expect(clippy::unwrap_used, reason = "a test fails loudly")]
+
+#[path = "../../beacon/tests/fake/mod.rs"]
+mod fake;
+mod house;
+
+use dv_node::daemon::{self, Work};
+use dv_node::node;
+use house::flood::Flood;
+use house::{House, create_cluster, eventually};
+use ipc::node::{CLUSTER_PATH, CLUSTERS_PATH, ClusterEntry, NodeState, cluster_path};
+use ipc::{ClientError, ClusterSetup, NodeStatus, Problem, Sensitive};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Two clusters of four; the first member of the second one is the first member of the first one.
+async fn two_clusters() -> (House, House) {
+    let mut first = House::build(4, 2).await;
+    let mut second = first.beside(4, 2);
+    first.start().await;
+    let setup = second.setup(0);
+    let _status: NodeStatus = first.members[0].client().post(CLUSTERS_PATH, &setup).await.unwrap();
+    start_others(&mut second).await;
+    (first, second)
+}
+
+async fn start_others(second: &mut House) {
+    for index in 1..second.members.len() {
+        second.members[index].start().await;
+        let setup = second.setup(index);
+        let _status: NodeStatus = second.members[index].client().put(CLUSTER_PATH, &setup).await.unwrap();
+    }
+}
+
+async fn clusters(house: &House) -> Vec<ClusterEntry> {
+    house.members[0].client().get(CLUSTERS_PATH).await.unwrap()
+}
+
+/// The box is needed: without it and one more of each cluster's four nothing can be signed.
+async fn the_box_signs_for(cluster: &mut House) {
+    cluster.members[3].kill();
+    cluster.attested_again().await;
+    cluster.members[3].start().await;
+}
+
+fn assert_nothing_slashable(houses: &[&House]) {
+    for member in houses.iter().flat_map(|house| &house.members) {
+        let signer = member.signer.lock().unwrap();
+        assert!(signer.refused.is_empty(), "{:?}", signer.refused);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_box_serves_two_clusters_through_a_restart_and_leaving_one_keeps_the_other() {
+    let (mut first, mut second) = two_clusters().await;
+    first.attested_again().await;
+    second.attested_again().await;
+    the_box_signs_for(&mut second).await;
+    the_box_signs_for(&mut first).await;
+
+    let listed = clusters(&first).await;
+    let hashes: Vec<&str> = listed.iter().map(|entry| entry.lock_hash.as_str()).collect();
+    assert_eq!(hashes, [first.lock_hash(), second.lock_hash()]);
+    assert!(listed[1].listen[0].ends_with(&format!("/tcp/{}", first.members[0].port + 1)));
+    let client = first.members[0].client();
+    for house in [&first, &second] {
+        let status: NodeStatus = client.get(&cluster_path(&house.lock_hash())).await.unwrap();
+        assert_eq!(status.cluster.unwrap().lock_hash, house.lock_hash());
+        eventually("it runs", || async {
+            let status: NodeStatus = client.get(&cluster_path(&house.lock_hash())).await.unwrap();
+            status.state == NodeState::Running
+        })
+        .await;
+    }
+    let one: NodeStatus = client.get(ipc::node::STATUS_PATH).await.unwrap();
+    assert_eq!(one.cluster.unwrap().lock_hash, first.lock_hash(), "who knows of one cluster sees the first");
+    let metrics = client.get_text("/metrics").await.unwrap();
+    assert!(metrics.contains("\nhearth_dv_slot ") && metrics.contains("\nhearth_dv_slot{place=\"1\"} "));
+
+    // The power goes: both come back by themselves.
+    first.members[0].kill();
+    first.members[0].start().await;
+    the_box_signs_for(&mut second).await;
+    the_box_signs_for(&mut first).await;
+
+    // Left, the first one is silent, and its memory is put away as it is.
+    let state = first.members[0].dir.path().join("state");
+    let left: Vec<ClusterEntry> = client.delete(&cluster_path(&first.lock_hash())).await.unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].lock_hash, second.lock_hash());
+    let memory = state.join("left").join(format!("{}-1", &first.lock_hash()[2..]));
+    assert!(memory.join("journal").exists() && memory.join("chain.json").exists());
+    assert!(!state.join("journal").exists() && !state.join("cluster.json").exists());
+    the_box_signs_for(&mut second).await;
+    first.members[0].kill();
+    first.members[0].start().await;
+    the_box_signs_for(&mut second).await;
+    assert_eq!(clusters(&first).await.len(), 1);
+
+    // Joined again, it goes on with what it remembered.
+    let journal = std::fs::metadata(memory.join("journal")).unwrap().len();
+    let setup = first.setup(0);
+    let _status: NodeStatus = first.members[0].client().post(CLUSTERS_PATH, &setup).await.unwrap();
+    assert!(!memory.exists() && std::fs::metadata(state.join("journal")).unwrap().len() >= journal);
+    the_box_signs_for(&mut first).await;
+    assert!(!first.members[0].log().contains("the journal was damaged"));
+    assert_nothing_slashable(&[&first, &second]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_box_that_was_set_up_before_there_were_several_is_taken_over_as_it_is() {
+    let mut first = House::build(4, 2).await;
+    first.start().await;
+    first.attested_again().await;
+    first.members[0].kill();
+    // What the program of before left: files in the state directory and nothing else. A cluster that it does not know the
+    // lock hash of has a chain file of the first versions.
+    let state = first.members[0].dir.path().join("state");
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let before = names(&state);
+    let known = ["chain.json", "cluster.json", "exits.json", "identity.key", "journal"];
+    assert!(before.len() >= 4 && before.iter().all(|name| known.contains(&name.as_str())), "{before:?}");
+    let chain = std::fs::read(state.join("chain.json")).unwrap();
+    let mut old: serde_json::Value = serde_json::from_slice(&chain).unwrap();
+    for key in ["lock_hash", "share_index"] {
+        old.as_object_mut().unwrap().remove(key).unwrap();
+    }
+    std::fs::write(state.join("chain.json"), old.to_string()).unwrap();
+    let journal = std::fs::read(state.join("journal")).unwrap();
+    first.members[0].start().await;
+    let listed = clusters(&first).await;
+    assert_eq!((listed.len(), listed[0].lock_hash.clone()), (1, first.lock_hash()));
+    the_box_signs_for(&mut first).await;
+    assert!(!first.members[0].log().contains("the journal was damaged"));
+    assert!(std::fs::read(state.join("journal")).unwrap().starts_with(&journal[..8]));
+    // Nothing was moved, so software from before would still find it.
+    let after = names(&state);
+    assert!(before.iter().all(|name| after.contains(name)), "{after:?}");
+    assert!(after.iter().all(|name| known.contains(&name.as_str())), "{after:?}");
+    assert_nothing_slashable(&[&first]);
+}
+
+async fn refused(house: &House, setup: &ClusterSetup) -> Problem {
+    match house.members[0].client().post::<NodeStatus>(CLUSTERS_PATH, setup).await {
+        Err(ClientError::Refused { problem, .. }) => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_two_clusters_must_not_share_is_refused() {
+    let mut first = House::build(4, 2).await;
+    first.members[0].start().await;
+    let _status: NodeStatus = first.members[0].client().put(CLUSTER_PATH, &first.setup(0)).await.unwrap();
+
+    // Another member of the same cluster, and the same validators under another lock.
+    let mut setup = first.setup(1);
+    assert_eq!(refused(&first, &setup).await.code, "already_in_a_cluster");
+    setup = first.setup(0);
+    setup.lock = first.lock_under_another_name();
+    let problem = refused(&first, &setup).await;
+    assert_eq!(problem.code, "validator_in_another_cluster", "{problem}");
+    assert!(problem.next_step.contains("Leave 'house'"), "{problem}");
+
+    // The same identity in another cluster.
+    let own_lock = first.lock();
+    setup.lock = first.lock_of_other_validators();
+    assert_eq!(refused(&first, &setup).await.code, "identity_key_in_use");
+
+    // Two validator clients at one port.
+    let client = ipc::Signing::ValidatorClient { listen: "127.0.0.1:36100".parse().unwrap() };
+    let mut again = first.setup(0);
+    again.lock = own_lock;
+    again.signing = client;
+    let _status: NodeStatus = first.members[0].client().post(CLUSTERS_PATH, &again).await.unwrap();
+    let other = create_cluster(4, 1);
+    setup.lock = serde_json::from_slice(&other.lock.to_json().unwrap()).unwrap();
+    setup.identity_key = Sensitive::new(other.nodes[0].identity.to_file_text().to_string());
+    setup.peers.clear();
+    setup.signing = client;
+    assert_eq!(refused(&first, &setup).await.code, "validator_client_port_taken");
+    setup.signing = ipc::Signing::BuiltIn;
+    let _status: NodeStatus = first.members[0].client().post(CLUSTERS_PATH, &setup).await.unwrap();
+    assert_eq!(clusters(&first).await.len(), 2);
+
+    // As many as there are places, and not one more.
+    for _ in 2..dv_node::folders::MAX_CLUSTERS {
+        let other = create_cluster(4, 1);
+        setup.lock = serde_json::from_slice(&other.lock.to_json().unwrap()).unwrap();
+        setup.identity_key = Sensitive::new(other.nodes[0].identity.to_file_text().to_string());
+        let _status: NodeStatus = first.members[0].client().post(CLUSTERS_PATH, &setup).await.unwrap();
+    }
+    let other = create_cluster(4, 1);
+    setup.lock = serde_json::from_slice(&other.lock.to_json().unwrap()).unwrap();
+    setup.identity_key = Sensitive::new(other.nodes[0].identity.to_file_text().to_string());
+    assert_eq!(refused(&first, &setup).await.code, "too_many_clusters");
+}
+
+/// The second cluster's whole slots from the next one on, with the box needed for each duty.
+async fn no_duty_is_missed(second: &House, slots: u64) {
+    let from = second.beacon.inner.lock().unwrap().chain.slot_now() + 1;
+    second.until(from + slots + 1).await;
+    assert_eq!(second.missed(from..from + slots), [], "(slot, validator)");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_floods_one_cluster_costs_the_other_no_duty() {
+    let (mut first, mut second) = two_clusters().await;
+    first.attested_again().await;
+    second.attested_again().await;
+    second.members[3].kill();
+    second.attested_again().await;
+    first.members[3].kill();
+    let flood = Flood::start(&first).await;
+    no_duty_is_missed(&second, 8).await;
+    assert!(flood.queued() > 1_000);
+    let metrics = first.members[0].client().get_text("/metrics").await.unwrap();
+    let refused = metrics.lines().filter(|line| line.starts_with("hearth_dv_messages_refused_total{"));
+    assert!(refused.clone().count() > 0, "nothing of the flood arrived: {metrics}");
+    assert!(refused.clone().all(|line| !line.contains("place=")), "the other cluster heard of it");
+    drop(flood);
+    // Whoever floods is worth no more and no less than before.
+    first.members[3].start().await;
+    first.attested_again().await;
+    assert_nothing_slashable(&[&first, &second]);
+}
+
+/// The daemon in this process, with a part of the first cluster's work that panics when it is told to.
+fn start_with_a_fault(house: &House, panics: &Arc<AtomicBool>) {
+    let (faulty, panics) = (house.created.view.lock_hash, Arc::clone(panics));
+    let work: Work = Arc::new(move |membership, around| {
+        let (is_faulty, panics) = (membership.view.lock_hash == faulty, Arc::clone(&panics));
+        Box::pin(async move {
+            if is_faulty {
+                tokio::spawn(async move {
+                    while !panics.swap(false, Ordering::SeqCst) {
+                        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                    }
+                    panic!("as the test told it");
+                });
+            }
+            node::run(membership, around).await
+        })
+    });
+    let config = toml::from_str(&house.members[0].config()).unwrap();
+    // Ends with the test's process.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        runtime.unwrap().block_on(daemon::run_with(config, work)).unwrap();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_in_one_cluster_costs_the_other_no_duty_and_it_comes_back() {
+    let mut first = House::build(4, 2).await;
+    let mut second = first.beside(4, 2);
+    let panics = Arc::new(AtomicBool::new(false));
+    start_with_a_fault(&first, &panics);
+    first.members[0].answers().await;
+    let client = first.members[0].client();
+    for setup in [first.setup(0), second.setup(0)] {
+        let _status: NodeStatus = client.post(CLUSTERS_PATH, &setup).await.unwrap();
+    }
+    start_others(&mut first).await;
+    start_others(&mut second).await;
+    for cluster in [&mut first, &mut second] {
+        cluster.members[3].kill();
+        cluster.attested_again().await;
+    }
+    for _ in 0..2 {
+        panics.store(true, Ordering::SeqCst);
+        eventually("the owner is told", || async {
+            clusters(&first).await[0].problems.iter().any(|problem| problem.code == "cluster_crashed")
+        })
+        .await;
+        no_duty_is_missed(&second, 3).await;
+        // It was started anew, and is needed.
+        first.attested_again().await;
+    }
+    assert_eq!(clusters(&first).await.len(), 2);
+    assert_nothing_slashable(&[&first, &second]);
+}
