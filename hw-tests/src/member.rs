@@ -108,6 +108,20 @@ impl Member {
         Ok(())
     }
 
+    /// Starts what does not run but for the signer, which on a slow board is up last; [`Self::power_on`] starts that.
+    ///
+    /// # Errors
+    /// When a daemon does not come up.
+    pub fn power_on_without_signer(&mut self) -> Result<(), MemberError> {
+        if self.tpm.is_none() {
+            self.tpm = Some(Swtpm::start(&self.dir.join("tpm"))?);
+        }
+        if self.node.is_none() {
+            self.start_node()?;
+        }
+        Ok(())
+    }
+
     /// Ends everything at once, as a power cut would.
     ///
     /// # Errors

@@ -58,6 +58,7 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
         ceremonies,
         ceremony: None,
         last_ceremony: None,
+        resume_at: None,
         born: None,
         reserved: None,
     };
@@ -88,6 +89,7 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
                 Ended::Node(place, outcome) => daemon.on_node_ended(place, outcome),
                 Ended::Pause(place) => daemon.start_again(place),
                 Ended::KeyGeneration(setup) => daemon.on_ceremony_finished(setup).await,
+                Ended::Pause => daemon.resume_ceremony().await,
             },
         }
     }
@@ -127,6 +129,8 @@ struct Daemon {
     ceremony: Option<dkg::Running>,
     /// How the ceremony that is over, or could not be resumed, stands.
     last_ceremony: Option<KeyGenerationProgress>,
+    /// When an interrupted ceremony is tried again.
+    resume_at: Option<tokio::time::Instant>,
     /// A cluster that was born here and could not be joined yet.
     born: Option<(tokio::time::Instant, ClusterSetup)>,
     /// The place that the cluster of the ceremony will have.
@@ -238,6 +242,7 @@ impl Daemon {
             (place, outcome) = seat::ended(&mut self.seats) => Ended::Node(place, outcome),
             place = paused(pause) => Ended::Pause(place),
             setup = key_generation::finished(&mut self.ceremony, &self.born) => Ended::KeyGeneration(setup),
+            () = key_generation::to_be_resumed(self.resume_at) => Ended::Pause,
         }
     }
 
@@ -269,6 +274,8 @@ enum Ended {
     /// The pause after a crash.
     Pause(u8),
     KeyGeneration(ClusterSetup),
+    /// The pause before an interrupted ceremony is tried again.
+    Pause,
 }
 
 async fn paused(pause: Option<(tokio::time::Instant, u8)>) -> u8 {

@@ -14,10 +14,13 @@ use crate::dkg::{self, Request};
 
 /// Pause before a new cluster is joined again, when its beacon node was not there.
 const JOIN_AGAIN: Duration = Duration::from_secs(15);
+/// Pause before a stored ceremony is resumed again, when the signer was still starting or the disk was full.
+const RESUME_AGAIN: Duration = Duration::from_secs(2);
 
 impl Daemon {
     /// Goes on with a ceremony that a restart interrupted.
     pub(super) async fn resume_ceremony(&mut self) {
+        self.resume_at = None;
         match self.ceremonies.request() {
             Ok(None) => {}
             // It led to a cluster of this box; its files stay until they are discarded.
@@ -25,7 +28,6 @@ impl Daemon {
             Ok(Some(request)) => {
                 // The signer may still be starting: the ceremony is there all the same.
                 if let Err(problem) = self.start_ceremony(request).await {
-                    tracing::warn!(%problem, "the ceremony cannot go on yet");
                     self.interrupted(problem);
                 }
             }
@@ -33,7 +35,13 @@ impl Daemon {
         }
     }
 
+    /// The others wait for this box, whether or not its owner looks at the page: it is tried again until it goes on.
     fn interrupted(&mut self, problem: Problem) {
+        self.resume_at = Some(Instant::now() + RESUME_AGAIN);
+        if self.last_ceremony.as_ref().is_some_and(|last| last.problems.contains(&problem)) {
+            return;
+        }
+        tracing::warn!(%problem, "the ceremony cannot go on yet; it is tried again");
         self.last_ceremony = Some(ipc::dkg::KeyGenerationProgress {
             name: String::new(),
             definition_hash: String::new(),
@@ -73,6 +81,7 @@ impl Daemon {
         };
         self.ceremony = Some(dkg::start(request, around).await?);
         self.last_ceremony = None;
+        self.resume_at = None;
         Ok(())
     }
 
@@ -84,9 +93,6 @@ impl Daemon {
                 drop(answer.send(result));
             }
             Request::Status(answer) => {
-                if self.ceremony.is_none() && self.is_interrupted() {
-                    self.resume_ceremony().await;
-                }
                 drop(answer.send(Ok(self.key_generation())));
             }
             Request::Discard(answer) => {
@@ -139,13 +145,10 @@ impl Daemon {
             running.stop().await;
         }
         self.last_ceremony = None;
+        self.resume_at = None;
         self.born = None;
         self.reserved = None;
         self.ceremonies.discard().map_err(|error| disk(&error))
-    }
-
-    fn is_interrupted(&self) -> bool {
-        self.last_ceremony.as_ref().is_some_and(|progress| progress.phase == "interrupted")
     }
 
     fn key_generation(&self) -> KeyGenerationStatus {
@@ -187,6 +190,14 @@ pub(super) async fn finished(
     }
     match ceremony {
         Some(running) => running.finished().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// When an interrupted ceremony is to be tried again. Never, while there is none.
+pub(super) async fn to_be_resumed(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
         None => std::future::pending().await,
     }
 }
