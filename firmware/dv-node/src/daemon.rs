@@ -89,7 +89,7 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
                 Ended::Node(place, outcome) => daemon.on_node_ended(place, outcome),
                 Ended::Pause(place) => daemon.start_again(place),
                 Ended::KeyGeneration(setup) => daemon.on_ceremony_finished(setup).await,
-                Ended::Pause => daemon.resume_ceremony().await,
+                Ended::CeremonyPause => daemon.resume_ceremony().await,
             },
         }
     }
@@ -242,7 +242,7 @@ impl Daemon {
             (place, outcome) = seat::ended(&mut self.seats) => Ended::Node(place, outcome),
             place = paused(pause) => Ended::Pause(place),
             setup = key_generation::finished(&mut self.ceremony, &self.born) => Ended::KeyGeneration(setup),
-            () = key_generation::to_be_resumed(self.resume_at) => Ended::Pause,
+            () = key_generation::to_be_resumed(self.resume_at) => Ended::CeremonyPause,
         }
     }
 
@@ -275,7 +275,7 @@ enum Ended {
     Pause(u8),
     KeyGeneration(ClusterSetup),
     /// The pause before an interrupted ceremony is tried again.
-    Pause,
+    CeremonyPause,
 }
 
 async fn paused(pause: Option<(tokio::time::Instant, u8)>) -> u8 {
