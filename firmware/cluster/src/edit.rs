@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chain::PublicKeyBytes;
+use sha2::{Digest as _, Sha256};
 
 use crate::definition::{Creator, Operator};
 use crate::document::FieldError;
@@ -14,6 +15,7 @@ use crate::enr::{Enr, EnrError};
 use crate::identity::IdentityPublicKey;
 use crate::lock::{Lock, LockError};
 use crate::network::Network;
+use crate::peer::PeerId;
 use crate::view::ClusterView;
 
 /// Fewest members of a cluster.
@@ -275,6 +277,40 @@ impl EditPlan {
     /// The present public shares of one validator, by position.
     pub fn old_shares(&self, validator: usize) -> Option<BTreeMap<u32, PublicKeyBytes>> {
         Some((0..).zip(self.view.validators.get(validator)?.public_shares.iter().copied()).collect())
+    }
+
+    /// What this edit is: the lock in force, the new operators in their order, the new threshold, and who deals. Members who
+    /// mean different edits have different ones.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        hasher.update(b"hearth edit v1");
+        hasher.update(self.base.lock_hash);
+        hasher.update([self.threshold]);
+        for member in &self.members {
+            for place in [member.old, member.new] {
+                hasher.update(place.map_or(u64::MAX, u64::from).to_be_bytes());
+            }
+            hasher.update(member.public_key.as_bytes());
+        }
+        for enr in &self.operators {
+            hasher.update(u64::try_from(enr.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hasher.update(enr.as_bytes());
+        }
+        hasher.finalize().into()
+    }
+
+    /// A member's readable name.
+    pub fn name_of(&self, place: usize) -> String {
+        self.members.get(place).map_or_else(
+            || "nobody".to_owned(),
+            |member| {
+                let name = PeerId::from_public_key(&member.public_key).name();
+                match member.new {
+                    Some(new) => format!("member {} ({name})", new + 1),
+                    None => format!("the leaving member {name}"),
+                }
+            },
+        )
     }
 
     /// The new lock, not signed yet. `shares` are the new public shares: for each validator, by new position.

@@ -1,5 +1,7 @@
 //! The protocols of run mode and of key generation: their names on the wire and the size a message of each may have.
 
+use crate::dkg::pedersen;
+
 /// A protocol between members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
@@ -23,11 +25,19 @@ pub enum Protocol {
     DkgBroadcastV2,
     /// Key generation: shares for one member, one-way.
     DkgShare,
+    /// Resharing: encrypted shares for all members, one-way.
+    DkgDeal,
+    /// Resharing: what a member says of what was dealt to it, one-way.
+    DkgResponse,
+    /// Resharing: answers to complaints, one-way.
+    DkgJustification,
+    /// Resharing: a member's new public share, one-way.
+    DkgPublicShare,
 }
 
 impl Protocol {
     /// Every protocol.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Qbft,
         Self::ParSigEx,
         Self::PeerInfo,
@@ -38,6 +48,10 @@ impl Protocol {
         Self::DkgSignV2,
         Self::DkgBroadcastV2,
         Self::DkgShare,
+        Self::DkgDeal,
+        Self::DkgResponse,
+        Self::DkgJustification,
+        Self::DkgPublicShare,
     ];
     /// Those of run mode.
     pub const RUN: [Self; 4] = [Self::Qbft, Self::ParSigEx, Self::PeerInfo, Self::Priority];
@@ -56,15 +70,25 @@ impl Protocol {
             Self::DkgSignV2 => &["/charon/dkg/bcast/2.0.0/sig"],
             Self::DkgBroadcastV2 => &["/charon/dkg/bcast/2.0.0/msg"],
             Self::DkgShare => &["/charon/dkg/frost/2.0.0/round1/p2p"],
+            Self::DkgDeal => &[pedersen::DEAL_BUNDLE],
+            Self::DkgResponse => &[pedersen::RESPONSE_BUNDLE],
+            Self::DkgJustification => &[pedersen::JUSTIFICATION_BUNDLE],
+            Self::DkgPublicShare => &[pedersen::PUBLIC_SHARE],
         }
     }
 
     /// Whether a message is answered on its own stream.
     pub const fn is_request(self) -> bool {
         match self {
-            Self::Qbft | Self::ParSigEx | Self::DkgBroadcastV1 | Self::DkgBroadcastV2 | Self::DkgShare => {
-                false
-            }
+            Self::Qbft
+            | Self::ParSigEx
+            | Self::DkgBroadcastV1
+            | Self::DkgBroadcastV2
+            | Self::DkgShare
+            | Self::DkgDeal
+            | Self::DkgResponse
+            | Self::DkgJustification
+            | Self::DkgPublicShare => false,
             Self::PeerInfo | Self::Priority | Self::DkgSync | Self::DkgSignV1 | Self::DkgSignV2 => true,
         }
     }
@@ -75,6 +99,8 @@ impl Protocol {
         match self {
             Self::Qbft | Self::ParSigEx => 32 << 20,
             Self::PeerInfo | Self::Priority | Self::DkgShare => 1 << 20,
+            Self::DkgDeal | Self::DkgResponse | Self::DkgJustification => pedersen::MAX_BUNDLE_BYTES,
+            Self::DkgPublicShare => 256,
             Self::DkgSync => crate::dkg::sync::MAX_SYNC_BYTES,
             // A thousand validators with a threshold of 21, and everybody's signatures.
             Self::DkgSignV1 | Self::DkgBroadcastV1 | Self::DkgSignV2 | Self::DkgBroadcastV2 => 2 << 20,

@@ -422,14 +422,18 @@ impl Shell {
             broadcast if broadcast == ours.1 => Some(Event::Broadcast { member, bytes }),
             Protocol::DkgShare => Some(Event::Share { member, bytes: bytes.into() }),
             Protocol::ParSigEx => Some(Event::Partials { member, bytes }),
-            // The other version's broadcasts, and run mode, which a ceremony has nothing to do with.
+            // The other version's broadcasts, and run mode and resharing, which a ceremony has nothing to do with.
             Protocol::DkgSignV1
             | Protocol::DkgSignV2
             | Protocol::DkgBroadcastV1
             | Protocol::DkgBroadcastV2
             | Protocol::Qbft
             | Protocol::PeerInfo
-            | Protocol::Priority => None,
+            | Protocol::Priority
+            | Protocol::DkgDeal
+            | Protocol::DkgResponse
+            | Protocol::DkgJustification
+            | Protocol::DkgPublicShare => None,
         }
     }
 

@@ -88,7 +88,11 @@ impl Node {
             | Protocol::DkgBroadcastV1
             | Protocol::DkgSignV2
             | Protocol::DkgBroadcastV2
-            | Protocol::DkgShare => {}
+            | Protocol::DkgShare
+            | Protocol::DkgDeal
+            | Protocol::DkgResponse
+            | Protocol::DkgJustification
+            | Protocol::DkgPublicShare => {}
         }
     }
 

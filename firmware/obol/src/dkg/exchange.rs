@@ -101,7 +101,16 @@ pub type Partials = Vec<(PublicKeyBytes, SignatureBytes)>;
 
 /// Reads a member's set.
 pub fn read(plan: &Plan, sender: usize, bytes: &[u8]) -> Result<(Exchange, Partials), ExchangeRefusal> {
-    let expected = plan.validators();
+    read_set(plan.validators(), plan.amounts().len(), sender, bytes)
+}
+
+/// Reads the set of a member that holds the share after `sender`, with so many validators and deposit amounts.
+pub fn read_set(
+    expected: usize,
+    amounts: usize,
+    sender: usize,
+    bytes: &[u8],
+) -> Result<(Exchange, Partials), ExchangeRefusal> {
     let mut found = 0;
     let mut rest = bytes;
     while let Some(field) = scan::next_field(&mut rest).map_err(|_| ExchangeRefusal::Malformed)? {
@@ -116,7 +125,7 @@ pub fn read(plan: &Plan, sender: usize, bytes: &[u8]) -> Result<(Exchange, Parti
     message.complete().map_err(ExchangeRefusal::Absent)?;
     let duty = message.duty.ok_or(ExchangeRefusal::Absent("duty"))?;
     let is_signature = Duty::from_wire(duty).is_some_and(|duty| duty.kind == DutyType::Signature);
-    let exchange = Exchange::of_slot(duty.slot, plan.amounts().len()).filter(|_| is_signature);
+    let exchange = Exchange::of_slot(duty.slot, amounts).filter(|_| is_signature);
     let exchange = exchange.ok_or(ExchangeRefusal::Kind(duty.slot))?;
     let set = message.data_set.ok_or(ExchangeRefusal::Absent("data_set"))?.set;
     if set.len() != expected {

@@ -7,6 +7,7 @@
 pub mod bcast;
 pub mod ceremony;
 pub mod dealer;
+pub mod edit;
 pub mod exchange;
 pub mod frost;
 pub mod pedersen;

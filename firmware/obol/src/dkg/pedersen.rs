@@ -37,7 +37,7 @@ pub const MAX_BUNDLE_BYTES: usize = MAX_ENTRIES * (CIPHERTEXT_BYTES + 16) + MAX_
 const SIGNATURE_BYTES: usize = 96;
 
 /// Which kind of bundle a protocol carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BundleKind {
     /// Commitments and shares.
     Deal,

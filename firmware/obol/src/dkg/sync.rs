@@ -277,6 +277,13 @@ impl Sync {
         Heard { response: respond(String::new()), ends: message.shutdown, refusal: None, fatal: false, news }
     }
 
+    /// Answers a member's message with why we cannot go on, so that it need not wait for us.
+    pub fn refuse(&self, bytes: &[u8], why: &str) -> Option<Vec<u8>> {
+        let message = MsgSync::decode(bytes).ok().filter(|_| bytes.len() <= MAX_SYNC_BYTES)?;
+        let error = why.chars().take(200).collect();
+        Some(MsgSyncResponse { sync_timestamp: message.timestamp, error }.encode_to_vec())
+    }
+
     /// Takes a member's answer to our message.
     pub fn on_response(&mut self, from: usize, bytes: &[u8]) -> Result<(), SyncRefusal> {
         let response = MsgSyncResponse::decode(bytes).map_err(|_| SyncRefusal::Malformed)?;
