@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use super::arch::Arch;
 use super::firmware::Firmware;
 use crate::process::{Launch, POLL};
 
@@ -23,15 +24,21 @@ pub enum Accel {
 impl Accel {
     /// The best one that works on this host, tried once per process.
     pub(crate) fn best(firmware: &Firmware) -> Self {
+        if !firmware.arch.is_host() {
+            return Self::Emulated;
+        }
         static BEST: OnceLock<Accel> = OnceLock::new();
         *BEST.get_or_init(|| if kvm_starts_firmware(firmware).is_some() { Self::Kvm } else { Self::Emulated })
     }
 
-    pub(crate) fn arguments(self) -> [&'static str; 4] {
-        match self {
-            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // The larger translation cache holds a whole boot.
-            Self::Emulated => ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"],
+    pub(crate) fn arguments(self, arch: Arch) -> [&'static str; 4] {
+        // The larger translation cache holds a whole boot.
+        let emulation = "tcg,thread=multi,tb-size=512";
+        match (self, arch) {
+            (Self::Kvm, _) => ["-accel", "kvm", "-cpu", "host"],
+            (Self::Emulated, Arch::X86_64) => ["-accel", emulation, "-cpu", "max"],
+            // The "max" of this one signs every return address, which costs more to emulate than all else.
+            (Self::Emulated, Arch::Arm64) => ["-accel", emulation, "-cpu", "cortex-a76"],
         }
     }
 }
@@ -47,9 +54,9 @@ fn kvm_starts_firmware(firmware: &Firmware) -> Option<()> {
     let variables = dir.path().join("variables.fd");
     fs::copy(&firmware.blank_variables, &variables).ok()?;
     let serial = dir.path().join("serial");
-    let mut guest = Launch::new("KVM probe", "qemu-system-x86_64", dir.path().join("log"))
-        .args(Accel::Kvm.arguments())
-        .args(firmware.arguments(&variables))
+    let mut guest = Launch::new("KVM probe", firmware.arch.qemu(), dir.path().join("log"))
+        .args(Accel::Kvm.arguments(firmware.arch))
+        .args(firmware.arguments(Accel::Kvm, &variables))
         .args(["-m", "256", "-nodefaults", "-display", "none", "-no-user-config", "-serial"])
         .arg(format!("file:{}", serial.display()))
         .start()

@@ -5,6 +5,7 @@
 //! [`Vm::run`] speaks to; a `release` image answers nothing but its ports.
 
 mod accel;
+mod arch;
 pub mod checks;
 mod firmware;
 mod serial;
@@ -24,6 +25,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tempfile::TempDir;
 
 pub use accel::Accel;
+pub use arch::Arch;
 pub use shell::Output;
 
 use crate::process::{Launch, POLL, Process, ProcessError};
@@ -50,8 +52,11 @@ const STOP_PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
     /// No firmware for Secure Boot on this host.
-    #[error("no UEFI firmware with Secure Boot found; install the package ovmf")]
-    NoFirmware,
+    #[error("no UEFI firmware with Secure Boot found; install the package {package}")]
+    NoFirmware {
+        /// The package that has it.
+        package: &'static str,
+    },
     /// A file of the box could not be read or written.
     #[error("cannot use {path}")]
     File {
@@ -124,6 +129,7 @@ pub enum VmError {
 pub struct VmBuilder {
     image: PathBuf,
     state_dir: PathBuf,
+    arch: Arch,
     memory_mb: u32,
     cpus: u32,
     disk_gb: u64,
@@ -133,6 +139,12 @@ pub struct VmBuilder {
 }
 
 impl VmBuilder {
+    /// The kind of processor the image is for, x86-64 unless told.
+    pub fn arch(mut self, arch: Arch) -> Self {
+        self.arch = arch;
+        self
+    }
+
     /// Memory, 1024 MB unless told.
     pub fn memory_mb(mut self, memory_mb: u32) -> Self {
         self.memory_mb = memory_mb;
@@ -175,7 +187,8 @@ impl VmBuilder {
     /// # Errors
     /// When the folder cannot be filled or the host lacks firmware.
     pub fn create(self) -> Result<Vm, VmError> {
-        let firmware = Firmware::find().ok_or(VmError::NoFirmware)?;
+        let firmware = Firmware::find(self.arch)
+            .ok_or(VmError::NoFirmware { package: self.arch.firmware_package() })?;
         let file = |path: &Path| {
             let path = path.to_owned();
             move |source| VmError::File { path, source }
@@ -240,6 +253,7 @@ impl Vm {
         VmBuilder {
             image: image.into(),
             state_dir: state_dir.into(),
+            arch: Arch::default(),
             memory_mb: 1024,
             cpus: 1,
             disk_gb: 8,
@@ -270,9 +284,11 @@ impl Vm {
         // A TPM that was killed leaves its socket behind.
         let _ = fs::remove_file(&tpm_socket);
         let tpm = Swtpm::for_machine(&self.recipe.state_dir.join("tpm"), &tpm_socket)?;
-        let qemu = Launch::new("QEMU", "qemu-system-x86_64", self.recipe.state_dir.join("qemu.log"))
-            .args(self.recipe.accel.unwrap_or_else(|| Accel::best(&self.firmware)).arguments())
-            .args(self.firmware.arguments(&self.variables))
+        let arch = self.recipe.arch;
+        let accel = self.recipe.accel.unwrap_or_else(|| Accel::best(&self.firmware));
+        let qemu = Launch::new("QEMU", arch.qemu(), self.recipe.state_dir.join("qemu.log"))
+            .args(accel.arguments(arch))
+            .args(self.firmware.arguments(accel, &self.variables))
             .args(self.arguments(&tpm_socket))
             .start()?;
         self.running = Some(Running { qemu, tpm });
@@ -299,7 +315,7 @@ impl Vm {
             ("-device", "virtio-blk-pci,drive=disk,bootindex=1".to_owned()),
             ("-chardev", format!("socket,id=tpm,path={}", tpm_socket.display())),
             ("-tpmdev", "emulator,id=tpm,chardev=tpm".to_owned()),
-            ("-device", "tpm-crb,tpmdev=tpm".to_owned()),
+            ("-device", recipe.arch.tpm_device().to_owned()),
             ("-object", "rng-random,id=rng,filename=/dev/urandom".to_owned()),
             ("-device", "virtio-rng-pci,rng=rng".to_owned()),
             ("-netdev", format!("user,id=net{forwards}")),
@@ -350,7 +366,7 @@ impl Vm {
             }
             if self.serial.length() != last.0 {
                 last = (self.serial.length(), Instant::now());
-            } else if last.1.elapsed() > SILENCE
+            } else if last.1.elapsed() > SILENCE * self.recipe.arch.slowness()
                 && second_chance
                 && self.serial.line_with(INITRD_BANNER).is_none()
             {
