@@ -24,9 +24,10 @@ impl Profile {
 }
 
 /// For which processor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Arch {
     /// Mini-PCs.
+    #[default]
     X86_64,
     /// Single-board computers.
     Arm64,
@@ -38,6 +39,14 @@ impl Arch {
         match self {
             Self::X86_64 => "x86-64",
             Self::Arm64 => "arm64",
+        }
+    }
+
+    /// Whether this host's own processor is of this kind.
+    pub fn is_host(self) -> bool {
+        match self {
+            Self::X86_64 => cfg!(target_arch = "x86_64"),
+            Self::Arm64 => cfg!(target_arch = "aarch64"),
         }
     }
 
@@ -61,6 +70,8 @@ pub struct Options {
     pub arch: Arch,
     /// The folder with the programs `signer`, `dv-node` and `web`.
     pub binaries: PathBuf,
+    /// The serial port and speed of the real machine that a dev image is for; QEMU unless given.
+    pub console: Option<String>,
     /// `sb.key`, `sb.crt`, `pcr.key`, `pcr.crt`; a release must bring its own, a dev image has test keys.
     pub keys: Option<PathBuf>,
     /// Also when nothing has changed.
@@ -109,6 +120,9 @@ pub fn build(options: &Options, mut progress: impl FnMut(&str)) -> Result<Image,
     let mut command = Command::new("nice");
     command.args(["-n", "5"]).arg(&script).args(["--profile", options.profile.name()]);
     command.args(["--arch", options.arch.name(), "--binaries"]).arg(&options.binaries);
+    if let Some(console) = &options.console {
+        command.arg("--console").arg(console);
+    }
     if let Some(keys) = &options.keys {
         command.arg("--keys").arg(keys);
     }

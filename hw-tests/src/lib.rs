@@ -3,10 +3,12 @@
 //! Everything it starts ends with the process that asked for it, even when that is killed. It must never be linked into
 //! anything that runs on the box. Called by `xtask` and by the integration tests here.
 
+pub mod board;
 pub mod browser;
 pub mod ceremony;
 pub mod charon;
 pub mod devnet;
+pub mod gpt;
 pub mod image;
 pub mod join;
 pub mod member;

@@ -4,6 +4,7 @@
 
 mod arrows;
 mod bench;
+mod board;
 mod conformance;
 mod image;
 mod run;
@@ -60,6 +61,8 @@ enum Word {
     },
     /// Build the OS image, or show that building it again gives the same bytes.
     Image(image::Arguments),
+    /// Run the image's tests on a real board over its serial line.
+    Board(board::Arguments),
     /// Say what each word does.
     Help,
 }
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Word::Conformance { no_tests: false } => conformance::run(conformance::Page::Write, None),
         Word::Conformance { no_tests: true } => conformance::run(conformance::Page::WriteUnseen, None),
         Word::Image(arguments) => image::run(&arguments),
+        Word::Board(arguments) => board::run(&arguments),
         Word::Help => {
             help();
             Ok(())
@@ -118,12 +122,15 @@ fn help() {
       --slots S            count what the chain asks of the cluster in S slots, and what was done; --report FILE as JSON
       --restart-members    with --slots: kill members in turn and start them again
   ./hearth test [PART]     everything that must pass, or one part: lint unit vectors sim conformance units
-                           fast image e2e
+                           fast image e2e; only when named: image-arm64
   ./hearth vectors DIR     the conformance suite on a folder of test vectors   [--json]
   ./hearth bench WHAT      what things cost here: dv, isolation or signer   [--json]
       --whole              whole processes and the time they add to a duty (dv)
   ./hearth conformance     the Obol checklist against its tests; writes docs/conformance-obol.md
   ./hearth image           build the OS image   [--arch x86-64|arm64] [--profile dev|release]
-      --keys DIR           what signs a release: sb.key sb.crt pcr.key pcr.crt"
+      --board NAME         a dev image for a kind of board of image/boards, watched over its serial port
+      --keys DIR           what signs a release: sb.key sb.crt pcr.key pcr.crt
+  ./hearth board NAME      the image's tests on a real board   --line /dev/ttyUSB0
+      --power COMMAND      cuts the board's power and gives it back"
     );
 }

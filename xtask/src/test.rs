@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use hw_tests::image::Arch;
 use serde_json::Value;
 
 use crate::{arrows, conformance, image, run, say};
@@ -31,6 +32,8 @@ pub(crate) enum Part {
     Fast,
     /// The image: built, booted, rebooted, inspected.
     Image,
+    /// The same for ARM64, emulated: not among "all", because it takes too long (decision 0251).
+    ImageArm64,
     /// The box in QEMU attests on chain: `run --check`.
     E2e,
 }
@@ -68,7 +71,8 @@ impl Tally {
 /// Runs one part, or all of them.
 pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let parts: Vec<Part> = part.map_or_else(|| Part::value_variants().to_vec(), |part| vec![part]);
+    let all = || Part::value_variants().iter().copied().filter(|part| *part != Part::ImageArm64).collect();
+    let parts: Vec<Part> = part.map_or_else(all, |part| vec![part]);
     let mut tally = Tally::default();
     let mut executables = None;
     for part in parts {
@@ -82,11 +86,14 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
             Part::Units => "units",
             Part::Fast => "fast",
             Part::Image => "image",
+            Part::ImageArm64 => "image-arm64",
             Part::E2e => "e2e",
         };
         say::begin(&format!("{name}: {}", describe(part)));
-        if matches!(part, Part::Unit | Part::Sim | Part::Conformance | Part::Fast | Part::Image)
-            && executables.is_none()
+        if matches!(
+            part,
+            Part::Unit | Part::Sim | Part::Conformance | Part::Fast | Part::Image | Part::ImageArm64
+        ) && executables.is_none()
         {
             match build_tests() {
                 Ok(built) => executables = Some(built),
@@ -116,18 +123,9 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 run_executables(&mut tally, built, |test| test.is("key_generation"), &[]);
                 run_executables(&mut tally, built, |test| test.is("two_clusters"), &[]);
             }
-            Part::Image => {
-                let image = image::build_dev();
-                let raw = image.as_ref().ok().map(|image| image.raw.clone());
-                tally.judge("the image builds", image.map(|_| ()));
-                if let Some(raw) = raw {
-                    run_executables(
-                        &mut tally,
-                        built,
-                        |test| test.is("image_boots"),
-                        &[("HEARTH_IMAGE", raw)],
-                    );
-                }
+            Part::Image => boot_image(&mut tally, built, Arch::X86_64, "image_boots", "HEARTH_IMAGE"),
+            Part::ImageArm64 => {
+                boot_image(&mut tally, built, Arch::Arm64, "image_boots_arm64", "HEARTH_ARM64_IMAGE");
             }
             Part::E2e => tally.judge("the box in QEMU attests on chain", run::check_box()),
         }
@@ -155,7 +153,18 @@ fn describe(part: Part) -> &'static str {
         Part::Units => "how locked the units are",
         Part::Fast => "a real chain and four native members",
         Part::Image => "build the image, boot it, look inside",
+        Part::ImageArm64 => "the same for ARM64, emulated",
         Part::E2e => "the box in QEMU, on a real chain, in a real cluster",
+    }
+}
+
+/// Builds a dev image and runs the test that boots it.
+fn boot_image(tally: &mut Tally, built: Option<&Vec<Executable>>, arch: Arch, test: &str, named_by: &str) {
+    let image = image::build_dev_for(arch);
+    let raw = image.as_ref().ok().map(|image| image.raw.clone());
+    tally.judge("the image builds", image.map(|_| ()));
+    if let Some(raw) = raw {
+        run_executables(tally, built, |executable| executable.is(test), &[(named_by, raw)]);
     }
 }
 
@@ -168,7 +177,7 @@ fn lint(tally: &mut Tally) {
         Ok(wrong) => tally.fail(wrong.join("; ")),
         Err(error) => tally.fail(format!("arrows between rooms: {error:#}")),
     }
-    for script in ["hearth", ".ci/run", "image/build", "hw-tests/devnet/ensure-go.sh"] {
+    for script in ["hearth", ".ci/run", "image/build", "image/foreign", "hw-tests/devnet/ensure-go.sh"] {
         tally.judge(
             &format!("{script} is well-formed"),
             quiet("bash", Command::new("bash").args(["-n", script])),
@@ -213,7 +222,9 @@ impl Executable {
 
     /// Needs a chain, a browser or QEMU, and runs in a part of its own.
     fn is_slow(&self) -> bool {
-        ["devnet", "image_boots", "key_generation", "two_clusters"].iter().any(|target| self.is(target))
+        ["devnet", "image_boots", "image_boots_arm64", "key_generation", "two_clusters"]
+            .iter()
+            .any(|target| self.is(target))
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use super::arch::Arch;
 use super::firmware::Firmware;
+use crate::image::Arch;
 use crate::process::{Launch, POLL};
 
 /// Firmware that really runs speaks within a second; one that does not is not worth waiting for.

@@ -1,28 +1,11 @@
-//! The two kinds of processor that boxes have, and what differs between them under QEMU.
+//! What differs between the two kinds of processor under QEMU.
 
 use std::path::Path;
 
 use super::accel::Accel;
-
-/// A kind of processor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Arch {
-    /// Mini-PCs.
-    #[default]
-    X86_64,
-    /// Single-board computers. QEMU's "virt" machine, which has no other use than this.
-    Arm64,
-}
+use crate::image::Arch;
 
 impl Arch {
-    /// Whether this host's own processor is of this kind. If not, it is emulated whatever else the host can do.
-    pub(crate) fn is_host(self) -> bool {
-        match self {
-            Self::X86_64 => cfg!(target_arch = "x86_64"),
-            Self::Arm64 => cfg!(target_arch = "aarch64"),
-        }
-    }
-
     /// QEMU's program for it.
     pub(crate) fn qemu(self) -> &'static str {
         match self {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Vm, VmError};
+use super::Guest;
 
 /// Generous, because a build host may be busy; a quiet one needs a third of it.
 pub const BOOT_PATIENCE: Duration = Duration::from_secs(420);
@@ -88,6 +88,16 @@ const FACTS: &[Fact] = &[
         prints: Exactly("{"),
     },
     Fact {
+        name: "a disk filled by anybody else still takes the signer's history",
+        command: "mkdir -m 777 /var/lib/full && cd /var/lib/full && \
+                  setpriv --reuid 65534 --regid 65534 --clear-groups sh -c \
+                  'fallocate -l 64T all 2>/dev/null; for n in 1 2 3 4 5 6 7 8; do head -c 1M /dev/zero >more$n; done 2>/dev/null; \
+                  sync .; head -c 64K /dev/zero 2>/dev/null >last && sync last && echo taken || echo refused' 2>/dev/null; \
+                  setpriv --reuid signer --regid signer --clear-groups sh -c \
+                  'head -c 1M /dev/zero >history && sync history && echo written'; cd /; rm -r /var/lib/full",
+        prints: Exactly("refused\nwritten"),
+    },
+    Fact {
         // systemd-boot's counter is in the file name until the image is blessed, a moment after the daemons are up.
         name: "the image is marked good",
         command: "for i in 1 2 3 4 5 6 7 8 9; do ls /boot/EFI/Linux | grep -q + || break; sleep 2; done; ls /boot/EFI/Linux | grep -c +",
@@ -99,10 +109,10 @@ const FACTS: &[Fact] = &[
 ///
 /// # Errors
 /// When the guest's shell does not answer.
-pub fn broken_facts(vm: &mut Vm) -> Result<Vec<String>, VmError> {
+pub fn broken_facts<G: Guest>(guest: &mut G) -> Result<Vec<String>, G::Error> {
     let mut broken = Vec::new();
     for fact in FACTS {
-        let output = vm.run(fact.command)?;
+        let output = guest.run(fact.command)?;
         let text = output.text.trim();
         let holds = match fact.prints {
             Exactly(expected) => text == expected,

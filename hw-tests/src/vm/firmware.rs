@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::accel::Accel;
-use super::arch::Arch;
+use crate::image::Arch;
 
 /// A firmware found on this host.
 #[derive(Debug, Clone)]
@@ -15,7 +15,8 @@ pub(crate) struct Firmware {
 
 impl Firmware {
     pub(crate) fn find(arch: Arch) -> Option<Self> {
-        let exist = |&&(code, variables): &&(&str, &str)| Path::new(code).exists() && Path::new(variables).exists();
+        let exist =
+            |&&(code, variables): &&(&str, &str)| Path::new(code).exists() && Path::new(variables).exists();
         let &(code, variables) = arch.firmware_places().iter().find(exist)?;
         Some(Self { arch, code: code.into(), blank_variables: variables.into() })
     }

@@ -8,7 +8,8 @@ mod accel;
 mod arch;
 pub mod checks;
 mod firmware;
-mod serial;
+mod moment;
+pub(crate) mod serial;
 mod shell;
 
 use std::fs::{self, File};
@@ -25,9 +26,10 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tempfile::TempDir;
 
 pub use accel::Accel;
-pub use arch::Arch;
+pub use moment::Moment;
 pub use shell::Output;
 
+use crate::image::Arch;
 use crate::process::{Launch, POLL, Process, ProcessError};
 use crate::swtpm::{Swtpm, SwtpmError};
 use firmware::Firmware;
@@ -39,7 +41,7 @@ pub const READY: &str = "Reached target hearth.target";
 /// The first sign of life of the first system; before it, silence may be the emulator's own hang.
 const INITRD_BANNER: &str = "Reached target initrd";
 /// What an image says when it gives up and restarts.
-const EMERGENCY: &str = "hearth: emergency";
+pub(crate) const EMERGENCY: &str = "hearth: emergency";
 /// About one emulated boot in thirty hangs in the early kernel on a busy host; nothing is ever silent this long otherwise.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How the guest reaches the host's loopback.
@@ -112,6 +114,9 @@ pub enum VmError {
     /// The guest's shell could not be used.
     #[error("no answer from the guest's shell (only dev images have one)")]
     Shell(#[source] io::Error),
+    /// QEMU's own prompt could not be used.
+    #[error("cannot speak to QEMU's monitor")]
+    Monitor(#[source] io::Error),
     /// A command in the guest failed.
     #[error("`{command}` ended with status {status} in the guest:\n{text}")]
     Command {
@@ -122,6 +127,26 @@ pub enum VmError {
         /// What it printed.
         text: String,
     },
+}
+
+/// Something booted whose root shell answers: a virtual box, or a board on a serial line.
+pub trait Guest {
+    /// Why a command could not be run.
+    type Error;
+
+    /// Runs a command as root in a dev image and returns its status and output.
+    ///
+    /// # Errors
+    /// When the shell does not answer in time.
+    fn run(&mut self, command: &str) -> Result<Output, Self::Error>;
+}
+
+impl Guest for Vm {
+    type Error = VmError;
+
+    fn run(&mut self, command: &str) -> Result<Output, VmError> {
+        Self::run(self, command)
+    }
 }
 
 /// How a box is made.
@@ -136,9 +161,26 @@ pub struct VmBuilder {
     accel: Option<Accel>,
     forwards: Vec<(u16, u16)>,
     smbios: Vec<String>,
+    console: Console,
+}
+
+/// What is connected to the guest's consoles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Console {
+    /// A log on the serial port, a shell on a virtio console.
+    Watched,
+    /// A pseudo-terminal on the serial port and nothing else, as a board has it.
+    SerialLine,
 }
 
 impl VmBuilder {
+    /// Gives the box a serial line for somebody else to open ([`Vm::serial_line`]) instead of the log and the virtio
+    /// console that [`Vm::wait_ready`] and [`Vm::run`] need.
+    pub fn serial_line(mut self) -> Self {
+        self.console = Console::SerialLine;
+        self
+    }
+
     /// The kind of processor the image is for, x86-64 unless told.
     pub fn arch(mut self, arch: Arch) -> Self {
         self.arch = arch;
@@ -187,8 +229,8 @@ impl VmBuilder {
     /// # Errors
     /// When the folder cannot be filled or the host lacks firmware.
     pub fn create(self) -> Result<Vm, VmError> {
-        let firmware = Firmware::find(self.arch)
-            .ok_or(VmError::NoFirmware { package: self.arch.firmware_package() })?;
+        let firmware =
+            Firmware::find(self.arch).ok_or(VmError::NoFirmware { package: self.arch.firmware_package() })?;
         let file = |path: &Path| {
             let path = path.to_owned();
             move |source| VmError::File { path, source }
@@ -260,6 +302,7 @@ impl Vm {
             accel: None,
             forwards: Vec::new(),
             smbios: Vec::new(),
+            console: Console::Watched,
         }
     }
 
@@ -273,11 +316,39 @@ impl Vm {
         &self.disk
     }
 
+    /// The pseudo-terminal of a box made with [`VmBuilder::serial_line`], which QEMU names when it starts.
+    ///
+    /// # Errors
+    /// When the box is off, or QEMU names none.
+    pub fn serial_line(&mut self) -> Result<PathBuf, VmError> {
+        let log = self.state_dir().join("qemu.log");
+        let start = Instant::now();
+        while start.elapsed() < SHELL_PATIENCE {
+            self.check_alive()?;
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            // The log holds every start; the last one counts.
+            let named = text.lines().rev().find_map(|line| line.split_once("redirected to "));
+            if let Some((_, rest)) = named {
+                return Ok(PathBuf::from(rest.split_whitespace().next().unwrap_or_default()));
+            }
+            std::thread::sleep(POLL);
+        }
+        Err(self.timeout("QEMU naming its serial line", SHELL_PATIENCE))
+    }
+
+    fn state_dir(&self) -> &Path {
+        &self.recipe.state_dir
+    }
+
     /// Switches the box on.
     ///
     /// # Errors
     /// When QEMU or the TPM does not start.
     pub fn power_on(&mut self) -> Result<(), VmError> {
+        self.power_on_from(None)
+    }
+
+    fn power_on_from(&mut self, moment: Option<&Moment>) -> Result<(), VmError> {
         self.power_cut()?;
         self.serial.mark();
         let tpm_socket = self.sockets.path().join("tpm");
@@ -290,6 +361,12 @@ impl Vm {
             .args(accel.arguments(arch))
             .args(self.firmware.arguments(accel, &self.variables))
             .args(self.arguments(&tpm_socket))
+            .args(
+                moment
+                    .map(|kept| ["-incoming".to_owned(), format!("exec:cat {}", kept.memory().display())])
+                    .into_iter()
+                    .flatten(),
+            )
             .start()?;
         self.running = Some(Running { qemu, tpm });
         Ok(())
@@ -321,15 +398,22 @@ impl Vm {
             ("-netdev", format!("user,id=net{forwards}")),
             // Without a boot ROM: the firmware would try to boot from the network.
             ("-device", "virtio-net-pci,netdev=net,romfile=".to_owned()),
-            ("-chardev", format!("file,id=serial,append=on,path={}", self.serial.path().display())),
             ("-serial", "chardev:serial".to_owned()),
-            ("-device", "virtio-serial-pci".to_owned()),
-            (
-                "-chardev",
-                format!("socket,id=shell,server=on,wait=off,path={}", self.shell_socket().display()),
-            ),
-            ("-device", "virtconsole,chardev=shell".to_owned()),
+            ("-monitor", format!("unix:{},server=on,wait=off", self.monitor_socket().display())),
         ];
+        let log = self.serial.path().display();
+        match recipe.console {
+            Console::SerialLine => pairs.push(("-chardev", "pty,id=serial".to_owned())),
+            Console::Watched => pairs.extend([
+                ("-chardev", format!("file,id=serial,append=on,path={log}")),
+                ("-device", "virtio-serial-pci".to_owned()),
+                (
+                    "-chardev",
+                    format!("socket,id=shell,server=on,wait=off,path={}", self.shell_socket().display()),
+                ),
+                ("-device", "virtconsole,chardev=shell".to_owned()),
+            ]),
+        }
         pairs.extend(
             recipe
                 .smbios
@@ -341,6 +425,15 @@ impl Vm {
             .into_iter()
             .chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]))
             .collect()
+    }
+
+    fn monitor_socket(&self) -> PathBuf {
+        self.sockets.path().join("monitor")
+    }
+
+    /// What a box remembers without power.
+    fn remembers(&self) -> [PathBuf; 3] {
+        [self.disk.clone(), self.variables.clone(), self.recipe.state_dir.join("tpm")]
     }
 
     fn shell_socket(&self) -> PathBuf {

@@ -1,11 +1,13 @@
 //! `./hearth image`: builds what a buyer flashes.
 
+mod foreign;
 mod programs;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use hw_tests::board;
 use hw_tests::image::{self, Image};
 
 use crate::{run, say};
@@ -19,6 +21,9 @@ pub(crate) struct Arguments {
     /// Which one.
     #[arg(long, value_enum, default_value_t = Profile::Dev)]
     profile: Profile,
+    /// A dev image for a kind of board of image/boards, with the console on its serial port.
+    #[arg(long, value_name = "NAME")]
+    board: Option<String>,
     /// What signs a release: a folder with sb.key, sb.crt, pcr.key and pcr.crt.
     #[arg(long, value_name = "DIR")]
     keys: Option<PathBuf>,
@@ -65,9 +70,12 @@ impl From<Profile> for image::Profile {
 
 /// `./hearth image`.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let board =
+        arguments.board.as_deref().map(|name| board::Profile::read(&run::repository(), name)).transpose()?;
     let what = What {
-        arch: arguments.arch.into(),
+        arch: board.as_ref().map_or(arguments.arch.into(), board::Profile::image_arch),
         profile: arguments.profile.into(),
+        console: board.map(|board| board.console),
         keys: arguments.keys.clone(),
         force: arguments.force,
     };
@@ -77,7 +85,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// The image of this machine's development, as tests and `./hearth run` boot it.
 pub(crate) fn build_dev() -> anyhow::Result<Image> {
-    let what = What { arch: image::Arch::X86_64, profile: image::Profile::Dev, keys: None, force: false };
+    build_dev_for(image::Arch::X86_64)
+}
+
+/// [`build_dev`] for a kind of processor.
+pub(crate) fn build_dev_for(arch: image::Arch) -> anyhow::Result<Image> {
+    let what = What { arch, profile: image::Profile::Dev, console: None, keys: None, force: false };
     build(&run::repository(), &what)
 }
 
@@ -85,6 +98,7 @@ pub(crate) fn build_dev() -> anyhow::Result<Image> {
 struct What {
     arch: image::Arch,
     profile: image::Profile,
+    console: Option<String>,
     keys: Option<PathBuf>,
     force: bool,
 }
@@ -97,6 +111,7 @@ fn build(repository: &Path, what: &What) -> anyhow::Result<Image> {
         profile: what.profile,
         arch: what.arch,
         binaries,
+        console: what.console.clone(),
         keys: what.keys.clone(),
         force: what.force,
     };

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, ensure};
 use hw_tests::image::{Arch, Profile};
 
+use super::foreign;
 use crate::{run, say};
 
 /// What the image runs.
@@ -36,7 +37,11 @@ pub(crate) fn build(
     };
     // Nothing in a program may tell where it was built; what an earlier build left behind may not shape it either.
     command.env("CARGO_TARGET_DIR", target).env("CARGO_INCREMENTAL", "0");
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags(repository, target)?.join("\u{1f}"));
+    let mut flags = flags(repository, target)?;
+    if !arch.is_host() {
+        flags.extend(foreign::prepare(repository, arch, &mut command)?);
+    }
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     let status = command.stdin(Stdio::null()).status().context("cannot run cargo")?;
     ensure!(status.success(), "the programs do not build");
     Ok(target.join(arch.triple()).join(folder))

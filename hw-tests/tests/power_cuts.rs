@@ -1,0 +1,86 @@
+//! Pulls the plug while the first start completes the disk, again and again from the same moment, each time a little
+//! earlier or later. Whatever is left must be the shipped table or the finished one, and the next start must finish the job.
+//!
+//! Needs a built dev image, named by HEARTH_IMAGE. HEARTH_POWER_CUTS says how often (50), HEARTH_POWER_CUTS_SEED when.
+//! What a cut here cannot show: QEMU is killed, not the host, so what the guest wrote is on the disk even where a real
+//! disk would have lost its cache.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use hw_tests::gpt;
+use hw_tests::vm::Vm;
+use hw_tests::vm::checks::BOOT_PATIENCE;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+/// The first word of the work that is cut short, and the first one after it.
+const BEGINS: &str = "Complete the disk";
+const ENDS: &str = "Switching root";
+/// After how many of the cuts the box is started for good; each start takes a minute.
+const STARTED: usize = 3;
+
+#[test]
+fn a_power_cut_while_the_disk_is_completed_leaves_the_old_table_or_the_new_one() {
+    let Some(image) = std::env::var_os("HEARTH_IMAGE").map(PathBuf::from) else {
+        println!("SKIPPED: no image to boot; set HEARTH_IMAGE to the path of a built dev image");
+        return;
+    };
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let cuts = number("HEARTH_POWER_CUTS").map_or(50, |cuts| usize::try_from(cuts).unwrap());
+    let seed = number("HEARTH_POWER_CUTS_SEED").unwrap_or_else(|| rand::rng().random());
+    println!("{cuts} power cuts, HEARTH_POWER_CUTS_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut vm = Vm::builder(image, dir.path().join("box")).start().unwrap();
+    let shipped = labels(&vm);
+    assert_eq!(shipped.len(), 3, "{shipped:?}");
+    vm.wait_for(BEGINS, BOOT_PATIENCE).unwrap();
+    let moment = vm.keep_moment(&dir.path().join("moment")).unwrap();
+
+    // Once without a cut: how long it takes, and what the finished table is.
+    vm.go_back(&moment).unwrap();
+    let begun = Instant::now();
+    vm.wait_for(ENDS, BOOT_PATIENCE).unwrap();
+    let whole = begun.elapsed();
+    vm.power_cut().unwrap();
+    let finished = labels(&vm);
+    assert_eq!(finished.len(), 6, "{finished:?}");
+    assert_eq!(finished[..3], shipped[..]);
+
+    let (mut old, mut new, mut started) = (0, 0, 0);
+    for cut in 0..cuts {
+        let after = Duration::from_secs_f64(whole.as_secs_f64() * rng.random_range(0.0..1.05));
+        vm.go_back(&moment).unwrap();
+        std::thread::sleep(after);
+        vm.power_cut().unwrap();
+        let left = labels(&vm);
+        match left.len() {
+            3 => old += 1,
+            6 => new += 1,
+            _ => {}
+        }
+        assert!(left == shipped || left == finished, "cut {cut} after {after:?} left {left:?}");
+        // Spread over the cuts, so that both kinds of table are among them.
+        if started < STARTED && cut * STARTED >= started * cuts {
+            started += 1;
+            vm.power_on().unwrap();
+            vm.wait_ready(BOOT_PATIENCE).unwrap();
+            vm.expect("findmnt -no SOURCE /var | grep -qx /dev/mapper/data && echo kept >/var/lib/kept")
+                .unwrap();
+            vm.power_cut().unwrap();
+            assert_eq!(labels(&vm), finished, "after cut {cut} the next start did not finish the job");
+        }
+    }
+    assert!(old > 0 && (new > 0 || cuts < 10), "the cuts were all on one side: {old} before, {new} after");
+    println!(
+        "{old} cuts left the shipped table, {new} the finished one; the work takes {whole:?}; {started} were started"
+    );
+}
+
+/// The names of the partitions of the table in force; a disk with none at all fails.
+fn labels(vm: &Vm) -> Vec<String> {
+    let table = gpt::read(vm.disk()).unwrap().expect("neither copy of the partition table is whole");
+    table.partitions.into_iter().map(|partition| partition.label).collect()
+}
