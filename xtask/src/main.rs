@@ -122,7 +122,8 @@ fn help() {
       --slots S            count what the chain asks of the cluster in S slots, and what was done; --report FILE as JSON
       --restart-members    with --slots: kill members in turn and start them again
   ./hearth test [PART]     everything that must pass, or one part: lint unit vectors sim conformance units
-                           fast image e2e; only when named: image-arm64
+                           fast image e2e; only when named:
+                           image-arm64 power-cuts
   ./hearth vectors DIR     the conformance suite on a folder of test vectors   [--json]
   ./hearth bench WHAT      what things cost here: dv, isolation or signer   [--json]
       --whole              whole processes and the time they add to a duty (dv)

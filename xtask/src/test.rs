@@ -34,8 +34,17 @@ pub(crate) enum Part {
     Image,
     /// The same for ARM64, emulated: not among "all", because it takes too long (decision 0251).
     ImageArm64,
+    /// Fifty power cuts while the first start completes the disk: not among "all" either.
+    PowerCuts,
     /// The box in QEMU attests on chain: `run --check`.
     E2e,
+}
+
+impl Part {
+    /// Takes longer than a whole test may.
+    fn only_when_named(self) -> bool {
+        matches!(self, Self::ImageArm64 | Self::PowerCuts)
+    }
 }
 
 /// What ran and how it ended.
@@ -71,7 +80,7 @@ impl Tally {
 /// Runs one part, or all of them.
 pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let all = || Part::value_variants().iter().copied().filter(|part| *part != Part::ImageArm64).collect();
+    let all = || Part::value_variants().iter().copied().filter(|part| !part.only_when_named()).collect();
     let parts: Vec<Part> = part.map_or_else(all, |part| vec![part]);
     let mut tally = Tally::default();
     let mut executables = None;
@@ -87,12 +96,19 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
             Part::Fast => "fast",
             Part::Image => "image",
             Part::ImageArm64 => "image-arm64",
+            Part::PowerCuts => "power-cuts",
             Part::E2e => "e2e",
         };
         say::begin(&format!("{name}: {}", describe(part)));
         if matches!(
             part,
-            Part::Unit | Part::Sim | Part::Conformance | Part::Fast | Part::Image | Part::ImageArm64
+            Part::Unit
+                | Part::Sim
+                | Part::Conformance
+                | Part::Fast
+                | Part::Image
+                | Part::ImageArm64
+                | Part::PowerCuts
         ) && executables.is_none()
         {
             match build_tests() {
@@ -127,6 +143,7 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
             Part::ImageArm64 => {
                 boot_image(&mut tally, built, Arch::Arm64, "image_boots_arm64", "HEARTH_ARM64_IMAGE");
             }
+            Part::PowerCuts => boot_image(&mut tally, built, Arch::X86_64, "power_cuts", "HEARTH_IMAGE"),
             Part::E2e => tally.judge("the box in QEMU attests on chain", run::check_box()),
         }
         tally.times.push((name, part_begun.elapsed()));
@@ -154,6 +171,7 @@ fn describe(part: Part) -> &'static str {
         Part::Fast => "a real chain and four native members",
         Part::Image => "build the image, boot it, look inside",
         Part::ImageArm64 => "the same for ARM64, emulated",
+        Part::PowerCuts => "power cuts while the first start completes the disk",
         Part::E2e => "the box in QEMU, on a real chain, in a real cluster",
     }
 }
@@ -222,7 +240,7 @@ impl Executable {
 
     /// Needs a chain, a browser or QEMU, and runs in a part of its own.
     fn is_slow(&self) -> bool {
-        ["devnet", "image_boots", "image_boots_arm64", "key_generation", "two_clusters"]
+        ["devnet", "image_boots", "image_boots_arm64", "key_generation", "power_cuts", "two_clusters"]
             .iter()
             .any(|target| self.is(target))
     }
