@@ -91,8 +91,9 @@ const FACTS: &[Fact] = &[
         name: "a disk filled by anybody else still takes the signer's history",
         command: "mkdir -m 777 /var/lib/full && cd /var/lib/full && \
                   setpriv --reuid 65534 --regid 65534 --clear-groups sh -c \
-                  'fallocate -l 64T all 2>/dev/null; for n in 1 2 3 4 5 6 7 8; do head -c 1M /dev/zero >more$n; done 2>/dev/null; \
-                  sync .; head -c 64K /dev/zero 2>/dev/null >last && sync last && echo taken || echo refused' 2>/dev/null; \
+                  'fallocate -l $(($(stat -f -c %a .) * $(stat -f -c %S .))) all; n=0; \
+                  while [ $n -lt 64 ] && head -c 4M /dev/zero >more$n; do n=$((n + 1)); done; \
+                  sync .; head -c 64K /dev/zero >last && sync last && echo taken || echo refused' 2>/dev/null; \
                   setpriv --reuid signer --regid signer --clear-groups sh -c \
                   'head -c 1M /dev/zero >history && sync history && echo written'; cd /; rm -r /var/lib/full",
         prints: Exactly("refused\nwritten"),

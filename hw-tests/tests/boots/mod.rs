@@ -8,7 +8,7 @@ use hw_tests::vm::checks::{BOOT_PATIENCE, broken_facts};
 use hw_tests::vm::{Vm, VmError};
 
 /// First start with partitioning and sealing, restart, power cut, a meddling host.
-pub fn boots_seals_and_opens_again(arch: Arch, named_by: &str) {
+pub(crate) fn boots_seals_and_opens_again(arch: Arch, named_by: &str) {
     let Some(image) = std::env::var_os(named_by).map(PathBuf::from) else {
         println!("SKIPPED: no {arch:?} image to boot; set {named_by} to the path of a built dev image");
         return;
