@@ -14,9 +14,9 @@ use hw_tests::vm::checks::BOOT_PATIENCE;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-/// The first word of the work that is cut short, and the first one after it.
+/// The first line about the work that is cut short, and the last.
 const BEGINS: &str = "Complete the disk";
-const ENDS: &str = "Switching root";
+const ENDS: &str = "Finished systemd-repart.service";
 /// After how many of the cuts the box is started for good; each start takes a minute.
 const STARTED: usize = 3;
 
