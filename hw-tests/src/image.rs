@@ -59,6 +59,17 @@ impl Arch {
     }
 }
 
+/// What a build makes of an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// Nothing is done when nothing has changed.
+    Kept,
+    /// Built anew, on installed layers that an earlier build left.
+    Layers,
+    /// Built anew from packages and programs alone.
+    Ignored,
+}
+
 /// What to build, and from what.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -72,10 +83,14 @@ pub struct Options {
     pub binaries: PathBuf,
     /// The serial port and speed of the real machine that a dev image is for; QEMU unless given.
     pub console: Option<String>,
-    /// `sb.key`, `sb.crt`, `pcr.key`, `pcr.crt`; a release must bring its own, a dev image has test keys.
+    /// The list of everything in it, which goes into it.
+    pub sbom: PathBuf,
+    /// `sb`, `pcr` and `sums`, each with its `.key`; a release must bring its own, a dev image has test keys.
     pub keys: Option<PathBuf>,
-    /// Also when nothing has changed.
-    pub force: bool,
+    /// Where the image goes, when not where all images go.
+    pub out: Option<PathBuf>,
+    /// What an earlier build left behind.
+    pub earlier: Earlier,
 }
 
 /// A finished image.
@@ -85,6 +100,8 @@ pub struct Image {
     pub raw: PathBuf,
     /// Its SHA-256 in hex.
     pub sha256: String,
+    /// What people download: the same, compressed.
+    pub compressed: PathBuf,
 }
 
 /// Why there is no image.
@@ -126,8 +143,18 @@ pub fn build(options: &Options, mut progress: impl FnMut(&str)) -> Result<Image,
     if let Some(keys) = &options.keys {
         command.arg("--keys").arg(keys);
     }
-    if options.force {
-        command.arg("--force");
+    if let Some(out) = &options.out {
+        command.arg("--out").arg(out);
+    }
+    command.arg("--sbom").arg(&options.sbom);
+    match options.earlier {
+        Earlier::Kept => {}
+        Earlier::Layers => {
+            command.arg("--force");
+        }
+        Earlier::Ignored => {
+            command.arg("--fresh");
+        }
     }
     let (reader, writer) = io::pipe().map_err(file(&script))?;
     command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(file(&script))?).stderr(writer);
@@ -154,5 +181,50 @@ pub fn build(options: &Options, mut progress: impl FnMut(&str)) -> Result<Image,
     let sum_file = raw.with_extension("raw.sha256");
     let sum = std::fs::read_to_string(&sum_file).map_err(file(&sum_file))?;
     let sha256 = sum.split_whitespace().next().unwrap_or_default().to_owned();
-    Ok(Image { raw, sha256 })
+    let compressed = raw.with_file_name("hearth.img.zst");
+    Ok(Image { raw, sha256, compressed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release_with(keys: &Path) -> ImageError {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let dir = tempfile::tempdir().unwrap();
+        for daemon in ["signer", "dv-node", "web"] {
+            std::fs::copy("/bin/true", dir.path().join(daemon)).unwrap();
+        }
+        let options = Options {
+            sbom: repository.join("Cargo.toml"),
+            repository,
+            profile: Profile::Release,
+            arch: Arch::X86_64,
+            binaries: dir.path().to_owned(),
+            console: None,
+            keys: Some(keys.to_owned()),
+            out: Some(dir.path().join("out")),
+            earlier: Earlier::Kept,
+        };
+        build(&options, |_| ()).unwrap_err()
+    }
+
+    #[test]
+    fn a_release_refuses_the_keys_that_everybody_has() {
+        let test_keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../image/test-keys");
+        let error = release_with(&test_keys).to_string();
+        assert!(error.contains("is a test key"), "{error}");
+        // Under other names and without the note beside them they are the same keys.
+        let renamed = tempfile::tempdir().unwrap();
+        for (from, to) in
+            [("pcr.key", "sb.key"), ("pcr.crt", "sb.crt"), ("sb.key", "pcr.key"), ("sb.crt", "pcr.crt")]
+        {
+            std::fs::copy(test_keys.join(from), renamed.path().join(to)).unwrap();
+        }
+        let error = release_with(renamed.path()).to_string();
+        assert!(error.contains("is a test key"), "{error}");
+        let empty = tempfile::tempdir().unwrap();
+        let error = release_with(empty.path()).to_string();
+        assert!(error.contains("has no sb.key"), "{error}");
+    }
 }

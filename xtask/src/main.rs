@@ -6,10 +6,12 @@ mod arrows;
 mod bench;
 mod board;
 mod conformance;
+mod flash;
 mod image;
 mod run;
 mod say;
 mod test;
+mod workflows;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,6 +65,8 @@ enum Word {
     Image(image::Arguments),
     /// Run the image's tests on a real board over its serial line.
     Board(board::Arguments),
+    /// Write an image to a disk, and read it back.
+    Flash(flash::Arguments),
     /// Say what each word does.
     Help,
 }
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         Word::Conformance { no_tests: true } => conformance::run(conformance::Page::WriteUnseen, None),
         Word::Image(arguments) => image::run(&arguments),
         Word::Board(arguments) => board::run(&arguments),
+        Word::Flash(arguments) => flash::run(&arguments),
         Word::Help => {
             help();
             Ok(())
@@ -130,7 +135,11 @@ fn help() {
   ./hearth conformance     the Obol checklist against its tests; writes docs/conformance-obol.md
   ./hearth image           build the OS image   [--arch x86-64|arm64] [--profile dev|release]
       --board NAME         a dev image for a kind of board of image/boards, watched over its serial port
-      --keys DIR           what signs a release: sb.key sb.crt pcr.key pcr.crt
+      --keys DIR           what signs a release: sb.key sb.crt pcr.key pcr.crt sums.key
+      --verify             build it twice, from clean checkouts in different folders, and compare every byte   [--json]
+      --expect SHA256SUMS  fail unless another machine's build gave the same
+      --lock               write the list of distribution packages anew, from what the mirror has today
+  ./hearth flash DISK      write an image to a disk, and read it back   [--image FILE.img.zst --signed-by KEY] [--yes]
   ./hearth board NAME      the image's tests on a real board   --line /dev/ttyUSB0
       --power COMMAND      cuts the board's power and gives it back"
     );

@@ -139,11 +139,20 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 run_executables(&mut tally, built, |test| test.is("key_generation"), &[]);
                 run_executables(&mut tally, built, |test| test.is("two_clusters"), &[]);
             }
-            Part::Image => boot_image(&mut tally, built, Arch::X86_64, "image_boots", "HEARTH_IMAGE"),
+            Part::Image => {
+                if let Some(image) =
+                    boot_image(&mut tally, built, Arch::X86_64, "image_boots", "HEARTH_IMAGE")
+                {
+                    let again = image::check_again(&image);
+                    tally.judge("a second checkout, in another folder, gives the same bytes", again);
+                }
+            }
             Part::ImageArm64 => {
                 boot_image(&mut tally, built, Arch::Arm64, "image_boots_arm64", "HEARTH_ARM64_IMAGE");
             }
-            Part::PowerCuts => boot_image(&mut tally, built, Arch::X86_64, "power_cuts", "HEARTH_IMAGE"),
+            Part::PowerCuts => {
+                boot_image(&mut tally, built, Arch::X86_64, "power_cuts", "HEARTH_IMAGE");
+            }
             Part::E2e => tally.judge("the box in QEMU attests on chain", run::check_box()),
         }
         tally.times.push((name, part_begun.elapsed()));
@@ -177,13 +186,19 @@ fn describe(part: Part) -> &'static str {
 }
 
 /// Builds a dev image and runs the test that boots it.
-fn boot_image(tally: &mut Tally, built: Option<&Vec<Executable>>, arch: Arch, test: &str, named_by: &str) {
+fn boot_image(
+    tally: &mut Tally,
+    built: Option<&Vec<Executable>>,
+    arch: Arch,
+    test: &str,
+    named_by: &str,
+) -> Option<hw_tests::image::Image> {
     let image = image::build_dev_for(arch);
-    let raw = image.as_ref().ok().map(|image| image.raw.clone());
+    let made = image.as_ref().ok().cloned();
     tally.judge("the image builds", image.map(|_| ()));
-    if let Some(raw) = raw {
-        run_executables(tally, built, |executable| executable.is(test), &[(named_by, raw)]);
-    }
+    let image = made?;
+    run_executables(tally, built, |executable| executable.is(test), &[(named_by, image.raw.clone())]);
+    Some(image)
 }
 
 fn lint(tally: &mut Tally) {
@@ -195,7 +210,19 @@ fn lint(tally: &mut Tally) {
         Ok(wrong) => tally.fail(wrong.join("; ")),
         Err(error) => tally.fail(format!("arrows between rooms: {error:#}")),
     }
-    for script in ["hearth", ".ci/run", "image/build", "image/foreign", "hw-tests/devnet/ensure-go.sh"] {
+    match crate::workflows::wrong(&run::repository()) {
+        Ok(wrong) if wrong.is_empty() => tally.pass("the public workflows run our words only"),
+        Ok(wrong) => tally.fail(wrong.join("; ")),
+        Err(error) => tally.fail(format!("workflows: {error:#}")),
+    }
+    for script in [
+        "hearth",
+        ".ci/run",
+        "image/build",
+        "image/foreign",
+        "image/packages",
+        "hw-tests/devnet/ensure-go.sh",
+    ] {
         tally.judge(
             &format!("{script} is well-formed"),
             quiet("bash", Command::new("bash").args(["-n", script])),

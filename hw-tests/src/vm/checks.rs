@@ -99,6 +99,36 @@ const FACTS: &[Fact] = &[
         prints: Exactly("refused\nwritten"),
     },
     Fact {
+        name: "time is chrony's business, and it serves nobody",
+        command: "systemctl is-active chrony; ss -Hlntu | grep -c chronyd",
+        prints: Exactly("active\n0"),
+    },
+    Fact {
+        name: "what is seldom used is compressed, and nothing is swapped to a disk",
+        command: "swapon --noheadings --show=NAME",
+        prints: Exactly("/dev/zram0"),
+    },
+    Fact {
+        name: "USB storage is not loaded for a stick",
+        command: "modprobe --showconfig | grep -E '^install (usb_storage|uas) ' | sort",
+        prints: Exactly("install uas /usr/bin/false\ninstall usb_storage /usr/bin/false"),
+    },
+    Fact {
+        name: "the kernel's dangerous doors are closed",
+        command: "sysctl -n kernel.io_uring_disabled kernel.kexec_load_disabled kernel.unprivileged_bpf_disabled kernel.yama.ptrace_scope kernel.sysrq",
+        prints: Exactly("2\n1\n1\n2\n0"),
+    },
+    Fact {
+        name: "the image lists what it is made of",
+        command: "grep -o '\"purl\": \"pkg:cargo/blst@' /usr/share/hearth/sbom.cdx.json",
+        prints: Containing("pkg:cargo/blst@"),
+    },
+    Fact {
+        name: "less than 250 MB of memory are used",
+        command: "awk '/^MemTotal/ { t = $2 } /^MemAvailable/ { a = $2 } END { print (t - a < 250 * 1024) ? \"yes\" : t - a }' /proc/meminfo",
+        prints: Exactly("yes"),
+    },
+    Fact {
         // systemd-boot's counter is in the file name until the image is blessed, a moment after the daemons are up.
         name: "the image is marked good",
         command: "for i in 1 2 3 4 5 6 7 8 9; do ls /boot/EFI/Linux | grep -q + || break; sleep 2; done; ls /boot/EFI/Linux | grep -c +",

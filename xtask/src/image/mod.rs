@@ -1,14 +1,19 @@
 //! `./hearth image`: builds what a buyer flashes.
 
+mod compare;
 mod foreign;
+mod inspect;
 mod programs;
+mod sbom;
+mod verify;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 use hw_tests::board;
-use hw_tests::image::{self, Image};
+use hw_tests::image::{self, Earlier, Image};
 
 use crate::{run, say};
 
@@ -30,6 +35,18 @@ pub(crate) struct Arguments {
     /// Also when nothing has changed.
     #[arg(long)]
     force: bool,
+    /// Build it twice, from two clean checkouts in different folders, and compare every byte.
+    #[arg(long)]
+    verify: bool,
+    /// The result as JSON in the last line of standard output.
+    #[arg(long)]
+    json: bool,
+    /// Fail unless the image is the one in this list of checksums, from another machine's build.
+    #[arg(long, value_name = "SHA256SUMS", conflicts_with = "verify")]
+    expect: Option<PathBuf>,
+    /// Write the list of distribution packages anew, from what the mirror has today, instead of building.
+    #[arg(long, conflicts_with_all = ["verify", "json", "keys", "force"])]
+    lock: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -77,10 +94,31 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         profile: arguments.profile.into(),
         console: board.map(|board| board.console),
         keys: arguments.keys.clone(),
-        force: arguments.force,
     };
-    let image = build(&run::repository(), &what)?;
-    tell(&image)
+    if arguments.lock {
+        return lock(what.arch);
+    }
+    if arguments.verify {
+        return verify::twice(&what, arguments.json);
+    }
+    let earlier = if arguments.force { Earlier::Layers } else { Earlier::Kept };
+    let image = build(&Place::ordinary()?, &what, earlier)?;
+    tell(&image, arguments.json)?;
+    match &arguments.expect {
+        Some(list) => expect(&image, list),
+        None => Ok(()),
+    }
+}
+
+/// Compares an image with the checksums that another machine's build wrote beside its own.
+fn expect(image: &Image, list: &Path) -> anyhow::Result<()> {
+    let theirs = std::fs::read_to_string(list).with_context(|| format!("cannot read {}", list.display()))?;
+    let path = image.raw.with_file_name("SHA256SUMS");
+    let ours = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(!ours.trim().is_empty(), "{} is empty", path.display());
+    ensure!(ours == theirs, "this build is another one than {}:\n{ours}instead of\n{theirs}", list.display());
+    say::good("the same bytes as the other machine's");
+    Ok(())
 }
 
 /// The image of this machine's development, as tests and `./hearth run` boot it.
@@ -90,8 +128,12 @@ pub(crate) fn build_dev() -> anyhow::Result<Image> {
 
 /// [`build_dev`] for a kind of processor.
 pub(crate) fn build_dev_for(arch: image::Arch) -> anyhow::Result<Image> {
-    let what = What { arch, profile: image::Profile::Dev, console: None, keys: None, force: false };
-    build(&run::repository(), &what)
+    build(&Place::ordinary()?, &What::dev(arch), Earlier::Kept)
+}
+
+/// Whether a second checkout in another folder gives the same bytes as this image of this checkout.
+pub(crate) fn check_again(image: &Image) -> anyhow::Result<()> {
+    verify::again(image, &What::dev(image::Arch::X86_64))
 }
 
 /// What to build.
@@ -100,34 +142,77 @@ struct What {
     profile: image::Profile,
     console: Option<String>,
     keys: Option<PathBuf>,
-    force: bool,
+}
+
+impl What {
+    fn dev(arch: image::Arch) -> Self {
+        Self { arch, profile: image::Profile::Dev, console: None, keys: None }
+    }
+}
+
+/// From which checkout, and where cargo and the image go.
+struct Place {
+    repository: PathBuf,
+    target: PathBuf,
+    out: Option<PathBuf>,
+}
+
+impl Place {
+    fn ordinary() -> anyhow::Result<Self> {
+        Ok(Self { repository: run::repository(), target: programs::target()?, out: None })
+    }
 }
 
 /// Builds the programs of a checkout and the image around them.
-fn build(repository: &Path, what: &What) -> anyhow::Result<Image> {
-    let binaries = programs::build(repository, &programs::target()?, what.arch, what.profile)?;
+fn build(place: &Place, what: &What, earlier: Earlier) -> anyhow::Result<Image> {
+    let binaries = programs::build(&place.repository, &place.target, what.arch, what.profile)?;
+    // The set of packages in the lock: a dev image for a real board has that board's kernel.
+    let set = if what.console.is_some() { "dev-hardware" } else { what.profile.name() };
+    let sbom = place.target.join(format!("sbom-{set}-{}.cdx.json", what.arch.name()));
+    std::fs::write(&sbom, sbom::text(&place.repository, what.arch, set)?)
+        .with_context(|| format!("cannot write {}", sbom.display()))?;
     let options = image::Options {
-        repository: repository.to_owned(),
+        repository: place.repository.clone(),
         profile: what.profile,
         arch: what.arch,
         binaries,
         console: what.console.clone(),
+        sbom,
         keys: what.keys.clone(),
-        force: what.force,
+        out: place.out.clone(),
+        earlier,
     };
     let image = image::build(&options, |line| say::detail(&format!("image: {line}")))?;
+    inspect::check(&image, what.profile)?;
     let short = image.sha256.get(..16).unwrap_or_default();
     say::good(&format!("image {} (SHA-256 {short}…)", image.raw.display()));
     Ok(image)
 }
 
 /// Path, sizes and checksum, on standard output.
-fn tell(image: &Image) -> anyhow::Result<()> {
-    let bytes = std::fs::metadata(&image.raw)
-        .with_context(|| format!("cannot look at {}", image.raw.display()))?
-        .len();
+fn tell(image: &Image, json: bool) -> anyhow::Result<()> {
+    let [bytes, compressed] = [size(&image.raw)?, size(&image.compressed)?];
     println!("{}", image.raw.display());
-    println!("size       {bytes} bytes");
-    println!("sha256     {}", image.sha256);
+    println!("size        {bytes} bytes");
+    println!("compressed  {compressed} bytes: {}", image.compressed.display());
+    println!("sha256      {}", image.sha256);
+    if json {
+        let result = serde_json::json!({
+            "image": image.raw, "image_bytes": bytes, "compressed_bytes": compressed, "sha256": image.sha256,
+        });
+        println!("{result}");
+    }
+    Ok(())
+}
+
+fn size(path: &Path) -> anyhow::Result<u64> {
+    Ok(std::fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?.len())
+}
+
+/// `./hearth image --lock`.
+fn lock(arch: image::Arch) -> anyhow::Result<()> {
+    let mut command = Command::new(run::repository().join("image/packages"));
+    let status = command.args(["lock", arch.name()]).status().context("cannot run image/packages")?;
+    ensure!(status.success(), "the list of packages was not written");
     Ok(())
 }

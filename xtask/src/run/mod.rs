@@ -133,11 +133,12 @@ pub(crate) fn check_units() -> anyhow::Result<()> {
     let scores = hw_tests::units::scores(&repository())?;
     for score in &scores {
         say::detail(&format!(
-            "{:<16} exposure {:.1}, at most {:.1}",
+            "{:<24} exposure {:.1}, at most {:.1}",
             score.unit, score.exposure, score.limit
         ));
     }
-    let bad: Vec<&str> = scores.iter().filter(|score| !score.passes()).map(|score| score.unit).collect();
+    let bad: Vec<&str> =
+        scores.iter().filter(|score| !score.passes()).map(|score| score.unit.as_str()).collect();
     ensure!(bad.is_empty(), "too open: {}", bad.join(", "));
     Ok(())
 }

@@ -1,0 +1,208 @@
+//! `./hearth flash`: writes an image to a disk as a person would, without the ways in which a person destroys another disk.
+//!
+//! Nothing is written before the checksums' signature, the checksum of the file and the disk itself are found good, and
+//! nothing is called done before every byte has been read back.
+
+mod disk;
+mod sums;
+mod write;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+
+use crate::{run, say};
+
+/// What to write, and where to.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The disk, as a whole: /dev/sdb, /dev/nvme1n1, /dev/mmcblk0.
+    device: PathBuf,
+    /// The image (.img.zst), with SHA256SUMS and SHA256SUMS.sig beside it; the last one built here when left out.
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// The public key that must have signed the checksums (PEM); the test key for an image that was built here.
+    #[arg(long, value_name = "FILE")]
+    signed_by: Option<PathBuf>,
+    /// Without asking.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// `./hearth flash`.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let built_here = run::cache()?.join("image/dev-x86-64/hearth.img.zst");
+    let image = arguments.image.clone().unwrap_or(built_here);
+    let key = match &arguments.signed_by {
+        Some(key) => key.clone(),
+        None if arguments.image.is_none() => run::repository().join("image/test-keys/sums.pub"),
+        None => anyhow::bail!("say with --signed-by FILE which public key must have signed the checksums"),
+    };
+    say::begin(&format!("checking {}", image.display()));
+    let sums = sums::signed(&image, &key)?;
+    say::good("the checksums are signed by the key, and the file is what they say");
+
+    let disk = disk::Disk::look(&arguments.device)?;
+    disk.refuse_what_is_in_use()?;
+    ensure!(
+        sums.raw_bytes <= disk.bytes(),
+        "{} has {} bytes, the image needs {}: take a larger disk",
+        arguments.device.display(),
+        disk.bytes(),
+        sums.raw_bytes
+    );
+    ensure!(
+        disk.bytes() >= LEAST_BYTES,
+        "{} has {} MB; the system alone needs {} MB once it runs: take a larger disk",
+        arguments.device.display(),
+        disk.bytes() / 1_000_000,
+        LEAST_BYTES / 1_000_000
+    );
+    if !arguments.yes {
+        ask(&disk.description())?;
+    }
+    say::begin(&format!("writing to {}", disk.description()));
+    let told = &mut |what: &str, done: u64, all: u64| {
+        say::detail(&format!("{what} {:3} % of {} MB", done * 100 / all.max(1), all / 1_000_000));
+    };
+    write::image(&image, &disk, &sums, told)?;
+    say::good("written, read back, and every byte is right: the disk may be taken out");
+    Ok(())
+}
+
+/// What the first start makes of a disk: boot partition, two systems with their hashes, and the least of `/var`.
+const LEAST_BYTES: u64 = (512 + 2 * (1024 + 16) + 256 + 8) * 1024 * 1024;
+
+fn ask(what: &str) -> anyhow::Result<()> {
+    ensure!(
+        std::io::stdin().is_terminal(),
+        "nobody to ask whether {what} may be erased; say --yes if it may"
+    );
+    eprint!("Everything on {what} will be lost. Type ERASE to go on: ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+    ensure!(answer.trim() == "ERASE", "nothing was written");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileExt as _;
+    use std::path::Path;
+    use std::process::Command;
+
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    /// A loop device that is gone when the test is.
+    struct Loop(PathBuf);
+
+    impl Loop {
+        /// `None` where this machine lets nobody make one.
+        fn of(file: &Path) -> Option<Self> {
+            let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
+            output.status.success().then(|| Self(String::from_utf8_lossy(&output.stdout).trim().into()))
+        }
+    }
+
+    impl Drop for Loop {
+        fn drop(&mut self) {
+            let _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
+        }
+    }
+
+    fn run(program: &str, arguments: &[&str]) {
+        let output = Command::new(program).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// An image of nine megabytes, compressed, listed and signed; the key that signed it.
+    fn image(dir: &Path) -> (PathBuf, PathBuf, Vec<u8>) {
+        let bytes: Vec<u8> = (0..9_000_000_u32).map(|i| i.to_le_bytes()[usize::from(i % 3 == 0)]).collect();
+        let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
+        fs::write(path("x.raw"), &bytes).unwrap();
+        run("zstd", &["-q", "-3", &path("x.raw"), "-o", &path("x.img.zst")]);
+        let sum = |name: &str| hex::encode(Sha256::digest(fs::read(path(name)).unwrap()));
+        let list = format!("{}  x.raw\n{}  x.img.zst\n", sum("x.raw"), sum("x.img.zst"));
+        fs::write(path("SHA256SUMS"), list).unwrap();
+        run("openssl", &["genpkey", "-algorithm", "ed25519", "-out", &path("k.key")]);
+        run("openssl", &["pkey", "-in", &path("k.key"), "-pubout", "-out", &path("k.pub")]);
+        let (key, list, out) = (path("k.key"), path("SHA256SUMS"), path("SHA256SUMS.sig"));
+        run("openssl", &["pkeyutl", "-sign", "-rawin", "-inkey", &key, "-in", &list, "-out", &out]);
+        (dir.join("x.img.zst"), dir.join("k.pub"), bytes)
+    }
+
+    fn flash(device: &Path, image: &Path, key: &Path) -> anyhow::Result<()> {
+        super::run(&Arguments {
+            device: device.to_owned(),
+            image: Some(image.to_owned()),
+            signed_by: Some(key.to_owned()),
+            yes: true,
+        })
+    }
+
+    #[test]
+    fn an_unsigned_or_damaged_image_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, key, _) = self::image(dir.path());
+        let wrong_key = Path::new(env!("CARGO_MANIFEST_DIR")).join("../image/test-keys/sums.pub");
+        assert!(sums::signed(&image, &key).is_ok());
+        assert!(sums::signed(&image, &wrong_key).unwrap_err().to_string().contains("not signed by"));
+        let file = fs::OpenOptions::new().write(true).open(&image).unwrap();
+        file.write_all_at(b"x", 100).unwrap();
+        assert!(sums::signed(&image, &key).unwrap_err().to_string().contains("damaged"));
+        fs::write(dir.path().join("SHA256SUMS"), "").unwrap();
+        assert!(sums::signed(&image, &key).is_err());
+    }
+
+    #[test]
+    fn a_loop_device_is_flashed_and_a_mounted_one_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, key, bytes) = self::image(dir.path());
+        let backing = dir.path().join("disk");
+        let file = fs::File::create(&backing).unwrap();
+        file.set_len(LEAST_BYTES).unwrap();
+        let Some(disk) = Loop::of(&backing) else {
+            println!("SKIPPED: this machine makes no loop devices; flashing is tried on files only");
+            return;
+        };
+        flash(&disk.0, &image, &key).unwrap();
+        let mut start = vec![0; bytes.len()];
+        fs::File::open(&backing).unwrap().read_exact_at(&mut start, 0).unwrap();
+        assert!(start == bytes, "the disk holds other bytes than the image");
+
+        let name = disk.0.to_string_lossy().into_owned();
+        run("mkfs.ext4", &["-q", "-F", &name]);
+        let point = dir.path().join("mounted");
+        fs::create_dir(&point).unwrap();
+        let point_name = point.to_string_lossy().into_owned();
+        run("mount", &[&name, &point_name]);
+        let refused = flash(&disk.0, &image, &key);
+        run("umount", &[&point_name]);
+        let refused = format!("{:#}", refused.unwrap_err());
+        assert!(refused.contains("is mounted at"), "{refused}");
+
+        drop(disk);
+        file.set_len(LEAST_BYTES - 512).unwrap();
+        let small = Loop::of(&backing).unwrap();
+        let refused = flash(&small.0, &image, &key).unwrap_err().to_string();
+        assert!(refused.contains("take a larger disk"), "{refused}");
+    }
+
+    #[test]
+    fn the_disk_of_this_machine_is_refused() {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let root = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
+        let device = root.split(" - ").nth(1).unwrap().split(' ').nth(1).unwrap();
+        let disk = disk::Disk::look(Path::new(device));
+        let Ok(disk) = disk else {
+            println!("SKIPPED: this machine's root is on no disk of its own ({device})");
+            return;
+        };
+        assert!(format!("{:#}", disk.refuse_what_is_in_use().unwrap_err()).contains("not overwritten"));
+    }
+}

@@ -1,0 +1,167 @@
+//! Writing, and reading back.
+
+use std::fs::File;
+use std::io::{Read, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use sha2::{Digest as _, Sha256};
+
+use super::disk::Disk;
+use super::sums::Sums;
+
+/// How often a person hears how far it is.
+const TOLD_EVERY: Duration = Duration::from_secs(2);
+const CHUNK: usize = 4 << 20;
+
+/// Unpacks the image onto the disk, empties the kernel's cache, reads everything back and compares.
+///
+/// The first megabyte, which holds the partition table, is written last: a disk that was pulled out in the middle shows no
+/// system that could be taken for a whole one.
+pub(crate) fn image(
+    image: &Path,
+    disk: &Disk,
+    sums: &Sums,
+    told: &mut dyn FnMut(&str, u64, u64),
+) -> anyhow::Result<()> {
+    let mut device = disk.open()?;
+    let mut zstd = Command::new("zstd")
+        .args(["--decompress", "--stdout", "--quiet", "--"])
+        .arg(image)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run zstd")?;
+    let unpacked = zstd.stdout.take().context("zstd has no output")?;
+    let copied = copy(unpacked, &mut device, sums, told);
+    let status = zstd.wait().context("zstd")?;
+    copied?;
+    ensure!(status.success(), "the image could not be unpacked");
+    device.sync_all().context("the disk did not take everything")?;
+    // What the kernel still remembers would answer for the disk.
+    nix::fcntl::posix_fadvise(&device, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+        .context("cannot empty the kernel's cache of the disk")?;
+    read_back(&mut device, sums, told)
+}
+
+fn copy(
+    mut from: impl Read,
+    to: &mut File,
+    sums: &Sums,
+    told: &mut dyn FnMut(&str, u64, u64),
+) -> anyhow::Result<()> {
+    let mut hash = Sha256::new();
+    let mut head = Vec::new();
+    let mut done = 0_u64;
+    let mut last = Instant::now();
+    let mut chunk = Vec::with_capacity(CHUNK);
+    to.write_all(&vec![0; HEAD]).context("writing")?;
+    loop {
+        chunk.clear();
+        from.by_ref().take(u64::try_from(CHUNK)?).read_to_end(&mut chunk).context("reading the image")?;
+        if chunk.is_empty() {
+            break;
+        }
+        done += u64::try_from(chunk.len())?;
+        ensure!(done <= sums.raw_bytes, "the image is longer than it says");
+        hash.update(&chunk);
+        if head.is_empty() {
+            ensure!(chunk.len() >= HEAD, "the image is too short");
+            head.extend_from_slice(&chunk[..HEAD]);
+            to.write_all(&chunk[HEAD..]).context("writing")?;
+        } else {
+            to.write_all(&chunk).context("writing")?;
+        }
+        if last.elapsed() > TOLD_EVERY {
+            last = Instant::now();
+            told("written", done, sums.raw_bytes);
+            to.sync_data().context("the disk did not take everything")?;
+        }
+    }
+    ensure!(done == sums.raw_bytes, "the image is shorter than it says");
+    let found: [u8; 32] = hash.finalize().into();
+    ensure!(
+        found == sums.raw,
+        "the unpacked image is not what the signed list says; the disk was left without a partition table"
+    );
+    to.sync_all().context("the disk did not take everything")?;
+    to.seek(SeekFrom::Start(0))?;
+    to.write_all(&head).context("writing")
+}
+
+const HEAD: usize = 1 << 20;
+
+fn read_back(disk: &mut File, sums: &Sums, told: &mut dyn FnMut(&str, u64, u64)) -> anyhow::Result<()> {
+    disk.seek(SeekFrom::Start(0))?;
+    let mut hash = Sha256::new();
+    let mut done = 0_u64;
+    let mut last = Instant::now();
+    let mut chunk = Vec::with_capacity(CHUNK);
+    while done < sums.raw_bytes {
+        chunk.clear();
+        let wanted = (sums.raw_bytes - done).min(u64::try_from(CHUNK)?);
+        disk.by_ref().take(wanted).read_to_end(&mut chunk).context("reading the disk back")?;
+        ensure!(!chunk.is_empty(), "the disk ends before the image does: it claims to be larger than it is");
+        done += u64::try_from(chunk.len())?;
+        hash.update(&chunk);
+        if last.elapsed() > TOLD_EVERY {
+            last = Instant::now();
+            told("read back", done, sums.raw_bytes);
+        }
+    }
+    let found: [u8; 32] = hash.finalize().into();
+    ensure!(
+        found == sums.raw,
+        "the disk gives back other bytes than were written: it is damaged or a fake; do not use it"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sums(bytes: &[u8]) -> Sums {
+        Sums { raw: Sha256::digest(bytes).into(), raw_bytes: bytes.len().try_into().unwrap() }
+    }
+
+    fn image_bytes() -> Vec<u8> {
+        (0..HEAD * 3 + 7).map(|i| u8::try_from(i % 251).unwrap() | 1).collect()
+    }
+
+    #[test]
+    fn what_was_written_is_what_is_read_back() {
+        let bytes = image_bytes();
+        let mut file = tempfile::tempfile().unwrap();
+        copy(bytes.as_slice(), &mut file, &sums(&bytes), &mut |_, _, _| {}).unwrap();
+        read_back(&mut file, &sums(&bytes), &mut |_, _, _| {}).unwrap();
+        // One bit turns over on the disk.
+        file.seek(SeekFrom::Start(2_000_000)).unwrap();
+        file.write_all(&[0]).unwrap();
+        let error = read_back(&mut file, &sums(&bytes), &mut |_, _, _| {}).unwrap_err();
+        assert!(error.to_string().contains("gives back other bytes"));
+        // A disk that ends early.
+        file.set_len(1_500_000).unwrap();
+        let error = read_back(&mut file, &sums(&bytes), &mut |_, _, _| {}).unwrap_err();
+        assert!(error.to_string().contains("larger than it is"));
+    }
+
+    #[test]
+    fn a_wrong_image_leaves_no_partition_table() {
+        let bytes = image_bytes();
+        for wrong in [
+            &bytes[..bytes.len() - 1],
+            &[bytes.as_slice(), b"x"].concat(),
+            &[&bytes[..9], b"x", &bytes[10..]].concat(),
+        ] {
+            let mut file = tempfile::tempfile().unwrap();
+            copy(wrong, &mut file, &sums(&bytes), &mut |_, _, _| {}).unwrap_err();
+            let mut head = vec![1; HEAD];
+            file.seek(SeekFrom::Start(0)).unwrap();
+            file.read_exact(&mut head).unwrap();
+            assert!(head.iter().all(|byte| *byte == 0));
+        }
+    }
+}

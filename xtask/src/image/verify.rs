@@ -1,0 +1,119 @@
+//! `./hearth image --verify`: two checkouts in different folders, at different times, must give the same bytes.
+//!
+//! The two share what is pinned by hash and no more: the tools tree, the fetched packages, the crates that cargo fetched.
+//! Each compiles into a folder of its own, and no installed layer of another build is used.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+use hw_tests::image::{Earlier, Image};
+use serde_json::json;
+
+use super::{Place, What, build, compare, size};
+use crate::{run, say};
+
+/// Builds two checkouts and compares them.
+pub(super) fn twice(what: &What, as_json: bool) -> anyhow::Result<()> {
+    let first = build_in("first", what)?;
+    let second = build_in("second-with-a-longer-name", what)?;
+    let identical = first.sha256 == second.sha256 && same_file(&first.compressed, &second.compressed)?;
+    if !identical {
+        explain(&first, &second)?;
+    }
+    if as_json {
+        let result = json!({
+            "identical": identical,
+            "image_bytes": size(&first.raw)?,
+            "compressed_bytes": size(&first.compressed)?,
+            "sha256": first.sha256,
+            "arch": what.arch.name(),
+            "profile": what.profile.name(),
+        });
+        println!("{result}");
+    }
+    ensure!(identical, "two builds of one commit differ; what differs is listed above");
+    say::good(&format!("two checkouts in different folders gave the same bytes: {}", first.sha256));
+    Ok(())
+}
+
+/// Builds one more checkout and compares it with an image that is there.
+pub(super) fn again(first: &Image, what: &What) -> anyhow::Result<()> {
+    let second = build_in("second-with-a-longer-name", what)?;
+    if first.sha256 != second.sha256 {
+        explain(first, &second)?;
+        anyhow::bail!("two builds of one commit differ; what differs is listed above");
+    }
+    Ok(())
+}
+
+fn build_in(name: &str, what: &What) -> anyhow::Result<Image> {
+    let dir = run::cache()?.join("verify").join(name);
+    let place = Place {
+        repository: checkout(&dir.join("checkout"))?,
+        target: dir.join("target"),
+        out: Some(dir.join(format!("image-{}-{}", what.profile.name(), what.arch.name()))),
+    };
+    build(&place, what, Earlier::Ignored)
+}
+
+/// A clean checkout: what is committed, and nothing that lies around. With changes that are not committed yet, these too.
+fn checkout(dir: &Path) -> anyhow::Result<PathBuf> {
+    let repository = run::repository();
+    if dir.exists() {
+        fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    }
+    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let changed = git(&repository, &["status", "--porcelain"])?;
+    if changed.trim().is_empty() {
+        git(&repository, &["clone", "--quiet", "--no-hardlinks", ".", &dir.to_string_lossy()])?;
+        return Ok(dir.to_owned());
+    }
+    say::note("not everything is committed: the checkouts hold the changes too");
+    let files = git(&repository, &["ls-files", "-z", "--cached", "--others", "--exclude-standard"])?;
+    for name in files.split('\0').filter(|name| !name.is_empty()) {
+        let (from, to) = (repository.join(name), dir.join(name));
+        let Ok(meta) = fs::symlink_metadata(&from) else { continue };
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        }
+        if meta.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&from)?, &to)
+        } else {
+            fs::copy(&from, &to).map(|_| ())
+        }
+        .with_context(|| format!("cannot write {}", to.display()))?;
+    }
+    Ok(dir.to_owned())
+}
+
+fn git(repository: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new("git")
+        .current_dir(repository)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run git")?;
+    ensure!(
+        output.status.success(),
+        "git {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn same_file(left: &Path, right: &Path) -> anyhow::Result<bool> {
+    let status =
+        Command::new("cmp").arg("--silent").args([left, right]).status().context("cannot run cmp")?;
+    Ok(status.success())
+}
+
+fn explain(first: &Image, second: &Image) -> anyhow::Result<()> {
+    let tools = run::cache()?.join("mkosi/tools");
+    for line in compare::differences(&first.raw, &second.raw, &tools)? {
+        say::failed(&line);
+    }
+    Ok(())
+}
