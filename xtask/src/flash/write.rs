@@ -102,7 +102,7 @@ fn read_back(disk: &mut File, sums: &Sums, told: &mut dyn FnMut(&str, u64, u64))
     while done < sums.raw_bytes {
         chunk.clear();
         let wanted = (sums.raw_bytes - done).min(u64::try_from(CHUNK)?);
-        disk.by_ref().take(wanted).read_to_end(&mut chunk).context("reading the disk back")?;
+        (&*disk).take(wanted).read_to_end(&mut chunk).context("reading the disk back")?;
         ensure!(!chunk.is_empty(), "the disk ends before the image does: it claims to be larger than it is");
         done += u64::try_from(chunk.len())?;
         hash.update(&chunk);

@@ -54,7 +54,11 @@ fn partitions(disk: &Path) -> anyhow::Result<Vec<Partition>> {
     ensure!(header.starts_with(b"EFI PART"), "{} has no partition table", disk.display());
     let entries = number(&header, 72);
     let (count, size) = (number(&header, 80) & 0xffff_ffff, number(&header, 84) & 0xffff_ffff);
-    ensure!(count <= 128 && size == 128 && entries < 1 << 32, "{} has an odd partition table", disk.display());
+    ensure!(
+        count <= 128 && size == 128 && entries < 1 << 32,
+        "{} has an odd partition table",
+        disk.display()
+    );
     let mut found = Vec::new();
     for index in 0..count {
         let mut entry = [0; 128];
