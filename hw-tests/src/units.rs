@@ -136,7 +136,7 @@ mod tests {
         .unwrap();
         let scores = scores(dir.path()).unwrap();
         let limits: Vec<(&str, f32)> = scores.iter().map(|s| (s.unit.as_str(), s.limit)).collect();
-        assert_eq!(limits, [("client.service", 2.5), ("open.service", 1.5)]);
+        assert_eq!(limits, [("client.service", 2.5_f32), ("open.service", 1.5)]);
         assert!(scores.iter().all(|score| !score.passes() && score.exposure > 9.0));
     }
 
