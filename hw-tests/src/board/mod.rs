@@ -242,10 +242,10 @@ impl Guest for Board {
                 patience = GREETING_EVERY * 2;
             }
             self.line.send(&frame::tell(self.count))?;
-            if let Some(frame) = self.wait_frame(self.count, patience) {
-                if let Some((status, text)) = frame.open() {
-                    return Ok(Output { status, text });
-                }
+            if let Some(frame) = self.wait_frame(self.count, patience)
+                && let Some((status, text)) = frame.open()
+            {
+                return Ok(Output { status, text });
             }
         }
         Err(BoardError::Garbled { command: command.to_owned() })
