@@ -5,6 +5,8 @@
 //! What a cut here cannot show: QEMU is killed, not the host, so what the guest wrote is on the disk even where a real
 //! disk would have lost its cache.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

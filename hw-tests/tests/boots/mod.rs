@@ -1,5 +1,7 @@
 //! What the image of each kind of processor must do.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
 use std::path::PathBuf;
 
 use hw_tests::image::Arch;
