@@ -17,6 +17,7 @@ use cluster::create::{Addresses, CreateOptions, CreatedCluster};
 use cluster::keystore::KdfCost;
 use cluster::{Network, PeerId};
 use fake::{FakeChain, FakeNode};
+use hw_tests::ceremony::{Ceremony, CeremonyChain, status};
 use hw_tests::join::{ChainFacts, NodeFolder};
 use hw_tests::member::Member;
 use ipc::node::{CLUSTERS_PATH, ClusterEntry, cluster_path};
@@ -193,4 +194,68 @@ fn a_box_in_a_cluster_of_four_and_one_of_seven_signs_for_both_with_one_signer() 
     let status: SignerStatus = runtime.block_on(signer.get(STATUS_PATH)).unwrap();
     assert_eq!(status.shares.len(), 4);
     this_box.check_alive().unwrap();
+}
+
+#[test]
+fn keys_are_made_on_a_box_that_is_in_a_cluster_already() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let this_box = start_box(dir.path());
+    let port = this_box.p2p_port();
+    let mut members = vec![this_box];
+    for number in 2..=4 {
+        let name = format!("m{number}");
+        members.push(Member::start(&name, &dir.path().join(&name), &binaries()).unwrap());
+    }
+    // A cluster whose other members are not there: it is not needed to do anything here.
+    let old = create("old", 4);
+    for file in old.node_files(0, KdfCost::Insecure, &mut rand::rng()).unwrap() {
+        let path = dir.path().join("old").join(&file.path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &*file.content).unwrap();
+    }
+    let beacon = runtime.block_on(FakeNode::start(FakeChain::new(old.group_public_keys())));
+    let hoodi = Network::by_name("hoodi").unwrap();
+    let root = hoodi.genesis_validators_root().unwrap().to_string();
+    let clock = ChainClock {
+        genesis_time: hoodi.genesis_time,
+        slot_ms: 12_000,
+        slots_per_epoch: 32,
+        preset: ChainPreset::Mainnet,
+    };
+    let facts =
+        ChainFacts { genesis_validators_root: root.clone(), clock, beacon_nodes: vec![beacon.url.clone()] };
+    let folder = NodeFolder::new(dir.path().join("old/node0"));
+    folder.join(&members[0].page().unwrap(), &facts, Vec::new()).unwrap();
+
+    let address = ExecutionAddress([1; 20]);
+    let addresses = Addresses { fee_recipient: address, withdrawal: address };
+    let options = CreateOptions::new("new", 4, 1, hoodi, addresses);
+    let chain = CeremonyChain {
+        genesis_validators_root: root,
+        clock,
+        network: None,
+        beacon_nodes: vec!["http://127.0.0.1:9".to_owned()],
+    };
+    let mut ceremony = Ceremony::among(&members, &options, chain).unwrap();
+    // The box takes part at the port of its next place.
+    let (first, second) = (format!("/tcp/{port}/"), format!("/tcp/{}/", port + 1));
+    assert!(ceremony.peers[0].contains(&first));
+    ceremony.peers[0] = ceremony.peers[0].replace(&first, &second);
+    let lock = ceremony.run(&members, PATIENCE).unwrap();
+    lock.verify(&[]).unwrap();
+    // All that the new cluster lacks is its beacon node; the old one is as it was.
+    let begun = Instant::now();
+    let wants_beacon_node = || {
+        let progress = status(&members[0]).unwrap().ceremony.unwrap();
+        progress.problems.iter().any(|problem| problem.code == "beacon_node_unreachable")
+    };
+    while !wants_beacon_node() {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", status(&members[0]).unwrap());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let node = ipc::Client::new(members[0].node_socket());
+    let list: Vec<ClusterEntry> = runtime.block_on(node.get(CLUSTERS_PATH)).unwrap();
+    let names: Vec<(&str, u8)> = list.iter().map(|entry| (entry.name.as_str(), entry.place)).collect();
+    assert_eq!(names, [("old", 0)]);
 }

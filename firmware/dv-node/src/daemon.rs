@@ -220,7 +220,8 @@ impl Daemon {
     async fn look(&mut self) {
         for seat in self.seats.values_mut() {
             seat.ask_whether_alive();
-            if seat.overrides_changed() {
+            // One that is stuck does not end, and waiting for it again and again would hold up everybody.
+            if seat.overrides_changed() && !seat.is_stuck() {
                 tracing::info!(place = seat.place.number, "the fee recipients were changed");
                 match seat.end().await {
                     Ok(()) => seat.start(&self.config, &self.work),
