@@ -7,6 +7,7 @@ mod bench;
 mod board;
 mod conformance;
 mod flash;
+mod fuzz;
 mod image;
 mod run;
 mod say;
@@ -55,6 +56,8 @@ enum Word {
         #[arg(long)]
         json: bool,
     },
+    /// Feed the parsers of outside bytes whatever a fuzzer thinks of.
+    Fuzz(fuzz::Arguments),
     /// Check the Obol checklist against the tests named for each row, and write docs/conformance-obol.md.
     Conformance {
         /// Only write the page; ./hearth test conformance runs the tests.
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Word::Test { part } => test::run(part),
         Word::Vectors { dir, json } => vectors(&dir, json),
         Word::Bench { what, whole, json } => bench::run(what, whole, json),
+        Word::Fuzz(arguments) => fuzz::run(&arguments),
         Word::Conformance { no_tests: false } => conformance::run(conformance::Page::Write, None),
         Word::Conformance { no_tests: true } => conformance::run(conformance::Page::WriteUnseen, None),
         Word::Image(arguments) => image::run(&arguments),
@@ -132,6 +136,7 @@ fn help() {
   ./hearth vectors DIR     the conformance suite on a folder of test vectors   [--json]
   ./hearth bench WHAT      what things cost here: dv, isolation or signer   [--json]
       --whole              whole processes and the time they add to a duty (dv)
+  ./hearth fuzz [TARGET]   let a fuzzer try every parser of outside bytes   [--minutes M] [--json] [--page]
   ./hearth conformance     the Obol checklist against its tests; writes docs/conformance-obol.md
   ./hearth image           build the OS image   [--arch x86-64|arm64] [--profile dev|release]
       --board NAME         a dev image for a kind of board of image/boards, watched over its serial port

@@ -143,7 +143,7 @@ struct ReorgWire {
 }
 
 /// `None` for anything we do not know or cannot read: events are hints, the clock drives duties without them.
-fn parse(event: &RawEvent) -> Option<ChainEvent> {
+pub(crate) fn parse(event: &RawEvent) -> Option<ChainEvent> {
     let data = event.data.as_str();
     match event.topic.as_str() {
         "head" => serde_json::from_str::<HeadWire>(data).ok().map(|head| ChainEvent::Head {

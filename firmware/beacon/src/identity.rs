@@ -69,7 +69,7 @@ impl BeaconNodes {
     }
 }
 
-fn judge_sync(answer: &SyncingWire, slots_per_epoch: u64) -> Health {
+pub(crate) fn judge_sync(answer: &SyncingWire, slots_per_epoch: u64) -> Health {
     let distance = answer.sync_distance.0;
     // `is_syncing` alone is not enough: Prysm without peers says false at any distance.
     if answer.is_syncing || distance > slots_per_epoch.saturating_mul(2).max(MAX_SYNC_DISTANCE) {
@@ -103,7 +103,11 @@ impl ChainInfo {
 }
 
 /// Puts the three answers together; an error says which of their fields is missing or absurd.
-fn chain_info(genesis: &GenesisWire, spec: &SpecWire, forks: &[ForkWire]) -> Result<ChainInfo, String> {
+pub(crate) fn chain_info(
+    genesis: &GenesisWire,
+    spec: &SpecWire,
+    forks: &[ForkWire],
+) -> Result<ChainInfo, String> {
     let text = |key: &str| spec.0.get(key).map(String::as_str);
     let number = |key: &str| match text(key) {
         None => Ok(None),

@@ -17,6 +17,8 @@ mod health;
 mod http;
 mod identity;
 mod nodes;
+#[doc(hidden)]
+pub mod outside;
 mod pass;
 mod probe;
 mod proposer;

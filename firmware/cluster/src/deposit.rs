@@ -142,6 +142,9 @@ pub fn message_of(deposit: &DepositData) -> DepositMessage {
 /// Why a deposit file was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DepositFileError {
+    /// More bytes than any cluster's deposits take.
+    #[error("deposit file: {0} bytes are more than any cluster's deposits take; get the original file")]
+    TooLarge(usize),
     /// Not a deposit file.
     #[error("deposit file: not valid JSON of the expected form ({0})")]
     Json(String),
@@ -160,6 +163,9 @@ pub enum DepositFileError {
 
 /// Reads a deposit file and checks every root and signature in it.
 pub fn parse_file(bytes: &[u8]) -> Result<Vec<DepositData>, DepositFileError> {
+    if bytes.len() > crate::document::MAX_FILE_BYTES {
+        return Err(DepositFileError::TooLarge(bytes.len()));
+    }
     let entries: Vec<DepositEntry> =
         serde_json::from_slice(bytes).map_err(|error| DepositFileError::Json(error.to_string()))?;
     let mut deposits = Vec::with_capacity(entries.len());

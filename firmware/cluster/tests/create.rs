@@ -176,3 +176,10 @@ fn thresholds_default_to_two_thirds() {
         assert_eq!(created.view.threshold, threshold, "{operators}");
     }
 }
+
+#[test]
+fn a_deposit_file_larger_than_any_cluster_s_is_refused_before_it_is_parsed() {
+    let large = vec![b' '; cluster::MAX_FILE_BYTES + 1];
+    let refused = cluster::deposit::parse_file(&large);
+    assert_eq!(refused, Err(cluster::deposit::DepositFileError::TooLarge(large.len())));
+}

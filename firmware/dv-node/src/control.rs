@@ -284,7 +284,7 @@ fn busy() -> Response {
 
 /// Reads a setup. The error says only where it went wrong: the texts of the parser quote values, and one of them is the
 /// identity key.
-fn parse_setup(body: &[u8]) -> Result<ClusterSetup, String> {
+pub(crate) fn parse_setup(body: &[u8]) -> Result<ClusterSetup, String> {
     serde_json::from_slice(body).map_err(|error| {
         let what = match error.classify() {
             serde_json::error::Category::Data => "a field is missing, unknown or of another kind",

@@ -62,12 +62,7 @@ impl Journal {
         if size <= MAX_FILE {
             file.read_to_end(&mut bytes)?;
         }
-        let mut live = BTreeMap::new();
-        let mut at = 0;
-        while let Some((key, payload, next)) = read_record(&bytes, at) {
-            keep(&mut live, key, payload);
-            at = next;
-        }
+        let (mut live, at) = scan(&bytes);
         let found = if missing { Found::Damaged } else { judge_rest(&bytes, at, size) };
         if let (Found::Damaged, Some((key, payload))) = (&found, marker) {
             keep(&mut live, key, &payload);
@@ -163,10 +158,7 @@ impl Journal {
 
     fn rewrite(&mut self) -> io::Result<()> {
         self.file = None;
-        let mut bytes = Vec::new();
-        for (key, payload) in &self.live {
-            write_record(&mut bytes, *key, payload)?;
-        }
+        let bytes = write_bytes(&self.live)?;
         if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FILE) {
             return Err(io::Error::other("more states than the journal can hold"));
         }
@@ -227,6 +219,33 @@ fn read_record(bytes: &[u8], at: usize) -> Option<(Key, &[u8], usize)> {
     }
     let slot = u64::from_le_bytes(body[..8].try_into().ok()?);
     Some(((slot, body[8]), &body[KEY_LEN..], end))
+}
+
+/// The latest state of each duty in a file, and where its last whole record ends.
+fn scan(bytes: &[u8]) -> (BTreeMap<Key, Vec<u8>>, usize) {
+    let mut live = BTreeMap::new();
+    let mut at = 0;
+    while let Some((key, payload, next)) = read_record(bytes, at) {
+        keep(&mut live, key, payload);
+        at = next;
+    }
+    (live, at)
+}
+
+/// Reads a whole file without a disk; written anew, it reads the same.
+pub(crate) fn read_bytes(bytes: &[u8]) -> (BTreeMap<Key, Vec<u8>>, Found) {
+    let (live, at) = scan(bytes);
+    let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    (live, judge_rest(bytes, at, size))
+}
+
+/// The file that holds these states and nothing else.
+pub(crate) fn write_bytes(live: &BTreeMap<Key, Vec<u8>>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for (key, payload) in live {
+        write_record(&mut bytes, *key, payload)?;
+    }
+    Ok(bytes)
 }
 
 /// A torn last record is what a crash leaves. If whole records follow the unreadable place, it was no crash.

@@ -20,6 +20,8 @@ pub mod journal;
 pub mod monitoring;
 pub mod node;
 pub mod obol_network;
+#[doc(hidden)]
+pub mod outside;
 mod overrides;
 pub mod places;
 pub mod preflight;

@@ -107,18 +107,20 @@ impl AnyAttestation {
 impl VersionedAttestation {
     /// Reads either header, or JSON.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        Self::read(bytes, versioned::read_indexed(bytes))
+        let plain = || versioned::read_plain(bytes).map(|versioned| (versioned, None));
+        Self::read(versioned::read_indexed(bytes))
+            // The plain form of an attestation of slot 20 has a 20 just where the indexed form has its offset.
+            .or_else(|error| Self::read(plain()).map_err(|_| error))
             .or_else(|error| Self::from_json(bytes).map_err(|_| error))
     }
 
     /// Reads the plain header only (aggregates), or JSON.
     pub fn decode_aggregated(bytes: &[u8]) -> Result<Self, DecodeError> {
         let header = versioned::read_plain(bytes).map(|versioned| (versioned, None));
-        Self::read(bytes, header).or_else(|error| Self::from_json(bytes).map_err(|_| error))
+        Self::read(header).or_else(|error| Self::from_json(bytes).map_err(|_| error))
     }
 
     fn read(
-        _: &[u8],
         header: Result<(versioned::Versioned<'_>, Option<u64>), DecodeError>,
     ) -> Result<Self, DecodeError> {
         let (versioned, index) = header?;

@@ -20,7 +20,7 @@ use crate::wire::{
 /// Longest single vote, in bytes; an honest one has about 160.
 const MAX_VOTE_BYTES: usize = 4096;
 /// Fields of `QbftMsg`.
-const VOTE_FIELDS: [u32; 8] = [1, 2, 3, 4, 6, 8, 11, 12];
+pub(crate) const VOTE_FIELDS: [u32; 8] = [1, 2, 3, 4, 6, 8, 11, 12];
 /// Longest `PriorityResult`, in bytes; an honest one has one or two thousand per member.
 const MAX_PRIORITY_RESULT: usize = 256 << 10;
 /// Longest value apart from what belongs to single validators.

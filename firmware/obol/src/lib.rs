@@ -15,6 +15,8 @@ mod frame;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod infosync;
+#[doc(hidden)]
+pub mod outside;
 pub mod parsigex;
 pub mod peerinfo;
 pub mod priority;

@@ -266,3 +266,15 @@ fn duties_not_done_here_are_dropped_before_their_content_is_read() {
         }
     }
 }
+
+/// Without an index, as older releases send it, the slot stands where the newer form has the number 20.
+#[test]
+fn the_plain_form_of_an_attestation_of_slot_twenty_is_not_taken_for_the_newer_form() {
+    for slot in [19, 20, 21] {
+        let Signed::Attestation(mut plain) = attestation(7) else { unreachable!() };
+        plain.validator_index = None;
+        let AnyAttestation::Electra(vote) = &mut plain.attestation else { unreachable!() };
+        vote.data.slot = Slot(slot);
+        assert_eq!(VersionedAttestation::decode(&plain.encode()).as_ref(), Ok(&plain), "slot {slot}");
+    }
+}

@@ -114,6 +114,12 @@ impl Signer {
 }
 
 /// Decrypts every share and checks it against what the bundle says of it.
+/// The public shares in a bundle, for whoever tries the unpacking alone.
+pub(crate) fn unpacked_keys(bundle: ShareBundle) -> Option<Vec<PublicKeyBytes>> {
+    let (shares, _) = unpack(bundle).ok()?;
+    Some(shares.iter().map(|share| share.row.pubshare).collect())
+}
+
 fn unpack(bundle: ShareBundle) -> Result<(Vec<Unpacked>, BTreeMap<PublicKeyBytes, Entries>), Problem> {
     if bundle.validators.is_empty() || bundle.validators.len() > MAX_IMPORTED {
         return Err(bad(

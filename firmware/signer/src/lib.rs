@@ -21,6 +21,8 @@ mod ledger;
 mod many;
 mod message;
 mod metrics;
+#[doc(hidden)]
+pub mod outside;
 mod owner;
 mod refusal;
 mod rollback;

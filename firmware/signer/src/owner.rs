@@ -212,7 +212,7 @@ fn key_of(text: &str) -> Result<PublicKeyBytes, Problem> {
 }
 
 /// The rules that a lock and the owner's own settings make.
-fn rules_of(wanted: OwnerRules, rows: &[ShareRow]) -> Result<AllRules, Problem> {
+pub(crate) fn rules_of(wanted: OwnerRules, rows: &[ShareRow]) -> Result<AllRules, Problem> {
     let invalid = |text: String| {
         Problem::new(
             "lock_invalid",

@@ -96,6 +96,12 @@ impl Policy {
         Self::new(key, approvals, literal_pcrs)
     }
 
+    /// Reads the two files' contents; [`Policy::load`] tells which of them is wrong.
+    #[doc(hidden)]
+    pub fn parse(public_key: &[u8], approvals: &[u8], literal_pcrs: &[u8]) -> Option<Self> {
+        Self::new(ApprovalKey::from_pem(public_key)?, parse_approvals(approvals)?, literal_pcrs).ok()
+    }
+
     fn new(key: ApprovalKey, approvals: Vec<Approval>, literal_pcrs: &[u8]) -> Result<Self, PolicyError> {
         let mut sorted = literal_pcrs.to_vec();
         sorted.sort_unstable();

@@ -9,6 +9,7 @@ mod store;
 
 pub use control::router;
 pub use shell::{Running, Surroundings, start};
+pub(crate) use store::parse_records;
 pub use store::{CeremonyStore, FOLDER, StoredRequest};
 
 use ipc::Problem;

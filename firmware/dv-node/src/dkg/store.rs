@@ -75,13 +75,12 @@ impl CeremonyStore {
     pub fn records(&self) -> io::Result<Vec<Record>> {
         let path = self.dir.join(RECORDS);
         let Some(bytes) = read(&path)? else { return Ok(Vec::new()) };
-        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let (records, whole) = parse_records(&bytes);
         if whole < bytes.len() {
             let length = u64::try_from(whole).unwrap_or_default();
             OpenOptions::new().write(true).open(&path)?.set_len(length)?;
         }
-        let lines = bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        lines.map(|line| serde_json::from_slice(line).map_err(|_| damaged("a record"))).collect()
+        records.ok_or_else(|| damaged("a record"))
     }
 
     /// Makes a record durable.
@@ -117,6 +116,13 @@ impl CeremonyStore {
         fs::rename(&temporary, self.dir.join(name))?;
         File::open(&self.dir)?.sync_all()
     }
+}
+
+/// The records of a file, none when one of them cannot be read, and how much of it is whole: a crash tears the last line.
+pub(crate) fn parse_records(bytes: &[u8]) -> (Option<Vec<Record>>, usize) {
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let lines = bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    (lines.map(|line| serde_json::from_slice(line).ok()).collect(), whole)
 }
 
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {

@@ -34,7 +34,7 @@ impl Profile {
 }
 
 /// Major and minor of a version text such as `v1.10`, `v1.10.3` or `v1.11-rc`.
-pub(super) fn major_minor(text: &str) -> Option<(u32, u32)> {
+pub fn major_minor(text: &str) -> Option<(u32, u32)> {
     let rest = text.strip_prefix('v')?;
     if rest.len() > 64 {
         return None;

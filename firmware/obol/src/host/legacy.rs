@@ -251,6 +251,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Translated<S> {
     }
 }
 
+/// What is read through a translator from a stream of these bytes, of which at most `step` come at a time.
+pub(crate) fn translated(bytes: &[u8], step: usize) -> Vec<u8> {
+    use futures::AsyncReadExt as _;
+    let chunks = bytes.chunks(step.max(1)).map(|chunk| Ok::<_, io::Error>(chunk.to_vec()));
+    let stream = futures::TryStreamExt::into_async_read(futures::stream::iter(chunks));
+    let mut out = Vec::new();
+    let read = futures::executor::block_on(Translated::new(stream).read_to_end(&mut out));
+    read.map_or_else(|_| Vec::new(), |_| out)
+}
+
 #[cfg(test)]
 mod tests {
     use futures::executor::block_on;

@@ -35,6 +35,7 @@ pub use reservations::RelayStatus;
 pub use sync_stream::SyncStream;
 
 pub use crate::peerinfo::OwnInfo;
+pub(crate) use legacy::translated;
 
 use crate::frame;
 use crate::protocol::Protocol;

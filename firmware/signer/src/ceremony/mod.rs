@@ -10,4 +10,4 @@ mod rounds;
 mod state;
 
 pub(crate) use api::{control_routes, sign_routes};
-pub(crate) use state::Ceremonies;
+pub(crate) use state::{Ceremonies, is_sound};

@@ -77,6 +77,24 @@ struct FinishedValidator {
     public_shares: Vec<PublicKeyBytes>,
 }
 
+impl Kept {
+    fn new(consent: CeremonyConsent, seed: &[u8; 32]) -> Self {
+        Self {
+            consent,
+            seed: Sensitive::new(hex::encode(seed)),
+            seal_secret: Sensitive::new(hex::encode(ImportSecret::generate().to_bytes().as_slice())),
+            dealt_to: None,
+            shares: BTreeMap::new(),
+            finished: None,
+        }
+    }
+}
+
+/// Whether a consent could begin a ceremony; nothing is dealt or kept.
+pub(crate) fn is_sound(consent: CeremonyConsent) -> bool {
+    Ceremony::from_kept(Kept::new(consent, &[0; 32])).is_ok()
+}
+
 /// A ceremony under way.
 pub(crate) struct Ceremony {
     pub(super) plan: Arc<Plan>,
@@ -93,15 +111,7 @@ impl Ceremony {
         rand::TryRngCore::try_fill_bytes(&mut rand::rngs::OsRng, seed.as_mut_slice()).map_err(|_| {
             bad("no_randomness", "the operating system gave no randomness", "Restart the box.")
         })?;
-        let kept = Kept {
-            consent,
-            seed: Sensitive::new(hex::encode(seed.as_slice())),
-            seal_secret: Sensitive::new(hex::encode(ImportSecret::generate().to_bytes().as_slice())),
-            dealt_to: None,
-            shares: BTreeMap::new(),
-            finished: None,
-        };
-        let ceremony = Self::from_kept(kept)?;
+        let ceremony = Self::from_kept(Kept::new(consent, &seed))?;
         ceremony.save(dir, vault)?;
         Ok(ceremony)
     }
