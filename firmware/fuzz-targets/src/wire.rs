@@ -58,7 +58,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target {
         name: "priority_canonical",
         about: "the encodings that all members hash (a peer): canonical form is its own canonical form",
-        max_bytes: 4096,
+        max_bytes: 8192,
         run: canonical,
         seeds: canonical_seeds,
     },
