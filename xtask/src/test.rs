@@ -137,7 +137,6 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 tally.judge("four native members do every kind of duty on chain", run::check_fast());
                 // The daemons it starts are built by the line above.
                 run_executables(&mut tally, built, |test| test.is("key_generation"), &[]);
-                run_executables(&mut tally, built, |test| test.is("two_clusters"), &[]);
             }
             Part::Image => {
                 if let Some(image) =
