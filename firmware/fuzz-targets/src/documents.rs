@@ -78,11 +78,7 @@ fn definition(input: &[u8]) -> Verdict {
     if let Ok(text) = definition.to_json() {
         let again = Definition::from_json(&text).expect("what is read is written readable");
         assert_eq!((again.compute_config_hash(), again.compute_definition_hash()), hashes);
-        assert_eq!(
-            again.verify(&[]).is_ok(),
-            valid.is_ok(),
-            "writing a definition changes whether it is valid"
-        );
+        assert!(valid.is_err() || again.verify(&[]).is_ok(), "writing a valid definition makes it invalid");
     } else {
         assert!(valid.is_err(), "a valid definition cannot be written");
     }
@@ -112,7 +108,13 @@ fn lock(input: &[u8]) -> Verdict {
     if let Ok(text) = lock.to_json() {
         let again = Lock::from_json(&text).expect("what is read is written readable");
         assert_eq!(again.compute_lock_hash(), hash, "another hash after writing");
-        assert_eq!(again.verify(&[]).ok(), view.as_ref().ok().cloned());
+        if let Ok(view) = &view {
+            assert_eq!(
+                again.verify(&[]).ok().as_ref(),
+                Some(view),
+                "writing a valid lock changes what it says"
+            );
+        }
     } else {
         assert!(view.is_err(), "a valid lock cannot be written");
     }
