@@ -135,11 +135,17 @@ impl NodeFolder {
         Ok(())
     }
 
-    /// Makes the box a member: the lock, this node's identity, the beacon nodes, and where the others are.
+    /// Makes the box a member: the lock, this node's identity, the beacon nodes, where the others are, and who signs.
     ///
     /// # Errors
     /// When a file is missing or the box refuses.
-    pub fn join(&self, page: &Page, chain: &ChainFacts, peers: Vec<String>) -> Result<(), JoinError> {
+    pub fn join(
+        &self,
+        page: &Page,
+        chain: &ChainFacts,
+        peers: Vec<String>,
+        signing: Signing,
+    ) -> Result<(), JoinError> {
         let path = self.path.join("cluster-lock.json");
         let lock = serde_json::from_slice(&self.read("cluster-lock.json")?)
             .map_err(|error| JoinError::Content { path, why: error.to_string() })?;
@@ -150,7 +156,7 @@ impl NodeFolder {
             beacon_nodes: chain.beacon_nodes.clone(),
             peers,
             relays: None,
-            signing: Signing::BuiltIn,
+            signing,
         })?;
         Ok(())
     }

@@ -7,6 +7,7 @@ pub mod board;
 pub mod browser;
 pub mod ceremony;
 pub mod charon;
+pub mod client_manners;
 pub mod devnet;
 pub mod gpt;
 pub mod image;

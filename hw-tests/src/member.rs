@@ -56,6 +56,7 @@ pub struct Member {
     binaries: PathBuf,
     p2p_port: u16,
     page_port: u16,
+    api_port: u16,
     // Stopped in this order: whoever uses another one first.
     web: Option<Process>,
     node: Option<Process>,
@@ -69,13 +70,14 @@ impl Member {
     /// # Errors
     /// When a daemon does not come up.
     pub fn start(name: &str, dir: &Path, binaries: &Path) -> Result<Self, MemberError> {
-        let ports = free_ports(2);
+        let ports = free_ports(3);
         let mut member = Self {
             name: name.to_owned(),
             dir: dir.to_owned(),
             binaries: binaries.to_owned(),
             p2p_port: ports[0],
             page_port: ports[1],
+            api_port: ports[2],
             web: None,
             node: None,
             signer: None,
@@ -154,6 +156,11 @@ impl Member {
     /// Where its page is.
     pub fn page_address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.page_port).into()
+    }
+
+    /// Where its validator API is, for a member whose duties a validator client signs; nobody listens there otherwise.
+    pub fn validator_api(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.api_port).into()
     }
 
     /// Its page, with the claim code that the member's owner would read on a screen.

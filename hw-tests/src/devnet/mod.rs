@@ -10,6 +10,7 @@ mod genesis;
 pub mod inclusion;
 mod interop;
 mod load;
+pub mod scribe;
 mod sync_committee;
 mod tools;
 pub mod witness;

@@ -21,7 +21,7 @@ use super::DevnetError;
 use super::api::{spawn, wait};
 
 /// A beacon node takes no more either.
-const MAX_BODY: usize = 32 * 1024 * 1024;
+pub(super) const MAX_BODY: usize = 32 * 1024 * 1024;
 /// What belongs to one connection and is not passed on.
 const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
@@ -169,7 +169,7 @@ async fn try_pass(passage: &Passage, request: Request) -> Result<Response, Strin
     Ok(response)
 }
 
-fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let kept = headers.iter().filter(|(name, _)| !HOP_BY_HOP.contains(name));
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }

@@ -5,12 +5,15 @@ use std::path::Path;
 
 use anyhow::{bail, ensure};
 use chain::{Slot, ValidatorIndex};
+use hw_tests::client_manners::Finding;
 use hw_tests::devnet::Devnet;
 use hw_tests::devnet::inclusion::{Follower, Inclusion, Reader};
 use ipc::web::BoxStatus;
 
-use super::members::Cluster;
-use super::pause;
+use super::members::{Cluster, Seat};
+use super::options::Occupant;
+use super::records::Records;
+use super::{client, pause};
 use crate::say;
 
 /// Once the box is in: how many epochs until an attestation of its must be on chain.
@@ -40,8 +43,11 @@ pub(super) fn check(
     let spare = cluster.seats.len().saturating_sub(usize::from(cluster.threshold));
     let machine = cluster.page_number();
     let leaving = cluster.seats.iter_mut().filter(|seat| Some(seat.number) != machine && seat.is_on());
+    let mut leaving: Vec<_> = leaving.collect();
+    // A validator client is to be needed too: its member leaves last.
+    leaving.sort_by_key(|seat| seat.occupant == Occupant::HearthWithClient);
     let mut names = Vec::new();
-    for seat in leaving.take(spare) {
+    for seat in leaving.into_iter().take(spare) {
         seat.switch_off()?;
         names.push(seat.name.clone());
     }
@@ -74,6 +80,29 @@ pub(super) fn check(
             );
         }
     }
+}
+
+/// An epoch of duties of all kinds after [`check`], which left no member to spare: those that end well hold the signatures of
+/// the validator client, if one of the members has one.
+pub(super) fn client_is_needed(chain: &mut Devnet, cluster: &mut Cluster) -> anyhow::Result<Option<Finding>> {
+    let with_client = |seat: &&Seat| seat.occupant == Occupant::HearthWithClient && seat.is_on();
+    let Some(member) = cluster.seats.iter().find(with_client).map(|seat| seat.number) else {
+        return Ok(None);
+    };
+    let on = cluster.seats.iter().filter(|seat| seat.is_on()).count();
+    ensure!(on == usize::from(cluster.threshold), "{on} members are on, which is not the threshold");
+    let from = Slot(chain.clock_slot()?.0 + 1);
+    let end = Slot(from.0 + chain.config().slots_per_epoch);
+    say::begin(&format!("an epoch in which member {member}, with its validator client, is needed"));
+    let mut records = Records::new(from..end);
+    // One slot more, for what ends late.
+    while chain.clock_slot()?.0 <= end.0 + 1 {
+        pause(chain, cluster)?;
+        records.read(cluster, chain.clock_slot()?);
+    }
+    let found = client::is_needed(&records.done_with(member));
+    say::detail(&format!("done with its signatures: {}", found.found));
+    Ok(Some(found))
 }
 
 /// Opens the box's page as its owner would and holds it to what just happened.

@@ -1,4 +1,4 @@
-//! The seats of the cluster and who sits in them: a box in QEMU, native members, Charon.
+//! The seats of the cluster and who sits in them: a box in QEMU, native members, Charon, and the validator clients of some.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -7,12 +7,14 @@ use std::time::Instant;
 use anyhow::{Context as _, ensure};
 use hw_tests::charon::{CharonMember, Relay};
 use hw_tests::devnet::Devnet;
+use hw_tests::devnet::scribe::Scribe;
 use hw_tests::devnet::witness::Witness;
 use hw_tests::join::{ChainFacts, NodeFolder};
 use hw_tests::member::Member;
 use hw_tests::page::Page;
 use hw_tests::stock_client::StockClient;
 use hw_tests::vm::{HOST_FROM_GUEST, Vm};
+use ipc::Signing;
 use ipc::signer::{ChainClock, ChainPreset};
 use ipc::web::BoxStatus;
 
@@ -29,7 +31,9 @@ pub(super) struct Seat {
     folder: NodeFolder,
     // Stopped in this order: a client without its middleware only complains.
     /// The stock client that signs for it.
-    client: Option<StockClient>,
+    pub(super) client: Option<StockClient>,
+    /// Between the client and a Hearth's validator API.
+    pub(super) scribe: Option<Scribe>,
     /// None until started, and again once switched off for good.
     body: Option<Body>,
     /// Between it and the beacon node, when duties are counted.
@@ -84,6 +88,14 @@ impl Seat {
         self.page().ok()??.status().ok()
     }
 
+    /// The native member in this seat.
+    pub(super) fn native(&mut self) -> Option<&mut Member> {
+        match &mut self.body {
+            Some(Body::Native(member)) => Some(member),
+            Some(Body::Qemu { .. } | Body::Charon(_)) | None => None,
+        }
+    }
+
     /// The Charon in this seat.
     pub(super) fn charon(&self) -> Option<&CharonMember> {
         match &self.body {
@@ -95,6 +107,25 @@ impl Seat {
     /// Whether it can be killed and started again within a slot or two; a box that boots under emulation cannot.
     pub(super) fn can_restart(&self) -> bool {
         matches!(self.body, Some(Body::Native(_) | Body::Charon(_)))
+    }
+
+    /// Where the validator API of a Hearth is that a stock client signs for.
+    fn api_address(&self) -> Option<SocketAddr> {
+        match (&self.occupant, &self.body) {
+            (Occupant::HearthWithClient, Some(Body::Native(member))) => Some(member.validator_api()),
+            (Occupant::Box | Occupant::Hearth | Occupant::HearthWithClient | Occupant::Charon(_), _) => None,
+        }
+    }
+
+    /// Starts the client behind a Hearth's validator API. It waits by itself until the API is open.
+    fn start_client(&mut self, chain: &Devnet, dir: &Path, api: SocketAddr) -> anyhow::Result<()> {
+        let scribe = Scribe::start(&format!("http://{api}"))?;
+        let home = self.home(dir).join("client");
+        let client = StockClient::start(&self.name, &home, &self.folder, chain, &scribe.url());
+        self.client =
+            Some(client.with_context(|| format!("starting the validator client of {}", self.name))?);
+        self.scribe = Some(scribe);
+        Ok(())
     }
 
     /// Kills it and its client at once.
@@ -128,6 +159,7 @@ impl Seat {
     pub(super) fn switch_off(&mut self) -> anyhow::Result<()> {
         self.kill()?;
         self.client = None;
+        self.scribe = None;
         self.body = None;
         Ok(())
     }
@@ -150,6 +182,11 @@ impl Seat {
             client.check_alive()?;
         }
         Ok(())
+    }
+
+    /// Where its files are.
+    fn home(&self, dir: &Path) -> PathBuf {
+        dir.join(self.name.replace(' ', "-"))
     }
 
     /// Where its logs are.
@@ -186,7 +223,16 @@ impl Cluster {
                 Occupant::HearthWithClient => format!("member-{number}-vc"),
                 Occupant::Charon(_) => format!("charon-{number}"),
             };
-            Seat { number, name, occupant: occupant.clone(), folder, body: None, client: None, witness: None }
+            Seat {
+                number,
+                name,
+                occupant: occupant.clone(),
+                folder,
+                body: None,
+                client: None,
+                scribe: None,
+                witness: None,
+            }
         });
         Self { seats: seats.collect(), page_seat, relay: None, threshold: plan.threshold }
     }
@@ -218,7 +264,7 @@ impl Cluster {
         }
         for seat in self.seats.iter_mut().filter(|seat| seat.body.is_none()) {
             ensure!(!stopped(), "stopped");
-            let home = dir.join(seat.name.replace(' ', "-"));
+            let home = seat.home(dir);
             match (&seat.occupant, &self.relay) {
                 (Occupant::Charon(charon), Some(relay)) => {
                     let url = seat.beacon_url(chain, false);
@@ -244,8 +290,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Every Hearth member gets its shares and learns of the others.
-    pub(super) fn join_all(&mut self, chain: &Devnet, slot_seconds: u64) -> anyhow::Result<()> {
+    /// Every Hearth member gets its shares, or a validator client that has them, and learns of the others.
+    pub(super) fn join_all(&mut self, chain: &Devnet, dir: &Path, slot_seconds: u64) -> anyhow::Result<()> {
         let lock = self.seats[0].folder.lock()?;
         let view = lock.verify(&[]).context("the cluster lock just made does not verify")?;
         let clock = ChainClock {
@@ -257,7 +303,7 @@ impl Cluster {
         let genesis_validators_root = chain.api().genesis_validators_root()?;
         let ports: Vec<u16> =
             self.seats.iter().map(|seat| seat.body.as_ref().map_or(0, Body::p2p_port)).collect();
-        for (position, seat) in self.seats.iter().enumerate() {
+        for (position, seat) in self.seats.iter_mut().enumerate() {
             ensure!(!stopped(), "stopped");
             let Some(page) = seat.page()? else { continue };
             let guest = matches!(seat.body, Some(Body::Qemu { .. }));
@@ -271,14 +317,27 @@ impl Cluster {
                 clock,
                 beacon_nodes: vec![seat.beacon_url(chain, guest)],
             };
-            let name = &seat.name;
+            let name = seat.name.clone();
+            let signing = match seat.api_address() {
+                // A share is in one place: with whoever signs with it.
+                Some(listen) => Signing::ValidatorClient { listen },
+                None => {
+                    seat.folder
+                        .import_shares(&page, seat.number, &facts)
+                        .with_context(|| format!("importing the shares of {name}"))?;
+                    Signing::BuiltIn
+                }
+            };
             seat.folder
-                .import_shares(&page, seat.number, &facts)
-                .with_context(|| format!("importing the shares of {name}"))?;
-            seat.folder
-                .join(&page, &facts, peers.collect())
+                .join(&page, &facts, peers.collect(), signing)
                 .with_context(|| format!("joining with {name}"))?;
-            say::detail(&format!("{name}: shares sealed, cluster joined"));
+            match signing {
+                Signing::BuiltIn => say::detail(&format!("{name}: shares sealed, cluster joined")),
+                Signing::ValidatorClient { listen } => {
+                    seat.start_client(chain, dir, listen)?;
+                    say::detail(&format!("{name}: cluster joined, Prysm's validator client has the shares"));
+                }
+            }
         }
         Ok(())
     }

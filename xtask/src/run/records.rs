@@ -107,6 +107,27 @@ impl Records {
             .min()
     }
 
+    /// Of the kinds of duties that ended: how many, and how many were done with the partial signature of this member at some
+    /// other one.
+    pub(super) fn done_with(&self, member: u8) -> BTreeMap<String, (u64, u64)> {
+        let mut duties: BTreeMap<(DutyKind, u64), bool> = BTreeMap::new();
+        for (_, other) in self.members.iter().filter(|(number, _)| **number != member) {
+            for (duty, record) in &other.duties {
+                if record.outcome != DutyOutcome::Pending {
+                    let with = record.outcome == DutyOutcome::Done && record.partials_from.contains(&member);
+                    *duties.entry(*duty).or_default() |= with;
+                }
+            }
+        }
+        let mut kinds: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        for ((kind, _), with) in duties {
+            let (ended, done) = kinds.entry(word(kind)).or_default();
+            *ended += 1;
+            *done += u64::from(with);
+        }
+        kinds
+    }
+
     pub(super) fn version_of(&self, member: u8) -> Option<&str> {
         self.members.get(&member)?.version.as_deref()
     }
@@ -299,6 +320,8 @@ mod tests {
         );
         // What a member knows of itself is no evidence that it arrived anywhere.
         assert_eq!(records.partials(1)["attester"]["succeeded"], 0);
+        assert_eq!(records.done_with(3)["attester"], (2, 2));
+        assert_eq!(records.done_with(2)["attester"], (2, 0));
         assert_eq!(records.own(1)["attester"], json!({"tried": 4, "succeeded": 4, "source": "own_record"}));
         assert_eq!(records.first_partial_after(3, 9), Some(9));
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use cluster::ClusterView;
+use hw_tests::client_manners::Finding;
 use hw_tests::devnet::{Devnet, Tools};
 use serde_json::{Value, json};
 
@@ -26,6 +27,9 @@ pub(super) struct CheckReport {
     pub(super) total_seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) attestation: Option<CheckedAttestation>,
+    /// What a stock validator client behind one of the members showed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) client: Vec<Finding>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
 }
@@ -47,6 +51,8 @@ pub(super) struct Facts<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) chain: &'a Devnet,
     pub(super) view: &'a ClusterView,
+    /// What a stock validator client behind a Hearth showed.
+    pub(super) client: &'a [Finding],
     /// What to type for the same run.
     pub(super) command: String,
     pub(super) total_seconds: f64,
@@ -156,6 +162,7 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
         "duties": outcome.counts.duties,
         "members": members,
         "restarts": outcome.restarts,
+        "validator_client": facts.client,
         "failures": outcome.counts.failures.iter().take(MAX_FAILURES).collect::<Vec<_>>(),
         "empty_slots": outcome.counts.empty_slots,
         "attester_votes_at_once": outcome.counts.attester_votes_at_once,

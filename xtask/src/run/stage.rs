@@ -16,9 +16,9 @@ use hw_tests::member::Member;
 use threshold::SecretKey;
 
 use super::members::{Body, Cluster};
-use super::options::{Arguments, Fork, Occupant, Plan};
+use super::options::{Arguments, Fork, Plan};
 use super::report::{self, CheckedAttestation};
-use super::{Steps, boot, build_binaries, cache, check, make_dir, slots, watch};
+use super::{Steps, boot, build_binaries, cache, check, client, make_dir, slots, watch};
 use crate::say;
 
 /// Validators that Prysm's own client runs, so that the chain lives without the cluster.
@@ -28,9 +28,6 @@ const GENESIS_DELAY: std::time::Duration = std::time::Duration::from_secs(20);
 
 pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> anyhow::Result<()> {
     let plan = Plan::of(arguments)?;
-    if plan.occupants.contains(&Occupant::HearthWithClient) {
-        bail!("a Hearth member cannot sign through a stock client yet: leave out --member N=vc");
-    }
     // A folder of its own for each run, so that two runs never meet; removed at the end unless it was asked for.
     let temporary = tempfile::Builder::new().prefix("run-").tempdir_in(make_dir(&cache()?.join("runs"))?)?;
     let dir = match &arguments.keep {
@@ -87,7 +84,7 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
     }
     cluster.start(&chain, &dir, &binaries)?;
     steps.done("all other members started");
-    cluster.join_all(&chain, slot_seconds)?;
+    cluster.join_all(&chain, &dir, slot_seconds)?;
     steps.done("shares sealed in every Hearth member; cluster joined");
     let keys = keys_by_index(&chain, made.keys)?;
     let distributed: BTreeSet<ValidatorIndex> = keys.keys().copied().collect();
@@ -97,12 +94,17 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
         let outcome = slots::run(&mut chain, &mut cluster, keys, slots, arguments.restart_members)?;
         steps.done("the duties of all slots counted");
         report::tell(&outcome);
+        let client = client::try_it(&mut chain, &mut cluster, &outcome)?;
+        if !client.is_empty() {
+            steps.done("the validator client behind a member was tried");
+        }
         if let Some(path) = &arguments.report {
             let facts = report::Facts {
                 plan: &plan,
                 cluster: &cluster,
                 chain: &chain,
                 view: &made.view,
+                client: &client,
                 command: arguments.command(slot_seconds),
                 total_seconds: say::elapsed().as_secs_f64(),
             };
@@ -113,6 +115,10 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
         if arguments.check && !without.is_empty() {
             bail!("asked for by the chain and never done: {}", without.join(", "));
         }
+        if arguments.check {
+            client::ensure_all_hold(&client)?;
+        }
+        steps.report.client = client;
     }
     if arguments.check {
         let inclusion = check::check(&mut chain, &mut cluster, &distributed)?;
@@ -123,6 +129,11 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
             block_slot: inclusion.block_slot.0,
             block_root: inclusion.block_root.to_string(),
         });
+        if let Some(found) = check::client_is_needed(&mut chain, &mut cluster)? {
+            client::ensure_all_hold(std::slice::from_ref(&found))?;
+            steps.report.client.push(found);
+            steps.done("duties that needed the validator client are done");
+        }
         if let Some(picture) = &arguments.picture {
             check::look_at_page(&cluster, picture)?;
             steps.done("the page shows it in a browser");
