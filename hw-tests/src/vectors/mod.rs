@@ -15,6 +15,7 @@ pub mod signing_roots;
 pub mod slashing;
 pub mod ssz_static;
 pub mod threshold_bls;
+pub mod validator_api;
 pub mod web3signer;
 
 use report::Report;
@@ -50,6 +51,7 @@ pub fn sets() -> Vec<Set> {
         Set { name: "deposit", run: deposit::run },
         Set { name: "slashing-protection", run: slashing::run },
         Set { name: "threshold-bls", run: threshold_bls::run },
+        Set { name: "validator-api", run: validator_api::run },
         Set { name: "web3signer", run: web3signer::run },
         Set { name: "enr-identity", run: identity::records },
         Set { name: "keystores/eip2335", run: keystores::eip2335 },
@@ -76,7 +78,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("ssv", "the SSV network is not built"),
     ("tuf", "the updater is not built"),
     ("update-formats", "the updater is not built"),
-    ("validator-api", "the validator API is not built"),
     ("keystores/eip2333", "the box derives no keys from seeds"),
     ("keystores/eip2386", "the box keeps no wallets"),
     ("keystores/bip39", "the box has no mnemonics"),
