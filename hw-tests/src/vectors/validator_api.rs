@@ -224,8 +224,9 @@ impl Chain {
         };
         let genesis = body_bytes(first_answer("/eth/v1/beacon/genesis")?)?;
         let spec = &first_answer("/eth/v1/config/spec")?["body"]["data"];
+        // As the recorded node wrote it: the root, the time, the version.
         let root: [u8; 32] =
-            genesis.get(8..40).and_then(|root| root.try_into().ok()).ok_or("no genesis root")?;
+            genesis.get(..32).and_then(|root| root.try_into().ok()).ok_or("no genesis root")?;
         let version: [u8; 4] =
             genesis.get(40..44).and_then(|version| version.try_into().ok()).ok_or("no genesis version")?;
         let version = ForkVersion(version);

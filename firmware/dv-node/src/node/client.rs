@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use beacon::validator_api::{AgreedBlock, Message, PartialSignature, Unavailable};
 use chain::{
-    Attestation, CommitteeIndex, Epoch, ForkName, Root, SignedVoluntaryExit, SyncCommitteeContribution,
-    UnixMillis,
+    Attestation, CommitteeIndex, Epoch, ForkName, Root, SignedVoluntaryExit, SlotTiming,
+    SyncCommitteeContribution, UnixMillis,
 };
 use duty::{Duty, DutyKind, Outcome, Payload, Task, TaskId, Value};
 use obol::unsigned::{Unsigned, read_set};
@@ -28,6 +28,9 @@ const GATHER: Duration = Duration::from_millis(20);
 const MAX_WAITING: usize = 32_768;
 /// Outcomes remembered, so that a late question is answered at once.
 const MAX_OVER: usize = 1_024;
+/// Clients end their work for a slot with the slot: what is not there a twenty-fourth of a slot before it ends is refused, as
+/// long as the client still listens.
+const HEARD_BEFORE_END: u64 = 24;
 /// Epochs ahead for which a client may prepare (obol.md 7.6).
 const EPOCHS_AHEAD: u64 = 2;
 
@@ -45,6 +48,8 @@ pub(crate) struct Client {
     heads: BTreeSet<Duty>,
     /// Something became known that a question may wait for.
     news: bool,
+    /// When the first of the waiting questions is given up.
+    first_given_up: Option<UnixMillis>,
 }
 
 impl Client {
@@ -112,11 +117,14 @@ impl Node {
             return;
         }
         let Some(waits) = self.try_answer(question) else { return };
+        let timing = self.running.as_ref().map(|running| running.chain.timing);
         let Some(client) = &mut self.client else { return };
         if client.waiting.len() >= MAX_WAITING {
             client.waiting.retain(|question| !question.is_given_up());
         }
         if client.waiting.len() < MAX_WAITING {
+            let until = timing.and_then(|timing| Some(given_up(waits.duty()?, &timing)));
+            client.first_given_up = [client.first_given_up, until].into_iter().flatten().min();
             client.waiting.push(waits);
         } else {
             waits.refuse(Unavailable::Failed("too many requests wait".to_owned()));
@@ -132,9 +140,17 @@ impl Node {
         let waiting = std::mem::take(&mut client.waiting);
         let still: Vec<Question> =
             waiting.into_iter().filter(|q| !q.is_given_up()).filter_map(|q| self.try_answer(q)).collect();
+        let timing = self.running.as_ref().map(|running| running.chain.timing);
+        let until = |question: &Question| Some(given_up(question.duty()?, &timing?));
         if let Some(client) = &mut self.client {
+            client.first_given_up = still.iter().filter_map(until).min();
             client.waiting.extend(still);
         }
+    }
+
+    /// When a waiting question of the client must be refused.
+    pub(super) fn client_wake(&self) -> Option<UnixMillis> {
+        self.client.as_ref()?.first_given_up
     }
 
     /// Time passed: deadlines count as news.
@@ -231,15 +247,7 @@ impl Node {
         if let Some(text) = self.client.as_ref()?.over.get(&duty) {
             return Some(Unavailable::Failed(format!("{duty}: {text}")));
         }
-        // Attestations may be published for an epoch, but a client that waits longer than this does nothing else.
-        let next = timing.start_of(duty.slot.saturating_add(1)).saturating_add(timing.slot_ms / 3);
-        let deadline = duty.deadline(&timing).unwrap_or(next);
-        let last = if duty.kind.row().needs.is_empty() && !matches!(duty.kind, DutyKind::Attester) {
-            deadline
-        } else {
-            deadline.min(next)
-        };
-        if super::wall() > last {
+        if super::wall() >= given_up(duty, &timing) {
             return Some(Unavailable::TooLate(duty.to_string()));
         }
         let epoch = timing.epoch_of(duty.slot);
@@ -353,6 +361,14 @@ impl Node {
             self.step(duty::Event::Signed { duty, results });
         }
     }
+}
+
+/// From when on a question about this duty is not left waiting any more. Attestations may be published for an epoch, but no
+/// client waits for them longer than the slot lasts.
+fn given_up(duty: Duty, timing: &SlotTiming) -> UnixMillis {
+    let end = timing.start_of(duty.slot.saturating_add(1));
+    let heard = UnixMillis(end.0.saturating_sub(timing.slot_ms / HEARD_BEFORE_END));
+    duty.deadline(timing).map_or(heard, |deadline| deadline.min(heard))
 }
 
 fn other_value(duty: Duty) -> Unavailable {

@@ -355,7 +355,7 @@ impl Node {
         });
         // A slot or a deadline that stays in the past for whatever reason must not become a busy loop.
         let soonest = self.pulsed.saturating_add(MIN_PULSE_MS);
-        let due = [news, engine, slot].into_iter().flatten().map(|at| at.max(soonest));
+        let due = [news, engine, slot, self.client_wake()].into_iter().flatten().map(|at| at.max(soonest));
         let due = due.chain([self.pulsed.saturating_add(PULSE_MS)]).min().unwrap_or(now);
         Duration::from_millis(due.0.saturating_sub(now.0))
     }
