@@ -92,9 +92,12 @@ impl Tools {
 /// When neither variable is set.
 pub fn cache_dir() -> Result<PathBuf, DevnetError> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable("XDG_CACHE_HOME")
-        .or_else(|| variable("HOME").map(|home| home.join(".cache")))
-        .map(|cache| cache.join("hearth"))
+    variable("HEARTH_CACHE")
+        .or_else(|| {
+            variable("XDG_CACHE_HOME")
+                .or_else(|| variable("HOME").map(|home| home.join(".cache")))
+                .map(|cache| cache.join("hearth"))
+        })
         .ok_or(DevnetError::NoCache)
 }
 
