@@ -86,10 +86,10 @@ impl Tools {
     }
 }
 
-/// Where this harness keeps what is costly to make again: `$XDG_CACHE_HOME/hearth`, or `~/.cache/hearth`.
+/// Where this harness keeps what is costly to make again: `$HEARTH_CACHE`, `$XDG_CACHE_HOME/hearth`, or `~/.cache/hearth`.
 ///
 /// # Errors
-/// When neither variable is set.
+/// When none of these variables, nor HOME, is set.
 pub fn cache_dir() -> Result<PathBuf, DevnetError> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("HEARTH_CACHE")
