@@ -240,9 +240,12 @@ fn broadcast_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// A dealer's broadcast, and its message to one member.
+type DealtBy = (Vec<frost::Cast>, Vec<Zeroizing<[u8; 32]>>);
+
 /// What member 2 deals in the ceremony, from member 1's seat: its broadcast and its message to us.
-fn dealt() -> &'static (Vec<frost::Cast>, Vec<Zeroizing<[u8; 32]>>) {
-    static DEALT: LazyLock<(Vec<frost::Cast>, Vec<Zeroizing<[u8; 32]>>)> = LazyLock::new(|| {
+fn dealt() -> &'static DealtBy {
+    static DEALT: LazyLock<DealtBy> = LazyLock::new(|| {
         let dealer = Dealer::new(plan(1), Zeroizing::new([8; 32]));
         let bytes = dealer.shares_for(0).expect("a share for us");
         let shares = frost::read_shares(&plan(0), 1, &bytes).expect("our own message");

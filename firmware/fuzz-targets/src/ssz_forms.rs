@@ -73,9 +73,14 @@ fn read<T: Container>(form: Form, bytes: &[u8]) -> Verdict {
     Verdict::Taken
 }
 
-/// The containers, each with how it is read and a sample.
-fn table() -> Vec<(fn(Form, &[u8]) -> Verdict, Box<dyn Sample>)> {
-    fn row<T: Container + 'static>(sample: T) -> (fn(Form, &[u8]) -> Verdict, Box<dyn Sample>) {
+/// How a container is read.
+type Reader = fn(Form, &[u8]) -> Verdict;
+/// How a container is read, and a sample of it.
+type Row = (Reader, Box<dyn Sample>);
+
+/// The containers.
+fn table() -> Vec<Row> {
+    fn row<T: Container + 'static>(sample: T) -> Row {
         (read::<T>, Box::new(sample))
     }
     let aggregate = AggregateAndProof {
@@ -154,7 +159,7 @@ impl<T: Container> Sample for T {
 
 fn containers(input: &[u8], form: Form) -> Verdict {
     use std::sync::LazyLock;
-    static READERS: LazyLock<Vec<fn(Form, &[u8]) -> Verdict>> =
+    static READERS: LazyLock<Vec<Reader>> =
         LazyLock::new(|| table().into_iter().map(|(read, _)| read).collect());
     let Some((choice, bytes)) = input.split_first() else { return Verdict::Refused };
     READERS[usize::from(*choice) % READERS.len()](form, bytes)

@@ -62,21 +62,23 @@ pub(crate) fn validators() -> Vec<PublicKeyBytes> {
     created().group_public_keys()
 }
 
+/// A validator's key as it is written and as a point, and its members' public shares.
+pub(crate) type Shared = (PublicKeyBytes, PublicKey, BTreeMap<ShareIndex, PublicKey>);
+
 /// Every validator's public shares.
-pub(crate) fn public_shares() -> &'static Vec<(PublicKeyBytes, PublicKey, BTreeMap<ShareIndex, PublicKey>)> {
-    static SHARES: LazyLock<Vec<(PublicKeyBytes, PublicKey, BTreeMap<ShareIndex, PublicKey>)>> =
-        LazyLock::new(|| {
-            let created = created();
-            let of = |(place, validator): (usize, PublicKeyBytes)| {
-                let shares = created.nodes.iter().map(|node| {
-                    let share = &node.shares[place];
-                    (share.index(), share.key().public_key())
-                });
-                let group = PublicKey::parse(&validator).expect("a group key");
-                (validator, group, shares.collect())
-            };
-            validators().into_iter().enumerate().map(of).collect()
-        });
+pub(crate) fn public_shares() -> &'static Vec<Shared> {
+    static SHARES: LazyLock<Vec<Shared>> = LazyLock::new(|| {
+        let created = created();
+        let of = |(place, validator): (usize, PublicKeyBytes)| {
+            let shares = created.nodes.iter().map(|node| {
+                let share = &node.shares[place];
+                (share.index(), share.key().public_key())
+            });
+            let group = PublicKey::parse(&validator).expect("a group key");
+            (validator, group, shares.collect())
+        };
+        validators().into_iter().enumerate().map(of).collect()
+    });
     &SHARES
 }
 
