@@ -101,7 +101,7 @@ impl Group {
         for ((index, member), folder) in (1..).zip(members).zip(&self.folders) {
             let page = member.page().unwrap();
             folder.import_shares(&page, index, chain).unwrap();
-            folder.join(&page, chain, peers.clone()).unwrap();
+            folder.join(&page, chain, peers.clone(), ipc::Signing::BuiltIn).unwrap();
         }
     }
 
@@ -226,7 +226,7 @@ fn keys_are_made_on_a_box_that_is_in_a_cluster_already() {
     let facts =
         ChainFacts { genesis_validators_root: root.clone(), clock, beacon_nodes: vec![beacon.url.clone()] };
     let folder = NodeFolder::new(dir.path().join("old/node0"));
-    folder.join(&members[0].page().unwrap(), &facts, Vec::new()).unwrap();
+    folder.join(&members[0].page().unwrap(), &facts, Vec::new(), ipc::Signing::BuiltIn).unwrap();
 
     let address = ExecutionAddress([1; 20]);
     let addresses = Addresses { fee_recipient: address, withdrawal: address };
