@@ -114,10 +114,9 @@ fn delays(second: &House, slots: std::ops::Range<u64>) -> Vec<f64> {
     let inner = second.beacon.inner.lock().unwrap();
     let chain = &inner.chain;
     let mut first: BTreeMap<u64, f64> = BTreeMap::new();
-    for ((path, body), at) in inner.submitted.iter().zip(&inner.submitted_at_ms) {
-        if !path.contains("attestations") {
-            continue;
-        }
+    // Only the arrival of attestations is timed.
+    let attestations = inner.submitted.iter().filter(|(path, _)| path.contains("pool/attestations"));
+    for ((_, body), at) in attestations.zip(&inner.submitted_at_ms) {
         let attestations: Vec<chain::SingleAttestation> = serde_json::from_value(body.clone()).unwrap();
         for attestation in attestations {
             let index = usize::try_from(attestation.attester_index.0).unwrap();

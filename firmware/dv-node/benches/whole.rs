@@ -185,7 +185,9 @@ fn latencies(house: &House, slots: std::ops::Range<u64>) -> (usize, Percentiles,
     let chain = &inner.chain;
     let (mut first, mut all): (BTreeMap<u64, f64>, Vec<f64>) = (BTreeMap::new(), Vec::new());
     let mut duties: BTreeMap<(u64, String), ()> = BTreeMap::new();
-    for ((_, body), at) in inner.submitted.iter().zip(&inner.submitted_at_ms) {
+    // Only the arrival of attestations is timed.
+    let attestations = inner.submitted.iter().filter(|(path, _)| path.contains("pool/attestations"));
+    for ((_, body), at) in attestations.zip(&inner.submitted_at_ms) {
         for attestation in body.as_array().unwrap() {
             let slot: u64 = attestation["data"]["slot"].as_str().unwrap().parse().unwrap();
             if slots.contains(&slot) {
