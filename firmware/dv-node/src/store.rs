@@ -18,6 +18,8 @@ use crate::exits::Wish;
 use crate::setup::Membership;
 
 pub(crate) const CLUSTER: &str = "cluster.json";
+/// The cluster file of a cluster that comes back, until its new one is written.
+const CLUSTER_BEFORE: &str = "cluster.json.before";
 const IDENTITY: &str = "identity.key";
 const CHAIN: &str = "chain.json";
 const EXIT_WISHES: &str = "exit-wishes.json";
@@ -117,20 +119,26 @@ impl Store {
         let damaged = |why: String| StoreError::Damaged { path: path.clone(), why };
         let stored: StoredCluster =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let key_path = self.dir.join(IDENTITY);
-        let Some(key) = self.read(&key_path)? else {
-            return Err(StoreError::Damaged { path: key_path, why: "the file is missing".to_owned() });
-        };
-        let key = String::from_utf8(key)
-            .map_err(|_| StoreError::Damaged { path: key_path, why: "it is not text".to_owned() })?;
+        let missing =
+            || StoreError::Damaged { path: self.dir.join(IDENTITY), why: "the file is missing".to_owned() };
+        let key = self.load_identity()?.ok_or_else(missing)?;
         Ok(Some(ClusterSetup {
             lock: stored.lock,
-            identity_key: Sensitive::new(key),
+            identity_key: key,
             beacon_nodes: stored.beacon_nodes,
             peers: stored.peers,
             relays: stored.relays,
             signing: stored.signing,
         }))
+    }
+
+    /// The identity key alone.
+    pub fn load_identity(&self) -> Result<Option<Sensitive>, StoreError> {
+        let path = self.dir.join(IDENTITY);
+        let Some(key) = self.read(&path)? else { return Ok(None) };
+        let key = String::from_utf8(key)
+            .map_err(|_| StoreError::Damaged { path, why: "it is not text".to_owned() })?;
+        Ok(Some(Sensitive::new(key)))
     }
 
     /// Keeps the cluster. It is there after a crash if and only if this returned.
@@ -145,6 +153,16 @@ impl Store {
         let text = encode(&stored);
         self.write(IDENTITY, setup.identity_key.expose_secret().trim().as_bytes())?;
         self.write(CLUSTER, &text)
+    }
+
+    /// There is no cluster from now on, also after a crash; the file goes aside. What the cluster remembers stays.
+    pub fn set_cluster_aside(&self) -> Result<(), StoreError> {
+        let path = self.dir.join(CLUSTER);
+        match fs::rename(&path, self.dir.join(CLUSTER_BEFORE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.and_then(|()| sync_parent(&path)),
+        }
+        .map_err(|source| StoreError::Io { doing: "write", path, source })
     }
 
     /// The chain served before, if any.

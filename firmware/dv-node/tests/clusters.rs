@@ -151,6 +151,43 @@ async fn a_box_that_was_set_up_before_there_were_several_is_taken_over_as_it_is(
     assert_nothing_slashable(&[&first]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_left_cluster_whose_return_fails_is_not_served_after_a_restart() {
+    let mut first = House::build(4, 2).await;
+    let mut second = first.beside(4, 2);
+    first.start().await;
+    let client = first.members[0].client();
+    let _status: NodeStatus = client.post(CLUSTERS_PATH, &second.setup(0)).await.unwrap();
+    start_others(&mut second).await;
+    first.attested_again().await;
+    second.attested_again().await;
+    let left = first.members[0].dir.path().join("state/left");
+    // At the first place, where files move one by one, and at a further one.
+    for house in [&second, &first] {
+        let _left: Vec<ClusterEntry> = client.delete(&cluster_path(&house.lock_hash())).await.unwrap();
+    }
+    let returning = [&first, &second].map(|house| (house.lock_hash(), house.setup(0)));
+    for (lock_hash, setup) in returning {
+        let memory = left.join(format!("{}-1", &lock_hash[2..]));
+        let journal = std::fs::metadata(memory.join("journal")).unwrap().len();
+        // The cluster file cannot be written, as on a disk that is full.
+        let obstacle = memory.join("cluster.json.new");
+        std::fs::create_dir(&obstacle).unwrap();
+        assert_eq!(refused(&first, &setup).await.code, "disk_write_failed");
+        assert_eq!(std::fs::metadata(memory.join("journal")).unwrap().len(), journal, "put away again");
+        first.members[0].kill();
+        first.members[0].start().await;
+        assert!(!clusters(&first).await.iter().any(|entry| entry.lock_hash == lock_hash));
+        std::fs::remove_dir(&obstacle).unwrap();
+        let _status: NodeStatus = client.post(CLUSTERS_PATH, &setup).await.unwrap();
+        assert!(!memory.exists());
+    }
+    first.attested_again().await;
+    second.attested_again().await;
+    assert_eq!(clusters(&first).await.len(), 2);
+    assert_nothing_slashable(&[&first, &second]);
+}
+
 async fn refused(house: &House, setup: &ClusterSetup) -> Problem {
     match house.members[0].client().post::<NodeStatus>(CLUSTERS_PATH, setup).await {
         Err(ClientError::Refused { problem, .. }) => problem,

@@ -67,14 +67,18 @@ impl Daemon {
         let nodes = BeaconNodes::new(&membership.beacon_nodes, self.config.beacon.into(), expected);
         setup::check_beacon_nodes(&nodes.map_err(|error| setup::bad_beacon_address(&error))?).await?;
 
-        if is_new {
-            self.prepare(number, &membership).map_err(|error| disk(&error))?;
+        let was_left = is_new && self.folders.left(&left_name(&membership)).is_some();
+        if is_new && let Err(error) = self.prepare(number, &membership, &setup) {
+            self.put_back(number, was_left.then(|| left_name(&membership)));
+            return Err(disk(&error));
         }
         let Some(seat) = self.seats.get_mut(&number) else {
             return Err(Problem::new("internal", "A place is missing by a fault of ours.", "Report this."));
         };
-        seat.end().await?;
-        seat.place.store.save_cluster(&setup).map_err(|error| disk(&error))?;
+        if !is_new {
+            seat.end().await?;
+            seat.place.store.save_cluster(&setup).map_err(|error| disk(&error))?;
+        }
         let place = Arc::clone(&seat.place);
         let (cluster, share_index) = (membership.view.name.clone(), membership.share_index);
         tracing::info!(cluster, share_index, place = number, "joined a cluster");
@@ -86,6 +90,7 @@ impl Daemon {
     async fn leave(&mut self, lock_hash: &str) -> Result<(), Problem> {
         self.folders.finish().map_err(|error| disk(&error))?;
         let number = self.places.of_cluster(lock_hash)?.number;
+        self.end_ceremony_of(number).await?;
         let Some(seat) = self.seats.get_mut(&number) else { return Ok(()) };
         seat.end().await?;
         let name = match (&seat.membership, seat.place.store.load_chain()) {
@@ -173,13 +178,44 @@ impl Daemon {
     }
 
     /// A seat for a cluster that is new at its place: with what it left here, if it was here before.
-    fn prepare(&mut self, number: u8, membership: &Membership) -> Result<(), StoreError> {
+    ///
+    /// Until the new cluster file is written nothing here is served: a crash, or a disk that is full, in the middle of this
+    /// must not bring back what the owner had left.
+    fn prepare(
+        &mut self,
+        number: u8,
+        membership: &Membership,
+        setup: &ClusterSetup,
+    ) -> Result<(), StoreError> {
         let name = left_name(membership);
-        if self.folders.left(&name).is_some() {
+        if let Some(folder) = self.folders.left(&name) {
+            Store::open(&folder)?.set_cluster_aside()?;
             self.folders.take_back(&name, number)?;
         }
-        self.open_seat(number)?.place.board.idle(NodeState::Starting, Vec::new());
+        let seat = self.open_seat(number)?;
+        seat.place.store.save_cluster(setup)?;
+        seat.place.board.idle(NodeState::Starting, Vec::new());
         Ok(())
+    }
+
+    /// After a join that was refused in the middle: nothing of it is served after a restart, and what was left is put away
+    /// again as far as the disk lets it.
+    fn put_back(&mut self, number: u8, was_left: Option<String>) {
+        let undone = self.folders.finish().and_then(|()| {
+            self.folders.store(number)?.set_cluster_aside()?;
+            if let Some(name) = was_left.filter(|name| self.folders.left(name).is_none()) {
+                self.folders.leave(number, &name)?;
+                self.seats.remove(&number);
+                self.places.remove(number);
+                if number == 0 {
+                    self.open_seat(0)?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = undone {
+            tracing::error!(%error, place = number, "the files of a refused cluster are not put away");
+        }
     }
 }
 

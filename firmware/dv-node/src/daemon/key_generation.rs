@@ -21,11 +21,14 @@ impl Daemon {
     /// Goes on with a ceremony that a restart interrupted.
     pub(super) async fn resume_ceremony(&mut self) {
         self.resume_at = None;
-        match self.ceremonies.request() {
-            Ok(None) => {}
-            // It led to a cluster of this box; its files stay until they are discarded.
-            Ok(Some(request)) if self.cluster_with(&request.identity_key).is_some() => {}
-            Ok(Some(request)) => {
+        let stored = self.ceremonies.request().and_then(|request| Ok((request, self.ceremonies.is_over()?)));
+        match stored {
+            // Over, it led to a cluster that this box is in or has left; its files stay until they are discarded.
+            Ok((None, _) | (_, true)) => {}
+            Ok((Some(request), false)) if self.cluster_with(&request.identity_key).is_some() => {
+                self.ceremony_is_over();
+            }
+            Ok((Some(request), false)) => {
                 // The signer may still be starting: the ceremony is there all the same.
                 if let Err(problem) = self.start_ceremony(request).await {
                     self.interrupted(problem);
@@ -33,6 +36,45 @@ impl Daemon {
             }
             Err(error) => tracing::error!(%error, "the stored ceremony cannot be read"),
         }
+    }
+
+    /// The ceremony's cluster is this box's: it is never joined by a restart any more. A disk that does not take this now is
+    /// told again when the box starts and when the cluster is left.
+    fn ceremony_is_over(&self) {
+        if let Err(error) = self.ceremonies.end() {
+            tracing::error!(%error, "it cannot be kept that the key generation is over");
+        }
+    }
+
+    /// Before the cluster at a place is left: a ceremony that led to it must not bring it back, neither now nor after a
+    /// restart. Its validators may be served elsewhere by then.
+    pub(super) async fn end_ceremony_of(&mut self, number: u8) -> Result<(), Problem> {
+        let Some(request) = self.ceremonies.request().map_err(|error| disk(&error))? else { return Ok(()) };
+        let key_of = |text: &Sensitive| {
+            IdentityKey::from_file_text(text.expose_secret()).ok().map(|key| key.public_key())
+        };
+        let Some(seat) = self.seats.get(&number) else { return Ok(()) };
+        let own = match &seat.membership {
+            Some(membership) => Some(membership.identity.public_key()),
+            None => seat.place.store.load_identity().ok().flatten().and_then(|key| key_of(&key)),
+        };
+        let is_its = match own {
+            Some(own) => key_of(&request.identity_key) == Some(own),
+            // Nobody knows who we were there: the place says whether the ceremony led to it.
+            None => self.ceremonies.place().map_err(|error| disk(&error))? == Some(number),
+        };
+        if !is_its {
+            return Ok(());
+        }
+        self.ceremonies.end().map_err(|error| disk(&error))?;
+        if let Some(running) = self.ceremony.take() {
+            self.last_ceremony = Some(running.progress());
+            running.stop().await;
+        }
+        self.resume_at = None;
+        self.born = None;
+        self.reserved = None;
+        Ok(())
     }
 
     /// The others wait for this box, whether or not its owner looks at the page: it is tried again until it goes on.
@@ -125,6 +167,13 @@ impl Daemon {
                     "Discard it first if it cannot be finished.",
                 ));
             }
+            if self.ceremonies.is_over().map_err(|error| disk(&error))? {
+                return Err(Problem::new(
+                    "ceremony_over",
+                    "This key generation is over: its cluster was made, and this box has left it since.",
+                    "Join the cluster with its lock to be in it again, or discard the key generation.",
+                ));
+            }
             // The same again goes on, with new addresses if they changed.
             if let Some(running) = self.ceremony.take() {
                 running.stop().await;
@@ -166,7 +215,10 @@ impl Daemon {
         // The place was kept for this cluster. Whatever else is joined meanwhile has taken another one.
         let reserved = self.reserved.take();
         match self.join_at(setup, reserved).await {
-            Ok(_) => self.born = None,
+            Ok(_) => {
+                self.born = None;
+                self.ceremony_is_over();
+            }
             Err(problem) => {
                 self.reserved = reserved;
                 tracing::warn!(%problem, "the new cluster cannot be joined yet; it is tried again");

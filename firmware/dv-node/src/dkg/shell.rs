@@ -53,7 +53,8 @@ pub struct Surroundings {
 pub struct Running {
     shown: Arc<Mutex<KeyGenerationProgress>>,
     task: JoinHandle<()>,
-    finished: oneshot::Receiver<ClusterSetup>,
+    /// None once it has ended, in whichever way.
+    finished: Option<oneshot::Receiver<ClusterSetup>>,
 }
 
 impl Running {
@@ -70,10 +71,15 @@ impl Running {
 
     /// Resolves with the new cluster once everybody has left. Never, when the ceremony fails.
     pub async fn finished(&mut self) -> ClusterSetup {
-        match (&mut self.finished).await {
-            Ok(setup) => setup,
-            Err(_) => std::future::pending().await,
+        if let Some(finished) = &mut self.finished {
+            let ended = finished.await;
+            // The daemon asks with each turn of its loop, and nothing comes after the end.
+            self.finished = None;
+            if let Ok(setup) = ended {
+                return setup;
+            }
         }
+        std::future::pending().await
     }
 }
 
@@ -148,7 +154,7 @@ pub async fn start(request: KeyGeneration, around: Surroundings) -> Result<Runni
         shown: Arc::clone(&shown),
     };
     let task = tokio::spawn(shell.run(host_events));
-    Ok(Running { shown, task, finished })
+    Ok(Running { shown, task, finished: Some(finished) })
 }
 
 /// The key that the signer made for shares from other Hearths. After the release there is none any more, nor need for one.

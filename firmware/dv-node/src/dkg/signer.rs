@@ -24,6 +24,8 @@ use zeroize::Zeroizing;
 
 /// Adding up a thousand validators of thirty members takes minutes on a small board.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// The daemon's loop waits for the facts, and with it everything else on this box.
+const FACTS_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before the signer is asked again when it could not be reached.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -31,6 +33,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(super) struct Secrets {
     client: Arc<Client>,
+    /// The same for what is answered at once.
+    brief: Arc<Client>,
     definition_hash: String,
     minor: u8,
     /// The validators, once they are made: their order.
@@ -41,6 +45,7 @@ impl Secrets {
     pub(super) fn new(socket: &Path, hash: &[u8; 32], minor: u8) -> Self {
         Self {
             client: Arc::new(Client::new(socket).with_timeout(PATIENCE)),
+            brief: Arc::new(Client::new(socket).with_timeout(FACTS_WITHIN)),
             definition_hash: format!("0x{}", hex::encode(hash)),
             minor,
             made: Arc::default(),
@@ -49,7 +54,7 @@ impl Secrets {
 
     /// What the signer has of this ceremony; none when the owner has not begun it there.
     pub(super) async fn facts(&self) -> Result<Option<CeremonyFacts>, ClientError> {
-        let status: CeremonyStatus = self.client.get(CEREMONY_STATUS_PATH).await?;
+        let status: CeremonyStatus = self.brief.get(CEREMONY_STATUS_PATH).await?;
         Ok(status.ceremony.filter(|facts| facts.definition_hash == self.definition_hash))
     }
 

@@ -15,6 +15,7 @@ const REQUEST: &str = "request.json";
 const PLACE: &str = "place";
 const RECORDS: &str = "records";
 const FILES: &str = "files";
+const OVER: &str = "over";
 /// A thousand validators and thirty members come to some ten megabytes.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -43,6 +44,7 @@ impl CeremonyStore {
     pub fn begin(&self, request: &KeyGeneration) -> io::Result<()> {
         self.discard()?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        crate::store::sync_parent(&self.dir)?;
         self.keep_request(request)
     }
 
@@ -63,12 +65,29 @@ impl CeremonyStore {
         self.write(REQUEST, &text)
     }
 
-    /// Removes everything.
+    /// Whether it led to a cluster and is never resumed.
+    pub fn is_over(&self) -> io::Result<bool> {
+        self.dir.join(OVER).try_exists()
+    }
+
+    /// It is never resumed from now on: durable when this returns. Its files stay.
+    pub fn end(&self) -> io::Result<()> {
+        if self.is_over()? { Ok(()) } else { self.write(OVER, &[]) }
+    }
+
+    /// Removes everything, first of all what would be resumed.
     pub fn discard(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
+        let is_there = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            result => result.map(|()| true),
+        };
+        if is_there(fs::remove_file(self.dir.join(REQUEST)))? {
+            File::open(&self.dir)?.sync_all()?;
         }
+        if is_there(fs::remove_dir_all(&self.dir))? {
+            crate::store::sync_parent(&self.dir)?;
+        }
+        Ok(())
     }
 
     /// The records in the order they were made. A last line that was cut off by a power cut was never acted upon.
@@ -159,5 +178,25 @@ mod tests {
         assert_eq!(store.records().unwrap()[3], Record::Step(2));
         store.discard().unwrap();
         assert!(store.records().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_ceremony_that_is_over_stays_so_with_its_files_until_another_one_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = CeremonyStore::new(dir.path());
+        let request: KeyGeneration = serde_json::from_value(serde_json::json!({
+            "definition": {}, "identity_key": "ab", "peers": [], "beacon_nodes": [],
+        }))
+        .unwrap();
+        store.begin(&request).unwrap();
+        assert!(!store.is_over().unwrap());
+        let files = [NamedFile { name: "cluster-lock.json".to_owned(), content: "{}".to_owned() }];
+        store.save_files(&files).unwrap();
+        store.end().unwrap();
+        store.end().unwrap();
+        assert!(store.is_over().unwrap() && store.request().unwrap().is_some());
+        assert_eq!(store.files().unwrap(), files);
+        store.begin(&request).unwrap();
+        assert!(!store.is_over().unwrap() && store.files().unwrap().is_empty());
     }
 }

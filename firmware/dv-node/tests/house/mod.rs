@@ -18,6 +18,7 @@ use axum::routing::{get, post};
 use chain::{AttestationData, ExecutionAddress, ForkInfo, ForkVersion, PublicKeyBytes, Root};
 use cluster::create::{Addresses, CreateOptions, CreatedCluster};
 use cluster::{Network, PeerId};
+use ipc::dkg::{CEREMONY_STATUS_PATH, CeremonyFacts, CeremonyStatus};
 use ipc::server::{CallerName, CallerNames, Limits};
 use ipc::web3signer::{PUBLIC_KEYS_PATH, SIGN_MANY_PATH, SignAnswer, SignGroup, SignOutcome, SignRequest};
 use ipc::{Client, ClusterSetup, NodeStatus, Problem, Sensitive};
@@ -100,6 +101,8 @@ pub struct SignerState {
     pub locked: bool,
     /// Signs something else while set: a member that lies.
     pub lies: bool,
+    /// The ceremony that its owner has begun: its definition hash.
+    pub ceremony: Option<String>,
     /// Its owner has confirmed that every validator leaves.
     pub exits_confirmed: bool,
 }
@@ -142,12 +145,14 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         refused: Vec::new(),
         locked: false,
         lies: false,
+        ceremony: None,
         exits_confirmed: false,
     };
     state.hold(shares);
     let state = Arc::new(Mutex::new(state));
     let router = axum::Router::new()
         .route(PUBLIC_KEYS_PATH, get(public_keys))
+        .route(CEREMONY_STATUS_PATH, get(ceremony))
         .route(SIGN_MANY_PATH, post(sign_many))
         .route("/api/v1/eth2/sign/{key}", post(sign_one))
         .with_state(Arc::clone(&state));
@@ -159,6 +164,17 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
 
 async fn public_keys(State(state): State<Shared>) -> Json<Vec<PublicKeyBytes>> {
     Json(state.lock().unwrap().shares.keys().copied().collect())
+}
+
+async fn ceremony(State(state): State<Shared>) -> Json<CeremonyStatus> {
+    let facts = |definition_hash: &String| CeremonyFacts {
+        definition_hash: definition_hash.clone(),
+        seal_key: "07".repeat(32),
+        kept: Vec::new(),
+        finished: false,
+        unsealed: Vec::new(),
+    };
+    Json(CeremonyStatus { ceremony: state.lock().unwrap().ceremony.as_ref().map(facts) })
 }
 
 async fn sign_one(

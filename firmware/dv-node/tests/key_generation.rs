@@ -1,0 +1,132 @@
+//! Key generation in the daemon: a ceremony that failed harms nothing, and one that is over does not come back.
+
+#![expect(clippy::unwrap_used, reason = "a test fails loudly")]
+
+#[path = "../../beacon/tests/fake/mod.rs"]
+mod fake;
+mod house;
+
+use std::time::Duration;
+
+use chain::ExecutionAddress;
+use cluster::Network;
+use cluster::create::{Addresses, CreateOptions};
+use house::{House, eventually};
+use ipc::dkg::{DKG_FILES_PATH, DKG_PATH, KeyGeneration, KeyGenerationFiles, KeyGenerationStatus, NamedFile};
+use ipc::node::{CLUSTER_PATH, CLUSTERS_PATH, ClusterEntry, cluster_path};
+use ipc::{ClientError, NodeStatus, Sensitive};
+
+async fn progress(house: &House, member: usize) -> Option<ipc::dkg::KeyGenerationProgress> {
+    let status: KeyGenerationStatus = house.members[member].client().get(DKG_PATH).await.unwrap();
+    status.ceremony
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ceremony_that_failed_stays_shown_and_the_daemon_goes_on() {
+    let mut house = House::build(4, 1).await;
+    let hoodi = Network::by_name("hoodi").unwrap();
+    let address = ExecutionAddress([0x11; 20]);
+    let addresses = Addresses { fee_recipient: address, withdrawal: address };
+    let options = CreateOptions::new("not to be born", 4, 1, hoodi, addresses);
+    let created = cluster::create::cluster(&options, &mut rand::rng()).unwrap();
+    let definition = &created.lock.definition;
+    let ids: Vec<_> = created.nodes.iter().map(|node| node.identity.public_key()).collect();
+    // Members that speak different minor versions cannot make keys together.
+    for index in 0..2 {
+        let member = &mut house.members[index];
+        let hash = definition.definition_hash;
+        member.signer.lock().unwrap().ceremony = Some(format!("0x{}", hex::encode(hash)));
+        member.start().await;
+    }
+    let peers: Vec<String> = (0..2)
+        .map(|index| {
+            let peer = cluster::PeerId::from_public_key(&ids[index]);
+            format!("/ip4/127.0.0.1/tcp/{}/p2p/{peer}", house.members[index].port)
+        })
+        .collect();
+    for (index, minor) in [(0, 10), (1, 11)] {
+        let wanted = KeyGeneration {
+            definition: serde_json::from_slice(&definition.to_json().unwrap()).unwrap(),
+            identity_key: Sensitive::new(created.nodes[index].identity.to_file_text().to_string()),
+            minor,
+            peers: peers.clone(),
+            beacon_nodes: vec![house.beacon.url.clone()],
+            relays: None,
+        };
+        let _status: KeyGenerationStatus =
+            house.members[index].client().put(DKG_PATH, &wanted).await.unwrap();
+    }
+    for round in 0..2 {
+        eventually("it has failed", || async {
+            progress(&house, 0).await.is_some_and(|progress| progress.phase == "failed")
+        })
+        .await;
+        // Five seconds after a failure the ceremony falls silent. The daemon must not stumble over it, however often it looks.
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let shown = progress(&house, 0).await.unwrap();
+            assert_eq!(
+                (shown.phase.as_str(), shown.problems[0].code.as_str()),
+                ("failed", "ceremony_failed")
+            );
+        }
+        if round == 0 {
+            house.members[0].kill();
+            house.members[0].start().await;
+            house.members[1].kill();
+            house.members[1].start().await;
+        }
+    }
+    assert!(!house.members[0].log().contains("panicked"), "{}", house.members[0].log());
+    let discarded: KeyGenerationStatus = house.members[0].client().delete(DKG_PATH).await.unwrap();
+    assert_eq!(discarded.ceremony, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_was_left_is_not_brought_back_by_the_ceremony_that_made_it() {
+    let mut house = House::build(4, 1).await;
+    let setup = house.setup(0);
+    let request = KeyGeneration {
+        definition: setup.lock["cluster_definition"].clone(),
+        identity_key: Sensitive::new(setup.identity_key.expose_secret().to_owned()),
+        minor: 10,
+        peers: setup.peers.clone(),
+        beacon_nodes: setup.beacon_nodes.clone(),
+        relays: None,
+    };
+    // A ceremony that led to this cluster, as far as the disk knows.
+    let dkg = house.members[0].dir.path().join("state/dkg");
+    std::fs::create_dir_all(&dkg).unwrap();
+    std::fs::write(dkg.join("request.json"), serde_json::to_vec(&request).unwrap()).unwrap();
+    std::fs::write(dkg.join("place"), "0").unwrap();
+    let files = [NamedFile { name: "cluster-lock.json".to_owned(), content: "{}".to_owned() }];
+    std::fs::write(dkg.join("files"), serde_json::to_vec(&files).unwrap()).unwrap();
+    house.members[0].start().await;
+    assert!(progress(&house, 0).await.is_some(), "without its cluster it is resumed");
+
+    let client = house.members[0].client();
+    let _status: NodeStatus = client.put(CLUSTER_PATH, &setup).await.unwrap();
+    let _left: Vec<ClusterEntry> = client.delete(&cluster_path(&house.lock_hash())).await.unwrap();
+    for _ in 0..2 {
+        house.members[0].kill();
+        house.members[0].start().await;
+        assert_eq!(progress(&house, 0).await, None);
+        let clusters: Vec<ClusterEntry> = client.get(CLUSTERS_PATH).await.unwrap();
+        assert!(clusters.is_empty());
+        let kept: KeyGenerationFiles = client.get(DKG_FILES_PATH).await.unwrap();
+        assert_eq!(kept.files, files);
+        // Nor by the same request; the owner joins with the lock, or discards it.
+        match client.put::<KeyGenerationStatus>(DKG_PATH, &request).await {
+            Err(ClientError::Refused { problem, .. }) => assert_eq!(problem.code, "ceremony_over"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    // Joined again and left once more, it stays away as well. A box that only restarts in its cluster marks it too.
+    std::fs::remove_file(dkg.join("over")).unwrap();
+    let _status: NodeStatus = client.put(CLUSTER_PATH, &setup).await.unwrap();
+    house.members[0].kill();
+    house.members[0].start().await;
+    eventually("it is kept that it is over", || async { dkg.join("over").exists() }).await;
+    assert_eq!(progress(&house, 0).await, None);
+}
