@@ -9,6 +9,7 @@ mod conformance;
 mod flash;
 mod fuzz;
 mod image;
+mod promises;
 mod run;
 mod say;
 mod test;

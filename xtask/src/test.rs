@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use hw_tests::image::Arch;
 use serde_json::Value;
 
-use crate::{arrows, conformance, image, run, say};
+use crate::{arrows, conformance, image, promises, run, say};
 
 /// The parts of the test, in the order they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -208,6 +208,11 @@ fn lint(tally: &mut Tally) {
         Ok(wrong) if wrong.is_empty() => tally.pass("arrows between rooms"),
         Ok(wrong) => tally.fail(wrong.join("; ")),
         Err(error) => tally.fail(format!("arrows between rooms: {error:#}")),
+    }
+    match promises::broken() {
+        Ok(broken) if broken.is_empty() => tally.pass("every promise of the threat model has its tests"),
+        Ok(broken) => tally.fail(broken.join("; ")),
+        Err(error) => tally.fail(format!("the threat model's promises: {error:#}")),
     }
     match crate::workflows::wrong(&run::repository()) {
         Ok(wrong) if wrong.is_empty() => tally.pass("the public workflows run our words only"),

@@ -84,7 +84,7 @@ impl VaultError {
             ),
             Self::Tpm(TpmError::OtherTpm) => (
                 "other_tpm",
-                "Put the disk back into the box it comes from. A share is never copied: moving to a new box means importing there and removing here.",
+                "Put the disk back into the box it comes from. A share is never copied: moving to a new box means importing there and removing here. If this box's TPM was cleared, set the box up anew and import the shares with their history.",
             ),
             Self::Tpm(TpmError::Tampered | TpmError::Foreign | TpmError::Blob(_)) | Self::Damaged => (
                 "vault_damaged",

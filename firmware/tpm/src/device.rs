@@ -434,6 +434,15 @@ impl Tpm {
             .doing("extending a PCR")
     }
 
+    /// Clears it, as the firmware's menu does: every key and counter of its owner is gone. For tests on software TPMs.
+    #[cfg(feature = "dev")]
+    pub fn clear(&mut self) -> Result<(), TpmError> {
+        use tss_esapi::handles::AuthHandle;
+        self.context
+            .execute_with_session(Some(AuthSession::Password), |context| context.clear(AuthHandle::Platform))
+            .doing("clearing the TPM")
+    }
+
     /// What PCR 11 holds now, for making an approval of it.
     #[cfg(feature = "dev")]
     pub fn measured_boot(&mut self) -> Result<Digest, TpmError> {

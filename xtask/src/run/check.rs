@@ -1,16 +1,18 @@
 //! `--check`: until the chain holds an attestation that cannot exist without the box.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use chain::{Slot, ValidatorIndex};
 use hw_tests::client_manners::Finding;
 use hw_tests::devnet::Devnet;
 use hw_tests::devnet::inclusion::{Follower, Inclusion, Reader};
+use hw_tests::secrets::Needles;
 use ipc::web::BoxStatus;
 
-use super::members::{Cluster, Seat};
+use super::members::{Body, Cluster, Seat};
 use super::options::Occupant;
 use super::records::Records;
 use super::{client, pause};
@@ -103,6 +105,45 @@ pub(super) fn client_is_needed(chain: &mut Devnet, cluster: &mut Cluster) -> any
     let found = client::is_needed(&records.done_with(member));
     say::detail(&format!("done with its signatures: {}", found.found));
     Ok(Some(found))
+}
+
+/// Looks for the shares of every native member wherever they must not be. To show that it can see, it also looks into the
+/// signers themselves, which only an administrator of the machine can do.
+pub(super) fn look_for_shares(cluster: &Cluster) -> anyhow::Result<()> {
+    let (mut memory, mut files, mut processes, mut signers) = (0, 0, 0, 0);
+    for seat in &cluster.seats {
+        let Some(Body::Native(member)) = &seat.body else { continue };
+        let needles = Needles::of(&seat.share_keys()?);
+        for (name, pid) in member.processes() {
+            let looked = needles.in_process(&format!("{name} of {}", seat.name), pid);
+            let (bytes, found) = match looked {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    say::note(&format!("SKIPPED: this user may not look into {name} for shares"));
+                    continue;
+                }
+                other => other.with_context(|| format!("looking into {name} of {}", seat.name))?,
+            };
+            if name == "signer" && seat.occupant == Occupant::HearthWithClient {
+                continue; // Its shares are with its client, as its owner wanted.
+            }
+            if name == "signer" {
+                ensure!(found.is_some(), "no share is found where it must be, so nothing was shown");
+                signers += 1;
+                continue;
+            }
+            ensure!(found.is_none(), "a share is where it must not be: {found:?}");
+            memory += bytes;
+            processes += 1;
+        }
+        let (count, found) = needles.in_folder(member.dir())?;
+        ensure!(found.is_none(), "a share is where it must not be: {found:?}");
+        files += count;
+    }
+    say::good(&format!(
+        "no share in {processes} other processes ({} MiB of memory) nor in {files} files, logs among them; found in {signers} signers",
+        memory >> 20
+    ));
+    Ok(())
 }
 
 /// Opens the box's page as its owner would and holds it to what just happened.

@@ -35,7 +35,7 @@ pub(super) struct Seat {
     /// Between the client and a Hearth's validator API.
     pub(super) scribe: Option<Scribe>,
     /// None until started, and again once switched off for good.
-    body: Option<Body>,
+    pub(super) body: Option<Body>,
     /// Between it and the beacon node, when duties are counted.
     pub(super) witness: Option<Witness>,
 }
@@ -162,6 +162,11 @@ impl Seat {
         self.scribe = None;
         self.body = None;
         Ok(())
+    }
+
+    /// The shares that its owner handed in.
+    pub(super) fn share_keys(&self) -> anyhow::Result<Vec<threshold::SecretKey>> {
+        Ok(self.folder.share_keys()?)
     }
 
     pub(super) fn is_on(&self) -> bool {

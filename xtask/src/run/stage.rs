@@ -134,6 +134,8 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
             steps.report.client.push(found);
             steps.done("duties that needed the validator client are done");
         }
+        check::look_for_shares(&cluster)?;
+        steps.done("no share is anywhere but in a signer");
         if let Some(picture) = &arguments.picture {
             check::look_at_page(&cluster, picture)?;
             steps.done("the page shows it in a browser");

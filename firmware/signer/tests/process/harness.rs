@@ -35,6 +35,8 @@ pub(crate) struct Machine {
     pub callers: String,
     /// Whether the configuration asks for Secure Boot.
     pub secure_boot: bool,
+    /// Another user that the signer runs as, and who may ask it then.
+    user: Option<(u32, u32)>,
 }
 
 impl Machine {
@@ -43,7 +45,35 @@ impl Machine {
         let swtpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
         devpolicy::make(&dir.path().join("boot"), &[devpolicy::UNMEASURED]).unwrap();
         let tcti = swtpm.tcti().to_owned();
-        Self { dir, swtpm: Some(swtpm), tcti, callers: "[\"self\"]".to_owned(), secure_boot: false }
+        Self {
+            dir,
+            swtpm: Some(swtpm),
+            tcti,
+            callers: "[\"self\"]".to_owned(),
+            secure_boot: false,
+            user: None,
+        }
+    }
+
+    /// From now on the signer runs as this user, and `caller` may ask it. Needs root unless that is the user already.
+    pub(crate) fn run_as(&mut self, user: u32, caller: u32) {
+        self.callers = format!("[{caller}]");
+        self.user = Some((user, caller));
+    }
+
+    /// The signer's program; in the machine's own folder if another user must be able to start it.
+    fn program(&self) -> PathBuf {
+        let built = PathBuf::from(env!("CARGO_BIN_EXE_signer"));
+        let Some((user, _)) = self.user else { return built };
+        let copy = self.dir.path().join("signer");
+        if !copy.exists() {
+            std::fs::copy(built, &copy).unwrap();
+            std::fs::create_dir_all(self.state()).unwrap();
+            for path in [self.dir.path(), &self.state()] {
+                std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
+            }
+        }
+        copy
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -53,13 +83,14 @@ impl Machine {
     fn write_config(&self) -> PathBuf {
         let dir = self.dir.path().display();
         let path = self.dir.path().join("signer.toml");
+        let control = self.user.map_or_else(|| "[\"self\"]".to_owned(), |(_, caller)| format!("[{caller}]"));
         let text = format!(
             "state_dir = \"{dir}/state\"\nlog = \"debug\"\n\
              require_secure_boot = {}\nefivars = \"{dir}/efivars\"\n\
              [tpm]\ntcti = \"{}\"\npcr_public_key = \"{dir}/boot/tpm2-pcr-public-key.pem\"\n\
              pcr_signature = \"{dir}/boot/tpm2-pcr-signature.json\"\nliteral_pcrs = [7, 12]\n\
              [exits]\ndelay_s = 1\nleast_delay_s = 1\n\
-             [callers]\nsign = {}\ncontrol = [\"self\"]\n\
+             [callers]\nsign = {}\ncontrol = {control}\n\
              [listen]\nsign = \"{dir}/sign.sock\"\ncontrol = \"{dir}/control.sock\"\n",
             self.secure_boot, self.tcti, self.callers
         );
@@ -70,8 +101,21 @@ impl Machine {
     /// Starts the signer and waits until it answers.
     pub(crate) async fn start(&self) -> Running {
         let config = self.write_config();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_signer"));
+        let mut command = Command::new(self.program());
         command.arg("--config").arg(config);
+        if let Some((user, _)) = self.user.filter(|_| nix::unistd::Uid::effective().is_root()) {
+            std::os::unix::process::CommandExt::uid(&mut command, user);
+            std::os::unix::process::CommandExt::gid(&mut command, user);
+        }
+        self.run(command).await
+    }
+
+    /// The same after a word to the shell, in another folder.
+    pub(crate) async fn start_in(&self, words: &str, dir: &Path) -> Running {
+        let config = self.write_config();
+        let script = format!("{words}; exec \"$0\" --config \"$1\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_signer")]).arg(config).current_dir(dir);
         self.run(command).await
     }
 
@@ -176,6 +220,13 @@ impl Running {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
         assert!(self.child.wait().unwrap().success(), "{}", self.log_text());
+    }
+
+    /// Makes it crash, as a fault of its own would.
+    pub(crate) fn crash(mut self) -> std::process::ExitStatus {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSEGV).unwrap();
+        self.child.wait().unwrap()
     }
 
     pub(crate) async fn status(&self) -> SignerStatus {

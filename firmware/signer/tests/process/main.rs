@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail this way")]
 
+mod attach;
 mod ceremony;
 mod crash;
 mod edit;
@@ -9,5 +10,6 @@ mod harness;
 mod import;
 mod many;
 mod owner;
+mod rollback;
 mod sealing;
 mod signing;
