@@ -299,10 +299,13 @@ impl Board {
 /// The counters of several clusters as one text: each family once, with the samples of all.
 pub fn joined_metrics(texts: impl IntoIterator<Item = String>) -> String {
     const FAMILY: &str = "# HELP ";
+    // Only where a line begins: the same words inside one are somebody's.
+    let line = format!("\n{FAMILY}");
     let mut families: Vec<(String, String)> = Vec::new();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     for text in texts {
-        for family in text.split(FAMILY).skip(1) {
+        let text = format!("\n{text}");
+        for family in text.split(line.as_str()).skip(1) {
             let lines = family.lines().filter(|line| *line != "# EOF").enumerate();
             let (head, samples): (Vec<_>, Vec<_>) = lines
                 .map(|(at, line)| (at == 0 || line.starts_with('#'), line))
@@ -343,5 +346,12 @@ mod tests {
         assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1);
         let alone = boards[0].metrics_text();
         assert_eq!(joined_metrics([alone.clone()]), alone);
+    }
+
+    #[test]
+    fn a_label_with_the_words_of_a_heading_is_no_heading() {
+        let text = "# HELP a A.\n# TYPE a gauge\na{name=\"# HELP me\"} 1\n# EOF\n";
+        assert_eq!(joined_metrics([text.to_owned()]), text);
+        assert_eq!(joined_metrics([text.to_owned(), text.to_owned()]).matches("# HELP me").count(), 2);
     }
 }

@@ -19,6 +19,7 @@ use crate::isolation::Outcome;
 use crate::node::{self, StartError, Surroundings};
 use crate::places::{Place, Places};
 use crate::setup::{self, Membership};
+use crate::store::StoreError;
 
 mod joining;
 mod key_generation;
@@ -40,7 +41,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
 /// The same with what serves a cluster given.
 pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
-    let folders = Folders::open(&config.state_dir).context("cannot use the state directory")?;
+    let folders = Folders::at(&config.state_dir).context("cannot use the state directory")?;
+    let unfinished = folders.finish().err();
     let mut sockets = Inherited::from_environment().context("cannot take over systemd's sockets")?;
     let listener = sockets
         .take("control", config.listen.control.as_deref())
@@ -59,10 +61,11 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
         ceremony: None,
         last_ceremony: None,
         resume_at: None,
+        resume_pause: key_generation::RESUME_AGAIN,
         born: None,
         reserved: None,
     };
-    daemon.open_seats().context("cannot use the state directory")?;
+    daemon.open_seats(unfinished).context("cannot use the state directory")?;
     let server = tokio::spawn(ipc::server::serve(
         listener,
         control::router(control::Shared::new(places, daemon.config.custom_networks(), to))
@@ -131,6 +134,8 @@ struct Daemon {
     last_ceremony: Option<KeyGenerationProgress>,
     /// When an interrupted ceremony is tried again.
     resume_at: Option<tokio::time::Instant>,
+    /// How long the next pause before that is.
+    resume_pause: std::time::Duration,
     /// A cluster that was born here and could not be joined yet.
     born: Option<(tokio::time::Instant, ClusterSetup)>,
     /// The place that the cluster of the ceremony will have.
@@ -138,33 +143,48 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// A seat for each place that has files.
-    fn open_seats(&mut self) -> Result<(), crate::store::StoreError> {
+    /// A seat for each place that has files. Files that cannot be used halt their own cluster only.
+    fn open_seats(&mut self, mut unfinished: Option<StoreError>) -> Result<(), StoreError> {
         for number in self.folders.places()? {
-            self.open_seat(number)?;
+            let opened = match unfinished.take_if(|_| number == 0) {
+                // Only the first place's files move one by one, and some of them are still away.
+                Some(error) => Err(error),
+                None => self.open_seat(number).map(drop),
+            };
+            if let Err(error) = opened {
+                let problem = Problem::new(
+                    "cluster_files_unusable",
+                    setup::sentence(&error.to_string()),
+                    "Free space on this box's disk, then restart it. If this comes back, send us the log.",
+                );
+                let place = Arc::new(Place::halted(number, self.folders.store_as_it_is(number)));
+                self.seat_at(place).halt(problem);
+            }
         }
         Ok(())
     }
 
-    fn open_seat(&mut self, number: u8) -> Result<&mut Seat, crate::store::StoreError> {
+    fn open_seat(&mut self, number: u8) -> Result<&mut Seat, StoreError> {
         let place = Arc::new(Place::open(number, self.folders.store(number)?)?);
         place.board.idle(NodeState::WaitingForCluster, Vec::new());
+        Ok(self.seat_at(place))
+    }
+
+    fn seat_at(&mut self, place: Arc<Place>) -> &mut Seat {
         self.places.add(Arc::clone(&place));
-        Ok(self.seats.entry(number).insert_entry(Seat::new(place)).into_mut())
+        self.seats.entry(place.number).insert_entry(Seat::new(place)).into_mut()
     }
 
     /// Goes on with the stored clusters.
     async fn resume(&mut self) {
         let places: Vec<u8> = self.seats.keys().copied().collect();
         for number in places {
-            let loaded = match self.seats.get(&number) {
-                Some(seat) => seat.place.store.load_cluster(),
-                None => continue,
-            };
-            let outcome = match loaded {
-                Ok(None) => continue,
-                Ok(Some(setup)) => self.verify(setup).await.map(|(membership, _)| membership),
-                Err(error) => Err(Problem::new(
+            let Some(seat) = self.seats.get(&number) else { continue };
+            let outcome = match (seat.halted().cloned(), seat.place.store.load_cluster()) {
+                (Some(problem), _) => Err(problem),
+                (None, Ok(None)) => continue,
+                (None, Ok(Some(setup))) => self.verify(setup).await.map(|(membership, _)| membership),
+                (None, Err(error)) => Err(Problem::new(
                     "cluster_file_damaged",
                     setup::sentence(&error.to_string()),
                     "Import the cluster lock and this box's identity key again.",
@@ -223,7 +243,7 @@ impl Daemon {
             // One that is stuck does not end, and waiting for it again and again would hold up everybody.
             if seat.overrides_changed() && !seat.is_stuck() {
                 tracing::info!(place = seat.place.number, "the fee recipients were changed");
-                match seat.end().await {
+                match seat.end_for_overrides().await {
                     Ok(()) => seat.start(&self.config, &self.work),
                     Err(problem) => tracing::error!(%problem, "the fee recipients are not taken"),
                 }
@@ -251,7 +271,11 @@ impl Daemon {
     fn on_node_ended(&mut self, place: u8, outcome: Outcome<Result<(), StartError>>) {
         let Some(seat) = self.seats.get_mut(&place) else { return };
         match outcome {
-            Outcome::Ended(Ok(())) => {}
+            Outcome::Ended(Ok(())) => {
+                if seat.is_to_start_again() {
+                    seat.start(&self.config, &self.work);
+                }
+            }
             Outcome::Ended(Err(error)) => {
                 tracing::error!(error = &error as &dyn std::error::Error, place, "the node cannot start");
                 let problem = Problem::new(
@@ -289,7 +313,7 @@ async fn paused(pause: Option<(tokio::time::Instant, u8)>) -> u8 {
     }
 }
 
-fn disk(error: &crate::store::StoreError) -> Problem {
+fn disk(error: &StoreError) -> Problem {
     Problem::new(
         "disk_write_failed",
         setup::sentence(&error.to_string()),

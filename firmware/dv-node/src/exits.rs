@@ -48,13 +48,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Desk {
     /// With what was wished before a restart.
     pub fn open(store: Store) -> Result<Self, StoreError> {
-        let wishes = store.load_exit_wishes()?;
-        Ok(Self {
+        let wishes = match store.load_exit_wishes() {
+            // The owner can ask for an exit again. The duties do not wait for that.
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::error!(%error, "wishes for exits are lost; ask for the exits again");
+                store.set_exit_wishes_aside()?;
+                BTreeMap::new()
+            }
+            wishes => wishes?,
+        };
+        Ok(Self { wishes: Mutex::new(wishes), ..Self::empty(store) })
+    }
+
+    /// With no wishes, whatever the disk has.
+    pub fn empty(store: Store) -> Self {
+        Self {
             store,
-            wishes: Mutex::new(wishes),
+            wishes: Mutex::default(),
             handed_in: Mutex::default(),
             files: Mutex::new(ExitFiles::default()),
-        })
+        }
     }
 
     /// Notes wishes; durable when it returns.

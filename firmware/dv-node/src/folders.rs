@@ -33,17 +33,23 @@ pub struct Folders {
 }
 
 impl Folders {
-    /// Opens it, making it (0700) when it is not there, and finishes a move that a crash interrupted.
-    pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
+    /// Makes it (0700) when it is not there. [`Self::finish`] comes next: a crash may have interrupted a move.
+    pub fn at(state_dir: &Path) -> Result<Self, StoreError> {
         Store::open(state_dir)?;
-        let folders = Self { state_dir: state_dir.to_owned() };
-        folders.finish()?;
-        Ok(folders)
+        Ok(Self { state_dir: state_dir.to_owned() })
     }
 
-    /// The files of the cluster at a place.
+    /// The files of the cluster at a place. The folder is made, and durable, when it is not there.
     pub fn store(&self, place: u8) -> Result<Store, StoreError> {
+        if place > 0 {
+            self.make(CLUSTERS)?;
+        }
         Store::open(&self.of(place))
+    }
+
+    /// The same when the folder cannot be opened.
+    pub fn store_as_it_is(&self, place: u8) -> Store {
+        Store::as_it_is(&self.of(place))
     }
 
     /// The places that have files. The first one always counts.
@@ -185,7 +191,7 @@ mod tests {
     /// A box with a cluster in the state directory, as boxes were, and another one.
     fn state() -> (tempfile::TempDir, Folders) {
         let dir = tempfile::tempdir().unwrap();
-        let folders = Folders::open(dir.path()).unwrap();
+        let folders = Folders::at(dir.path()).unwrap();
         folders.store(1).unwrap();
         for folder in [dir.path().to_owned(), dir.path().join("clusters/1")] {
             for name in FILES {
@@ -224,7 +230,7 @@ mod tests {
             for name in FILES.iter().take(moved) {
                 fs::rename(dir.path().join(name), folder.join(name)).unwrap();
             }
-            Folders::open(dir.path()).unwrap();
+            Folders::at(dir.path()).unwrap().finish().unwrap();
             assert_eq!(content(&dir.path().join("left/ab-1")), before);
             assert!(content(dir.path()).is_empty());
 
@@ -234,7 +240,7 @@ mod tests {
             for name in FILES.iter().rev().take(moved) {
                 fs::rename(folder.join(name), dir.path().join(name)).unwrap();
             }
-            Folders::open(dir.path()).unwrap();
+            Folders::at(dir.path()).unwrap().finish().unwrap();
             assert_eq!(content(dir.path()), before);
             assert!(folders.left("ab-1").is_none() && folders.left("ab-1.returning").is_none());
         }

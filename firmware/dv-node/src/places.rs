@@ -63,10 +63,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Place {
     /// With what was kept before a restart.
     pub fn open(number: u8, store: Store) -> Result<Self, StoreError> {
+        Ok(Self::with(number, Desk::open(store.clone())?, store))
+    }
+
+    /// One whose files cannot be used.
+    pub fn halted(number: u8, store: Store) -> Self {
+        Self::with(number, Desk::empty(store.clone()), store)
+    }
+
+    fn with(number: u8, desk: Desk, store: Store) -> Self {
         let board = Arc::new(Board::at_place(number));
-        let desk = Arc::new(Desk::open(store.clone())?);
         let preflight = Arc::new(Preflight::new(Arc::clone(&board), store.clone()));
-        Ok(Self { number, board, desk, preflight, store, facts: Mutex::default() })
+        Self { number, board, desk: Arc::new(desk), preflight, store, facts: Mutex::default() }
     }
 
     /// From now on this cluster is here, or none.

@@ -97,9 +97,17 @@ impl PinnedChain {
 impl Store {
     /// Opens the directory, making it (0700) when it is not there.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let is_new = !dir.is_dir();
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        made.map_err(|source| StoreError::Io { doing: "make", path: dir.to_owned(), source })?;
-        Ok(Self { dir: dir.to_owned() })
+        // What is kept in it lasts only if the folder itself does.
+        made.and_then(|()| if is_new { sync_parent(dir) } else { Ok(()) })
+            .map_err(|source| StoreError::Io { doing: "make", path: dir.to_owned(), source })?;
+        Ok(Self::as_it_is(dir))
+    }
+
+    /// The same without making or looking at anything.
+    pub fn as_it_is(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
     }
 
     /// The directory itself.
@@ -195,6 +203,17 @@ impl Store {
         let read: Result<Vec<(PublicKeyBytes, Wish)>, _> = serde_json::from_slice(&bytes);
         let damaged = |error: serde_json::Error| StoreError::Damaged { path, why: error.to_string() };
         Ok(read.map_err(damaged)?.into_iter().collect())
+    }
+
+    /// Puts a file of wishes that cannot be read out of the way.
+    pub fn set_exit_wishes_aside(&self) -> Result<(), StoreError> {
+        let path = self.dir.join(EXIT_WISHES);
+        let aside = path.with_added_extension("damaged");
+        fs::rename(&path, aside).and_then(|()| sync_parent(&path)).map_err(|source| StoreError::Io {
+            doing: "write",
+            path,
+            source,
+        })
     }
 
     /// Keeps them.

@@ -10,11 +10,13 @@ use dv_node::daemon::{self, Work};
 use dv_node::node;
 use house::flood::Flood;
 use house::{House, create_cluster, eventually};
+use ipc::dkg::{DKG_PATH, KeyGenerationStatus};
 use ipc::node::{CLUSTER_PATH, CLUSTERS_PATH, ClusterEntry, NodeState, cluster_path};
 use ipc::{ClientError, ClusterSetup, NodeStatus, Problem, Sensitive};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Two clusters of four; the first member of the second one is the first member of the first one.
 async fn two_clusters() -> (House, House) {
@@ -188,6 +190,53 @@ async fn a_left_cluster_whose_return_fails_is_not_served_after_a_restart() {
     assert_nothing_slashable(&[&first, &second]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_files_halt_their_own_cluster_and_nothing_new_is_joined_beside_it_unseen() {
+    let mut first = House::build(4, 2).await;
+    // The same validators under another lock, for another identity that this box has not.
+    let mut overlapping = first.setup(1);
+    overlapping.lock = first.lock_under_another_name();
+    let mut second = first.beside(4, 2);
+    first.start().await;
+    let client = first.members[0].client();
+    let _status: NodeStatus = client.post(CLUSTERS_PATH, &second.setup(0)).await.unwrap();
+    start_others(&mut second).await;
+    first.attested_again().await;
+    second.attested_again().await;
+
+    let state = first.members[0].dir.path().join("state");
+    first.members[0].kill();
+    std::fs::write(state.join("cluster.json"), "{").unwrap();
+    std::fs::write(state.join("clusters/1/exit-wishes.json"), "[").unwrap();
+    first.members[0].start().await;
+    the_box_signs_for(&mut second).await;
+    assert!(state.join("clusters/1/exit-wishes.json.damaged").exists());
+    let listed = clusters(&first).await;
+    assert_eq!((listed[0].state, listed[0].lock_hash.clone()), (NodeState::Halted, first.lock_hash()));
+    assert_eq!(refused(&first, &overlapping).await.code, "cluster_unreadable");
+    // The other one's new addresses are taken, and the damaged one is repaired with its lock.
+    for setup in [second.setup(0), first.setup(0)] {
+        let _status: NodeStatus = client.post(CLUSTERS_PATH, &setup).await.unwrap();
+    }
+    assert_eq!(refused(&first, &overlapping).await.code, "validator_in_another_cluster");
+    the_box_signs_for(&mut first).await;
+
+    // What nobody can even open. A third cluster might be there.
+    first.members[0].kill();
+    std::fs::write(state.join("clusters/3"), "no folder").unwrap();
+    first.members[0].start().await;
+    the_box_signs_for(&mut second).await;
+    the_box_signs_for(&mut first).await;
+    let listed = clusters(&first).await;
+    assert_eq!(listed[2].problems[0].code, "cluster_files_unusable", "{listed:?}");
+    let other = create_cluster(4, 1);
+    overlapping.lock = serde_json::from_slice(&other.lock.to_json().unwrap()).unwrap();
+    overlapping.identity_key = Sensitive::new(other.nodes[0].identity.to_file_text().to_string());
+    overlapping.peers.clear();
+    assert_eq!(refused(&first, &overlapping).await.code, "cluster_unreadable");
+    assert_nothing_slashable(&[&first, &second]);
+}
+
 async fn refused(house: &House, setup: &ClusterSetup) -> Problem {
     match house.members[0].client().post::<NodeStatus>(CLUSTERS_PATH, setup).await {
         Err(ClientError::Refused { problem, .. }) => problem,
@@ -282,7 +331,7 @@ fn start_with_a_fault(house: &House, panics: &Arc<AtomicBool>) {
             if is_faulty {
                 tokio::spawn(async move {
                     while !panics.swap(false, Ordering::SeqCst) {
-                        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                        tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                     panic!("as the test told it");
                 });
@@ -290,6 +339,10 @@ fn start_with_a_fault(house: &House, panics: &Arc<AtomicBool>) {
             node::run(membership, around).await
         })
     });
+    start_in_this_process(house, work);
+}
+
+fn start_in_this_process(house: &House, work: Work) {
     let config = toml::from_str(&house.members[0].config()).unwrap();
     // Ends with the test's process.
     std::thread::spawn(move || {
@@ -327,4 +380,45 @@ async fn a_crash_in_one_cluster_costs_the_other_no_duty_and_it_comes_back() {
     }
     assert_eq!(clusters(&first).await.len(), 2);
     assert_nothing_slashable(&[&first, &second]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_end_for_new_fee_recipients_holds_up_the_daemon_once_and_starts_when_it_has_ended()
+ {
+    let house = House::build(4, 1).await;
+    let (starts, may_end) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let work: Work = {
+        let (starts, may_end) = (Arc::clone(&starts), Arc::clone(&may_end));
+        Arc::new(move |_, mut around| {
+            starts.fetch_add(1, Ordering::SeqCst);
+            let may_end = Arc::clone(&may_end);
+            Box::pin(async move {
+                let mut look = tokio::time::interval(Duration::from_millis(50));
+                while !(*around.stop.borrow() && may_end.load(Ordering::SeqCst)) {
+                    tokio::select! {
+                        Some(to) = around.alive.recv() => drop(to.send(())),
+                        _ = look.tick() => {}
+                    }
+                }
+                Ok(())
+            })
+        })
+    };
+    start_in_this_process(&house, work);
+    house.members[0].answers().await;
+    let client = house.members[0].client();
+    let _status: NodeStatus = client.post(CLUSTERS_PATH, &house.setup(0)).await.unwrap();
+    let overrides = house.members[0].dir.path().join("state").join(cluster::registrations::OVERRIDES_FILE);
+    std::fs::write(overrides, "[]").unwrap();
+    // The daemon looks every 5 s, and waits for the node 20 s.
+    tokio::time::sleep(Duration::from_secs(26)).await;
+    for _ in 0..4 {
+        let asked = Instant::now();
+        let nothing: KeyGenerationStatus = client.get(DKG_PATH).await.unwrap();
+        assert!(nothing.ceremony.is_none() && asked.elapsed() < Duration::from_secs(2), "{asked:?}");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    assert_eq!(starts.load(Ordering::SeqCst), 1);
+    may_end.store(true, Ordering::SeqCst);
+    eventually("it starts with the new ones", || async { starts.load(Ordering::SeqCst) == 2 }).await;
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chain::ExecutionAddress;
 use cluster::Network;
-use cluster::create::{Addresses, CreateOptions};
+use cluster::create::{Addresses, CreateOptions, CreatedCluster};
 use house::{House, eventually};
 use ipc::dkg::{DKG_FILES_PATH, DKG_PATH, KeyGeneration, KeyGenerationFiles, KeyGenerationStatus, NamedFile};
 use ipc::node::{CLUSTER_PATH, CLUSTERS_PATH, ClusterEntry, cluster_path};
@@ -21,14 +21,56 @@ async fn progress(house: &House, member: usize) -> Option<ipc::dkg::KeyGeneratio
     status.ceremony
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ceremony_that_failed_stays_shown_and_the_daemon_goes_on() {
-    let mut house = House::build(4, 1).await;
+/// A definition of others than the house's members.
+fn to_be_born() -> CreatedCluster {
     let hoodi = Network::by_name("hoodi").unwrap();
     let address = ExecutionAddress([0x11; 20]);
     let addresses = Addresses { fee_recipient: address, withdrawal: address };
     let options = CreateOptions::new("not to be born", 4, 1, hoodi, addresses);
-    let created = cluster::create::cluster(&options, &mut rand::rng()).unwrap();
+    cluster::create::cluster(&options, &mut rand::rng()).unwrap()
+}
+
+fn wanted(
+    house: &House,
+    created: &CreatedCluster,
+    index: usize,
+    minor: u8,
+    peers: &[String],
+) -> KeyGeneration {
+    KeyGeneration {
+        definition: serde_json::from_slice(&created.lock.definition.to_json().unwrap()).unwrap(),
+        identity_key: Sensitive::new(created.nodes[index].identity.to_file_text().to_string()),
+        minor,
+        peers: peers.to_vec(),
+        beacon_nodes: vec![house.beacon.url.clone()],
+        relays: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signer_that_does_not_answer_holds_up_no_cluster_when_a_ceremony_is_resumed() {
+    let mut house = House::build(4, 1).await;
+    let folder = house.members[0].dir.path().to_owned();
+    // As with a socket of systemd's whose service is still starting: it takes connections, and nobody answers.
+    std::fs::remove_file(folder.join("sign.sock")).unwrap();
+    let _silent = std::os::unix::net::UnixListener::bind(folder.join("sign.sock")).unwrap();
+    std::fs::create_dir_all(folder.join("state/dkg")).unwrap();
+    let request = wanted(&house, &to_be_born(), 0, 10, &[]);
+    std::fs::write(folder.join("state/dkg/request.json"), serde_json::to_vec(&request).unwrap()).unwrap();
+    house.members[0].start().await;
+    let setup = house.setup(0);
+    let _status: NodeStatus = house.members[0].client().put(CLUSTER_PATH, &setup).await.unwrap();
+    let shown = progress(&house, 0).await.unwrap();
+    assert_eq!(
+        (shown.phase.as_str(), shown.problems[0].code.as_str()),
+        ("interrupted", "signer_unavailable")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ceremony_that_failed_stays_shown_and_the_daemon_goes_on() {
+    let mut house = House::build(4, 1).await;
+    let created = to_be_born();
     let definition = &created.lock.definition;
     let ids: Vec<_> = created.nodes.iter().map(|node| node.identity.public_key()).collect();
     // Members that speak different minor versions cannot make keys together.
@@ -45,14 +87,7 @@ async fn a_ceremony_that_failed_stays_shown_and_the_daemon_goes_on() {
         })
         .collect();
     for (index, minor) in [(0, 10), (1, 11)] {
-        let wanted = KeyGeneration {
-            definition: serde_json::from_slice(&definition.to_json().unwrap()).unwrap(),
-            identity_key: Sensitive::new(created.nodes[index].identity.to_file_text().to_string()),
-            minor,
-            peers: peers.clone(),
-            beacon_nodes: vec![house.beacon.url.clone()],
-            relays: None,
-        };
+        let wanted = wanted(&house, &created, index, minor, &peers);
         let _status: KeyGenerationStatus =
             house.members[index].client().put(DKG_PATH, &wanted).await.unwrap();
     }

@@ -76,6 +76,9 @@ impl Daemon {
             return Err(Problem::new("internal", "A place is missing by a fault of ours.", "Report this."));
         };
         if !is_new {
+            if let Some(problem) = seat.halted() {
+                return Err(problem.clone());
+            }
             seat.end().await?;
             seat.place.store.save_cluster(&setup).map_err(|error| disk(&error))?;
         }
@@ -137,6 +140,17 @@ impl Daemon {
         }
         let number = self.free_place(&taken, preferred)?;
         self.room_beside_others(membership, number)?;
+        // Two agreements about one validator must not come to be because nobody could look.
+        if let Some((unreadable, _)) = self.seats.iter().find(|(_, seat)| seat.is_unreadable()) {
+            return Err(Problem::new(
+                "cluster_unreadable",
+                format!(
+                    "The files of the cluster at place {unreadable} cannot be used, so it is not known whether it has the \
+                     same validators."
+                ),
+                "Join that cluster again with its lock and identity key, or leave it, or restart the box; then try again.",
+            ));
+        }
         Ok((number, true))
     }
 
@@ -253,8 +267,8 @@ fn relation(seat: &Seat, membership: &Membership) -> Result<Relation, Problem> {
         Ok(Some(chain)) if chain.is_of(membership) => Ok(Relation::Own),
         Ok(Some(chain)) if chain.lock_hash == Some(hex::encode(lock_hash)) => Err(already(name)),
         Ok(Some(_)) => Ok(Relation::Others),
-        // Nobody knows whose it is.
-        Err(error) => Err(disk(&error)),
+        // Nobody knows whose it is. Nothing new is joined beside it.
+        Err(_) => Ok(Relation::Others),
     }
 }
 

@@ -14,8 +14,10 @@ use crate::dkg::{self, Request};
 
 /// Pause before a new cluster is joined again, when its beacon node was not there.
 const JOIN_AGAIN: Duration = Duration::from_secs(15);
-/// Pause before a stored ceremony is resumed again, when the signer was still starting or the disk was full.
-const RESUME_AGAIN: Duration = Duration::from_secs(2);
+/// Pause before a stored ceremony is resumed again, when the signer was still starting or the disk was full. Twice as long
+/// each time, up to the longest: some problems stay until the owner does something.
+pub(super) const RESUME_AGAIN: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 impl Daemon {
     /// Goes on with a ceremony that a restart interrupted.
@@ -79,7 +81,8 @@ impl Daemon {
 
     /// The others wait for this box, whether or not its owner looks at the page: it is tried again until it goes on.
     fn interrupted(&mut self, problem: Problem) {
-        self.resume_at = Some(Instant::now() + RESUME_AGAIN);
+        self.resume_at = Some(Instant::now() + self.resume_pause);
+        self.resume_pause = longer(self.resume_pause);
         if self.last_ceremony.as_ref().is_some_and(|last| last.problems.contains(&problem)) {
             return;
         }
@@ -124,6 +127,7 @@ impl Daemon {
         self.ceremony = Some(dkg::start(request, around).await?);
         self.last_ceremony = None;
         self.resume_at = None;
+        self.resume_pause = RESUME_AGAIN;
         Ok(())
     }
 
@@ -195,6 +199,7 @@ impl Daemon {
         }
         self.last_ceremony = None;
         self.resume_at = None;
+        self.resume_pause = RESUME_AGAIN;
         self.born = None;
         self.reserved = None;
         self.ceremonies.discard().map_err(|error| disk(&error))
@@ -254,6 +259,10 @@ pub(super) async fn to_be_resumed(when: Option<Instant>) {
     }
 }
 
+fn longer(pause: Duration) -> Duration {
+    pause.saturating_mul(2).min(LONGEST_PAUSE)
+}
+
 fn copy_of(setup: &ClusterSetup) -> ClusterSetup {
     ClusterSetup {
         lock: setup.lock.clone(),
@@ -271,4 +280,16 @@ fn disk(error: &std::io::Error) -> Problem {
         setup::sentence(&format!("the key generation cannot be kept: {error}")),
         "Free space on this box's disk, then try again.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ceremony_that_cannot_go_on_is_tried_ever_more_seldom_up_to_once_a_minute() {
+        let pauses = std::iter::successors(Some(RESUME_AGAIN), |pause| Some(longer(*pause)));
+        let seconds: Vec<u64> = pauses.take(8).map(|pause| pause.as_secs()).collect();
+        assert_eq!(seconds, [2, 4, 8, 16, 32, 60, 60, 60]);
+    }
 }

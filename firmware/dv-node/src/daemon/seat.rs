@@ -41,6 +41,10 @@ pub(super) struct Seat {
     pause: Option<(Instant, Duration)>,
     /// When the overrides that are in force were written.
     overrides_seen: Option<SystemTime>,
+    /// It was asked to end for new overrides and takes its time: it starts with them when it has ended.
+    again: bool,
+    /// Why nothing here is served until the box is restarted.
+    halted: Option<Problem>,
 }
 
 /// A node that runs.
@@ -57,7 +61,15 @@ struct Running {
 
 impl Seat {
     pub(super) fn new(place: Arc<Place>) -> Self {
-        Self { place, membership: None, running: None, pause: None, overrides_seen: None }
+        Self {
+            place,
+            membership: None,
+            running: None,
+            pause: None,
+            overrides_seen: None,
+            again: false,
+            halted: None,
+        }
     }
 
     /// The cluster is this one from now on.
@@ -65,6 +77,20 @@ impl Seat {
         self.place.set_facts(Some(Facts::of(&membership)));
         self.membership = Some(membership);
         self.pause = None;
+    }
+
+    /// Its files cannot be used as they are.
+    pub(super) fn halt(&mut self, problem: Problem) {
+        self.halted = Some(problem);
+    }
+
+    pub(super) fn halted(&self) -> Option<&Problem> {
+        self.halted.as_ref()
+    }
+
+    /// There was a cluster here that signed, and it is not known which validators it has.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.membership.is_none() && !matches!(self.place.store.load_chain(), Ok(None))
     }
 
     /// The cluster cannot be served: what is known of it all the same.
@@ -141,7 +167,8 @@ impl Seat {
         Some((until, self.place.number))
     }
 
-    pub(super) fn ask_to_stop(&self) {
+    pub(super) fn ask_to_stop(&mut self) {
+        self.again = false;
         if let Some(running) = &self.running {
             let _ended_already = running.stop.send(true);
         }
@@ -162,6 +189,20 @@ impl Seat {
             }
             Err(_) => Err(self.stuck()),
         }
+    }
+
+    /// The same for new overrides, once for each change of them: waiting again and again for one that does not end would hold
+    /// up everybody.
+    pub(super) async fn end_for_overrides(&mut self) -> Result<(), Problem> {
+        self.overrides_seen = self.place.store.overrides_written();
+        let ended = self.end().await;
+        self.again = ended.is_err();
+        ended
+    }
+
+    /// It has ended late, after [`Self::end_for_overrides`].
+    pub(super) fn is_to_start_again(&mut self) -> bool {
+        std::mem::take(&mut self.again)
     }
 
     /// The node cannot start as things are: nothing is tried until they change.
