@@ -55,6 +55,16 @@ impl Machine {
         }
     }
 
+    /// Another box, with a TPM of its own, that runs the same maker's image as this one.
+    pub(crate) fn sibling(&self) -> Self {
+        let other = Self::new();
+        for file in std::fs::read_dir(self.dir.path().join("boot")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), other.dir.path().join("boot").join(file.file_name())).unwrap();
+        }
+        other
+    }
+
     /// From now on the signer runs as this user, and `caller` may ask it. Needs root unless that is the user already.
     pub(crate) fn run_as(&mut self, user: u32, caller: u32) {
         self.callers = format!("[{caller}]");
@@ -225,7 +235,7 @@ impl Running {
     /// Makes it crash, as a fault of its own would.
     pub(crate) fn crash(mut self) -> std::process::ExitStatus {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSEGV).unwrap();
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGABRT).unwrap();
         self.child.wait().unwrap()
     }
 
