@@ -104,6 +104,11 @@ async fn a_folder_cloned_to_a_second_box_signs_nothing_there_and_goes_on_here() 
         for _ in 0..starts {
             drop(third.start().await); // Without power from one moment to the next.
         }
+        for (path, _) in third.disk() {
+            if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ledger.db")) {
+                std::fs::remove_file(path).unwrap(); // The log of the other database with it.
+            }
+        }
         let ledger = folder.iter().find(|(path, _)| path.ends_with("ledger.db")).unwrap();
         std::fs::write(third.state().join("ledger.db"), &ledger.1).unwrap();
         let signer = third.start().await;
