@@ -17,6 +17,7 @@ pub(crate) fn read(root: &Path, name: &str) -> MachineStatus {
     let tpm = root.join("sys/class/tpm/tpm0").exists();
     // On our images the root hash is in the signed command line, and only a verity device can then be the root.
     let verity = is_image && command_line.split_ascii_whitespace().any(|word| word.starts_with("roothash="));
+    let own_keys = field(&release, "HEARTH_KEYS") == Some("release");
     MachineStatus {
         name: name.to_owned(),
         image_version: field(&release, "IMAGE_VERSION")
@@ -25,12 +26,16 @@ pub(crate) fn read(root: &Path, name: &str) -> MachineStatus {
             .to_owned(),
         profile: if is_image { field(&release, "VARIANT_ID").unwrap_or("release") } else { "native" }
             .to_owned(),
-        boot: boot(is_image, secure_boot, tpm, verity),
+        boot: boot(is_image, own_keys, secure_boot, tpm, verity),
     }
 }
 
-fn boot(is_image: bool, secure_boot: bool, tpm: bool, verity: bool) -> BootStatus {
+fn boot(is_image: bool, own_keys: bool, secure_boot: bool, tpm: bool, verity: bool) -> BootStatus {
     let (state, explanation) = match (is_image, secure_boot && tpm && verity) {
+        (true, _) if !own_keys => (
+            "test keys",
+            "Signed with keys that everybody has: whoever holds this box can open its shares. For trying out only, never for a real stake.",
+        ),
         (true, true) => ("verified", "Signed system, checked while it is read, measured by the TPM."),
         (true, false) => ("partial", "This board lacks part of what protects a start: see the lines below."),
         (false, _) => ("unverified", "Runs as an ordinary program, not from a Hearth image."),
@@ -67,8 +72,13 @@ mod tests {
         write(root, "etc/os-release", b"ID=debian\nIMAGE_ID=\"hearth\"\nIMAGE_VERSION=7\nVARIANT_ID=dev\n");
         write(root, "proc/cmdline", b"ro roothash=abc quiet");
         write(root, SECURE_BOOT, &[6, 0, 0, 0, 1]);
-        assert_eq!(read(root, "x").boot.state, "partial");
         write(root, "sys/class/tpm/tpm0", b"");
+        assert_eq!(read(root, "x").boot.state, "test keys", "whatever else was checked");
+        write(
+            root,
+            "etc/os-release",
+            b"ID=debian\nIMAGE_ID=\"hearth\"\nIMAGE_VERSION=7\nVARIANT_ID=dev\nHEARTH_KEYS=release\n",
+        );
         let whole = read(root, "x");
         assert_eq!(
             (whole.boot.state.as_str(), whole.image_version.as_str(), whole.profile.as_str()),

@@ -42,6 +42,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     say::begin(&format!("checking {}", image.display()));
     let sums = sums::signed(&image, &key)?;
     say::good("the checksums are signed by the key, and the file is what they say");
+    if key.ends_with("image/test-keys/sums.pub") {
+        say::note(
+            "this image is signed with keys that everybody has: for trying out, never for a real stake",
+        );
+    }
 
     let disk = disk::Disk::look(&arguments.device)?;
     disk.refuse_what_is_in_use()?;
