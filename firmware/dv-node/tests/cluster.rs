@@ -220,15 +220,17 @@ async fn no_other_cluster_and_no_other_member_takes_the_memory_of_a_cluster() {
         problems.first().is_some_and(|problem| problem.code == "cluster_file_damaged")
     })
     .await;
-    // Another cluster gets another place: the memory of the first one stays where it is.
+    // Another cluster must wait: nobody can tell now whether it has the same validators. The memory stays where it is.
     let other = create_cluster(4, 1);
-    let mut setup = house.setup(0);
-    setup.lock = lock_of(&other);
-    setup.identity_key = Sensitive::new(other.nodes[0].identity.to_file_text().to_string());
-    setup.peers.clear();
-    let _status: NodeStatus = house.members[0].client().put(ipc::node::CLUSTER_PATH, &setup).await.unwrap();
+    let problem = refused(&house, |setup| {
+        setup.lock = lock_of(&other);
+        setup.identity_key = Sensitive::new(other.nodes[0].identity.to_file_text().to_string());
+        setup.peers.clear();
+    })
+    .await;
+    assert_eq!(problem.code, "cluster_unreadable", "{problem}");
     assert_eq!(std::fs::read_to_string(state.join("cluster.json")).unwrap(), "{");
-    assert!(state.join("clusters/1/cluster.json").exists());
+    assert!(!state.join("clusters/1/cluster.json").exists());
     let problem = refused(&house, |setup| {
         let another_member = house.setup(1);
         setup.identity_key = another_member.identity_key;
