@@ -3,13 +3,15 @@
 //! The first cluster lives in the state directory itself, as it did when a box had one: a box that was set up before is
 //! taken over by leaving every file where it is, and software from before finds it there. Each further one has
 //! `clusters/<place>`. What is left goes to `left/` with its journal and its chain, and comes back from there when the same
-//! member of the same cluster is joined again: what was said in agreements is never forgotten while the box exists.
+//! member of the same cluster is joined again: what was said in agreements is never forgotten while the box exists. What was
+//! left when nobody could tell whose it was stays there under a name that says so, and whoever is joined for the first time
+//! from then on counts as having spoken in it (decision 0280).
 //!
 //! A folder of its own moves in one rename. The first cluster's files move one by one: the folder they move to says so in its
 //! name until all are there, and a start after a crash moves the rest before anything else. `cluster.json` goes first and
 //! comes back last, so that there is never a cluster without its memory.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -68,6 +70,16 @@ impl Folders {
     pub fn left(&self, name: &str) -> Option<PathBuf> {
         let folder = self.state_dir.join(LEFT).join(name);
         folder.is_dir().then_some(folder)
+    }
+
+    /// Whether a cluster was left of which nobody can tell any more which one it was, and the latest slot that any such memory
+    /// speaks of.
+    pub fn left_by_unknown(&self) -> Result<Option<u64>, StoreError> {
+        let left = self.state_dir.join(LEFT);
+        let names = names_in(&left).map_err(failed("read", &left))?;
+        let unknown = names.iter().filter(|name| !names_a_member(name)).map(|name| left.join(name));
+        let stores = unknown.filter(|folder| folder.is_dir()).map(|folder| Store::as_it_is(&folder));
+        Ok(stores.map(|store| crate::journal::latest_slot(&store.journal_path())).max())
     }
 
     /// Puts the files of a place away under a name. Nobody may be using them.
@@ -143,6 +155,16 @@ impl Folders {
         let folder = self.state_dir.join(name);
         make_dir(&folder).map_err(failed("make", &folder))
     }
+}
+
+/// Whether a name says which member of which cluster: the lock hash and the share index.
+fn names_a_member(name: &OsStr) -> bool {
+    let parts = name.to_str().and_then(|name| name.split_once('-'));
+    parts.is_some_and(|(lock_hash, index)| {
+        lock_hash.len() == 64
+            && lock_hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && index.parse::<u8>().is_ok_and(|index| index > 0)
+    })
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
@@ -258,6 +280,25 @@ mod tests {
         fs::create_dir_all(dir.path().join("journal/x")).unwrap();
         assert!(folders.take_back("ab-1", 0).is_err());
         assert!(!dir.path().join("cluster.json").exists());
+    }
+
+    #[test]
+    fn a_memory_that_no_member_is_named_by_is_found_with_the_latest_slot_it_speaks_of() {
+        let (dir, folders) = state();
+        assert_eq!(folders.left_by_unknown().unwrap(), None);
+        let known = format!("left/{}-3", "ab".repeat(32));
+        fs::create_dir_all(dir.path().join(known)).unwrap();
+        assert_eq!(folders.left_by_unknown().unwrap(), None, "whose it is stands in its name");
+        for (name, slot, latest) in [("unreadable-17", 8, 8), ("-0", 5, 8), ("ab-1", 9, 9)] {
+            let folder = dir.path().join("left").join(name);
+            fs::create_dir_all(&folder).unwrap();
+            let live = std::collections::BTreeMap::from([((slot, 2), vec![1])]);
+            fs::write(folder.join("journal"), crate::journal::write_bytes(&live).unwrap()).unwrap();
+            assert_eq!(folders.left_by_unknown().unwrap(), Some(latest), "{name}");
+        }
+        fs::write(dir.path().join("left/unreadable-17/journal"), "garbage").unwrap();
+        fs::remove_dir_all(dir.path().join("left/ab-1")).unwrap();
+        assert_eq!(folders.left_by_unknown().unwrap(), Some(5));
     }
 
     #[test]

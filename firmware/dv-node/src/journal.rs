@@ -232,6 +232,19 @@ fn scan(bytes: &[u8]) -> (BTreeMap<Key, Vec<u8>>, usize) {
     (live, at)
 }
 
+/// The latest slot that a journal speaks of, as far as it can be read; 0 when it says nothing.
+pub(crate) fn latest_slot(path: &Path) -> u64 {
+    let fits = std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() <= MAX_FILE);
+    let bytes = if fits { std::fs::read(path).unwrap_or_default() } else { Vec::new() };
+    let (mut latest, mut at) = (0, 0);
+    // Also of duties that were over: it is about what was said.
+    while let Some(((slot, _), _, next)) = read_record(&bytes, at) {
+        latest = slot.max(latest);
+        at = next;
+    }
+    latest
+}
+
 /// Reads a whole file without a disk; written anew, it reads the same.
 pub(crate) fn read_bytes(bytes: &[u8]) -> (BTreeMap<Key, Vec<u8>>, Found) {
     let (live, at) = scan(bytes);

@@ -22,6 +22,9 @@ pub(crate) const CLUSTER: &str = "cluster.json";
 const CLUSTER_BEFORE: &str = "cluster.json.before";
 const IDENTITY: &str = "identity.key";
 const CHAIN: &str = "chain.json";
+const JOURNAL: &str = "journal";
+/// Says that words of this member may have been lost; see [`Forgotten`].
+const FORGOTTEN: &str = "forgotten.json";
 const EXIT_WISHES: &str = "exit-wishes.json";
 const EXIT_POOL: &str = "exits.json";
 /// No cluster lock is larger (`cluster::MAX_FILE_BYTES`), and the rest is small.
@@ -85,6 +88,14 @@ pub struct PinnedChain {
     pub share_index: Option<u8>,
 }
 
+/// What this member said before may be in a memory that nobody can assign to it any more: it stays silent about every slot in
+/// which that can have been (decision 0280). The file goes away once this silence is in the journal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// The latest slot that such a memory speaks of; 0 when it says nothing.
+    pub slot: u64,
+}
+
 impl PinnedChain {
     /// Whether this is the memory of this member of this cluster.
     pub fn is_of(&self, membership: &Membership) -> bool {
@@ -117,7 +128,7 @@ impl Store {
 
     /// Where the journal is.
     pub fn journal_path(&self) -> PathBuf {
-        self.dir.join("journal")
+        self.dir.join(JOURNAL)
     }
 
     /// The stored cluster, if there is one.
@@ -186,6 +197,48 @@ impl Store {
         self.write(CHAIN, &encode(chain))
     }
 
+    /// Puts a chain file that cannot be read out of the way, so that the chain can be learned anew. Words may be forgotten with
+    /// it, and that is noted first.
+    pub fn set_chain_aside(&self) -> Result<(), StoreError> {
+        self.note_forgotten(0)?;
+        self.set_aside(CHAIN, "damaged")
+    }
+
+    /// Puts a journal that nobody knows the owner of out of the way, noting first how far it speaks.
+    pub fn set_journal_aside(&self) -> Result<(), StoreError> {
+        self.note_forgotten(crate::journal::latest_slot(&self.journal_path()))?;
+        self.set_aside(JOURNAL, "before")
+    }
+
+    /// From here on this member counts as having spoken up to this slot and up to now. Never lowers what was noted before.
+    pub fn note_forgotten(&self, slot: u64) -> Result<(), StoreError> {
+        let known = self.load_forgotten()?.unwrap_or_default();
+        self.write(FORGOTTEN, &encode(&Forgotten { slot: slot.max(known.slot) }))
+    }
+
+    /// Whether words may be forgotten. A file that cannot be read says so too.
+    pub fn load_forgotten(&self) -> Result<Option<Forgotten>, StoreError> {
+        let bytes = self.read(&self.dir.join(FORGOTTEN))?;
+        Ok(bytes.map(|bytes| serde_json::from_slice(&bytes).unwrap_or_default()))
+    }
+
+    /// The silence is durable in the journal.
+    pub fn forgotten_is_settled(&self) -> Result<(), StoreError> {
+        let path = self.dir.join(FORGOTTEN);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.and_then(|()| sync_parent(&path)),
+        }
+        .map_err(|source| StoreError::Io { doing: "write", path, source })
+    }
+
+    fn set_aside(&self, name: &str, as_what: &str) -> Result<(), StoreError> {
+        let path = self.dir.join(name);
+        fs::rename(&path, path.with_added_extension(as_what))
+            .and_then(|()| sync_parent(&path))
+            .map_err(|source| StoreError::Io { doing: "write", path, source })
+    }
+
     /// The fee recipient overrides, and when they were written.
     pub fn load_overrides(&self) -> Result<Option<Vec<u8>>, StoreError> {
         self.read(&self.dir.join(cluster::registrations::OVERRIDES_FILE))
@@ -207,13 +260,7 @@ impl Store {
 
     /// Puts a file of wishes that cannot be read out of the way.
     pub fn set_exit_wishes_aside(&self) -> Result<(), StoreError> {
-        let path = self.dir.join(EXIT_WISHES);
-        let aside = path.with_added_extension("damaged");
-        fs::rename(&path, aside).and_then(|()| sync_parent(&path)).map_err(|source| StoreError::Io {
-            doing: "write",
-            path,
-            source,
-        })
+        self.set_aside(EXIT_WISHES, "damaged")
     }
 
     /// Keeps them.
@@ -324,6 +371,26 @@ mod tests {
         assert!(store.load_cluster().unwrap().is_none());
         store.save_cluster(&setup()).unwrap();
         assert!(store.load_cluster().unwrap().is_some());
+    }
+
+    #[test]
+    fn what_may_be_forgotten_is_noted_before_anything_is_put_aside_and_only_ever_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.load_forgotten().unwrap(), None);
+        assert!(store.set_chain_aside().is_err(), "there is none");
+        assert_eq!(store.load_forgotten().unwrap(), Some(Forgotten { slot: 0 }));
+        let live = BTreeMap::from([((7, 2), vec![1]), ((9, 2), vec![1])]);
+        fs::write(store.journal_path(), crate::journal::write_bytes(&live).unwrap()).unwrap();
+        store.set_journal_aside().unwrap();
+        assert!(!store.journal_path().exists() && dir.path().join("journal.before").exists());
+        store.note_forgotten(3).unwrap();
+        assert_eq!(store.load_forgotten().unwrap(), Some(Forgotten { slot: 9 }));
+        fs::write(dir.path().join(FORGOTTEN), "{").unwrap();
+        assert_eq!(store.load_forgotten().unwrap(), Some(Forgotten::default()), "unreadable counts");
+        store.forgotten_is_settled().unwrap();
+        store.forgotten_is_settled().unwrap();
+        assert_eq!(store.load_forgotten().unwrap(), None);
     }
 
     #[test]

@@ -246,6 +246,64 @@ async fn damaged_files_halt_their_own_cluster_and_nothing_new_is_joined_beside_i
     assert_nothing_slashable(&[&first, &second]);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_memory_nobody_can_assign_is_silent_about_all_it_may_have_said_when_it_comes_back() {
+    let mut first = House::build(4, 1).await;
+    first.start().await;
+    first.attested_again().await;
+    let state = first.members[0].dir.path().join("state");
+    let client = first.members[0].client();
+    let at = |folder: &Path| dv_node::outside::journal(&std::fs::read(folder.join("journal")).unwrap()).0;
+    for also_the_cluster in [true, false] {
+        first.members[0].kill();
+        std::fs::write(state.join("chain.json"), "{").unwrap();
+        if also_the_cluster {
+            std::fs::write(state.join("cluster.json"), "{").unwrap();
+        }
+        let spoken = at(&state).keys().map(|(slot, _)| *slot).max().unwrap();
+        first.members[0].start().await;
+        eventually("it is told", || async {
+            clusters(&first).await.first().is_some_and(|entry| entry.state == NodeState::Halted)
+        })
+        .await;
+        if also_the_cluster {
+            // Nobody knows whose it is: it is left, and the same member joins again.
+            assert_eq!(refused(&first, &first.setup(0)).await.code, "cluster_unreadable");
+            let listed = clusters(&first).await;
+            let _left: Vec<ClusterEntry> = client.delete(&cluster_path(&listed[0].lock_hash)).await.unwrap();
+            assert!(!state.join("journal").exists());
+        }
+        let _status: NodeStatus = client.post(CLUSTERS_PATH, &first.setup(0)).await.unwrap();
+        eventually("it is silent", || async {
+            state.join("journal").exists()
+                && at(&state).keys().any(|(slot, kind)| *kind == 0 && *slot >= spoken)
+                && !state.join("forgotten.json").exists()
+        })
+        .await;
+        assert!(state.join("chain.json").exists());
+        the_box_signs_for(&mut first).await;
+    }
+    let left: Vec<_> =
+        std::fs::read_dir(state.join("left")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(left.len() == 1 && left[0].join("journal").exists(), "what nobody can assign stays: {left:?}");
+    assert_nothing_slashable(&[&first]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_that_the_disk_refuses_leaves_the_cluster_served_as_it_was() {
+    let mut first = House::build(4, 1).await;
+    first.start().await;
+    first.attested_again().await;
+    let obstacle = first.members[0].dir.path().join("state/cluster.json.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    assert_eq!(refused(&first, &first.setup(0)).await.code, "disk_write_failed");
+    the_box_signs_for(&mut first).await;
+    std::fs::remove_dir(&obstacle).unwrap();
+    let _status: NodeStatus = first.members[0].client().post(CLUSTERS_PATH, &first.setup(0)).await.unwrap();
+    the_box_signs_for(&mut first).await;
+    assert_nothing_slashable(&[&first]);
+}
+
 async fn refused(house: &House, setup: &ClusterSetup) -> Problem {
     match house.members[0].client().post::<NodeStatus>(CLUSTERS_PATH, setup).await {
         Err(ClientError::Refused { problem, .. }) => problem,

@@ -13,7 +13,7 @@ use crate::folders::MAX_CLUSTERS;
 use crate::node;
 use crate::places::Place;
 use crate::setup::{self, Membership};
-use crate::store::{Store, StoreError};
+use crate::store::{PinnedChain, Store, StoreError};
 
 /// What a place is to a cluster that shall be joined.
 enum Relation {
@@ -62,8 +62,13 @@ impl Daemon {
         let (number, is_new) = self.place_for(&membership, preferred)?;
         let before = if is_new { self.left_store(&membership) } else { self.seat_store(number) };
         let before = before.transpose().map_err(|error| disk(&error))?;
-        let chain = before.map(|store| store.load_chain()).transpose().map_err(|error| disk(&error))?;
-        let expected = node::expected_chain(&membership, chain.flatten().as_ref());
+        let (chain, chain_is_damaged) = match before.map(|store| store.load_chain()).transpose() {
+            Ok(chain) => (chain.flatten(), false),
+            // Whose memory this is, its place says. Which chain it was is learned anew.
+            Err(StoreError::Damaged { .. }) => (None, true),
+            Err(error) => return Err(disk(&error)),
+        };
+        let expected = node::expected_chain(&membership, chain.as_ref());
         let nodes = BeaconNodes::new(&membership.beacon_nodes, self.config.beacon.into(), expected);
         setup::check_beacon_nodes(&nodes.map_err(|error| setup::bad_beacon_address(&error))?).await?;
 
@@ -80,7 +85,13 @@ impl Daemon {
                 return Err(problem.clone());
             }
             seat.end().await?;
-            seat.place.store.save_cluster(&setup).map_err(|error| disk(&error))?;
+            let store = &seat.place.store;
+            let aside = if chain_is_damaged { store.set_chain_aside() } else { Ok(()) };
+            if let Err(error) = aside.and_then(|()| store.save_cluster(&setup)) {
+                // What was served before goes on as it was.
+                seat.start(&self.config, &self.work);
+                return Err(disk(&error));
+            }
         }
         let place = Arc::clone(&seat.place);
         let (cluster, share_index) = (membership.view.name.clone(), membership.share_index);
@@ -98,11 +109,11 @@ impl Daemon {
         seat.end().await?;
         let name = match (&seat.membership, seat.place.store.load_chain()) {
             (Some(membership), _) => left_name(membership),
-            (None, Ok(Some(chain))) => {
-                let hash = chain.lock_hash.unwrap_or_default();
-                format!("{hash}-{}", chain.share_index.unwrap_or_default())
+            (None, Ok(Some(PinnedChain { lock_hash: Some(hash), share_index: Some(index), .. }))) => {
+                format!("{hash}-{index}")
             }
-            (None, Ok(None) | Err(_)) => format!("unreadable-{}", node::wall().0),
+            // Nobody can tell whose memory it is: it stays, and whoever is joined later counts as having spoken in it.
+            (None, Ok(_) | Err(_)) => format!("unreadable-{}", node::wall().0),
         };
         let left = self.folders.leave(number, &name).map_err(|error| disk(&error));
         if let Err(problem) = &left
@@ -202,12 +213,28 @@ impl Daemon {
         setup: &ClusterSetup,
     ) -> Result<(), StoreError> {
         let name = left_name(membership);
-        if let Some(folder) = self.folders.left(&name) {
-            Store::open(&folder)?.set_cluster_aside()?;
+        let was_left = self.folders.left(&name);
+        if let Some(folder) = &was_left {
+            let store = Store::open(folder)?;
+            store.set_cluster_aside()?;
+            if matches!(store.load_chain(), Err(StoreError::Damaged { .. })) {
+                store.set_chain_aside()?;
+            }
             self.folders.take_back(&name, number)?;
         }
-        let seat = self.open_seat(number)?;
-        seat.place.store.save_cluster(setup)?;
+        let of_unknown = self.folders.left_by_unknown()?;
+        let store = self.open_seat(number)?.place.store.clone();
+        if was_left.is_none() {
+            // A memory that lies about, here or put away, may be this member's.
+            if store.journal_path().exists() {
+                store.set_journal_aside()?;
+            }
+            if let Some(slot) = of_unknown {
+                store.note_forgotten(slot)?;
+            }
+        }
+        store.save_cluster(setup)?;
+        let Some(seat) = self.seats.get(&number) else { return Ok(()) };
         seat.place.board.idle(NodeState::Starting, Vec::new());
         Ok(())
     }

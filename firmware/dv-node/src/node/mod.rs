@@ -40,7 +40,7 @@ use crate::monitoring::{Identity, Monitoring, Readiness};
 use crate::obol_network::ObolNetwork;
 use crate::setup::Membership;
 use crate::signer::Signer;
-use crate::store::{PinnedChain, Store, StoreError};
+use crate::store::{Forgotten, PinnedChain, Store, StoreError};
 use crate::validator_client;
 
 pub(crate) use event::Event;
@@ -452,20 +452,22 @@ impl Node {
             share_index: Some(self.membership.share_index),
         };
         let now = chain.timing.slot_at(wall());
-        let silence = now.map(|slot| ((slot.0, SILENCE), vec![1]));
         let opened = tokio::task::block_in_place(|| {
             // Pinned before the first duty, so that no other chain can ever slip in.
             let before = self.store.load_chain()?;
+            let lost = self.store.load_forgotten()?;
+            let silence = now.map(|slot| ((silence_from(slot, lost), SILENCE), vec![1]));
             let path = self.store.journal_path();
             // A chain that was served has left a journal. Without it, what we said is forgotten.
-            let opened = Journal::open(&path, before.is_some(), silence.clone())
+            let must_exist = before.is_some() || lost.is_some();
+            let opened = Journal::open(&path, must_exist, silence.clone())
                 .map_err(|source| StoreError::Io { doing: "open", path, source })?;
             if before.as_ref() != Some(&pinned) {
                 self.store.save_chain(&pinned)?;
             }
-            Ok::<_, StoreError>(opened)
+            Ok::<_, StoreError>((opened, lost, silence))
         });
-        let (mut journal, found) = match opened {
+        let ((mut journal, found), lost, silence) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "cannot start doing duties");
@@ -485,12 +487,17 @@ impl Node {
             }
         };
         let (restored, readable) = restore(&journal);
-        let forgotten = found == Found::Damaged || !readable;
+        let forgotten = found == Found::Damaged || !readable || lost.is_some();
         if forgotten {
             tracing::warn!("the journal was damaged: duties of past slots are left to the other members");
             if let Some(silence) = silence
                 && let Err(error) = tokio::task::block_in_place(|| journal.append(&[silence]))
             {
+                self.chain_problem = Some(report::disk_problem(&error.to_string()));
+                return;
+            }
+            // The silence is durable, and only now is its reason forgotten.
+            if let Err(error) = tokio::task::block_in_place(|| self.store.forgotten_is_settled()) {
                 self.chain_problem = Some(report::disk_problem(&error.to_string()));
                 return;
             }
@@ -629,6 +636,13 @@ fn restore(journal: &Journal) -> (BTreeMap<Duty, Saved<Seal>>, bool) {
         }
     }
     (restored, readable)
+}
+
+/// The slot up to which nothing is said when words may be lost: now, and what a memory that nobody can assign speaks of. One
+/// that speaks of much later slots is of another chain.
+fn silence_from(now: Slot, lost: Option<Forgotten>) -> u64 {
+    let spoken = lost.map_or(0, |lost| lost.slot);
+    if spoken <= now.0.saturating_add(SILENCE_KEPT) { spoken.max(now.0) } else { now.0 }
 }
 
 /// Until which slot nothing is said after damage, now or before an earlier restart. What is over is forgotten.
