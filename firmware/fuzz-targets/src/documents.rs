@@ -272,7 +272,8 @@ fn interchange(input: &[u8]) -> Verdict {
     let key = world::validators()[0];
     let before = protection();
     let mut after = protection();
-    let Ok(told) = after.import(&file) else { return Verdict::Refused };
+    // As the box does it.
+    let Ok(told) = after.adopt(&file) else { return Verdict::Refused };
     for key in told.iter().chain([&key]) {
         for vote in votes() {
             let now = after.check_attestation(key, &vote).is_ok();
@@ -305,7 +306,7 @@ fn interchange(input: &[u8]) -> Verdict {
         let read = Interchange::parse(&text, GENESIS_ROOT).expect("our own file");
         assert_eq!(read, file);
         let mut elsewhere = Protection::new(GENESIS_ROOT, Retention::Complete);
-        elsewhere.import(&read).expect("our own file");
+        elsewhere.adopt(&read).expect("our own file");
         for vote in votes() {
             let there = elsewhere.check_attestation(&key, &vote).is_ok();
             assert!(!there || after.check_attestation(&key, &vote).is_ok(), "an export forgets {vote:?}");

@@ -336,6 +336,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_file_names_is_never_signed_again_and_what_was_recorded_here_may_be() {
+        let mut history = History::never_signed(KEY, Retention::Complete);
+        let permit = check_attestation(&history, &vote(2, 3, 1)).unwrap();
+        history.record_attestation(permit).unwrap();
+        let permit = check_block(&history, &proposal(40, 1)).unwrap();
+        history.record_block(permit).unwrap();
+        let blocks = [(40, Some(1)), (30, Some(1)), (50, Some(1))]
+            .map(|(slot, number)| SignedBlock { slot: Slot(slot), signing_root: number.map(root) });
+        let attestations = [(2, 3), (1, 2), (4, 5)].map(|(source, target)| SignedAttestation {
+            source_epoch: Epoch(source),
+            target_epoch: Epoch(target),
+            signing_root: Some(root(1)),
+        });
+        history.adopt(blocks, attestations);
+        for (slot, number, allowed) in
+            [(40, 1, true), (40, 2, false), (30, 1, false), (50, 1, false), (45, 1, false), (51, 1, true)]
+        {
+            assert_eq!(check_block(&history, &proposal(slot, number)).is_ok(), allowed, "{slot} {number}");
+        }
+        for (source, target, allowed) in
+            [(2, 3, true), (1, 2, false), (4, 5, false), (3, 4, false), (3, 6, false), (4, 6, true)]
+        {
+            let found = check_attestation(&history, &vote(source, target, 1)).is_ok();
+            assert_eq!(found, allowed, "{source} to {target}");
+        }
+    }
+
+    #[test]
     fn watermarks_allow_nothing_twice() {
         let mut history = History::never_signed(KEY, Retention::Watermark);
         let permit = check_attestation(&history, &vote(0, 1, 1)).unwrap();

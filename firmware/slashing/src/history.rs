@@ -164,7 +164,49 @@ impl History {
         Ok(entry)
     }
 
-    /// Takes over what an interchange file tells about this key. Never loosens: floors stay or rise, entries are added.
+    /// Takes over a file from elsewhere so that nothing is allowed afterwards that was refused before: this is how the box
+    /// imports (decision 0281).
+    ///
+    /// - A file may be a minimal one, whose single entry stands for many that are not listed (EIP-3076). Taken as a complete
+    ///   list it would leave open what lies between our own entries and its entry: every floor rises to the highest value
+    ///   known from either side.
+    /// - What a file names with its signing root may be signed once more by the letter of EIP-3076. Here only what this ledger
+    ///   has recorded itself may: the roots of others are not kept, so nothing proves a request to be the same.
+    pub fn adopt(
+        &mut self,
+        blocks: impl IntoIterator<Item = SignedBlock>,
+        attestations: impl IntoIterator<Item = SignedAttestation>,
+    ) {
+        let (blocks, attestations): (Vec<_>, Vec<_>) =
+            (blocks.into_iter().collect(), attestations.into_iter().collect());
+        if blocks.is_empty() && attestations.is_empty() {
+            return;
+        }
+        let blocks: Vec<_> = blocks
+            .into_iter()
+            .filter(|entry| !self.blocks.contains(entry))
+            .map(|entry| SignedBlock { signing_root: None, ..entry })
+            .collect();
+        let attestations: Vec<_> = attestations
+            .into_iter()
+            .filter(|entry| !self.attestations_at(entry.target_epoch).any(|known| known == entry))
+            .map(|entry| SignedAttestation { signing_root: None, ..entry })
+            .collect();
+        self.add(blocks, attestations);
+        self.raise(self.last_known());
+    }
+
+    /// Everything known as floors: the highest of the entries and of the floors.
+    pub fn last_known(&self) -> Floors {
+        Floors {
+            block: self.floors.block.max(self.blocks.last().map(|block| block.slot)),
+            source: self.floors.source.max(self.attestations().map(|entry| entry.source_epoch).max()),
+            target: self.floors.target.max(self.attestations.last_key_value().map(|(target, _)| *target)),
+        }
+    }
+
+    /// Takes over what an interchange file tells about this key, by the letter of EIP-3076: what it names with its root may be
+    /// signed again. Never loosens otherwise: floors stay or rise, entries are added. The box uses [`Self::adopt`].
     /// All entries of one file must come in one call, since the lowest of them become the floors of a new history.
     pub fn learn(
         &mut self,
@@ -215,11 +257,8 @@ impl History {
 
     /// One entry per kind at the highest values, for a minimal interchange file.
     pub(crate) fn minimal_record(&self) -> ValidatorRecord {
-        let highest_slot = self.floors.block.max(self.blocks.last().map(|block| block.slot));
-        let highest_source =
-            self.floors.source.max(self.attestations().map(|entry| entry.source_epoch).max());
-        let highest_target =
-            self.floors.target.max(self.attestations().map(|entry| entry.target_epoch).max());
+        let Floors { block: highest_slot, source: highest_source, target: highest_target } =
+            self.last_known();
         let attestation =
             highest_source.or(highest_target).map(|_| self.floor_entry(highest_source, highest_target));
         ValidatorRecord {

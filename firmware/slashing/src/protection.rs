@@ -110,6 +110,19 @@ impl Protection {
         Ok(keys)
     }
 
+    /// The same as the box does it: nothing is allowed afterwards that was refused before; see [`History::adopt`].
+    pub fn adopt(&mut self, interchange: &Interchange) -> Result<Vec<PublicKeyBytes>, ImportError> {
+        interchange.check(self.genesis_validators_root)?;
+        let by_key = interchange.by_key();
+        let keys = by_key.keys().copied().collect();
+        for (key, (blocks, attestations)) in by_key {
+            let history =
+                self.histories.entry(key).or_insert_with(|| History::never_signed(key, self.retention));
+            history.adopt(blocks, attestations);
+        }
+        Ok(keys)
+    }
+
     /// Forgets what lies far behind, for every key; see [`History::prune`].
     pub fn prune(&mut self, slots: u64, epochs: u64) {
         self.histories.values_mut().for_each(|history| history.prune(slots, epochs));

@@ -52,12 +52,14 @@ enum Event {
     ImportOwn,
     ImportOwnMinimal,
     ImportOlder,
+    /// Our own complete export, the way the box imports.
+    AdoptOwn,
     /// The box is replaced: a new one starts from the export alone.
     MoveComplete,
     MoveMinimal,
 }
 
-const EVENTS: [Event; 10] = [
+const EVENTS: [Event; 11] = [
     Event::Nothing,
     Event::Restart,
     Event::CrashBeforeRecord,
@@ -66,6 +68,7 @@ const EVENTS: [Event; 10] = [
     Event::ImportOwn,
     Event::ImportOwnMinimal,
     Event::ImportOlder,
+    Event::AdoptOwn,
     Event::MoveComplete,
     Event::MoveMinimal,
 ];
@@ -105,6 +108,13 @@ fn happen(event: Event, history: History, retention: Retention) -> History {
             };
             older.learn([], [entry]);
             imported(Interchange::complete(CHAIN, [&older]), Some(history))
+        }
+        Event::AdoptOwn => {
+            let mut history = history;
+            let (blocks, attestations): (Vec<_>, Vec<_>) =
+                (history.blocks().collect(), history.attestations().collect());
+            history.adopt(blocks, attestations);
+            history
         }
         Event::MoveComplete => imported(Interchange::complete(CHAIN, [&history]), None),
         Event::MoveMinimal => imported(Interchange::minimal(CHAIN, [&history]), None),

@@ -6,7 +6,8 @@ use serde_json::Value;
 use slashing::{AttestationVote, BlockProposal, Interchange, Protection, Retention};
 use std::path::Path;
 
-/// Every file twice: against a store that keeps everything and one that keeps watermarks only.
+/// Every file three times: against a store that keeps everything, one that keeps watermarks only, and with the import of the
+/// box, which may refuse more than is expected and must never allow what is not.
 pub fn run(folder: &Path) -> Report {
     let generated = folder.join("generated");
     let folder = if generated.is_dir() { generated.as_path() } else { folder };
@@ -21,24 +22,43 @@ pub fn run(folder: &Path) -> Report {
                 continue;
             }
         };
-        let complete = check(&case, Retention::Complete, "should_succeed_complete");
-        let minimal = check(&case, Retention::Watermark, "should_succeed");
+        let complete = check(&case, Retention::Complete, Importing::ByTheLetter);
+        let minimal = check(&case, Retention::Watermark, Importing::ByTheLetter);
+        let strict = check(&case, Retention::Complete, Importing::AsTheBox);
         let result = complete
             .map_err(|why| format!("complete history: {why}"))
-            .and(minimal.map_err(|why| format!("watermarks: {why}")));
+            .and(minimal.map_err(|why| format!("watermarks: {why}")))
+            .and(strict.map_err(|why| format!("as the box imports: {why}")));
         report.case(name, result);
     }
     report
 }
 
-fn check(case: &Value, retention: Retention, expectation: &str) -> Result<(), String> {
+/// Which import is tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Importing {
+    /// As EIP-3076 has it.
+    ByTheLetter,
+    /// As the signer does it: nothing is allowed afterwards that was refused before.
+    AsTheBox,
+}
+
+fn check(case: &Value, retention: Retention, importing: Importing) -> Result<(), String> {
+    let expectation = match retention {
+        Retention::Complete => "should_succeed_complete",
+        Retention::Watermark => "should_succeed",
+    };
+    let expect = |value: &Value, found: bool| match importing {
+        Importing::AsTheBox if !found => Ok(()),
+        Importing::ByTheLetter | Importing::AsTheBox => expect(value, expectation, found),
+    };
     let root: Root = read_as(case, "genesis_validators_root")?;
     let mut protection = Protection::new(root, retention);
     for (number, step) in list(case, "steps")?.iter().enumerate() {
         let at = |why: String| format!("step {number}: {why}");
         let must_import = flag(step, "should_succeed").map_err(at)?;
         let may_refuse = flag(step, "contains_slashable_data").map_err(at)?;
-        let imported = import(&mut protection, step);
+        let imported = import(&mut protection, step, importing);
         match (imported, must_import) {
             (Ok(()), true) => {}
             (Ok(()), false) => return Err(at("the import was accepted".to_owned())),
@@ -48,23 +68,26 @@ fn check(case: &Value, retention: Retention, expectation: &str) -> Result<(), St
         }
         for (place, block) in list(step, "blocks").map_err(at)?.iter().enumerate() {
             let found = sign_block(&mut protection, block).map_err(at)?;
-            expect(block, expectation, found).map_err(|why| at(format!("block {place}: {why}")))?;
+            expect(block, found).map_err(|why| at(format!("block {place}: {why}")))?;
         }
         for (place, attestation) in list(step, "attestations").map_err(at)?.iter().enumerate() {
             let found = sign_attestation(&mut protection, attestation).map_err(at)?;
-            expect(attestation, expectation, found)
-                .map_err(|why| at(format!("attestation {place}: {why}")))?;
+            expect(attestation, found).map_err(|why| at(format!("attestation {place}: {why}")))?;
         }
     }
     Ok(())
 }
 
-fn import(protection: &mut Protection, step: &Value) -> Result<(), String> {
+fn import(protection: &mut Protection, step: &Value, importing: Importing) -> Result<(), String> {
     let file = step.get("interchange").ok_or("no interchange")?;
     let bytes = serde_json::to_vec(file).map_err(|error| error.to_string())?;
     let interchange =
         Interchange::parse(&bytes, protection.genesis_validators_root()).map_err(|e| e.to_string())?;
-    protection.import(&interchange).map(|_| ()).map_err(|error| error.to_string())
+    let imported = match importing {
+        Importing::ByTheLetter => protection.import(&interchange),
+        Importing::AsTheBox => protection.adopt(&interchange),
+    };
+    imported.map(|_| ()).map_err(|error| error.to_string())
 }
 
 fn sign_block(protection: &mut Protection, block: &Value) -> Result<bool, String> {

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use slashing::{Floors, History, Retention, SignedAttestation, SignedBlock};
 
 use super::store::{LedgerError, Store, bytes, from_sql, insert_share, replace_history, to_sql};
-use super::writer::{Writer, first_target, last_known};
+use super::writer::{Writer, first_target};
 use super::{Resuming, ShareRow, digest, store};
 use crate::clock;
 
@@ -359,13 +359,13 @@ impl Writer {
             }
             None => History::never_signed(row.pubshare, Retention::Complete),
         };
-        history.raise(last_known(&history));
+        history.raise(history.last_known());
         let validator = (row.group_key, row.genesis_validators_root);
         for other in self.other_histories(validator, old.map(|(key, _)| key)) {
-            history.raise(last_known(other));
+            history.raise(other.last_known());
         }
         let later = UnixMillis(now.0.saturating_add(epoch_ms(&row.clock).saturating_mul(CLOCKS_APART)));
-        if let Some(floors) = clock::floors_at(&row.clock, later, last_known(&history).target) {
+        if let Some(floors) = clock::floors_at(&row.clock, later, history.last_known().target) {
             history.raise(floors);
         }
         history

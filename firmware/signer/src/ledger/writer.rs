@@ -8,7 +8,7 @@ use std::{
 use chain::{Epoch, PublicKeyBytes, Root, UnixMillis};
 use ipc::signer::{ChainClock, LastSigned};
 use rusqlite::Transaction;
-use slashing::{AttestationVote, BlockProposal, Floors, History, Retention};
+use slashing::{AttestationVote, BlockProposal, History, Retention};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -277,9 +277,9 @@ impl Writer {
             // where nothing of that kind can be, and no lower than the validator's other shares.
             if is_new || import.was_damaged {
                 for sibling in others(&self.shares, &self.siblings, validator, key) {
-                    history.raise(last_known(&sibling.history));
+                    history.raise(sibling.history.last_known());
                 }
-                if let Some(floors) = clock::floors_at(&row.clock, now, last_known(&history).target) {
+                if let Some(floors) = clock::floors_at(&row.clock, now, history.last_known().target) {
                     history.raise(floors);
                     resuming.extend(first_target(&history).map(|epoch| (key, epoch)));
                 }
@@ -377,7 +377,7 @@ impl Writer {
                 if edit::is_frozen(&held.history) {
                     continue; // It votes no more, and its successor begins above the clock of that day.
                 }
-                let known = last_known(&held.history).target;
+                let known = held.history.last_known().target;
                 let Some(floors) = clock::floors_at(&held.clock, now, known) else { continue };
                 let before = digest::of_history(&held.history);
                 held.history.raise(floors);
@@ -558,29 +558,11 @@ fn prune(transaction: &Transaction<'_>, share: i64, history: &mut History) -> Re
     Ok(before.wrapping_sub(entries(history)))
 }
 
-/// Adds imported entries and raises every floor to the highest value known from either side.
-///
-/// An imported file may be a minimal one, whose single entry stands for many that are not listed (EIP-3076). Taken as a
-/// complete list it would leave the epochs between our own entries and its entry open for a second vote. With the floors
-/// raised, importing can only ever forbid more; a validator's votes go forward anyway.
+/// The history with what a file tells; see [`History::adopt`].
 fn with_imported(history: &History, (blocks, attestations): &Entries) -> History {
-    if blocks.is_empty() && attestations.is_empty() {
-        return history.clone();
-    }
     let mut merged = history.clone();
-    merged.learn(blocks.iter().copied(), attestations.iter().copied());
-    merged.raise(last_known(&merged));
+    merged.adopt(blocks.iter().copied(), attestations.iter().copied());
     merged
-}
-
-/// Everything known of a history as floors: the highest of its entries and its own floors.
-pub(super) fn last_known(history: &History) -> Floors {
-    let floors = history.floors();
-    Floors {
-        block: history.blocks().map(|entry| entry.slot).max().max(floors.block),
-        source: history.attestations().map(|entry| entry.source_epoch).max().max(floors.source),
-        target: history.attestations().map(|entry| entry.target_epoch).max().max(floors.target),
-    }
 }
 
 /// The first target epoch above the floors.
@@ -598,7 +580,7 @@ mod tests {
     use crate::ledger::ShareRow;
     use chain::Slot;
     use ipc::signer::ChainPreset;
-    use slashing::{SignedAttestation, check_attestation};
+    use slashing::{Floors, SignedAttestation, check_attestation};
     use std::path::Path;
 
     const CLOCK: ChainClock =
