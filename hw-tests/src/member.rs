@@ -90,6 +90,18 @@ impl Member {
         Ok(member)
     }
 
+    /// The same as on an image that is signed with its maker's own keys: only there a signer takes in and serves shares of a public
+    /// network. The keys and shares of such a test are worth nothing.
+    ///
+    /// # Errors
+    /// When a daemon does not come up.
+    pub fn start_as_released(name: &str, dir: &Path, binaries: &Path) -> Result<Self, MemberError> {
+        std::fs::create_dir_all(dir)
+            .and_then(|()| std::fs::write(dir.join("os-release"), "HEARTH_KEYS=release\n"))
+            .map_err(|source| MemberError::File { path: dir.to_owned(), source })?;
+        Self::start(name, dir, binaries)
+    }
+
     /// Starts whatever does not run. The folder remembers everything, like a box that was switched off.
     ///
     /// # Errors
@@ -219,7 +231,7 @@ impl Member {
         let tcti = self.tpm.as_ref().map(Swtpm::tcti).unwrap_or_default();
         let dir = self.dir.display();
         let config = format!(
-            "state_dir = \"{dir}/signer\"\n\n\
+            "state_dir = \"{dir}/signer\"\nos_release = \"{dir}/os-release\"\n\n\
              [tpm]\ntcti = \"{tcti}\"\npcr_public_key = \"{}\"\npcr_signature = \"{}\"\nliteral_pcrs = [7, 12]\n\n\
              [exits]\ndelay_s = 2\nleast_delay_s = 1\n\n\
              [callers]\nsign = [\"self\"]\ncontrol = [\"self\"]\n\n\

@@ -48,7 +48,7 @@ fn options(validators: usize) -> CreateOptions {
 fn members(dir: &Path) -> Vec<Member> {
     let start = |number| {
         let name = format!("m{number}");
-        Member::start(&name, &dir.join(&name), &binaries()).unwrap()
+        Member::start_as_released(&name, &dir.join(&name), &binaries()).unwrap()
     };
     (1..=4).map(start).collect()
 }

@@ -51,7 +51,8 @@ fn create(name: &str, members: usize) -> CreatedCluster {
 /// A member whose next port is free too.
 fn start_box(dir: &Path) -> Member {
     for attempt in 0..20 {
-        let member = Member::start("box", &dir.join(format!("box{attempt}")), &binaries()).unwrap();
+        let member =
+            Member::start_as_released("box", &dir.join(format!("box{attempt}")), &binaries()).unwrap();
         if TcpListener::bind(("127.0.0.1", member.p2p_port() + 1)).is_ok() {
             return member;
         }
@@ -72,7 +73,7 @@ impl Group {
         let needed = usize::from(created.view.threshold) - 1;
         let others = (1..=needed).map(|number| {
             let name = format!("{name}-{number}");
-            Member::start(&name, &dir.join(&name), &binaries()).unwrap()
+            Member::start_as_released(&name, &dir.join(&name), &binaries()).unwrap()
         });
         let others = others.collect();
         let mut folders = Vec::new();
@@ -205,7 +206,7 @@ fn keys_are_made_on_a_box_that_is_in_a_cluster_already() {
     let mut members = vec![this_box];
     for number in 2..=4 {
         let name = format!("m{number}");
-        members.push(Member::start(&name, &dir.path().join(&name), &binaries()).unwrap());
+        members.push(Member::start_as_released(&name, &dir.path().join(&name), &binaries()).unwrap());
     }
     // A cluster whose other members are not there: it is not needed to do anything here.
     let old = create("old", 4);

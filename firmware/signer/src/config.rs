@@ -23,6 +23,9 @@ pub struct Config {
     /// Where the firmware's variables are.
     #[serde(default = "default_efivars")]
     pub efivars: PathBuf,
+    /// Where the image says whose keys signed it.
+    #[serde(default = "default_os_release")]
+    pub os_release: PathBuf,
     /// What secrets are sealed to.
     pub tpm: TpmConfig,
     /// Who may call.
@@ -80,6 +83,10 @@ fn default_efivars() -> PathBuf {
     "/sys/firmware/efi/efivars".into()
 }
 
+fn default_os_release() -> PathBuf {
+    "/usr/lib/os-release".into()
+}
+
 fn default_counter_index() -> u32 {
     0x0150_0021
 }
@@ -109,6 +116,7 @@ mod tests {
         let config = Config::load(&shipped).unwrap();
         assert!(config.require_secure_boot);
         assert_eq!(config.efivars, default_efivars());
+        assert_eq!(config.os_release, default_os_release());
         assert_eq!(config.exits, ExitDelays::default());
         assert_eq!(config.tpm.literal_pcrs, [7, 12]);
         assert_eq!(config.tpm.counter_index, default_counter_index());

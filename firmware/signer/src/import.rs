@@ -59,6 +59,7 @@ impl Signer {
             bad("import_failed", "reading the shares failed by a fault of ours", "Report this.")
         })?;
         let (shares, mut histories) = unpacked?;
+        shares.iter().try_for_each(|share| self.image_keys.allow(&share.row.genesis_validators_root))?;
 
         let mut incoming = Vec::with_capacity(shares.len());
         for Unpacked { row, secret } in shares {
@@ -76,6 +77,7 @@ impl Signer {
 
     /// Seals shares and puts them into service, with their history, in one step. The caller holds `importing`.
     pub(crate) async fn take_in(self: &Arc<Self>, shares: Vec<Incoming>) -> Result<ShareImported, Problem> {
+        shares.iter().try_for_each(|share| self.image_keys.allow(&share.row.genesis_validators_root))?;
         let (vault, ledger) = self.open_parts()?;
         let mut imported = ShareImported { imported: Vec::new(), already_held: Vec::new() };
         let (mut imports, mut adopted) = (Vec::new(), Vec::new());

@@ -24,6 +24,7 @@ mod metrics;
 #[doc(hidden)]
 pub mod outside;
 mod owner;
+mod real_chain;
 mod refusal;
 mod rollback;
 mod rules;

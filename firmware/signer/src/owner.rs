@@ -46,6 +46,7 @@ impl Signer {
         let rules = blocking(move || rules_of(wanted, &rows)).await.unwrap_or_else(|| {
             Err(Problem::new("rules_failed", "Reading the lock failed by a fault of ours.", "Report this."))
         })?;
+        rules.values().try_for_each(|rules| self.image_keys.allow_fork(rules.genesis_fork_version))?;
         let with_credentials = rules.values().filter(|rules| rules.withdrawal_credentials.is_some()).count();
         let kept = RulesKept { validators: rules.len(), with_credentials };
         ledger.keep_rules(rules.clone()).await.map_err(|error| ledger_problem(&error))?;

@@ -21,6 +21,9 @@ pub enum Refusal {
     /// The message belongs to another chain.
     #[error("the message is for another chain than the one this share was imported for")]
     WrongChain,
+    /// The system is signed with keys that everybody has, and the chain is a public one.
+    #[error("this system is signed with keys that everybody has, and serves no share of {0}")]
+    TestKeys(String),
     /// The caller expects another root.
     #[error("the signing root in the request is not that of its message")]
     RootMismatch,
@@ -121,6 +124,7 @@ impl Refusal {
             Self::Malformed(_) => "malformed",
             Self::NotSupported(_) => "not_supported_yet",
             Self::WrongChain => "wrong_chain",
+            Self::TestKeys(_) => "test_keys_real_chain",
             Self::RootMismatch => "signing_root_mismatch",
             Self::TooFarAhead { .. } => "too_far_ahead",
             Self::TooOld { .. } => "too_old",
@@ -141,11 +145,12 @@ impl Refusal {
     }
 
     /// Every code, so that each is a metric from the start.
-    pub const CODES: [&'static str; 20] = [
+    pub const CODES: [&'static str; 21] = [
         "unknown_key",
         "malformed",
         "not_supported_yet",
         "wrong_chain",
+        "test_keys_real_chain",
         "signing_root_mismatch",
         "too_far_ahead",
         "too_old",
@@ -169,6 +174,7 @@ impl Refusal {
             Self::UnknownKey(_) => StatusCode::NOT_FOUND,
             Self::Malformed(_) | Self::NotSupported(_) => StatusCode::BAD_REQUEST,
             Self::WrongChain
+            | Self::TestKeys(_)
             | Self::RootMismatch
             | Self::TooFarAhead { .. }
             | Self::TooOld { .. }
@@ -197,6 +203,9 @@ impl Refusal {
             }
             Self::NotSupported(_) => "Update the box when a version that supports it is out.",
             Self::WrongChain => "Point the node at a beacon node of the cluster's chain.",
+            Self::TestKeys(_) => {
+                "Install an image that is signed with its maker's own keys, and import the shares there."
+            }
             Self::RootMismatch => {
                 "Check that the caller and this box agree on the fork; update the older of the two."
             }

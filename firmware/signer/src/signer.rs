@@ -21,6 +21,7 @@ use crate::{
     message::{self, Asks, Message},
     metrics::Metrics,
     owner::Confirmed,
+    real_chain::{self, ImageKeys},
     refusal::Refusal,
     rollback,
     rules::{self, Permitted, Rules, Subject},
@@ -35,6 +36,8 @@ const RETRY: Duration = Duration::from_secs(10);
 pub(crate) struct Signer {
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
+    /// Whose keys signed this system.
+    pub(crate) image_keys: ImageKeys,
     ledger: Result<Ledger, Problem>,
     state: RwLock<State>,
     /// Imports go one after the other: each may take 256 MB for a keystore's scrypt.
@@ -74,8 +77,18 @@ impl Signer {
         let (importing, wishing) = (tokio::sync::Mutex::default(), tokio::sync::Mutex::default());
         let ceremonies = crate::ceremony::Ceremonies::default();
         let editing = tokio::sync::Mutex::default();
-        let signer =
-            Arc::new(Self { config, metrics, ledger, state, importing, wishing, ceremonies, editing });
+        let image_keys = ImageKeys::of_image(&config.os_release);
+        let signer = Arc::new(Self {
+            config,
+            metrics,
+            image_keys,
+            ledger,
+            state,
+            importing,
+            wishing,
+            ceremonies,
+            editing,
+        });
         signer.unlock().await;
         signer
     }
@@ -126,6 +139,14 @@ impl Signer {
         let mut problems = Vec::new();
         let mut shares = BTreeMap::new();
         for row in rows {
+            if let Some(chain) = self.image_keys.forbidden(&row.genesis_validators_root) {
+                tracing::error!(pubshare = %row.pubshare, chain, "a share of a public chain is not opened: test keys");
+                let problem = real_chain::refused(&chain);
+                if !problems.contains(&problem) {
+                    problems.push(problem);
+                }
+                continue;
+            }
             match vault.open_share(&row) {
                 Some(secret) => {
                     shares.insert(row.pubshare, Arc::new(Share::new(row, secret)));
@@ -207,9 +228,7 @@ impl Signer {
         key: PublicKeyBytes,
         read: impl FnOnce(&ShareRow, Option<&Rules>) -> Result<Message, Refusal>,
     ) -> Result<(Arc<Share>, Permitted), Refusal> {
-        let share = self
-            .read(|state| state.shares.get(&key).cloned())
-            .ok_or_else(|| Refusal::UnknownKey(key.to_string()))?;
+        let share = self.read(|state| state.shares.get(&key).cloned()).ok_or_else(|| self.not_held(key))?;
         let row = share.row();
         let (rules, exit) = self.read(|state| {
             let exit = state.exits.get(&row.group_key).map(Confirmed::waited);
@@ -219,6 +238,13 @@ impl Signer {
         let subject = Subject { validator: row.group_key, clock: &row.clock, rules: rules.as_ref(), exit };
         let permitted = rules::permit(message, &subject, now())?;
         Ok((share, permitted))
+    }
+
+    /// Why there is no such share in service.
+    fn not_held(&self, key: PublicKeyBytes) -> Refusal {
+        let row = self.read(|state| state.rows.iter().find(|row| row.pubshare == key).cloned());
+        let forbidden = row.and_then(|row| self.image_keys.forbidden(&row.genesis_validators_root));
+        forbidden.map_or_else(|| Refusal::UnknownKey(key.to_string()), Refusal::TestKeys)
     }
 
     async fn sign_permitted(
@@ -314,7 +340,12 @@ impl Signer {
             }
             state.beginning.extend(beginning);
             let opened = |row: &ShareRow| state.shares.contains_key(&row.pubshare);
-            state.problems = state.rows.iter().filter(|row| !opened(row)).map(damaged_share).collect();
+            let why = |row: &ShareRow| match self.image_keys.forbidden(&row.genesis_validators_root) {
+                Some(chain) => real_chain::refused(&chain),
+                None => damaged_share(row),
+            };
+            state.problems = state.rows.iter().filter(|row| !opened(row)).map(why).collect();
+            state.problems.dedup();
             state.shares.len()
         });
         self.metrics.holding(held);

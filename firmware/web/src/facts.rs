@@ -34,7 +34,7 @@ fn boot(is_image: bool, own_keys: bool, secure_boot: bool, tpm: bool, verity: bo
     let (state, explanation) = match (is_image, secure_boot && tpm && verity) {
         (true, _) if !own_keys => (
             "test keys",
-            "Signed with keys that everybody has: whoever holds this box can open its shares. For trying out only, never for a real stake.",
+            "Signed with keys that everybody has: whoever holds this box can open its shares. For trying out only: no share of a public chain is taken in or served.",
         ),
         (true, true) => ("verified", "Signed system, checked while it is read, measured by the TPM."),
         (true, false) => ("partial", "This board lacks part of what protects a start: see the lines below."),

@@ -50,7 +50,7 @@ impl Signer {
                 "Discard it first if it cannot be finished.",
             ));
         }
-        let begun = Ceremony::begin(consent, dir, &vault)?;
+        let begun = Ceremony::begin(consent, dir, &vault, self.image_keys)?;
         tracing::info!(definition_hash = %hex::encode(begun.plan.hash()), "a ceremony was begun");
         Ok(status(Some(current.insert(begun))))
     }

@@ -16,7 +16,7 @@ use threshold::{SecretKey, SecretShare, ShareIndex};
 use zeroize::Zeroizing;
 
 use super::rounds::{bad, damaged, disk, invalid};
-use crate::{clock, files, vault::Vault};
+use crate::{clock, files, real_chain::ImageKeys, vault::Vault};
 
 const FILE: &str = "ceremony.sealed";
 /// Binds the file's seal to its purpose.
@@ -106,12 +106,19 @@ pub(crate) struct Ceremony {
 
 impl Ceremony {
     /// Begins one, durably, before anything is dealt.
-    pub(super) fn begin(consent: CeremonyConsent, dir: &Path, vault: &Vault) -> Result<Self, Problem> {
+    pub(super) fn begin(
+        consent: CeremonyConsent,
+        dir: &Path,
+        vault: &Vault,
+        keys: ImageKeys,
+    ) -> Result<Self, Problem> {
         let mut seed = Zeroizing::new([0_u8; 32]);
         rand::TryRngCore::try_fill_bytes(&mut rand::rngs::OsRng, seed.as_mut_slice()).map_err(|_| {
             bad("no_randomness", "the operating system gave no randomness", "Restart the box.")
         })?;
         let ceremony = Self::from_kept(Kept::new(consent, &seed))?;
+        keys.allow(&ceremony.genesis_validators_root)?;
+        keys.allow_fork(ceremony.plan.network().genesis_fork_version)?;
         ceremony.save(dir, vault)?;
         Ok(ceremony)
     }

@@ -26,6 +26,8 @@ impl Signer {
             return Err(boot::secure_boot_off());
         }
         let ceremony = blocking(move || Ceremony::new(consent)).await.unwrap_or_else(|| Err(fault()))?;
+        self.image_keys.allow(&ceremony.genesis_validators_root)?;
+        self.image_keys.allow_fork(ceremony.plan.base().fork_version)?;
         for (validator, share) in ceremony.own_old_shares().unwrap_or_default().iter().enumerate() {
             let (row, opened) = self.known_row(share).ok_or_else(|| {
                 bad(

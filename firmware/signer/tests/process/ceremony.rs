@@ -144,6 +144,17 @@ fn signed_by(born: &Born, exchange: Exchange) -> Vec<SignatureBytes> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_for_a_public_chain_are_not_made_on_an_image_signed_with_everybodys_keys() {
+    let mut machine = Machine::new();
+    machine.release_keys = false;
+    let signer = machine.start().await;
+    let begun = signer.control.put::<CeremonyStatus>(CEREMONY_PATH, &Ceremony::new().consent(vec![])).await;
+    assert_eq!(code(begun), refused(422, "test_keys_real_chain"));
+    let status: CeremonyStatus = signer.control.get(CEREMONY_PATH).await.unwrap();
+    assert!(status.ceremony.is_none() && !machine.state().join("ceremony.sealed").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hijacked_node_gets_neither_a_second_dealing_nor_an_unsealed_share() {
     let machine = Machine::new();
     let mut signer = machine.start().await;

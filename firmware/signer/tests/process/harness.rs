@@ -35,6 +35,8 @@ pub(crate) struct Machine {
     pub callers: String,
     /// Whether the configuration asks for Secure Boot.
     pub secure_boot: bool,
+    /// Whether the system says that it is signed with its maker's own keys.
+    pub release_keys: bool,
     /// Another user that the signer runs as, and who may ask it then.
     user: Option<(u32, u32)>,
 }
@@ -51,6 +53,7 @@ impl Machine {
             tcti,
             callers: "[\"self\"]".to_owned(),
             secure_boot: false,
+            release_keys: true,
             user: None,
         }
     }
@@ -94,9 +97,12 @@ impl Machine {
         let dir = self.dir.path().display();
         let path = self.dir.path().join("signer.toml");
         let control = self.user.map_or_else(|| "[\"self\"]".to_owned(), |(_, caller)| format!("[{caller}]"));
+        let keys = if self.release_keys { "release" } else { "test" };
+        let os_release = self.dir.path().join("os-release");
+        std::fs::write(&os_release, format!("ID=debian\nIMAGE_ID=hearth\nHEARTH_KEYS={keys}\n")).unwrap();
         let text = format!(
             "state_dir = \"{dir}/state\"\nlog = \"debug\"\n\
-             require_secure_boot = {}\nefivars = \"{dir}/efivars\"\n\
+             require_secure_boot = {}\nefivars = \"{dir}/efivars\"\nos_release = \"{dir}/os-release\"\n\
              [tpm]\ntcti = \"{}\"\npcr_public_key = \"{dir}/boot/tpm2-pcr-public-key.pem\"\n\
              pcr_signature = \"{dir}/boot/tpm2-pcr-signature.json\"\nliteral_pcrs = [7, 12]\n\
              [exits]\ndelay_s = 1\nleast_delay_s = 1\n\

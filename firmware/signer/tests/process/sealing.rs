@@ -101,6 +101,37 @@ async fn a_share_whose_facts_were_changed_does_not_open() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_signed_with_everybodys_keys_neither_takes_in_nor_serves_a_share_of_a_public_chain() {
+    let mainnet = cluster::Network::by_name("mainnet").unwrap().genesis_validators_root().unwrap();
+    let mut real = bundle(&[2], History::NeverSigned);
+    real.genesis_validators_root = mainnet.to_string();
+    let mut machine = machine_with_a_share().await;
+    let signer = machine.start().await;
+    signer.import_only(&real).await.unwrap();
+    signer.stop();
+
+    // The same disk under a system of other keys, which the TPM of this test cannot tell apart.
+    machine.release_keys = false;
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, ["test_keys_real_chain"]);
+    assert_eq!(code(signer.attest(&pubshare(2), &vote(2, 3, 1)).await), refused(412, "test_keys_real_chain"));
+    let mut another = bundle(&[3], History::NeverSigned);
+    another.genesis_validators_root = mainnet.to_string();
+    for bundle in [&another, &real] {
+        assert_eq!(code(signer.import_only(bundle).await).1, "test_keys_real_chain");
+    }
+    // What is no public chain's goes on.
+    signer.attest(&pubshare(1), &vote(2, 3, 1)).await.unwrap();
+    assert_eq!(signer.status().await.shares.len(), 2, "nothing was taken in, and nothing is lost");
+    signer.stop();
+
+    machine.release_keys = true;
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, [""; 0]);
+    assert_eq!(code(signer.attest(&pubshare(2), &vote(2, 3, 1)).await), refused(412, "wrong_chain"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_ledger_stops_everything() {
     let machine = machine_with_a_share().await;
     let path = machine.state().join("ledger.db");

@@ -1,0 +1,127 @@
+//! No share of a real chain on an image that everybody can sign.
+//!
+//! The repository's test keys are public. Whoever has them can sign a system that the TPM takes for this one, and open the
+//! shares that this one sealed. An image that was signed with them says so in its os-release, which is part of what was
+//! signed. Such a box is for trying things out: shares of a chain that others live on are neither taken in nor served
+//! (decision 0282). The same holds for programs that run outside any image.
+
+use std::path::Path;
+
+use chain::{ForkVersion, Root};
+use cluster::Network;
+use ipc::Problem;
+
+/// A public network that Obol's files do not name: fork version and genesis validators root.
+const HOLESKY: ([u8; 4], &str) =
+    ([0x01, 0x01, 0x70, 0x00], "0x9143aa7c615a7f7115e2b6aac319c03529df8242ae705fba9df39b79c59fa8b1");
+/// The file is a page of text.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// Whose keys signed what runs here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ImageKeys {
+    /// A maker's own.
+    Release,
+    /// Everybody's, or nobody's.
+    Others,
+}
+
+impl ImageKeys {
+    /// As the image says. Anything unreadable or odd is no.
+    pub(crate) fn of_image(os_release: &Path) -> Self {
+        let text = crate::files::read_small(os_release, MAX_BYTES).ok().flatten().unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let mut said = text.lines().filter_map(|line| line.trim().strip_prefix("HEARTH_KEYS="));
+        match (said.next().map(|value| value.trim_matches('"')), said.next()) {
+            (Some("release"), None) => Self::Release,
+            (Some(_) | None, _) => Self::Others,
+        }
+    }
+
+    /// The public chain that may not be served here.
+    pub(crate) fn forbidden(self, genesis_validators_root: &Root) -> Option<String> {
+        match self {
+            Self::Release => None,
+            Self::Others => name_of(genesis_validators_root),
+        }
+    }
+
+    /// The same by the fork version that names a chain in deposits and registrations.
+    pub(crate) fn forbidden_fork(self, genesis: ForkVersion) -> Option<String> {
+        match self {
+            Self::Release => None,
+            Self::Others if genesis.0 == HOLESKY.0 => Some("holesky".to_owned()),
+            Self::Others => Network::by_fork_version(genesis).map(|network| network.name),
+        }
+    }
+
+    /// Refuses what is about a public chain.
+    pub(crate) fn allow(self, genesis_validators_root: &Root) -> Result<(), Problem> {
+        self.forbidden(genesis_validators_root).map_or(Ok(()), |chain| Err(refused(&chain)))
+    }
+
+    /// The same by fork version.
+    pub(crate) fn allow_fork(self, genesis: ForkVersion) -> Result<(), Problem> {
+        self.forbidden_fork(genesis).map_or(Ok(()), |chain| Err(refused(&chain)))
+    }
+}
+
+fn name_of(root: &Root) -> Option<String> {
+    if HOLESKY.1.parse() == Ok(*root) {
+        return Some("holesky".to_owned());
+    }
+    Network::known()
+        .find(|network| network.genesis_validators_root() == Some(*root))
+        .map(|network| network.name)
+}
+
+/// What the owner is told.
+pub(crate) fn refused(chain: &str) -> Problem {
+    Problem::new(
+        "test_keys_real_chain",
+        format!(
+            "This system is signed with keys that everybody has, so anybody who holds the box could open its shares. It takes in and serves no share of {chain}."
+        ),
+        "Install an image that is signed with its maker's own keys, and import the shares there.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_image_that_says_release_serves_public_chains() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("os-release");
+        for (text, keys) in [
+            ("ID=debian\nHEARTH_KEYS=release\n", ImageKeys::Release),
+            ("HEARTH_KEYS=\"release\"\n", ImageKeys::Release),
+            ("HEARTH_KEYS=test\n", ImageKeys::Others),
+            ("HEARTH_KEYS=unknown\n", ImageKeys::Others),
+            ("HEARTH_KEYS=\n", ImageKeys::Others),
+            ("HEARTH_KEYS=release2\n", ImageKeys::Others),
+            ("XHEARTH_KEYS=release\n", ImageKeys::Others),
+            ("HEARTH_KEYS=release\nHEARTH_KEYS=test\n", ImageKeys::Others),
+            ("", ImageKeys::Others),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(ImageKeys::of_image(&path), keys, "{text}");
+        }
+        assert_eq!(ImageKeys::of_image(Path::new("/no/such/file")), ImageKeys::Others);
+        let known: Vec<Network> = Network::known().collect();
+        assert!(known.len() >= 6);
+        for network in known {
+            let root = network.genesis_validators_root().unwrap();
+            assert_eq!(ImageKeys::Others.forbidden(&root), Some(network.name.clone()));
+            assert_eq!(ImageKeys::Others.forbidden_fork(network.genesis_fork_version), Some(network.name));
+            assert_eq!(ImageKeys::Release.forbidden(&root), None);
+            assert_eq!(ImageKeys::Release.forbidden_fork(network.genesis_fork_version), None);
+        }
+        let holesky: Root = HOLESKY.1.parse().unwrap();
+        assert_eq!(ImageKeys::Others.forbidden(&holesky).as_deref(), Some("holesky"));
+        assert_eq!(ImageKeys::Others.forbidden_fork(ForkVersion(HOLESKY.0)).as_deref(), Some("holesky"));
+        assert_eq!(ImageKeys::Others.forbidden(&Root([0x42; 32])), None);
+        assert_eq!(ImageKeys::Others.forbidden_fork(ForkVersion([0x20, 0, 0, 0x89])), None);
+    }
+}
