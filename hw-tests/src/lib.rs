@@ -16,6 +16,7 @@ pub mod member;
 pub mod page;
 pub mod ports;
 pub mod process;
+pub mod remote_signer;
 pub mod secrets;
 pub mod stock_client;
 pub mod swtpm;

@@ -195,6 +195,11 @@ impl Member {
         self.dir.join("run/signer-control.sock")
     }
 
+    /// The signer's socket for clients outside the box.
+    pub fn signer_remote_socket(&self) -> PathBuf {
+        self.dir.join("run/signer-remote.sock")
+    }
+
     /// The dv-node process, to stop, freeze or kill.
     pub fn node(&mut self) -> &mut Option<Process> {
         &mut self.node
@@ -234,8 +239,9 @@ impl Member {
             "state_dir = \"{dir}/signer\"\nos_release = \"{dir}/os-release\"\n\n\
              [tpm]\ntcti = \"{tcti}\"\npcr_public_key = \"{}\"\npcr_signature = \"{}\"\nliteral_pcrs = [7, 12]\n\n\
              [exits]\ndelay_s = 2\nleast_delay_s = 1\n\n\
-             [callers]\nsign = [\"self\"]\ncontrol = [\"self\"]\n\n\
-             [listen]\nsign = \"{dir}/run/sign.sock\"\ncontrol = \"{dir}/run/signer-control.sock\"\n",
+             [callers]\nsign = [\"self\"]\ncontrol = [\"self\"]\nremote = [\"self\"]\n\n\
+             [listen]\nsign = \"{dir}/run/sign.sock\"\ncontrol = \"{dir}/run/signer-control.sock\"\n\
+             remote = \"{dir}/run/signer-remote.sock\"\n",
             approval.public_key.display(),
             approval.signature.display(),
         );

@@ -6,7 +6,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use ipc::web::{BoxStatus, CLUSTER_PATH, IMPORT_KEY_PATH, ImportKey, SHARES_PATH, STATUS_PATH};
+use ipc::remote::{RemoteClientMade, RemoteClientOrder};
+use ipc::web::{
+    BoxStatus, CLUSTER_PATH, IMPORT_KEY_PATH, ImportKey, REMOTE_CLIENTS_PATH, SHARES_PATH, STATUS_PATH,
+};
 use ipc::{ClusterSetup, Problem, ShareImport};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -132,6 +135,28 @@ impl Page {
     /// When dv-node refuses, with its reason.
     pub fn set_cluster(&self, setup: &ClusterSetup) -> Result<serde_json::Value, PageError> {
         self.ask(CLUSTER_PATH, self.body(self.client.put(self.url(CLUSTER_PATH)), setup))
+    }
+
+    /// Lets a client outside the box ask the signer. What comes back is the client's, and shown this once.
+    ///
+    /// # Errors
+    /// When the signer refuses, with its reason.
+    pub fn let_in(&self, order: &RemoteClientOrder) -> Result<RemoteClientMade, PageError> {
+        self.ask(REMOTE_CLIENTS_PATH, self.body(self.client.post(self.url(REMOTE_CLIENTS_PATH)), order))
+    }
+
+    /// What the daemons count.
+    ///
+    /// # Errors
+    /// When it does not answer as it should.
+    pub fn metrics(&self) -> Result<String, PageError> {
+        let address = self.address;
+        let mut request = self.client.get(self.url("/metrics"));
+        if let Some(code) = &self.code {
+            request = request.bearer_auth(code);
+        }
+        wait(async move { request.send().await?.error_for_status()?.text().await })
+            .map_err(|source| PageError::Unreachable { address, source })
     }
 
     fn url(&self, path: &str) -> String {

@@ -1,7 +1,7 @@
 //! Prysm's own validator client as the one who signs for a member of a cluster (`--distributed`).
 //!
-//! It sits behind a validator API, Charon's or ours, and holds that member's key shares: a stock client knows no TPM, so
-//! this is for local chains and tests.
+//! It sits behind a validator API, Charon's or ours. Either it holds that member's key shares, which is for local chains and
+//! tests, for a stock client knows no TPM; or it holds nothing and asks a remote signer.
 
 use std::fs;
 use std::io;
@@ -47,7 +47,17 @@ pub struct StockClient {
     program: PathBuf,
     config: PathBuf,
     api: String,
+    keys: Keys,
     process: Option<Process>,
+}
+
+/// Where the shares are that it signs with.
+#[derive(Debug)]
+enum Keys {
+    /// In its own wallet.
+    Wallet,
+    /// With a remote signer, by their public keys.
+    Remote { url: String, public_keys: Vec<String> },
 }
 
 impl StockClient {
@@ -70,6 +80,7 @@ impl StockClient {
             program: chain.tools().validator().to_owned(),
             config: chain.config_file(),
             api: api.to_owned(),
+            keys: Keys::Wallet,
             process: None,
         };
         fs::create_dir_all(dir.join("keys")).map_err(client.file("keys"))?;
@@ -97,6 +108,32 @@ impl StockClient {
         Ok(client)
     }
 
+    /// Starts the client behind the validator API at `api`, with a remote signer at `signer` that has these shares.
+    ///
+    /// # Errors
+    /// When its folder cannot be made or it does not start.
+    pub fn start_with_signer(
+        owner: &str,
+        dir: &Path,
+        chain: &Devnet,
+        api: &str,
+        signer: &str,
+        public_keys: Vec<String>,
+    ) -> Result<Self, StockClientError> {
+        let mut client = Self {
+            owner: owner.to_owned(),
+            dir: dir.to_owned(),
+            program: chain.tools().validator().to_owned(),
+            config: chain.config_file(),
+            api: api.to_owned(),
+            keys: Keys::Remote { url: signer.to_owned(), public_keys },
+            process: None,
+        };
+        fs::create_dir_all(dir).map_err(client.file(""))?;
+        client.power_on()?;
+        Ok(client)
+    }
+
     /// Starts it when it does not run. It remembers what it signed.
     ///
     /// # Errors
@@ -108,8 +145,7 @@ impl StockClient {
         let ports = free_ports(3);
         let launch = self
             .launch("validator")
-            .args(["--accept-terms-of-use", "--datadir", "data", "--wallet-dir", "wallet"])
-            .args(["--wallet-password-file", "password", "--distributed"])
+            .args(["--accept-terms-of-use", "--datadir", "data", "--distributed"])
             .arg("--chain-config-file")
             .arg(&self.config)
             .args(["--enable-beacon-rest-api", "--beacon-rest-api-provider", &self.api])
@@ -117,6 +153,12 @@ impl StockClient {
             .args(["--http-host", "127.0.0.1", "--http-port", &ports[1].to_string()])
             .args(["--monitoring-host", "127.0.0.1", "--monitoring-port", &ports[2].to_string()])
             .args(["--suggested-fee-recipient", FEE_RECIPIENT, "--disable-rewards-penalties-logging"]);
+        let launch = match &self.keys {
+            Keys::Wallet => launch.args(["--wallet-dir", "wallet", "--wallet-password-file", "password"]),
+            Keys::Remote { url, public_keys } => launch
+                .args(["--validators-external-signer-url", url])
+                .args(["--validators-external-signer-public-keys", &public_keys.join(",")]),
+        };
         self.process = Some(launch.start()?);
         Ok(())
     }

@@ -17,6 +17,7 @@ pub mod logging;
 pub mod node;
 pub mod owner;
 pub mod preflight;
+pub mod remote;
 pub mod server;
 pub mod service;
 pub mod signer;

@@ -68,6 +68,21 @@ impl Inherited {
     }
 }
 
+impl Inherited {
+    /// The same for a socket that a daemon can do without: none when nobody names it.
+    pub fn take_optional(
+        &mut self,
+        name: &str,
+        path: Option<&Path>,
+    ) -> Result<Option<tokio::net::UnixListener>, ListenError> {
+        match self.take(name, path) {
+            Ok(listener) => Ok(Some(listener)),
+            Err(ListenError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Makes a socket of mode 0660, replacing one that a dead process left behind.
 fn bind(path: &Path) -> Result<UnixListener, ListenError> {
     let io = |source| ListenError::Io { path: path.to_owned(), source };

@@ -17,7 +17,10 @@ use hyper_util::{
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::error::Category;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{UnixListener, UnixStream},
+};
 
 use crate::Problem;
 
@@ -75,7 +78,8 @@ pub struct AllowedCallers {
 }
 
 impl AllowedCallers {
-    fn permits(&self, uid: u32) -> bool {
+    /// Whether this user is one of them.
+    pub fn permits(&self, uid: u32) -> bool {
         self.uids.contains(&uid)
     }
 }
@@ -181,21 +185,27 @@ pub async fn serve(listener: UnixListener, router: Router, callers: AllowedCalle
         };
         let service = service.layer(axum::Extension(caller));
         connections.spawn(async move {
-            let served = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(limits.idle_timeout)
-                .max_headers(64)
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-                .await;
-            if let Err(error) = served {
-                tracing::debug!(%error, "a connection ended badly");
-            }
+            converse(stream, service, limits).await;
             drop(place);
         });
     }
 }
 
-fn caller_of(stream: &UnixStream) -> Option<Caller> {
+/// Answers the requests of one connection until it ends. The router has its own bounds; see [`bounded`].
+pub async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, router: Router, limits: Limits) {
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.idle_timeout)
+        .max_headers(64)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+/// Who is on the other end, as the kernel says; none when it does not.
+pub fn caller_of(stream: &UnixStream) -> Option<Caller> {
     match stream.peer_cred() {
         Ok(credentials) => Some(Caller { uid: credentials.uid() }),
         Err(error) => {
@@ -205,7 +215,8 @@ fn caller_of(stream: &UnixStream) -> Option<Caller> {
     }
 }
 
-fn bounded(router: Router, limits: Limits) -> Router {
+/// The same routes, with bounds on bodies and time.
+pub fn bounded(router: Router, limits: Limits) -> Router {
     router.layer(DefaultBodyLimit::max(limits.body_bytes)).layer(middleware::from_fn(
         move |request: Request, next: Next| async move {
             match tokio::time::timeout(limits.request_timeout, next.run(request)).await {

@@ -42,6 +42,12 @@ pub const EXIT_FILES_PATH: &str = "/api/v1/exits/files";
 pub const PREFLIGHT_PATH: &str = "/api/v1/preflight";
 /// Path that takes [`crate::owner::OwnerRules`]; needs the claim code.
 pub const RULES_PATH: &str = "/api/v1/rules";
+/// Path of [`crate::remote::RemoteStatus`]; needs the claim code.
+pub const REMOTE_PATH: &str = "/api/v1/remote";
+/// Path that takes [`crate::remote::RemoteClientOrder`]; needs the claim code.
+pub const REMOTE_CLIENTS_PATH: &str = "/api/v1/remote/clients";
+/// Path that takes [`crate::remote::RemoteClientRemoval`]; needs the claim code.
+pub const REMOTE_REMOVE_PATH: &str = "/api/v1/remote/clients/remove";
 /// Path that takes [`crate::node::DepositsAsked`] and answers [`crate::node::DepositPlan`]; needs the claim code.
 pub const DEPOSITS_PATH: &str = "/api/v1/deposits";
 

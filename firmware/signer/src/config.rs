@@ -63,6 +63,9 @@ pub struct Callers {
     pub sign: CallerNames,
     /// Who may read the status and hand in sealed shares.
     pub control: CallerNames,
+    /// Who may carry the bytes of clients outside the box; nobody when it is left out. They cannot read or change them.
+    #[serde(default)]
+    pub remote: CallerNames,
 }
 
 /// Socket paths.
@@ -73,6 +76,8 @@ pub struct Listen {
     pub sign: Option<PathBuf>,
     /// The control socket.
     pub control: Option<PathBuf>,
+    /// The socket for clients outside the box; left out, there is none.
+    pub remote: Option<PathBuf>,
 }
 
 fn default_log() -> String {

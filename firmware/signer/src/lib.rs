@@ -6,7 +6,8 @@
 //! the measured, signed boot alone.
 //!
 //! It has no network. It must never sign a bare root, never sign before the record is on the disk, never log or store a
-//! secret in the clear. `dv-node` asks for signatures, `web` for the status and hands in sealed shares; nobody else may call.
+//! secret in the clear. `dv-node` asks for signatures, `web` for the status and hands in sealed shares; clients outside the box
+//! ask for signatures over mutual TLS if the owner has let them in; nobody else may call.
 
 mod api;
 mod boot;
@@ -26,6 +27,7 @@ pub mod outside;
 mod owner;
 mod real_chain;
 mod refusal;
+mod remote;
 mod rollback;
 mod rules;
 mod share;
@@ -53,7 +55,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         inherited.take("sign", config.listen.sign.as_deref()).context("opening the signing socket")?;
     let control_socket =
         inherited.take("control", config.listen.control.as_deref()).context("opening the control socket")?;
+    let remote_socket = inherited
+        .take_optional("remote", config.listen.remote.as_deref())
+        .context("opening the socket for clients outside the box")?;
     let (sign_callers, control_callers) = (config.callers.sign.resolve(), config.callers.control.resolve());
+    let remote_callers = config.callers.remote.resolve();
 
     let signer = signer::Signer::start(config, metrics::Metrics::default()).await;
     tokio::spawn(std::sync::Arc::clone(&signer).keep_unlocking());
@@ -71,6 +77,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         control_callers,
         control_limits,
     );
+    let outside = {
+        let signer = std::sync::Arc::clone(&signer);
+        async move {
+            match remote_socket {
+                Some(socket) => remote::serve(socket, signer, remote_callers, Limits::default()).await,
+                None => std::future::pending().await,
+            }
+        }
+    };
     service::ready("answering");
     let watchdog = async {
         service::watchdog(|| signer.is_alive()).await;
@@ -79,6 +94,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tokio::select! {
         () = sign => {}
         () = control => {}
+        () = outside => {}
         () = watchdog => {}
         () = service::asked_to_stop() => tracing::info!("asked to stop"),
     }

@@ -48,6 +48,8 @@ pub(crate) struct Signer {
     pub(crate) wishing: tokio::sync::Mutex<()>,
     /// The change of the cluster that the owner has allowed.
     pub(crate) editing: tokio::sync::Mutex<Option<edit::Ceremony>>,
+    /// The door for clients outside the box.
+    pub(crate) remote: crate::remote::Remote,
 }
 
 #[derive(Default)]
@@ -77,6 +79,7 @@ impl Signer {
         let (importing, wishing) = (tokio::sync::Mutex::default(), tokio::sync::Mutex::default());
         let ceremonies = crate::ceremony::Ceremonies::default();
         let editing = tokio::sync::Mutex::default();
+        let remote = crate::remote::Remote::default();
         let image_keys = ImageKeys::of_image(&config.os_release);
         let signer = Arc::new(Self {
             config,
@@ -88,6 +91,7 @@ impl Signer {
             wishing,
             ceremonies,
             editing,
+            remote,
         });
         signer.unlock().await;
         signer

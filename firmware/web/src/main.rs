@@ -12,6 +12,7 @@ mod config;
 mod facts;
 mod key_generation;
 mod owner;
+mod remote;
 mod server;
 mod tls;
 

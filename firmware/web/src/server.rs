@@ -47,6 +47,7 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
         .route(IMPORT_KEY_PATH, get(import_key))
         .route(SHARES_PATH, post(import_shares))
         .merge(crate::owner::routes())
+        .merge(crate::remote::routes())
         .merge(crate::clusters::routes())
         .route("/metrics", get(metrics))
         .merge(crate::key_generation::routes())
@@ -313,6 +314,9 @@ mod tests {
             (ipc::web::RULES_PATH, "PUT", r#"{"lock":{}}"#),
             (ipc::web::PREFLIGHT_PATH, "POST", "{}"),
             (ipc::web::DEPOSITS_PATH, "POST", "{}"),
+            (ipc::web::REMOTE_PATH, "GET", ""),
+            (ipc::web::REMOTE_CLIENTS_PATH, "POST", r#"{"name":"a","may":["sign"]}"#),
+            (ipc::web::REMOTE_REMOVE_PATH, "POST", r#"{"name":"a"}"#),
         ] {
             let page = page(directory.path());
             let (status, text) = ask(&page, change(path, method, None, body)).await;

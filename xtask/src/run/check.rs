@@ -47,7 +47,7 @@ pub(super) fn check(
     let leaving = cluster.seats.iter_mut().filter(|seat| Some(seat.number) != machine && seat.is_on());
     let mut leaving: Vec<_> = leaving.collect();
     // A validator client is to be needed too: its member leaves last.
-    leaving.sort_by_key(|seat| seat.occupant == Occupant::HearthWithClient);
+    leaving.sort_by_key(|seat| seat.occupant.has_client());
     let mut names = Vec::new();
     for seat in leaving.into_iter().take(spare) {
         seat.switch_off()?;
@@ -85,26 +85,34 @@ pub(super) fn check(
 }
 
 /// An epoch of duties of all kinds after [`check`], which left no member to spare: those that end well hold the signatures of
-/// the validator client, if one of the members has one.
-pub(super) fn client_is_needed(chain: &mut Devnet, cluster: &mut Cluster) -> anyhow::Result<Option<Finding>> {
-    let with_client = |seat: &&Seat| seat.occupant == Occupant::HearthWithClient && seat.is_on();
-    let Some(member) = cluster.seats.iter().find(with_client).map(|seat| seat.number) else {
-        return Ok(None);
-    };
+/// the validator clients of all members that have one.
+pub(super) fn client_is_needed(chain: &mut Devnet, cluster: &mut Cluster) -> anyhow::Result<Vec<Finding>> {
+    let with_client = |seat: &&Seat| seat.occupant.has_client() && seat.is_on();
+    let members: Vec<u8> = cluster.seats.iter().filter(with_client).map(|seat| seat.number).collect();
+    if members.is_empty() {
+        return Ok(Vec::new());
+    }
     let on = cluster.seats.iter().filter(|seat| seat.is_on()).count();
     ensure!(on == usize::from(cluster.threshold), "{on} members are on, which is not the threshold");
     let from = Slot(chain.clock_slot()?.0 + 1);
     let end = Slot(from.0 + chain.config().slots_per_epoch);
-    say::begin(&format!("an epoch in which member {member}, with its validator client, is needed"));
+    let named: Vec<String> = members.iter().map(ToString::to_string).collect();
+    say::begin(&format!(
+        "an epoch in which no member with a validator client can be spared: {}",
+        named.join(" and ")
+    ));
     let mut records = Records::new(from..end);
     // One slot more, for what ends late.
     while chain.clock_slot()?.0 <= end.0 + 1 {
         pause(chain, cluster)?;
         records.read(cluster, chain.clock_slot()?);
     }
-    let found = client::is_needed(&records.done_with(member));
-    say::detail(&format!("done with its signatures: {}", found.found));
-    Ok(Some(found))
+    let judge = |member: u8| {
+        let found = client::is_needed(&records.done_with(member));
+        say::detail(&format!("done with the signatures of member {member}: {}", found.found));
+        found
+    };
+    Ok(members.into_iter().map(judge).collect())
 }
 
 /// Looks for the shares of every native member wherever they must not be. To show that it can see, it also looks into the

@@ -1,10 +1,11 @@
 //! The seats of the cluster and who sits in them: a box in QEMU, native members, Charon, and the validator clients of some.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use hw_tests::charon::{CharonMember, Relay};
 use hw_tests::devnet::Devnet;
 use hw_tests::devnet::scribe::Scribe;
@@ -12,9 +13,11 @@ use hw_tests::devnet::witness::Witness;
 use hw_tests::join::{ChainFacts, NodeFolder};
 use hw_tests::member::Member;
 use hw_tests::page::Page;
+use hw_tests::remote_signer::RemoteSigner;
 use hw_tests::stock_client::StockClient;
 use hw_tests::vm::{HOST_FROM_GUEST, Vm};
 use ipc::Signing;
+use ipc::remote::{RemoteClientOrder, RemoteRight};
 use ipc::signer::{ChainClock, ChainPreset};
 use ipc::web::BoxStatus;
 
@@ -32,6 +35,8 @@ pub(super) struct Seat {
     // Stopped in this order: a client without its middleware only complains.
     /// The stock client that signs for it.
     pub(super) client: Option<StockClient>,
+    /// The way from that client to the Hearth's signer.
+    remote: Option<RemoteSigner>,
     /// Between the client and a Hearth's validator API.
     pub(super) scribe: Option<Scribe>,
     /// None until started, and again once switched off for good.
@@ -112,8 +117,8 @@ impl Seat {
     /// Where the validator API of a Hearth is that a stock client signs for.
     fn api_address(&self) -> Option<SocketAddr> {
         match (&self.occupant, &self.body) {
-            (Occupant::HearthWithClient, Some(Body::Native(member))) => Some(member.validator_api()),
-            (Occupant::Box | Occupant::Hearth | Occupant::HearthWithClient | Occupant::Charon(_), _) => None,
+            (occupant, Some(Body::Native(member))) if occupant.has_client() => Some(member.validator_api()),
+            (_, _) => None,
         }
     }
 
@@ -125,6 +130,36 @@ impl Seat {
         self.client =
             Some(client.with_context(|| format!("starting the validator client of {}", self.name))?);
         self.scribe = Some(scribe);
+        Ok(())
+    }
+
+    /// Starts a client that has no keys: its owner lets it ask the signer, and brings what it needs to it.
+    fn start_remote_client(
+        &mut self,
+        chain: &Devnet,
+        dir: &Path,
+        api: SocketAddr,
+        page: &Page,
+        public_keys: Vec<String>,
+    ) -> anyhow::Result<()> {
+        let Some(Body::Native(member)) = &self.body else {
+            bail!("only a native member can have a client that asks its signer");
+        };
+        let socket = member.signer_remote_socket();
+        let made = page.let_in(&RemoteClientOrder {
+            name: "prysm".to_owned(),
+            may: BTreeSet::from([RemoteRight::Sign]),
+            addresses: Vec::new(),
+        })?;
+        let scribe = Scribe::start(&format!("http://{api}"))?;
+        let home = self.home(dir).join("client");
+        let remote = RemoteSigner::open(&home.join("remote"), &socket, &made)?;
+        let (url, signer) = (scribe.url(), remote.url().to_owned());
+        let client = StockClient::start_with_signer(&self.name, &home, chain, &url, &signer, public_keys);
+        self.client =
+            Some(client.with_context(|| format!("starting the validator client of {}", self.name))?);
+        self.scribe = Some(scribe);
+        self.remote = Some(remote);
         Ok(())
     }
 
@@ -159,6 +194,7 @@ impl Seat {
     pub(super) fn switch_off(&mut self) -> anyhow::Result<()> {
         self.kill()?;
         self.client = None;
+        self.remote = None;
         self.scribe = None;
         self.body = None;
         Ok(())
@@ -185,6 +221,9 @@ impl Seat {
         }
         if let Some(client) = &mut self.client {
             client.check_alive()?;
+        }
+        if let Some(remote) = &mut self.remote {
+            remote.check_alive()?;
         }
         Ok(())
     }
@@ -221,11 +260,14 @@ impl Cluster {
         let seats = seats.map(|(position, ((occupant, folder), number))| {
             let name = match occupant {
                 Occupant::Box => "the box".to_owned(),
-                Occupant::Hearth | Occupant::HearthWithClient if page_seat == Some(position) => {
+                Occupant::Hearth | Occupant::HearthWithClient | Occupant::HearthWithRemoteClient
+                    if page_seat == Some(position) =>
+                {
                     "hearth".to_owned()
                 }
                 Occupant::Hearth => format!("member-{number}"),
                 Occupant::HearthWithClient => format!("member-{number}-vc"),
+                Occupant::HearthWithRemoteClient => format!("member-{number}-vc-signer"),
                 Occupant::Charon(_) => format!("charon-{number}"),
             };
             Seat {
@@ -235,6 +277,7 @@ impl Cluster {
                 folder,
                 body: None,
                 client: None,
+                remote: None,
                 scribe: None,
                 witness: None,
             }
@@ -261,7 +304,10 @@ impl Cluster {
     pub(super) fn start(&mut self, chain: &Devnet, dir: &Path, binaries: &Path) -> anyhow::Result<()> {
         let first_charon = self.seats.iter().find_map(|seat| match &seat.occupant {
             Occupant::Charon(charon) => Some(charon),
-            Occupant::Box | Occupant::Hearth | Occupant::HearthWithClient => None,
+            Occupant::Box
+            | Occupant::Hearth
+            | Occupant::HearthWithClient
+            | Occupant::HearthWithRemoteClient => None,
         });
         if let Some(charon) = first_charon {
             self.relay = Some(Relay::start(charon, &dir.join("relay"))?);
@@ -286,7 +332,7 @@ impl Cluster {
                     )?);
                     say::detail(&format!("{}: Charon and its validator client started", seat.name));
                 }
-                (Occupant::Hearth | Occupant::HearthWithClient, _) => {
+                (Occupant::Hearth | Occupant::HearthWithClient | Occupant::HearthWithRemoteClient, _) => {
                     seat.body = Some(Body::Native(Box::new(Member::start(&seat.name, &home, binaries)?)));
                 }
                 (Occupant::Charon(_), None) | (Occupant::Box, _) => {}
@@ -323,21 +369,33 @@ impl Cluster {
                 beacon_nodes: vec![seat.beacon_url(chain, guest)],
             };
             let name = seat.name.clone();
+            // A share is in one place: with whoever signs with it.
+            if seat.occupant != Occupant::HearthWithClient {
+                seat.folder
+                    .import_shares(&page, seat.number, &facts)
+                    .with_context(|| format!("importing the shares of {name}"))?;
+            }
             let signing = match seat.api_address() {
-                // A share is in one place: with whoever signs with it.
                 Some(listen) => Signing::ValidatorClient { listen },
-                None => {
-                    seat.folder
-                        .import_shares(&page, seat.number, &facts)
-                        .with_context(|| format!("importing the shares of {name}"))?;
-                    Signing::BuiltIn
-                }
+                None => Signing::BuiltIn,
             };
             seat.folder
                 .join(&page, &facts, peers.collect(), signing)
                 .with_context(|| format!("joining with {name}"))?;
             match signing {
                 Signing::BuiltIn => say::detail(&format!("{name}: shares sealed, cluster joined")),
+                Signing::ValidatorClient { listen }
+                    if seat.occupant == Occupant::HearthWithRemoteClient =>
+                {
+                    let own = usize::from(seat.number).saturating_sub(1);
+                    let shares = lock.validators.iter().filter_map(|validator| {
+                        validator.public_shares.get(own).map(ToString::to_string)
+                    });
+                    seat.start_remote_client(chain, dir, listen, &page, shares.collect())?;
+                    say::detail(&format!(
+                        "{name}: shares sealed, cluster joined, Prysm's validator client asks the signer over mutual TLS"
+                    ));
+                }
                 Signing::ValidatorClient { listen } => {
                     seat.start_client(chain, dir, listen)?;
                     say::detail(&format!("{name}: cluster joined, Prysm's validator client has the shares"));

@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod members;
 mod options;
+mod outside;
 mod records;
 mod report;
 mod slots;
@@ -104,9 +105,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 const TEST_SLOTS: u64 = 16;
 const TEST_VALIDATORS: u32 = 12;
 
-/// The member whose duties Prysm's validator client signs; not the one that plays the box, nor the first, which is switched
-/// off when the box must be needed.
-const TEST_CLIENT: &str = "2=vc";
+/// The members whose duties Prysm's validator client signs, once with keys of its own and once with that member's signer; not
+/// the one that plays the box, nor the first, which is switched off when the box must be needed.
+const TEST_CLIENTS: [&str; 2] = ["2=vc", "3=vc-signer"];
 
 /// `run --fast --check --slots`, as part of the tests: every kind of duty that the chain asks for succeeds on it, with a stock
 /// validator client behind one of the members.
@@ -118,7 +119,10 @@ pub(crate) fn check_fast() -> anyhow::Result<()> {
         picture,
         slots: Some(TEST_SLOTS),
         validators: TEST_VALIDATORS,
-        kinds: vec![TEST_CLIENT.parse().map_err(anyhow::Error::msg)?],
+        kinds: TEST_CLIENTS
+            .into_iter()
+            .map(|client| client.parse().map_err(anyhow::Error::msg))
+            .collect::<Result<_, _>>()?,
         slot_seconds: TEST_SLOT_SECONDS,
         ..Arguments::default()
     })

@@ -42,7 +42,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub(crate) validators: u32,
     /// What member N is: charon:PATH (a Charon that you have, with Prysm's validator client behind it), vc (Hearth, with
-    /// Prysm's validator client behind its validator API) or hearth. May be given several times.
+    /// Prysm's validator client behind its validator API), vc-signer (the same, and the client has no keys but asks that
+    /// Hearth's signer over mutual TLS) or hearth. May be given several times.
     #[arg(long = "member", value_name = "N=KIND")]
     pub(crate) kinds: Vec<Member>,
     /// Once everybody is in: run this many slots (whole epochs) and count what the chain asked and what was done.
@@ -103,6 +104,7 @@ impl Arguments {
             match kind {
                 Kind::Hearth => {}
                 Kind::HearthWithClient => words.push(format!("--member {number}=vc")),
+                Kind::HearthWithRemoteClient => words.push(format!("--member {number}=vc-signer")),
                 Kind::Charon(_) => words.push(format!("--member {number}=charon:PATH")),
             }
         }
@@ -141,6 +143,8 @@ pub(crate) enum Kind {
     Hearth,
     /// Ours, with a stock validator client that signs.
     HearthWithClient,
+    /// Ours, with a stock validator client that has our signer sign.
+    HearthWithRemoteClient,
     /// A Charon binary, with a stock validator client that signs.
     Charon(PathBuf),
 }
@@ -149,7 +153,7 @@ impl FromStr for Member {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let example = "write it like 2=charon:/usr/local/bin/charon, 2=vc or 2=hearth";
+        let example = "write it like 2=charon:/usr/local/bin/charon, 2=vc, 2=vc-signer or 2=hearth";
         let (number, kind) =
             text.split_once('=').ok_or_else(|| format!("{text:?} names no kind: {example}"))?;
         let number = number.parse().ok().filter(|number| *number > 0);
@@ -158,6 +162,7 @@ impl FromStr for Member {
         let kind = match kind.split_once(':') {
             None if kind == "hearth" => Kind::Hearth,
             None if kind == "vc" => Kind::HearthWithClient,
+            None if kind == "vc-signer" => Kind::HearthWithRemoteClient,
             None if kind == "charon" => {
                 return Err(format!("which Charon? Give its path: {number}=charon:/usr/local/bin/charon"));
             }
@@ -175,16 +180,23 @@ pub(super) enum Occupant {
     Box,
     Hearth,
     HearthWithClient,
+    HearthWithRemoteClient,
     Charon(Charon),
 }
 
 impl Occupant {
+    /// Whether a stock validator client signs for this Hearth.
+    pub(super) fn has_client(&self) -> bool {
+        matches!(self, Self::HearthWithClient | Self::HearthWithRemoteClient)
+    }
+
     /// A word for a mix and for reports.
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::Box => "box",
             Self::Hearth => "hearth",
             Self::HearthWithClient => "vc",
+            Self::HearthWithRemoteClient => "vc-signer",
             Self::Charon(_) => "charon",
         }
     }
@@ -231,6 +243,7 @@ impl Plan {
                 None | Some(Kind::Hearth) if number == members && !arguments.fast => Occupant::Box,
                 None | Some(Kind::Hearth) => Occupant::Hearth,
                 Some(Kind::HearthWithClient) => Occupant::HearthWithClient,
+                Some(Kind::HearthWithRemoteClient) => Occupant::HearthWithRemoteClient,
                 Some(Kind::Charon(path)) => {
                     let charon = Charon::open(&path).with_context(|| format!("--member {number}=charon"))?;
                     Occupant::Charon(charon)
@@ -291,6 +304,7 @@ mod tests {
             ("--fast --member 2=vc --member 1=hearth", "3 hearth, 1 vc", 3),
             ("--members 7 --member 3=vc", "1 box, 5 hearth, 1 vc", 5),
             ("--fast --members 10 --threshold 8", "10 hearth", 8),
+            ("--fast --member 2=vc --member 3=vc-signer", "2 hearth, 1 vc, 1 vc-signer", 3),
         ];
         for (line, mix, threshold) in cases {
             let plan = plan(line).unwrap();

@@ -94,7 +94,10 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
     versions.insert("hearth", env!("CARGO_PKG_VERSION").to_owned());
     let charons = facts.plan.occupants.iter().filter_map(|occupant| match occupant {
         Occupant::Charon(charon) => Some(charon.version()),
-        Occupant::Box | Occupant::Hearth | Occupant::HearthWithClient => None,
+        Occupant::Box
+        | Occupant::Hearth
+        | Occupant::HearthWithClient
+        | Occupant::HearthWithRemoteClient => None,
     });
     let charons: BTreeSet<&str> = charons.collect();
     if !charons.is_empty() {
@@ -110,7 +113,7 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
             let name = operator.map_or("", |operator| operator.name.as_str());
             let client = match seat.occupant {
                 Occupant::Box | Occupant::Hearth => None,
-                Occupant::HearthWithClient | Occupant::Charon(_) => {
+                Occupant::HearthWithClient | Occupant::HearthWithRemoteClient | Occupant::Charon(_) => {
                     versions.get("prysm").map(|version| format!("prysm validator {version} --distributed"))
                 }
             };

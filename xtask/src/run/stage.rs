@@ -18,7 +18,7 @@ use threshold::SecretKey;
 use super::members::{Body, Cluster};
 use super::options::{Arguments, Fork, Plan};
 use super::report::{self, CheckedAttestation};
-use super::{Steps, boot, build_binaries, cache, check, client, make_dir, slots, watch};
+use super::{Steps, boot, build_binaries, cache, check, client, make_dir, outside, slots, watch};
 use crate::say;
 
 /// Validators that Prysm's own client runs, so that the chain lives without the cluster.
@@ -129,10 +129,16 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
             block_slot: inclusion.block_slot.0,
             block_root: inclusion.block_root.to_string(),
         });
-        if let Some(found) = check::client_is_needed(&mut chain, &mut cluster)? {
+        let needed = check::client_is_needed(&mut chain, &mut cluster)?;
+        if !needed.is_empty() {
+            client::ensure_all_hold(&needed)?;
+            steps.report.client.extend(needed);
+            steps.done("duties that needed the validator client are done");
+        }
+        if let Some(found) = outside::look_at_signer(&cluster, proposals)? {
             client::ensure_all_hold(std::slice::from_ref(&found))?;
             steps.report.client.push(found);
-            steps.done("duties that needed the validator client are done");
+            steps.done("a stock client has its duties signed by the box's signer");
         }
         check::look_for_shares(&cluster)?;
         steps.done("no share is anywhere but in a signer");

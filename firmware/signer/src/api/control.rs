@@ -27,6 +27,7 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .route(EXITS_PATH, get(exits).post(order_exit))
         .route(EXITS_CANCEL_PATH, post(cancel_exit))
         .merge(crate::edit::control_routes())
+        .merge(crate::remote::control_routes())
         .route("/metrics", get(metrics))
         .merge(crate::ceremony::control_routes())
         .with_state(signer)
@@ -81,7 +82,7 @@ fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Response {
 
 /// The box's own trouble is 503; everything else is about the file.
 pub(crate) fn status_of(problem: &Problem) -> StatusCode {
-    const OURS: [&str; 18] = [
+    const OURS: [&str; 19] = [
         "starting",
         "tpm_missing",
         "tpm_unsupported",
@@ -100,6 +101,7 @@ pub(crate) fn status_of(problem: &Problem) -> StatusCode {
         "ledger_not_durable",
         "counter_unusable",
         "secure_boot_off",
+        "remote_unusable",
     ];
     if OURS.contains(&problem.code.as_str()) {
         StatusCode::SERVICE_UNAVAILABLE

@@ -30,6 +30,15 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .with_state(signer)
 }
 
+/// What a client outside the box may ask: the standard's routes, and none that are for `dv-node` alone.
+pub(crate) fn remote_routes(signer: Arc<Signer>) -> Router {
+    Router::new()
+        .route("/api/v1/eth2/sign/{key}", post(sign))
+        .route(PUBLIC_KEYS_PATH, get(public_keys))
+        .route(UPCHECK_PATH, get(|| async { Json(serde_json::json!({ "status": "OK" })) }))
+        .with_state(signer)
+}
+
 async fn sign(
     State(signer): State<Arc<Signer>>,
     Path(key): Path<String>,

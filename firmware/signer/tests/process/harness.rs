@@ -106,8 +106,8 @@ impl Machine {
              [tpm]\ntcti = \"{}\"\npcr_public_key = \"{dir}/boot/tpm2-pcr-public-key.pem\"\n\
              pcr_signature = \"{dir}/boot/tpm2-pcr-signature.json\"\nliteral_pcrs = [7, 12]\n\
              [exits]\ndelay_s = 1\nleast_delay_s = 1\n\
-             [callers]\nsign = {}\ncontrol = {control}\n\
-             [listen]\nsign = \"{dir}/sign.sock\"\ncontrol = \"{dir}/control.sock\"\n",
+             [callers]\nsign = {}\ncontrol = {control}\nremote = {control}\n\
+             [listen]\nsign = \"{dir}/sign.sock\"\ncontrol = \"{dir}/control.sock\"\nremote = \"{dir}/remote.sock\"\n",
             self.secure_boot, self.tcti, self.callers
         );
         std::fs::write(&path, text).unwrap();

@@ -10,6 +10,7 @@ mod harness;
 mod import;
 mod many;
 mod owner;
+mod remote;
 mod rollback;
 mod sealing;
 mod signing;
