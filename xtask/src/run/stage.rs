@@ -90,10 +90,12 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
     let distributed: BTreeSet<ValidatorIndex> = keys.keys().copied().collect();
 
     cluster.say_addresses(&chain)?;
+    let mut proposals = 0;
     if let Some(slots) = arguments.slots {
         let outcome = slots::run(&mut chain, &mut cluster, keys, slots, arguments.restart_members)?;
         steps.done("the duties of all slots counted");
         report::tell(&outcome);
+        proposals = outcome.counts.duties.get("proposer").map_or(0, |count| count.tried);
         let client = client::try_it(&mut chain, &mut cluster, &outcome)?;
         if !client.is_empty() {
             steps.done("the validator client behind a member was tried");
