@@ -19,7 +19,7 @@ use crate::Problem;
 
 /// How long a request may take unless [`Client::with_timeout`] says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest answer taken.
+/// The largest answer taken unless [`Client::with_answer_limit`] says otherwise.
 const MAX_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// Idle connections kept for the next request. HTTP/1.1 carries one request at a time, so a slot's burst uses several.
 const MAX_IDLE: usize = 16;
@@ -76,19 +76,32 @@ pub enum ClientError {
 pub struct Client {
     socket: PathBuf,
     timeout: Duration,
+    answer_bytes: usize,
     idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
 }
 
 impl Client {
     /// A client of the daemon listening at `socket`. Nothing is opened yet.
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), timeout: DEFAULT_TIMEOUT, idle: Mutex::new(Vec::new()) }
+        Self {
+            socket: socket.into(),
+            timeout: DEFAULT_TIMEOUT,
+            answer_bytes: MAX_ANSWER_BYTES,
+            idle: Mutex::new(Vec::new()),
+        }
     }
 
     /// The same with another deadline for each whole exchange.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The same for larger or smaller answers.
+    #[must_use]
+    pub fn with_answer_limit(mut self, bytes: usize) -> Self {
+        self.answer_bytes = bytes;
         self
     }
 
@@ -225,12 +238,12 @@ impl Client {
         response: hyper::Response<Incoming>,
     ) -> Result<Bytes, ClientError> {
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+        let body = Limited::new(response.into_body(), self.answer_bytes)
             .collect()
             .await
             .map_err(|error| {
                 self.malformed(if error.is::<LengthLimitError>() {
-                    "larger than 4 MiB".to_owned()
+                    format!("larger than {} bytes", self.answer_bytes)
                 } else {
                     error.to_string()
                 })

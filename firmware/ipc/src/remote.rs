@@ -4,8 +4,8 @@
 //! [`RemoteClientMade`], `POST /v1/remote/clients/remove` takes [`RemoteClientRemoval`] and answers [`RemoteStatus`].
 //!
 //! A client shows a certificate that this box's signer made, and the signer shows one of the same authority: mutual TLS, which
-//! begins and ends in the signer's process. On its socket it finds the signing routes of the Web3Signer API, and
-//! nothing else of what the signer does for the box itself.
+//! begins and ends in the signer's process. On its socket it finds the signing routes of the Web3Signer API, or those
+//! of the keymanager API, or both; nothing else of what the signer does for the box itself.
 
 use std::collections::BTreeSet;
 
@@ -34,6 +34,8 @@ pub const SERVER_NAME: &str = "hearth-signer";
 pub enum RemoteRight {
     /// Ask for signatures: the Web3Signer API.
     Sign,
+    /// List, import and delete shares, and read and set who is paid: the keymanager API. Its token is needed as well.
+    ManageKeys,
 }
 
 /// Who may come in.
@@ -81,6 +83,9 @@ pub struct RemoteClientMade {
     pub private_key: Sensitive,
     /// The certificate of the authority that both sides trust, PEM.
     pub authority: String,
+    /// The token of the keymanager API, for a client that may use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keymanager_token: Option<Sensitive>,
 }
 
 /// The owner shuts a client out.

@@ -12,6 +12,9 @@ use crate::{Problem, Sensitive};
 pub const STATUS_PATH: &str = "/v1/status";
 /// Path that takes [`ShareImport`] and answers [`ShareImported`].
 pub const SHARES_PATH: &str = "/v1/shares";
+/// Path of the EIP-3076 history of all shares that are or were here: `?form=minimal` (the usual) or `complete`, and
+/// `&genesis_validators_root=0x…` when there are shares of several chains.
+pub const HISTORY_PATH: &str = "/v1/slashing-protection";
 /// The most validators one import may carry.
 pub const MAX_IMPORTED: usize = 1000;
 

@@ -42,6 +42,8 @@ pub const EXIT_FILES_PATH: &str = "/api/v1/exits/files";
 pub const PREFLIGHT_PATH: &str = "/api/v1/preflight";
 /// Path that takes [`crate::owner::OwnerRules`]; needs the claim code.
 pub const RULES_PATH: &str = "/api/v1/rules";
+/// Path of the slashing protection history (EIP-3076), asked for as at [`crate::signer::HISTORY_PATH`]; needs the claim code.
+pub const HISTORY_PATH: &str = "/api/v1/slashing-protection";
 /// Path of [`crate::remote::RemoteStatus`]; needs the claim code.
 pub const REMOTE_PATH: &str = "/api/v1/remote";
 /// Path that takes [`crate::remote::RemoteClientOrder`]; needs the claim code.

@@ -52,6 +52,11 @@ pub fn share_bundle(bundle: ShareBundle) -> Option<Vec<PublicKeyBytes>> {
     crate::import::unpacked_keys(bundle)
 }
 
+/// Whether a request to import over the keymanager API can be looked at.
+pub fn keymanager_import(body: &[u8]) -> bool {
+    crate::keymanager::read_request(body).is_ok()
+}
+
 /// What the owner allows beside duties; how many validators it is for.
 pub fn owner_rules(rules: OwnerRules) -> Option<usize> {
     crate::owner::rules_of(rules, &[]).ok().map(|rules| rules.len())

@@ -289,6 +289,11 @@ impl Signer {
         self.read(|state| state.exits.clone())
     }
 
+    /// What the owner has settled for a validator.
+    pub(crate) fn known_rules(&self, validator: &PublicKeyBytes) -> Option<Rules> {
+        self.read(|state| state.rules.get(validator).copied())
+    }
+
     /// Takes over rules that are stored.
     pub(crate) fn adopt_rules(&self, rules: AllRules) {
         self.write(|state| state.rules.extend(rules));

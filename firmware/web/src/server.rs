@@ -315,6 +315,7 @@ mod tests {
             (ipc::web::PREFLIGHT_PATH, "POST", "{}"),
             (ipc::web::DEPOSITS_PATH, "POST", "{}"),
             (ipc::web::REMOTE_PATH, "GET", ""),
+            (ipc::web::HISTORY_PATH, "GET", ""),
             (ipc::web::REMOTE_CLIENTS_PATH, "POST", r#"{"name":"a","may":["sign"]}"#),
             (ipc::web::REMOTE_REMOVE_PATH, "POST", r#"{"name":"a"}"#),
         ] {

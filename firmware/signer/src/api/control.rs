@@ -28,9 +28,11 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .route(EXITS_CANCEL_PATH, post(cancel_exit))
         .merge(crate::edit::control_routes())
         .merge(crate::remote::control_routes())
+        .merge(crate::history::control_routes())
         .route("/metrics", get(metrics))
         .merge(crate::ceremony::control_routes())
-        .with_state(signer)
+        .with_state(Arc::clone(&signer))
+        .merge(crate::keymanager::routes(signer))
 }
 
 async fn status(State(signer): State<Arc<Signer>>) -> Json<SignerStatus> {
@@ -82,7 +84,7 @@ fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Response {
 
 /// The box's own trouble is 503; everything else is about the file.
 pub(crate) fn status_of(problem: &Problem) -> StatusCode {
-    const OURS: [&str; 19] = [
+    const OURS: [&str; 20] = [
         "starting",
         "tpm_missing",
         "tpm_unsupported",
@@ -102,6 +104,7 @@ pub(crate) fn status_of(problem: &Problem) -> StatusCode {
         "counter_unusable",
         "secure_boot_off",
         "remote_unusable",
+        "token_unusable",
     ];
     if OURS.contains(&problem.code.as_str()) {
         StatusCode::SERVICE_UNAVAILABLE

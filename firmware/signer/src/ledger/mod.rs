@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod crash;
+mod delete;
 mod digest;
 mod edit;
 mod owner;
@@ -18,7 +19,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use chain::{Epoch, PublicKeyBytes, Root, UnixMillis};
 use ipc::signer::{ChainClock, LastSigned};
-use slashing::{SignedAttestation, SignedBlock};
+use slashing::{History, SignedAttestation, SignedBlock};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use owner::{AllRules, Approvals};
@@ -135,6 +136,9 @@ enum Job {
     Freeze { lock_hash: [u8; 32], reply: oneshot::Sender<Result<Option<u64>, LedgerError>> },
     Commit { lock_hash: [u8; 32], now: UnixMillis, reply: oneshot::Sender<Result<Committed, LedgerError>> },
     Leave { keys: Vec<PublicKeyBytes>, lock_hash: [u8; 32], reply: oneshot::Sender<Result<u64, LedgerError>> },
+    Delete { keys: Vec<PublicKeyBytes>, reply: oneshot::Sender<Result<u64, LedgerError>> },
+    DeletedRows { reply: oneshot::Sender<Result<Vec<ShareRow>, LedgerError>> },
+    Histories { reply: oneshot::Sender<Result<Vec<(Root, History)>, LedgerError>> },
     Ping { reply: oneshot::Sender<()> },
     Close { reply: oneshot::Sender<Result<(), LedgerError>> },
 }
@@ -271,6 +275,21 @@ impl Ledger {
         lock_hash: [u8; 32],
     ) -> Result<u64, LedgerError> {
         self.ask(|reply| Job::Leave { keys, lock_hash, reply }).await?
+    }
+
+    /// Destroys the secrets of shares and keeps all that is known of them. Gives the counter that the TPM must be brought to.
+    pub(crate) async fn delete(&self, keys: Vec<PublicKeyBytes>) -> Result<u64, LedgerError> {
+        self.ask(|reply| Job::Delete { keys, reply }).await?
+    }
+
+    /// The shares that were given up.
+    pub(crate) async fn deleted_rows(&self) -> Result<Vec<ShareRow>, LedgerError> {
+        self.ask(|reply| Job::DeletedRows { reply }).await?
+    }
+
+    /// All that is known of every share, deleted ones as well, with its chain.
+    pub(crate) async fn histories(&self) -> Result<Vec<(Root, History)>, LedgerError> {
+        self.ask(|reply| Job::Histories { reply }).await?
     }
 
     /// Resolves once the thread has answered.

@@ -173,10 +173,19 @@ impl Store {
 
     /// The shares kept.
     pub(crate) fn rows(&self) -> Result<Vec<ShareRow>, LedgerError> {
-        let mut query = self.connection.prepare(
+        self.rows_that("length(sealed) > 0")
+    }
+
+    /// The shares that were given up, of which the history is still known; see [`super::delete`].
+    pub(crate) fn deleted_rows(&self) -> Result<Vec<ShareRow>, LedgerError> {
+        self.rows_that("length(sealed) = 0")
+    }
+
+    fn rows_that(&self, condition: &str) -> Result<Vec<ShareRow>, LedgerError> {
+        let mut query = self.connection.prepare(&format!(
             "SELECT pubshare, group_key, share_index, genesis_validators_root, genesis_time, slot_ms,
-                    slots_per_epoch, minimal_preset, sealed FROM shares ORDER BY pubshare",
-        )?;
+                    slots_per_epoch, minimal_preset, sealed FROM shares WHERE {condition} ORDER BY pubshare",
+        ))?;
         let rows = query.query_map([], |row| {
             let clock =
                 (row.get::<_, i64>(4)?, row.get::<_, i64>(5)?, row.get::<_, i64>(6)?, row.get::<_, bool>(7)?);

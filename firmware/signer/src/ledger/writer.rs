@@ -12,8 +12,8 @@ use slashing::{AttestationVote, BlockProposal, History, Retention};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Asked, Clearance, Entries, Facts, Import, Imported, Job, LedgerError, Resuming, digest, edit, store,
-    store::Store,
+    Asked, Clearance, Entries, Facts, Import, Imported, Job, LedgerError, Resuming, ShareRow, digest, edit,
+    store, store::Store,
 };
 use crate::{
     clock,
@@ -49,6 +49,8 @@ struct Held {
     validator: Validator,
     clock: ChainClock,
     history: History,
+    /// It was given up: its history binds, and nothing is recorded for it.
+    is_deleted: bool,
 }
 
 pub(super) struct Writer {
@@ -158,6 +160,15 @@ impl Writer {
                 Job::Leave { keys, lock_hash, reply } => {
                     let _ = reply.send(self.leave(&keys, &lock_hash));
                 }
+                Job::Delete { keys, reply } => {
+                    let _ = reply.send(self.delete(&keys));
+                }
+                Job::DeletedRows { reply } => {
+                    let _ = reply.send(self.store.deleted_rows());
+                }
+                Job::Histories { reply } => {
+                    let _ = reply.send(self.all_histories());
+                }
                 Job::Ping { reply } => {
                     let _ = reply.send(());
                 }
@@ -217,6 +228,7 @@ impl Writer {
                 continue;
             }
             let verdict = match self.shares.get_mut(&asked.key) {
+                Some(Held { is_deleted: true, .. }) => Err(Refusal::UnknownKey(asked.key.to_string())),
                 Some(Held { id, history, .. }) => {
                     let before = digest::of_floors(history);
                     let (verdict, added) = record(&transaction, *id, history, &asked.message)?;
@@ -260,14 +272,19 @@ impl Writer {
             if edit::is_retired(&transaction, &key)? {
                 return Err(LedgerError::Retired(key));
             }
-            let new = !self.shares.contains_key(&key);
+            let comes_back = self.shares.get(&key).is_some_and(|held| held.is_deleted);
+            let new = !self.shares.contains_key(&key) || comes_back;
             if new
                 && others(&self.shares, &self.siblings, validator, key)
                     .any(|held| edit::is_frozen(&held.history))
             {
                 return Err(LedgerError::Frozen(row.group_key));
             }
-            let id = store::insert_share(&transaction, row, import.was_damaged)?;
+            let mut id = store::insert_share(&transaction, row, import.was_damaged)?;
+            if comes_back {
+                // The same facts, as was just seen; now the secret too.
+                id = store::insert_share(&transaction, row, true)?;
+            }
             let (is_new, before, old) = match self.shares.get(&key) {
                 Some(held) => (false, digest::of_history(&held.history), held.history.clone()),
                 None => (true, 0, History::never_signed(key, Retention::Complete)),
@@ -275,7 +292,7 @@ impl Writer {
             let mut history = with_imported(&old, &import.history);
             // Whoever kept the file, or a copy of an older ledger, may have signed with it since: a new share begins
             // where nothing of that kind can be, and no lower than the validator's other shares.
-            if is_new || import.was_damaged {
+            if is_new || comes_back || import.was_damaged {
                 for sibling in others(&self.shares, &self.siblings, validator, key) {
                     history.raise(sibling.history.last_known());
                 }
@@ -294,7 +311,7 @@ impl Writer {
             self.siblings.entry(validator).or_default().insert(key);
             let clock =
                 self.shares.get(&key).filter(|_| !import.was_damaged).map_or(row.clock, |held| held.clock);
-            self.shares.insert(key, Held { id, validator, clock, history });
+            self.shares.insert(key, Held { id, validator, clock, history, is_deleted: false });
         }
         store::write_digest(&transaction, digest)?;
         store::write_counter(&transaction, counter)?;
@@ -333,6 +350,11 @@ impl Writer {
             .filter(|history| !edit::is_frozen(history))
     }
 
+    /// Everything known, by share.
+    pub(super) fn known_histories(&self) -> impl Iterator<Item = (Root, &History)> {
+        self.shares.values().map(|held| (held.validator.1, &held.history))
+    }
+
     /// Nothing is decided on histories that may not be those on the disk.
     pub(super) fn ensure_certain(&mut self) -> Result<(), LedgerError> {
         if self.doubtful { self.reload() } else { Ok(()) }
@@ -352,7 +374,8 @@ impl Writer {
 
     fn facts(&self) -> Result<Facts, LedgerError> {
         // A share that waits for its change is one: without it in the count, a copy of the disk from before would pass.
-        let shares_exist = !self.store.rows()?.is_empty() || !self.store.pending()?.is_empty();
+        // So is one that was given up: its history must not be put back either.
+        let shares_exist = !self.shares.is_empty() || !self.store.pending()?.is_empty();
         Ok(Facts { counter: self.store.counter()?, shares_exist })
     }
 
@@ -430,11 +453,13 @@ impl Writer {
             return Err(LedgerError::Damaged("its parts are from different days".to_owned()));
         }
         let (mut shares, mut siblings) = (BTreeMap::new(), BTreeMap::<Validator, BTreeSet<_>>::new());
-        for row in self.store.rows()? {
+        let (kept, deleted) = (self.store.rows()?, self.store.deleted_rows()?);
+        let with = |rows: Vec<ShareRow>, is_deleted| rows.into_iter().map(move |row| (row, is_deleted));
+        for (row, is_deleted) in with(kept, false).chain(with(deleted, true)) {
             let Some((id, history)) = histories.remove(&row.pubshare) else { continue };
             let validator = (row.group_key, row.genesis_validators_root);
             siblings.entry(validator).or_default().insert(row.pubshare);
-            shares.insert(row.pubshare, Held { id, validator, clock: row.clock, history });
+            shares.insert(row.pubshare, Held { id, validator, clock: row.clock, history, is_deleted });
         }
         (self.digest, self.shares, self.siblings, self.doubtful) = (found, shares, siblings, false);
         Ok(())
@@ -577,7 +602,6 @@ pub(crate) const SLOW_COMMIT: Duration = Duration::from_millis(500);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::ShareRow;
     use chain::Slot;
     use ipc::signer::ChainPreset;
     use slashing::{Floors, SignedAttestation, check_attestation};

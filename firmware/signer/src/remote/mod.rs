@@ -185,6 +185,12 @@ impl Signer {
             RemoteClient { name: order.name, may: order.may, fingerprint: issued.fingerprint.clone() };
         clients.push(client.clone());
         clients.sort_by(|a, b| a.name.cmp(&b.name));
+        // Before the list, so that a client is never let in whose token could not be made.
+        let keymanager_token = if client.may.contains(&RemoteRight::ManageKeys) {
+            Some(Sensitive::new(self.keymanager_token()?.to_string()))
+        } else {
+            None
+        };
         let door = Door::new(authority, addresses, clients).map_err(|error| match error {
             AuthorityError::Make(_) => invalid(
                 "One of the addresses is neither a host name nor an IP address.",
@@ -200,6 +206,7 @@ impl Signer {
             certificate: issued.certificate.clone(),
             private_key: Sensitive::new(issued.private_key.to_string()),
             authority: door.authority.certificate_pem(),
+            keymanager_token,
         })
     }
 

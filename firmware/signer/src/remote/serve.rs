@@ -17,7 +17,7 @@ use ipc::{
 use tokio::net::{UnixListener, UnixStream};
 
 use super::authority::fingerprint;
-use crate::{api, signer::Signer};
+use crate::{api, keymanager, signer::Signer};
 
 /// A handshake is two messages each way.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -91,7 +91,8 @@ fn router(signer: &Arc<Signer>, limits: Limits) -> Router {
         middleware::from_fn_with_state((signer, right), only_with_right)
     };
     let signing = api::sign::remote_routes(Arc::clone(signer)).route_layer(guard(RemoteRight::Sign));
-    bounded(signing.fallback(nothing_here), limits)
+    let keys = keymanager::routes(Arc::clone(signer)).route_layer(guard(RemoteRight::ManageKeys));
+    bounded(signing.fallback(nothing_here), limits).merge(bounded(keys, keymanager::LIMITS))
 }
 
 async fn only_with_right(
@@ -115,7 +116,7 @@ async fn nothing_here() -> Response {
     let problem = Problem::new(
         "not_found",
         "There is nothing at this address.",
-        "Signing is at /api/v1/eth2/.",
+        "Signing is at /api/v1/eth2/, the keymanager API at /eth/v1/.",
     );
     ipc::server::refusal(StatusCode::NOT_FOUND, problem)
 }

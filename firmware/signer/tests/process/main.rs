@@ -8,6 +8,7 @@ mod crash;
 mod edit;
 mod harness;
 mod import;
+mod keymanager;
 mod many;
 mod owner;
 mod remote;

@@ -119,8 +119,16 @@ pub(crate) fn order(name: &str, may: &[RemoteRight]) -> RemoteClientOrder {
     }
 }
 
+pub(crate) async fn try_let_in(
+    signer: &Running,
+    name: &str,
+    may: &[RemoteRight],
+) -> Result<RemoteClientMade, ipc::ClientError> {
+    signer.control.post(REMOTE_CLIENTS_PATH, &order(name, may)).await
+}
+
 async fn let_in(signer: &Running, name: &str) -> RemoteClientMade {
-    signer.control.post(REMOTE_CLIENTS_PATH, &order(name, &[RemoteRight::Sign])).await.unwrap()
+    try_let_in(signer, name, &[RemoteRight::Sign]).await.unwrap()
 }
 
 async fn remove(signer: &Running, name: &str) -> Result<RemoteStatus, ipc::ClientError> {
@@ -219,14 +227,14 @@ async fn who_is_shut_out_is_out_at_once_and_stays_out() {
     let signer = machine.start().await;
     let (first, second) = (let_in(&signer, "one").await, let_in(&signer, "two").await);
     assert_eq!(first.authority, second.authority);
-    let twice = signer.control.post::<RemoteClientMade>(REMOTE_CLIENTS_PATH, &order("one", &[RemoteRight::Sign]));
-    assert_eq!(code(twice.await), refused(422, "remote_client_invalid"));
+    let twice = try_let_in(&signer, "one", &[RemoteRight::Sign]).await;
+    assert_eq!(code(twice), refused(422, "remote_client_invalid"));
     for bad in ["", "One", "a b", ALL_CLIENTS, &"x".repeat(41)] {
-        let asked = signer.control.post::<RemoteClientMade>(REMOTE_CLIENTS_PATH, &order(bad, &[RemoteRight::Sign]));
-        assert_eq!(code(asked.await), refused(422, "remote_client_invalid"), "{bad}");
+        let asked = try_let_in(&signer, bad, &[RemoteRight::Sign]).await;
+        assert_eq!(code(asked), refused(422, "remote_client_invalid"), "{bad}");
     }
-    let idle = signer.control.post::<RemoteClientMade>(REMOTE_CLIENTS_PATH, &order("idle", &[]));
-    assert_eq!(code(idle.await), refused(422, "remote_client_invalid"));
+    let idle = try_let_in(&signer, "idle", &[]).await;
+    assert_eq!(code(idle), refused(422, "remote_client_invalid"));
 
     let client = Outside::new(&machine, &first);
     let mut open = client.connect().await.unwrap();
