@@ -10,6 +10,7 @@ mod dkg;
 mod documents;
 mod exits;
 mod key_shares;
+mod keymanager;
 mod local;
 mod network;
 mod node;
@@ -75,6 +76,7 @@ pub fn targets() -> Vec<Target> {
         documents::TARGETS,
         exits::TARGETS,
         key_shares::TARGETS,
+        keymanager::TARGETS,
         beacon_api::TARGETS,
         network::TARGETS,
         node::TARGETS,

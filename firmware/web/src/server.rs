@@ -41,6 +41,10 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
             "/assets/page.js",
             get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/page.js"))),
         )
+        .route(
+            "/assets/outside.js",
+            get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/outside.js"))),
+        )
         .route("/assets/hearth.svg", get(|| asset("image/svg+xml", include_str!("../assets/hearth.svg"))))
         .route(STATUS_PATH, get(box_status))
         .route(CLUSTER_PATH, put(set_cluster))
