@@ -22,7 +22,8 @@ fn import(input: &[u8]) -> Verdict {
     assert!(count("keystores") > 0 && count("keystores") == count("passwords"), "not a password for each");
     let known = ["keystores", "passwords", "slashing_protection", "hearth"];
     let members = value.as_object().into_iter().flatten();
-    members.for_each(|(name, _)| assert!(known.contains(&name.as_str()), "an unknown member was passed over"));
+    members
+        .for_each(|(name, _)| assert!(known.contains(&name.as_str()), "an unknown member was passed over"));
     Verdict::Taken
 }
 
@@ -31,7 +32,8 @@ fn import_seeds() -> Vec<Vec<u8>> {
         .expect("our own JSON");
     let root = format!("0x{}", "42".repeat(32));
     let chain = json!({"genesis_time": 1_742_212_800, "slot_ms": 12_000, "slots_per_epoch": 32});
-    let history = json!({"metadata": {"interchange_format_version": "5", "genesis_validators_root": root}, "data": []});
+    let history =
+        json!({"metadata": {"interchange_format_version": "5", "genesis_validators_root": root}, "data": []});
     [
         json!({"keystores": ["{}"], "passwords": ["x"]}),
         json!({"keystores": ["{}", "[]"], "passwords": ["x", ""], "slashing_protection": history.to_string()}),

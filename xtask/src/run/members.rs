@@ -384,13 +384,12 @@ impl Cluster {
                 .with_context(|| format!("joining with {name}"))?;
             match signing {
                 Signing::BuiltIn => say::detail(&format!("{name}: shares sealed, cluster joined")),
-                Signing::ValidatorClient { listen }
-                    if seat.occupant == Occupant::HearthWithRemoteClient =>
-                {
+                Signing::ValidatorClient { listen } if seat.occupant == Occupant::HearthWithRemoteClient => {
                     let own = usize::from(seat.number).saturating_sub(1);
-                    let shares = lock.validators.iter().filter_map(|validator| {
-                        validator.public_shares.get(own).map(ToString::to_string)
-                    });
+                    let shares = lock
+                        .validators
+                        .iter()
+                        .filter_map(|validator| validator.public_shares.get(own).map(ToString::to_string));
                     seat.start_remote_client(chain, dir, listen, &page, shares.collect())?;
                     say::detail(&format!(
                         "{name}: shares sealed, cluster joined, Prysm's validator client asks the signer over mutual TLS"

@@ -50,7 +50,11 @@ pub(super) fn look_at_signer(cluster: &Cluster, proposals: u64) -> anyhow::Resul
         ),
     };
     let line = format!("{}: {}", finding.what, finding.found);
-    if finding.holds { say::good(&line) } else { say::failed(&line) }
+    if finding.holds {
+        say::good(&line)
+    } else {
+        say::failed(&line)
+    }
     Ok(Some(finding))
 }
 
@@ -79,7 +83,10 @@ mod tests {
     fn counts_are_read_by_their_label() {
         let metrics = "# HELP x\nhearth_signer_signatures_total{type=\"ATTESTATION\"} 12\n\
                        hearth_signer_signatures_total{type=\"BLOCK_V2\"} 0\nhearth_signer_refusals_total{reason=\"slashable\"} 3\n";
-        assert_eq!(signed_by_type(metrics), [("ATTESTATION".to_owned(), 12), ("BLOCK_V2".to_owned(), 0)].into());
+        assert_eq!(
+            signed_by_type(metrics),
+            [("ATTESTATION".to_owned(), 12), ("BLOCK_V2".to_owned(), 0)].into()
+        );
         assert_eq!(refused_by_reason(metrics), [("refused: slashable".to_owned(), 3)].into());
     }
 }

@@ -94,10 +94,9 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
     versions.insert("hearth", env!("CARGO_PKG_VERSION").to_owned());
     let charons = facts.plan.occupants.iter().filter_map(|occupant| match occupant {
         Occupant::Charon(charon) => Some(charon.version()),
-        Occupant::Box
-        | Occupant::Hearth
-        | Occupant::HearthWithClient
-        | Occupant::HearthWithRemoteClient => None,
+        Occupant::Box | Occupant::Hearth | Occupant::HearthWithClient | Occupant::HearthWithRemoteClient => {
+            None
+        }
     });
     let charons: BTreeSet<&str> = charons.collect();
     if !charons.is_empty() {

@@ -166,7 +166,11 @@ impl Signer {
         let before: BTreeMap<PublicKeyBytes, ShareRow> =
             deleted.into_iter().chain(self.known_rows()).map(|row| (row.pubshare, row)).collect();
         let opened = blocking(move || prepare(&body, &before)).await.unwrap_or_else(|| {
-            Err(Problem::new("import_failed", "Reading the keystores failed by a fault of ours.", "Report this."))
+            Err(Problem::new(
+                "import_failed",
+                "Reading the keystores failed by a fault of ours.",
+                "Report this.",
+            ))
         })?;
         let incoming = match opened {
             Opened::All(incoming) => incoming,

@@ -39,10 +39,7 @@ pub(crate) const LIMITS: Limits = Limits {
 pub(crate) fn routes(signer: Arc<Signer>) -> Router {
     Router::new()
         .route("/eth/v1/keystores", get(list).post(import::import).delete(delete::delete))
-        .route(
-            "/eth/v1/remotekeys",
-            get(no_remote_keys).post(no_remote_keys).delete(no_remote_keys),
-        )
+        .route("/eth/v1/remotekeys", get(no_remote_keys).post(no_remote_keys).delete(no_remote_keys))
         .route(
             "/eth/v1/validator/{key}/feerecipient",
             get(policy::fee_recipient).post(policy::set_fee_recipient).delete(policy::keep_lock_s_word),

@@ -58,7 +58,8 @@ pub(super) async fn fee_recipient(State(signer): State<Arc<Signer>>, Path(key): 
 pub(super) async fn gas_limit(State(signer): State<Arc<Signer>>, Path(key): Path<String>) -> Response {
     match signer.rules_for(&key) {
         Ok((_, rules)) => {
-            Json(Data { data: GasLimit { pubkey: key, gas_limit: rules.gas_limit.to_string() } }).into_response()
+            Json(Data { data: GasLimit { pubkey: key, gas_limit: rules.gas_limit.to_string() } })
+                .into_response()
         }
         Err(problem) => refuse(StatusCode::NOT_FOUND, problem),
     }

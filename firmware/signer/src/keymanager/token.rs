@@ -31,7 +31,9 @@ impl Signer {
                 "Free some disk space, or remove the file, and try again.",
             )
         };
-        if let Some(known) = files::read_small(&path, MAX_BYTES).map_err(|error| unusable(error.to_string()))? {
+        if let Some(known) =
+            files::read_small(&path, MAX_BYTES).map_err(|error| unusable(error.to_string()))?
+        {
             let known = Zeroizing::new(known);
             let text = std::str::from_utf8(&known).map_err(|_| unusable("it is no text".to_owned()))?.trim();
             return if text.len() == SECRET_BYTES * 2 {

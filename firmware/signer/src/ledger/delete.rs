@@ -140,7 +140,8 @@ mod tests {
         writer.import(&[share(1, 100)], UnixMillis(5)).unwrap();
         assert!(attest(&mut writer, 1, 3, 4, 1));
         writer.delete(&[key(1)]).unwrap();
-        let other_validator = Import { row: ShareRow { group_key: key(7), ..share(1, 100).row }, ..share(1, 100) };
+        let other_validator =
+            Import { row: ShareRow { group_key: key(7), ..share(1, 100).row }, ..share(1, 100) };
         assert!(matches!(writer.import(&[other_validator], at_epoch(10)), Err(LedgerError::Conflict(_))));
         let imported = writer.import(&[share(1, 100)], at_epoch(10)).unwrap();
         assert_eq!(imported.resuming.get(&key(1)), Some(&Epoch(12)));

@@ -10,9 +10,7 @@ use axum::{
 };
 use ipc::{
     Problem,
-    remote::{
-        REMOTE_CLIENTS_PATH, REMOTE_PATH, REMOTE_REMOVE_PATH, RemoteClientOrder, RemoteClientRemoval,
-    },
+    remote::{REMOTE_CLIENTS_PATH, REMOTE_PATH, REMOTE_REMOVE_PATH, RemoteClientOrder, RemoteClientRemoval},
     server::Body,
 };
 use serde::Serialize;

@@ -18,8 +18,8 @@ use std::{
 use ipc::{
     Problem, Sensitive,
     remote::{
-        ALL_CLIENTS, MAX_ADDRESSES, MAX_CLIENTS, RemoteClient, RemoteClientMade, RemoteClientOrder, RemoteClientRemoval,
-        RemoteRight, RemoteStatus,
+        ALL_CLIENTS, MAX_ADDRESSES, MAX_CLIENTS, RemoteClient, RemoteClientMade, RemoteClientOrder,
+        RemoteClientRemoval, RemoteRight, RemoteStatus,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -109,9 +109,8 @@ impl Signer {
             return Ok(Some(Arc::clone(door)));
         }
         let path = self.remote_folder().join(FILE);
-        let sealed = files::read_small(&path, MAX_FILE_BYTES).map_err(|error| {
-            unusable(&format!("{} cannot be read: {error}", path.display()))
-        })?;
+        let sealed = files::read_small(&path, MAX_FILE_BYTES)
+            .map_err(|error| unusable(&format!("{} cannot be read: {error}", path.display())))?;
         let Some(sealed) = sealed else { return Ok(None) };
         let (vault, _) = self.open_parts()?;
         let plain = vault.open_bytes(LABEL, &sealed).ok_or_else(|| unusable("it was changed"))?;
@@ -137,9 +136,7 @@ impl Signer {
     /// Whether a client that came in still may, and do this.
     fn remote_may(&self, fingerprint: &str, right: RemoteRight) -> bool {
         let door = self.door().ok().flatten();
-        door.is_some_and(|door| {
-            door.client(fingerprint).is_some_and(|client| client.may.contains(&right))
-        })
+        door.is_some_and(|door| door.client(fingerprint).is_some_and(|client| client.may.contains(&right)))
     }
 
     /// The owner lets a client in. The answer holds its key, which is kept nowhere here.
@@ -256,9 +253,8 @@ impl Signer {
 
     fn keep_door(&self, door: &Door) -> Result<(), Problem> {
         let (vault, _) = self.open_parts()?;
-        let plain = Zeroizing::new(
-            serde_json::to_vec(&door.kept()).map_err(|error| unusable(&error.to_string()))?,
-        );
+        let plain =
+            Zeroizing::new(serde_json::to_vec(&door.kept()).map_err(|error| unusable(&error.to_string()))?);
         let sealed = vault.seal_bytes(LABEL, &plain)?;
         let folder = self.remote_folder();
         let written = (|| {
@@ -287,7 +283,11 @@ impl Signer {
 
 fn check_order(order: &RemoteClientOrder) -> Result<(), Problem> {
     let allowed = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
-    if order.name.is_empty() || order.name == ALL_CLIENTS || order.name.len() > MAX_NAME || !order.name.chars().all(allowed) {
+    if order.name.is_empty()
+        || order.name == ALL_CLIENTS
+        || order.name.len() > MAX_NAME
+        || !order.name.chars().all(allowed)
+    {
         return Err(invalid(
             "A client's name has 1 to 40 small letters, digits and hyphens, and is not `all`.",
             "Choose another name.",

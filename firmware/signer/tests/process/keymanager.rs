@@ -145,7 +145,10 @@ async fn keystores_are_listed_imported_and_deleted_with_their_history() {
     let unknown = pubshare(9).to_string();
     let wanted = json!({"pubkeys": [first.to_string(), unknown, "0x12"]});
     let (status, answer) = manage("DELETE", wanted.clone()).await;
-    assert_eq!((status, statuses(&answer)), (200, ["deleted", "not_found", "error"].map(str::to_owned).to_vec()));
+    assert_eq!(
+        (status, statuses(&answer)),
+        (200, ["deleted", "not_found", "error"].map(str::to_owned).to_vec())
+    );
     let document = exported(&answer);
     assert_eq!(document["metadata"]["genesis_validators_root"], GENESIS_ROOT.to_string());
     assert_eq!(document["data"].as_array().unwrap().len(), 1, "only what was asked for");
@@ -160,7 +163,10 @@ async fn keystores_are_listed_imported_and_deleted_with_their_history() {
     let (_, again) = manage("DELETE", wanted).await;
     assert_eq!(statuses(&again), ["not_active", "not_found", "error"]);
     assert_eq!(exported(&again), document);
-    assert!(!signer.problem_codes().await.contains(&"share_damaged".to_owned()), "it is deleted, not damaged");
+    assert!(
+        !signer.problem_codes().await.contains(&"share_damaged".to_owned()),
+        "it is deleted, not damaged"
+    );
     assert_eq!(code(signer.attest(&first, &vote(41, 42, 1)).await), refused(404, "unknown_key"));
 
     // It comes back with nothing but its keystore, with all that it signed, and above the clock.
@@ -196,9 +202,7 @@ async fn a_bad_import_over_the_keymanager_api_leaves_nothing_behind() {
         "metadata": {"interchange_format_version": "5", "genesis_validators_root": GENESIS_ROOT.to_string()}, "data": []
     });
     let other_chain = empty_history.to_string().replace("4242", "4343");
-    let two = |second: &str, password: &str| {
-        json!({"keystores": [good, second], "passwords": [PASSWORD, password], "hearth": never})
-    };
+    let two = |second: &str, password: &str| json!({"keystores": [good, second], "passwords": [PASSWORD, password], "hearth": never});
     let one = |more: Value| {
         let mut request = json!({"keystores": [good], "passwords": [PASSWORD]});
         request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -212,8 +216,7 @@ async fn a_bad_import_over_the_keymanager_api_leaves_nothing_behind() {
         (two(&foreign, PASSWORD), "cluster"),
         (two(&good, PASSWORD), "twice"),
     ] {
-        let (status, answer) =
-            ask(&machine, Some(&token), "POST", KEYSTORES, &request.to_string()).await;
+        let (status, answer) = ask(&machine, Some(&token), "POST", KEYSTORES, &request.to_string()).await;
         assert_eq!((status, statuses(&answer)), (200, vec!["error".to_owned(); 2]), "{answer}");
         assert!(answer["data"][1]["message"].as_str().unwrap().to_lowercase().contains(why), "{answer}");
     }
@@ -323,7 +326,10 @@ async fn who_is_paid_is_what_the_page_and_the_keymanager_api_both_say() {
     let path = format!("/eth/v1/validator/{group}/feerecipient");
     let (status, answer) = ask(&machine, Some(&token), "GET", &path, "").await;
     assert_eq!(status, 200);
-    assert_eq!(answer["data"]["ethaddress"].as_str().unwrap().to_lowercase(), format!("0x{}", "09".repeat(20)));
+    assert_eq!(
+        answer["data"]["ethaddress"].as_str().unwrap().to_lowercase(),
+        format!("0x{}", "09".repeat(20))
+    );
     let other = format!("0x{}", "0a".repeat(20));
     let body = json!({"ethaddress": other}).to_string();
     assert_eq!(ask(&machine, Some(&token), "POST", &path, &body).await.0, 202);

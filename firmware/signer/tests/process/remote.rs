@@ -107,7 +107,8 @@ fn whole(answer: &[u8]) -> Option<(u16, String)> {
     let text = String::from_utf8_lossy(answer).into_owned();
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let length =
+        head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
     (body.len() >= length.unwrap_or(0)).then(|| (status, body.to_owned()))
 }
 
