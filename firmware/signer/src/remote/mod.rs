@@ -264,7 +264,7 @@ impl Signer {
             let mark = folder.join(MARK);
             if door.clients.is_empty() {
                 match std::fs::remove_file(&mark) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
                     Ok(()) | Err(_) => Ok(()),
                 }
             } else {
