@@ -8,7 +8,8 @@ use std::time::Duration;
 use chain::{ForkInfo, PublicKeyBytes, Root, SignatureBytes, VoluntaryExit};
 use duty::SignError;
 use ipc::web3signer::{
-    PUBLIC_KEYS_PATH, SIGN_MANY_PATH, SignAnswer, SignGroup, SignOutcome, SignRequest, sign_lists, sign_path,
+    PUBLIC_KEYS_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer, SeenSignature, SignAnswer, SignGroup,
+    SignOutcome, SignRequest, sign_lists, sign_path,
 };
 use ipc::{Client, ClientError, Problem};
 
@@ -92,6 +93,11 @@ impl Signer {
                 | ClientError::Malformed { .. }),
             ) => Err(SignError::Unavailable(error.to_string())),
         }
+    }
+
+    /// Tells the signer of signatures of its shares that others have sent.
+    pub async fn seen(&self, seen: &[SeenSignature]) -> Result<SeenAnswer, ClientError> {
+        self.client.post(SEEN_PATH, &seen).await
     }
 
     /// As many outcomes as were asked for, in their order.

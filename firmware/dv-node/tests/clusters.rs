@@ -9,6 +9,7 @@ mod house;
 use dv_node::daemon::{self, Work};
 use dv_node::node;
 use house::flood::Flood;
+use house::impostor::Impostor;
 use house::{House, create_cluster, eventually};
 use ipc::dkg::{DKG_PATH, KeyGenerationStatus};
 use ipc::node::{CLUSTER_PATH, CLUSTERS_PATH, ClusterEntry, NodeState, cluster_path};
@@ -358,6 +359,96 @@ async fn what_two_clusters_must_not_share_is_refused() {
     setup.lock = serde_json::from_slice(&other.lock.to_json().unwrap()).unwrap();
     setup.identity_key = Sensitive::new(other.nodes[0].identity.to_file_text().to_string());
     assert_eq!(refused(&first, &setup).await.code, "too_many_clusters");
+}
+
+/// What a member's share has signed for an attestation duty, as it was sent.
+fn attestation_in(house: &House, bytes: &[u8], share_index: u8) -> Option<obol::parsigex::Received> {
+    let chain = house.beacon.inner.lock().unwrap().chain.clone();
+    let validators = house.created.group_public_keys().into_iter().collect();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let since_genesis = now.saturating_sub(Duration::from_millis(chain.genesis_time_s * 1_000));
+    let lengths = obol::duty::SlotLengths {
+        slot_ns: chain.slot_ms * 1_000_000,
+        slots_per_epoch: chain.slots_per_epoch,
+    };
+    let context = obol::parsigex::Context {
+        validators: &validators,
+        members: 4,
+        kinds: &[obol::DutyType::Attester],
+        now: obol::duty::Now { since_genesis_ns: u64::try_from(since_genesis.as_nanos()).unwrap(), lengths },
+        sender: share_index,
+    };
+    obol::parsigex::receive(bytes, &context).ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_in_a_members_name_reaches_it_and_its_signer_hears_of_what_it_did_not_send() {
+    let mut house = House::build(4, 2).await;
+    house.start().await;
+    house.attested_again().await;
+    house.members[3].kill();
+    let mut impostor = Impostor::connect(&house).await;
+    let told = |house: &House| house.members[0].signer.lock().unwrap().seen.len();
+
+    // The first member's own signatures, as it sent them, come back to it: nothing is new in them.
+    let (mut bytes, mut received) = (impostor.partials().await, None);
+    for _ in 0..200 {
+        received = attestation_in(&house, &bytes, 1);
+        if received.is_some() {
+            break;
+        }
+        bytes = impostor.partials().await;
+    }
+    let received = received.unwrap();
+    impostor.send_partials(&bytes);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(told(&house), 0);
+
+    // Another signature in its name: the signer hears of it, with the whole message.
+    let other = |share_index: u8, number: u8| {
+        let changed: Vec<_> = received
+            .partials
+            .iter()
+            .map(|(key, partial)| {
+                (*key, partial.signed.clone().with_signature(chain::SignatureBytes([number; 96])))
+            })
+            .collect();
+        let entries = changed.iter().map(|(key, signed)| (key, signed));
+        obol::parsigex::encode(received.duty, share_index, entries)
+    };
+    impostor.send_partials(&other(1, 7));
+    eventually("the signer is told", || async { told(&house) > 0 }).await;
+    {
+        let signer = house.members[0].signer.lock().unwrap();
+        let seen = &signer.seen[0];
+        assert_eq!(
+            (seen.request.kind.as_str(), seen.signature),
+            ("ATTESTATION", chain::SignatureBytes([7; 96]))
+        );
+        let own: Vec<_> =
+            house.created.nodes[0].shares.iter().map(|s| s.public_share().key.to_bytes()).collect();
+        assert!(own.contains(&seen.key));
+    }
+    // In another member's name it is that member's business.
+    impostor.send_partials(&other(2, 8));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(house.members[0].signer.lock().unwrap().seen.iter().all(|s| s.signature.0[0] == 7));
+
+    // What comes in the sender's own name is sent back to it, once both know that they are Hearths, and whatever differs again.
+    let mut number = 20;
+    let came_back = tokio::time::timeout(Duration::from_secs(40), async {
+        loop {
+            number += 1;
+            let sent = other(4, number);
+            impostor.send_partials(&sent);
+            let heard = async { while impostor.partials().await != sent {} };
+            if tokio::time::timeout(Duration::from_secs(1), heard).await.is_ok() {
+                return;
+            }
+        }
+    });
+    came_back.await.unwrap();
+    assert_nothing_slashable(&[&house]);
 }
 
 /// The second cluster's whole slots from the next one on, with the box needed for each duty.

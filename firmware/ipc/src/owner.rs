@@ -2,7 +2,8 @@
 //! validator leaves the chain.
 //!
 //! `PUT /v1/rules` takes [`OwnerRules`], `GET /v1/exits` answers [`ExitApprovals`], `POST /v1/exits` takes [`ExitOrder`]
-//! and `POST /v1/exits/cancel` takes [`ExitCancel`]; the last two answer [`ExitApprovals`]. `dv-node` is no caller of this
+//! and `POST /v1/exits/cancel` takes [`ExitCancel`]; the last two answer [`ExitApprovals`]. `POST /v1/shares/resume` takes
+//! [`ResumeShare`]. `dv-node` is no caller of this
 //! socket, so a `dv-node` in foreign hands can ask for an exit as often as it likes and gets none.
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,10 @@ pub const RULES_PATH: &str = "/v1/rules";
 pub const EXITS_PATH: &str = "/v1/exits";
 /// Path that takes [`ExitCancel`].
 pub const EXITS_CANCEL_PATH: &str = "/v1/exits/cancel";
+/// Path that takes [`ResumeShare`] and answers [`ShareResumed`].
+pub const RESUME_PATH: &str = "/v1/shares/resume";
+/// What the owner must type to resume a share that was seen signing elsewhere.
+pub const RESUME_CONFIRMATION: &str = "nothing else uses this share";
 /// Stands for every validator of which a share is held.
 pub const ALL_VALIDATORS: &str = "all";
 
@@ -47,6 +52,23 @@ pub struct Payment {
     /// The gas limit it votes for; left out, it is the lock's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gas_limit: Option<u64>,
+}
+
+/// The owner has found and ended what else signed with a share: it may sign here again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeShare {
+    /// The share's public key, `0x` hex.
+    pub share: String,
+    /// [`RESUME_CONFIRMATION`], typed.
+    pub confirm: String,
+}
+
+/// The answer to [`ResumeShare`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareResumed {
+    /// The first epoch in which it votes again.
+    pub votes_from_epoch: Option<u64>,
 }
 
 /// The answer to [`OwnerRules`].

@@ -36,6 +36,18 @@ pub struct SignerStatus {
     /// The exits that the owner has confirmed.
     #[serde(default)]
     pub exits: Vec<ExitApproval>,
+    /// Who vouches for the clock; absent in answers of the first versions.
+    #[serde(default)]
+    pub clock: Option<ClockVouched>,
+}
+
+/// Who vouches for the clock that signing goes by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockVouched {
+    /// Whether the signer believes the clock now.
+    pub trusted: bool,
+    /// How far that goes, in words.
+    pub explanation: String,
 }
 
 /// What keeps the shares from being copied.

@@ -31,6 +31,8 @@ pub struct KeyGenerationStart {
     pub ceremony: crate::dkg::KeyGeneration,
 }
 
+/// Path that takes [`crate::owner::ResumeShare`]; needs the claim code.
+pub const RESUME_PATH: &str = "/api/v1/shares/resume";
 /// Path that takes [`crate::owner::ExitOrder`]; needs the claim code.
 pub const EXITS_PATH: &str = "/api/v1/exits";
 /// Path that takes [`crate::owner::ExitCancel`]; needs the claim code.

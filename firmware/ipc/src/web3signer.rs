@@ -23,6 +23,10 @@ pub const SIGN_PREFIX: &str = "/api/v1/eth2/sign/";
 
 /// Path that signs many messages at once.
 pub const SIGN_MANY_PATH: &str = "/api/v1/eth2/sign";
+/// Path that takes a list of [`SeenSignature`] and answers [`SeenAnswer`].
+pub const SEEN_PATH: &str = "/api/v1/eth2/seen";
+/// Signatures in one such list at most: each has to be verified.
+pub const MAX_SEEN_AT_ONCE: usize = 64;
 /// Signatures in one request at most.
 pub const MAX_SIGNED_AT_ONCE: usize = 1024;
 /// A list is cut here, well below what the socket takes in one body.
@@ -33,6 +37,25 @@ const KEY_BYTES: usize = 101;
 /// The path that signs with this key.
 pub fn sign_path(pubshare: &PublicKeyBytes) -> String {
     format!("{SIGN_PREFIX}{pubshare}")
+}
+
+/// A signature of a share held here that somebody else has sent. A valid one under a vote that this signer has not recorded proves
+/// that the share is in use elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SeenSignature {
+    /// The share's public key.
+    pub key: PublicKeyBytes,
+    /// What was signed.
+    pub request: SignRequest,
+    /// The signature.
+    pub signature: SignatureBytes,
+}
+
+/// The answer to a list of [`SeenSignature`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenAnswer {
+    /// The shares that were stopped because of it.
+    pub stopped: Vec<PublicKeyBytes>,
 }
 
 /// A whole message to be signed. The field that holds the message depends on the type.

@@ -30,6 +30,9 @@ pub struct Config {
     pub tpm: TpmConfig,
     /// Who may call.
     pub callers: Callers,
+    /// Who vouches for the clock.
+    #[serde(default)]
+    pub clock: ClockConfig,
     /// How long an exit can be cancelled.
     #[serde(default)]
     pub exits: ExitDelays,
@@ -53,6 +56,15 @@ pub struct TpmConfig {
     /// NV index of the anti-rollback counter.
     #[serde(default = "default_counter_index")]
     pub counter_index: u32,
+}
+
+/// Who vouches for the clock.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClockConfig {
+    /// A file that is rewritten as long as the time service calls the clock synchronised. Without one, nobody vouches for the
+    /// clock, and only a clock that is set while the signer runs is noticed.
+    pub mark: Option<PathBuf>,
 }
 
 /// Users, by name or number; `self` is the user the signer runs as.
@@ -123,6 +135,18 @@ mod tests {
         assert_eq!(config.efivars, default_efivars());
         assert_eq!(config.os_release, default_os_release());
         assert_eq!(config.exits, ExitDelays::default());
+        // The unit that writes it, and the unit that shows it to the signer.
+        let unit = |name: &str| {
+            let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../systemd/system");
+            std::fs::read_to_string(units.join(name)).unwrap()
+        };
+        let mark = config.clock.mark.unwrap();
+        let written = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../image/mkosi.extra/usr/lib/hearth/clock-mark.conf");
+        let written = std::fs::read_to_string(written).unwrap();
+        assert!(written.contains(&format!("f+ {} ", mark.display())), "{written}");
+        assert!(unit("clock-mark.service").contains("RuntimeDirectory=hearth-clock\n"));
+        assert_eq!(mark.parent(), Some(Path::new("/run/hearth-clock")));
         assert_eq!(config.tpm.literal_pcrs, [7, 12]);
         assert_eq!(config.tpm.counter_index, default_counter_index());
     }

@@ -78,6 +78,8 @@ impl Signer {
     /// Seals shares and puts them into service, with their history, in one step. The caller holds `importing`.
     pub(crate) async fn take_in(self: &Arc<Self>, shares: Vec<Incoming>) -> Result<ShareImported, Problem> {
         shares.iter().try_for_each(|share| self.image_keys.allow(&share.row.genesis_validators_root))?;
+        // The floors of a new share are as good as the clock.
+        self.trust_clock().map_err(|refusal| refusal.to_problem())?;
         let (vault, ledger) = self.open_parts()?;
         let mut imported = ShareImported { imported: Vec::new(), already_held: Vec::new() };
         let (mut imports, mut adopted) = (Vec::new(), Vec::new());

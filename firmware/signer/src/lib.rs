@@ -13,8 +13,10 @@ mod api;
 mod boot;
 mod ceremony;
 mod clock;
+mod clock_guard;
 mod config;
 mod edit;
+mod elsewhere;
 mod files;
 mod harden;
 mod history;
@@ -65,6 +67,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let signer = signer::Signer::start(config, metrics::Metrics::default()).await;
     tokio::spawn(std::sync::Arc::clone(&signer).keep_unlocking());
+    tokio::spawn(std::sync::Arc::clone(&signer).keep_watching_the_clock());
     let sign = ipc::server::serve(
         sign_socket,
         api::sign::router(std::sync::Arc::clone(&signer)),

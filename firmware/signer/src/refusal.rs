@@ -105,6 +105,26 @@ pub enum Refusal {
         /// As confirmed.
         confirmed: u64,
     },
+    /// Another signer has this share.
+    #[error("this share was seen signing elsewhere: it signs nothing here until the owner decides")]
+    SignsElsewhere,
+    /// Nobody vouches for the clock.
+    #[error("the time service does not call this box's clock synchronised")]
+    ClockUnsynchronised,
+    /// The clock was set.
+    #[error(
+        "this box's clock was set by {by_ms} milliseconds, and the time service has not confirmed it since"
+    )]
+    ClockStepped {
+        /// By how much; negative is back.
+        by_ms: i64,
+    },
+    /// The clock has gone back since something was recorded.
+    #[error("this box's clock is {by_s} seconds behind the moment at which it last recorded a vote")]
+    ClockBehind {
+        /// By how much.
+        by_s: u64,
+    },
     /// EIP-3076 says no.
     #[error("signing this could be punished: {0}")]
     Slashable(String),
@@ -138,6 +158,10 @@ impl Refusal {
             Self::ExitNotConfirmed => "exit_not_confirmed",
             Self::ExitTooEarly { .. } => "exit_too_early",
             Self::ExitEpoch { .. } => "exit_epoch_differs",
+            Self::SignsElsewhere => "signs_elsewhere",
+            Self::ClockUnsynchronised => "clock_unsynchronised",
+            Self::ClockStepped { .. } => "clock_stepped",
+            Self::ClockBehind { .. } => "clock_behind",
             Self::Slashable(_) => "slashable",
             Self::NotDurable(_) => "not_durable",
             Self::NotReady(_) => "not_ready",
@@ -145,7 +169,7 @@ impl Refusal {
     }
 
     /// Every code, so that each is a metric from the start.
-    pub const CODES: [&'static str; 21] = [
+    pub const CODES: [&'static str; 25] = [
         "unknown_key",
         "malformed",
         "not_supported_yet",
@@ -164,6 +188,10 @@ impl Refusal {
         "exit_not_confirmed",
         "exit_too_early",
         "exit_epoch_differs",
+        "signs_elsewhere",
+        "clock_unsynchronised",
+        "clock_stepped",
+        "clock_behind",
         "slashable",
         "not_durable",
         "not_ready",
@@ -188,8 +216,13 @@ impl Refusal {
             | Self::ExitNotConfirmed
             | Self::ExitTooEarly { .. }
             | Self::ExitEpoch { .. }
+            | Self::SignsElsewhere
             | Self::Slashable(_) => StatusCode::PRECONDITION_FAILED,
-            Self::NotDurable(_) | Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ClockUnsynchronised
+            | Self::ClockStepped { .. }
+            | Self::ClockBehind { .. }
+            | Self::NotDurable(_)
+            | Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -234,6 +267,18 @@ impl Refusal {
                 "Nothing to do: it is signed when the time is over. Until then it can be cancelled on the page."
             }
             Self::ExitEpoch { .. } => "Choose the same epoch on every member's box.",
+            Self::SignsElsewhere => {
+                "Find the box or client that uses this share too and end it for good. Then let the share go on on this page; it waits for two epochs."
+            }
+            Self::ClockUnsynchronised => {
+                "Wait a minute after a start. If it stays so, let this box reach its time servers: TCP port 4460 and UDP port 123 to the internet."
+            }
+            Self::ClockStepped { .. } => {
+                "Nothing to do: signing goes on as soon as the time service confirms the clock, or after a calm minute where there is none."
+            }
+            Self::ClockBehind { .. } => {
+                "Set this box's clock right, or let it reach its time servers. Signing goes on by itself then."
+            }
             Self::Slashable(_) => {
                 "Nothing to do if it happens once, around a restart. If it repeats, make sure that no other box uses this share."
             }

@@ -9,12 +9,13 @@ use std::{
 use chain::{Epoch, PublicKeyBytes, SignatureBytes};
 use ipc::{
     Problem, SignRequest, SignerStatus,
-    signer::{HeldShare, KeyProtection, ProtectionTier},
+    signer::{ClockVouched, HeldShare, KeyProtection, ProtectionTier},
 };
 
 use crate::{
     boot,
     clock::{self, now},
+    clock_guard::{self, ClockWatch},
     config::Config,
     edit,
     ledger::{AllRules, Approvals, Ledger, LedgerError, Pending, Resuming, ShareRow},
@@ -29,6 +30,8 @@ use crate::{
     vault::{Vault, VaultError},
 };
 
+/// How often the clock is looked at when nobody asks for signatures.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 /// How often a locked signer tries again: the TPM's driver may come up after us.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -38,6 +41,7 @@ pub(crate) struct Signer {
     pub(crate) metrics: Metrics,
     /// Whose keys signed this system.
     pub(crate) image_keys: ImageKeys,
+    clock: ClockWatch,
     ledger: Result<Ledger, Problem>,
     state: RwLock<State>,
     /// Imports go one after the other: each may take 256 MB for a keystore's scrypt.
@@ -81,10 +85,12 @@ impl Signer {
         let editing = tokio::sync::Mutex::default();
         let remote = crate::remote::Remote::default();
         let image_keys = ImageKeys::of_image(&config.os_release);
+        let clock = ClockWatch::new(config.clock.mark.clone());
         let signer = Arc::new(Self {
             config,
             metrics,
             image_keys,
+            clock,
             ledger,
             state,
             importing,
@@ -100,7 +106,9 @@ impl Signer {
     /// Tries to unlock whenever it is locked: at the start, and again when an import left the TPM's counter behind.
     pub(crate) async fn keep_unlocking(self: Arc<Self>) {
         while self.ledger.is_ok() {
-            tokio::time::sleep(RETRY).await;
+            // Who waits for the clock alone goes on as soon as it is vouched for, and has not asked the TPM yet.
+            let waits_for_clock = self.clock_is_awaited();
+            tokio::time::sleep(if waits_for_clock { LOOK_AT_CLOCK } else { RETRY }).await;
             let _no_import = self.importing.lock().await;
             if self.read(|state| state.vault.is_none()) {
                 self.unlock().await;
@@ -108,9 +116,37 @@ impl Signer {
         }
     }
 
-    /// TPM, vault, anti-rollback, shares; in this order, and each only if the one before went well.
+    fn clock_is_awaited(&self) -> bool {
+        let of_clock = |problem: &Problem| problem.code.starts_with("clock_");
+        self.read(|state| state.vault.is_none() && state.problems.first().is_some_and(of_clock))
+    }
+
+    /// A clock that is set while nobody asks for a signature is noticed as well.
+    pub(crate) async fn keep_watching_the_clock(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK_AT_CLOCK).await;
+            // What it says now, whoever asks next is told.
+            let _verdict = self.clock.judge();
+        }
+    }
+
+    /// Whether the clock may be believed.
+    pub(crate) fn trust_clock(&self) -> Result<(), Refusal> {
+        self.clock.judge().map_err(clock_guard::Doubt::to_refusal)?;
+        let Ok(ledger) = &self.ledger else { return Ok(()) };
+        match clock_guard::behind(now(), ledger.recorded_at()) {
+            Some(by_ms) => Err(Refusal::ClockBehind { by_s: by_ms.div_ceil(1000) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Clock, TPM, vault, anti-rollback, shares; in this order, and each only if the one before went well. The clock is the
+    /// first: by it the floors are raised over what may have been forgotten.
     async fn unlock(&self) {
         let Ok(ledger) = &self.ledger else { return };
+        if let Err(refusal) = self.trust_clock() {
+            return self.stay_locked(refusal.to_problem());
+        }
         // Read anew on each attempt: an import may have come in between.
         let rows = match ledger.rows().await {
             Ok(rows) => rows,
@@ -232,8 +268,12 @@ impl Signer {
         key: PublicKeyBytes,
         read: impl FnOnce(&ShareRow, Option<&Rules>) -> Result<Message, Refusal>,
     ) -> Result<(Arc<Share>, Permitted), Refusal> {
+        self.trust_clock()?;
         let share = self.read(|state| state.shares.get(&key).cloned()).ok_or_else(|| self.not_held(key))?;
         let row = share.row();
+        if self.ledger.as_ref().is_ok_and(|ledger| ledger.is_stopped(&key)) {
+            return Err(Refusal::SignsElsewhere);
+        }
         let (rules, exit) = self.read(|state| {
             let exit = state.exits.get(&row.group_key).map(Confirmed::waited);
             (state.rules.get(&row.group_key).copied(), exit)
@@ -413,6 +453,16 @@ impl Signer {
             },
             Err(problem) => problems.insert(0, problem.clone()),
         }
+        problems.extend(self.stopped_problem());
+        // A locked signer that waits for the clock says so already.
+        let doubt = self.trust_clock().err().map(|refusal| refusal.to_problem());
+        let clock = ClockVouched {
+            trusted: doubt.is_none(),
+            explanation: doubt
+                .as_ref()
+                .map_or_else(|| self.clock.explanation().to_owned(), |doubt| doubt.message.clone()),
+        };
+        problems.extend(doubt.filter(|doubt| problems.iter().all(|known| known.code != doubt.code)));
         let facts = vault.as_ref().map(|vault| vault.facts().clone());
         SignerStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -425,6 +475,7 @@ impl Signer {
             shares: shares.into_values().collect(),
             problems,
             exits: self.exit_approvals().exits,
+            clock: Some(clock),
         }
     }
 

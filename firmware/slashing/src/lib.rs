@@ -9,6 +9,7 @@
 mod check;
 mod history;
 mod interchange;
+mod origin;
 mod protection;
 
 pub use check::{
@@ -16,4 +17,5 @@ pub use check::{
 };
 pub use history::{Floors, History, RecordError, Retention, SignedAttestation, SignedBlock};
 pub use interchange::{Interchange, InterchangeError, Metadata, ValidatorRecord};
+pub use origin::{Origin, origin_of_attestation, origin_of_block};
 pub use protection::{ImportError, Protection};

@@ -116,7 +116,10 @@ function showChain() {
   $("clock").textContent = !clock ? "–" : clock.state === "stepped" ? "off" : clock.offset_ms === null || clock.offset_ms === undefined ? clock.state : `${clock.offset_ms >= 0 ? "+" : ""}${clock.offset_ms} ms`;
 }
 
+const elsewhere = () => ((status.signer && status.signer.problems) || []).some((p) => p.code === "signs_elsewhere");
+
 function showBox() {
+  $("elsewhere-card").hidden = !elsewhere();
   const box = status.box, boot = box.boot || {};
   const lines = [
     row(boot.state === "verified" ? "good" : "wait", "Start-up", boot.explanation, boot.state),
@@ -128,6 +131,7 @@ function showBox() {
     const tier = signer.protection.tier;
     lines.push(row(tier === "tpm_measured_boot" ? "good" : tier === "none" ? "bad" : "wait", "Key shares",
       signer.protection.explanation, signer.shares.length === 1 ? "1 held" : `${signer.shares.length} held`));
+    if (signer.clock) lines.push(row(signer.clock.trusted ? "good" : "bad", "Signer's clock", signer.clock.explanation, signer.clock.trusted ? "believed" : "not believed"));
     if (signer.tpm) lines.push(row(signer.tpm.is_software ? "wait" : "good", "TPM", signer.tpm.is_software ? "a program, as in tests" : "", `${signer.tpm.manufacturer} ${signer.tpm.model}`));
   } else lines.push(row("bad", "Signer", "It does not answer; nothing is signed.", ""));
   fill("box", lines);
@@ -162,6 +166,16 @@ $("preflight-form").addEventListener("submit", async (event) => {
   const problem = answer ? await answer.json().catch(() => null) : null;
   $("no-preflight").hidden = false;
   $("no-preflight").textContent = problem ? `${problem.message} ${problem.next_step}` : "The box does not answer.";
+});
+
+$("elsewhere-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const wish = { share: $("elsewhere-share").value.trim(), confirm: $("elsewhere-confirm").value.trim() };
+  const answer = await fetch("/api/v1/shares/resume", { method: "POST", body: JSON.stringify(wish),
+    headers: { "content-type": "application/json", authorization: `Bearer ${$("elsewhere-code").value.trim()}` } }).catch(() => null);
+  const said = answer ? await answer.json().catch(() => null) : null;
+  $("elsewhere-answer").textContent = !said ? "The box does not answer."
+    : answer.ok ? `It votes again from epoch ${said.votes_from_epoch ?? "now"} on.` : `${said.message} ${said.next_step}`;
 });
 
 const EXITS = { waiting: "can still be cancelled", asking: "being signed", asked_by_others: "other members want it",

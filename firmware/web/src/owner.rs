@@ -6,10 +6,12 @@ use axum::extract::State;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use ipc::node::{DepositPlan, DepositsAsked, ExitFiles, WantedExit};
-use ipc::owner::{ExitApprovals, ExitCancel, ExitOrder, OwnerRules, RulesKept};
+use ipc::owner::{ExitApprovals, ExitCancel, ExitOrder, OwnerRules, ResumeShare, RulesKept, ShareResumed};
 use ipc::preflight::{PreflightReport, PreflightRequest};
 use ipc::server::Body;
-use ipc::web::{DEPOSITS_PATH, EXIT_FILES_PATH, EXITS_CANCEL_PATH, EXITS_PATH, PREFLIGHT_PATH, RULES_PATH};
+use ipc::web::{
+    DEPOSITS_PATH, EXIT_FILES_PATH, EXITS_CANCEL_PATH, EXITS_PATH, PREFLIGHT_PATH, RESUME_PATH, RULES_PATH,
+};
 use ipc::{node, owner, preflight};
 use serde_json::Value;
 
@@ -22,6 +24,7 @@ pub(crate) fn routes() -> Router<Arc<Web>> {
         .route(EXITS_CANCEL_PATH, post(cancel_exit))
         .route(EXIT_FILES_PATH, get(exit_files).post(take_exit_file))
         .route(RULES_PATH, put(set_rules))
+        .route(RESUME_PATH, post(resume_share))
         .route(PREFLIGHT_PATH, get(preflight_report).post(begin_preflight))
         .route(DEPOSITS_PATH, post(deposits))
 }
@@ -77,6 +80,17 @@ async fn set_rules(
     Body(rules): Body<OwnerRules>,
 ) -> Result<Json<RulesKept>, Refusal> {
     Ok(Json(web.signer.put(owner::RULES_PATH, &rules).await?))
+}
+
+/// `POST /api/v1/shares/resume`: a share that was seen signing elsewhere goes on.
+async fn resume_share(
+    State(web): State<Arc<Web>>,
+    _owner: Owner,
+    Body(wish): Body<ResumeShare>,
+) -> Result<Json<ShareResumed>, Refusal> {
+    let resumed = web.signer.post(owner::RESUME_PATH, &wish).await?;
+    tracing::warn!("the owner lets a share go on that was seen elsewhere");
+    Ok(Json(resumed))
 }
 
 /// `GET /api/v1/preflight`: reading is free, as the status is.

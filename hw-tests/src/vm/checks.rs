@@ -104,6 +104,13 @@ const FACTS: &[Fact] = &[
         prints: Exactly("active"),
     },
     Fact {
+        name: "somebody vouches for the clock, and goes on doing so",
+        command: "cd /run/hearth-clock; stat -c '%U %a' synchronised; before=$(stat -c %Y synchronised); \
+                  n=0; while [ $n -lt 45 ] && [ $(stat -c %Y synchronised) = $before ]; do sleep 1; n=$((n + 1)); done; \
+                  [ $(stat -c %Y synchronised) -gt $before ] && echo again",
+        prints: Exactly("_chrony 644\nagain"),
+    },
+    Fact {
         name: "what is seldom used is compressed, and nothing is swapped to a disk",
         command: "swapon --noheadings --show=NAME",
         prints: Exactly("/dev/zram0"),

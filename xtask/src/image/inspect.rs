@@ -100,7 +100,14 @@ fn in_tree(root: &Path, profile: Profile) -> anyhow::Result<Vec<String>> {
     if !id.is_empty() {
         wrong.push("an identity that every box would share (/etc/machine-id)".to_owned());
     }
-    for needed in ["usr/share/hearth/sbom.cdx.json", "etc/nftables.conf", "usr/lib/hearth/chrony.conf"] {
+    for needed in [
+        "usr/share/hearth/sbom.cdx.json",
+        "etc/nftables.conf",
+        "usr/lib/hearth/chrony.conf",
+        "usr/lib/hearth/clock-mark.conf",
+        "usr/bin/chronyc",
+        "usr/bin/systemd-tmpfiles",
+    ] {
         if !root.join(needed).is_file() {
             wrong.push(format!("no /{needed}"));
         }
@@ -180,6 +187,9 @@ mod tests {
         file("usr/share/hearth/sbom.cdx.json", "{}");
         file("etc/nftables.conf", "");
         file("usr/lib/hearth/chrony.conf", "");
+        file("usr/lib/hearth/clock-mark.conf", "");
+        file("usr/bin/chronyc", "");
+        file("usr/bin/systemd-tmpfiles", "");
         file("etc/machine-id", "");
         file("etc/passwd", "root:x:0:0::/root:/bin/sh\n");
         file("etc/shadow", "root:*:1::::::\nsigner:!*:1::::::\n");

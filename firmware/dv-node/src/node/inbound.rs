@@ -144,11 +144,16 @@ impl Node {
             Ok(received) => {
                 let Some(duty) = from_wire(received.duty) else { return };
                 let set = partials_of(received);
+                self.tell_what_was_heard(sender, duty, &set, bytes);
                 let signatures = signatures_of(&set);
                 self.step(duty::Event::Partials { duty, sender, set });
                 self.expect_partials(duty, signatures);
             }
             Err(parsigex::Refusal::NotDoneHere) => {}
+            // Told by a Hearth what came to it in our name.
+            Err(parsigex::Refusal::NotTheSendersShare(share)) if share == self.membership.share_index => {
+                self.on_our_name(sender, bytes);
+            }
             Err(refusal) => self.count_refused(sender, "parsigex", &refusal),
         }
     }

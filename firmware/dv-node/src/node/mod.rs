@@ -2,6 +2,7 @@
 
 mod client;
 pub mod combine;
+mod echo;
 mod event;
 mod exchange;
 mod exits;
@@ -112,6 +113,10 @@ pub(crate) struct Node {
     shares: report::Shares,
     peers: BTreeMap<qbft::Member, report::Peer>,
     own_identity_seen: Option<Instant>,
+    /// What members are told that is sent in their name.
+    echo: echo::Echo,
+    /// When a member last said that something is sent in ours.
+    our_name_heard: BTreeMap<qbft::Member, Instant>,
     liars: BTreeMap<qbft::Member, Instant>,
     combining: combine::Combining,
     duties: resolve::Duties,
@@ -202,6 +207,8 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         shares: report::Shares::Unknown,
         peers: BTreeMap::new(),
         own_identity_seen: None,
+        echo: echo::Echo::default(),
+        our_name_heard: BTreeMap::new(),
         liars: BTreeMap::new(),
         combining: combine::Combining::default(),
         duties: resolve::Duties::default(),

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 pub mod flood;
+pub mod impostor;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -101,6 +102,8 @@ pub struct SignerState {
     pub locked: bool,
     /// Signs something else while set: a member that lies.
     pub lies: bool,
+    /// Signatures that it was told of.
+    pub seen: Vec<ipc::web3signer::SeenSignature>,
     /// The ceremony that its owner has begun: its definition hash.
     pub ceremony: Option<String>,
     /// Its owner has confirmed that every validator leaves.
@@ -145,6 +148,7 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         refused: Vec::new(),
         locked: false,
         lies: false,
+        seen: Vec::new(),
         ceremony: None,
         exits_confirmed: false,
     };
@@ -154,6 +158,7 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         .route(PUBLIC_KEYS_PATH, get(public_keys))
         .route(CEREMONY_STATUS_PATH, get(ceremony))
         .route(SIGN_MANY_PATH, post(sign_many))
+        .route(ipc::web3signer::SEEN_PATH, post(seen))
         .route("/api/v1/eth2/sign/{key}", post(sign_one))
         .with_state(Arc::clone(&state));
     let listener = ipc::listen::Inherited::default().take("sign", Some(socket)).unwrap();
@@ -164,6 +169,15 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
 
 async fn public_keys(State(state): State<Shared>) -> Json<Vec<PublicKeyBytes>> {
     Json(state.lock().unwrap().shares.keys().copied().collect())
+}
+
+/// Notes it; what it proves is the real signer's to judge.
+async fn seen(
+    State(state): State<Shared>,
+    Json(seen): Json<Vec<ipc::web3signer::SeenSignature>>,
+) -> Json<ipc::web3signer::SeenAnswer> {
+    state.lock().unwrap().seen.extend(seen);
+    Json(ipc::web3signer::SeenAnswer::default())
 }
 
 async fn ceremony(State(state): State<Shared>) -> Json<CeremonyStatus> {

@@ -11,7 +11,10 @@ use axum::{
 };
 use ipc::{
     Problem, ShareImport, SignerStatus,
-    owner::{EXITS_CANCEL_PATH, EXITS_PATH, ExitApprovals, ExitCancel, ExitOrder, OwnerRules, RULES_PATH},
+    owner::{
+        EXITS_CANCEL_PATH, EXITS_PATH, ExitApprovals, ExitCancel, ExitOrder, OwnerRules, RESUME_PATH,
+        RULES_PATH, ResumeShare,
+    },
     server::Body,
     signer::{SHARES_PATH, STATUS_PATH},
 };
@@ -26,6 +29,7 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .route(RULES_PATH, put(rules))
         .route(EXITS_PATH, get(exits).post(order_exit))
         .route(EXITS_CANCEL_PATH, post(cancel_exit))
+        .route(RESUME_PATH, post(resume))
         .merge(crate::edit::control_routes())
         .merge(crate::remote::control_routes())
         .merge(crate::history::control_routes())
@@ -72,6 +76,10 @@ async fn cancel_exit(State(signer): State<Arc<Signer>>, Body(cancel): Body<ExitC
     answer(signer.cancel_exit(cancel).await)
 }
 
+async fn resume(State(signer): State<Arc<Signer>>, Body(wish): Body<ResumeShare>) -> Response {
+    answer(signer.resume_share(wish).await)
+}
+
 fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Response {
     match outcome {
         Ok(done) => Json(done).into_response(),
@@ -84,7 +92,7 @@ fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Response {
 
 /// The box's own trouble is 503; everything else is about the file.
 pub(crate) fn status_of(problem: &Problem) -> StatusCode {
-    const OURS: [&str; 20] = [
+    const OURS: [&str; 23] = [
         "starting",
         "tpm_missing",
         "tpm_unsupported",
@@ -105,6 +113,9 @@ pub(crate) fn status_of(problem: &Problem) -> StatusCode {
         "secure_boot_off",
         "remote_unusable",
         "token_unusable",
+        "clock_unsynchronised",
+        "clock_stepped",
+        "clock_behind",
     ];
     if OURS.contains(&problem.code.as_str()) {
         StatusCode::SERVICE_UNAVAILABLE

@@ -12,7 +12,8 @@ use chain::PublicKeyBytes;
 use ipc::{
     SignAnswer, SignRequest,
     web3signer::{
-        MAX_SIGNED_AT_ONCE, PUBLIC_KEYS_PATH, SIGN_MANY_PATH, SignGroup, SignOutcome, UPCHECK_PATH,
+        MAX_SIGNED_AT_ONCE, PUBLIC_KEYS_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer, SeenSignature,
+        SignGroup, SignOutcome, UPCHECK_PATH,
     },
 };
 
@@ -23,6 +24,7 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
     Router::new()
         .route("/api/v1/eth2/sign/{key}", post(sign))
         .route(SIGN_MANY_PATH, post(sign_many))
+        .route(SEEN_PATH, post(seen))
         .route(PUBLIC_KEYS_PATH, get(public_keys))
         .route(UPCHECK_PATH, get(|| async { Json(serde_json::json!({ "status": "OK" })) }))
         .merge(crate::ceremony::sign_routes())
@@ -72,6 +74,11 @@ async fn sign_many(
     };
     let outcomes = signer.sign_many(&groups).await;
     Ok(Json(outcomes.into_iter().map(|group| group.into_iter().map(outcome).collect()).collect()))
+}
+
+async fn seen(State(signer): State<Arc<Signer>>, body: Bytes) -> Result<Json<SeenAnswer>, Refusal> {
+    let seen: Vec<SeenSignature> = serde_json::from_slice(&body).map_err(unreadable)?;
+    signer.note_seen(seen).await.map(Json)
 }
 
 fn refused(refusal: &Refusal) -> SignOutcome {

@@ -103,7 +103,12 @@ mod tests {
             vote: Vote::Attestation { source: Epoch(source), target: Epoch(target) },
             asks: Asks::Duty,
         };
-        writer.record_all(&[&Asked { key: key(number), message }]).unwrap().pop().unwrap().is_ok()
+        writer
+            .record_all(&[&Asked { key: key(number), message }], UnixMillis(5))
+            .unwrap()
+            .pop()
+            .unwrap()
+            .is_ok()
     }
 
     #[test]

@@ -8,14 +8,23 @@ mod crash;
 mod delete;
 mod digest;
 mod edit;
+mod elsewhere;
 mod owner;
 mod store;
 mod writer;
 
 pub(crate) use edit::{Committed, Pending};
+pub(crate) use elsewhere::Stopped;
 pub(crate) use writer::SLOW_COMMIT;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use chain::{Epoch, PublicKeyBytes, Root, UnixMillis};
 use ipc::signer::{ChainClock, LastSigned};
@@ -111,36 +120,108 @@ impl Clearance {
 #[derive(Clone)]
 pub(crate) struct Ledger {
     jobs: mpsc::Sender<Job>,
+    recorded_at: Arc<AtomicU64>,
+    stopped: Arc<RwLock<Stopped>>,
 }
 
 /// A message that needs a record, and whose.
-struct Asked {
-    key: PublicKeyBytes,
-    message: Message,
+pub(crate) struct Asked {
+    /// With which share.
+    pub key: PublicKeyBytes,
+    /// The message.
+    pub message: Message,
 }
 
 enum Job {
-    Record { votes: Vec<Asked>, reply: oneshot::Sender<Vec<Result<Clearance, Refusal>>> },
-    Import { shares: Vec<Import>, now: UnixMillis, reply: oneshot::Sender<Result<Imported, LedgerError>> },
-    Facts { reply: oneshot::Sender<Result<Facts, LedgerError>> },
-    Rows { reply: oneshot::Sender<Result<Vec<ShareRow>, LedgerError>> },
-    BeginRun { counter: u64, now: UnixMillis, reply: oneshot::Sender<Result<(), LedgerError>> },
-    Resuming { reply: oneshot::Sender<Resuming> },
-    Marks { reply: oneshot::Sender<Vec<(PublicKeyBytes, LastSigned)>> },
-    Wishes { reply: oneshot::Sender<Result<(AllRules, Approvals), LedgerError>> },
-    KeepRules { rules: AllRules, reply: oneshot::Sender<Result<(), LedgerError>> },
-    KeepApprovals { approvals: Approvals, reply: oneshot::Sender<Result<(), LedgerError>> },
-    Pending { reply: oneshot::Sender<Result<Vec<Pending>, LedgerError>> },
-    Prepare { shares: Vec<Pending>, reply: oneshot::Sender<Result<Option<u64>, LedgerError>> },
-    Discard { lock_hash: [u8; 32], reply: oneshot::Sender<Result<(), LedgerError>> },
-    Freeze { lock_hash: [u8; 32], reply: oneshot::Sender<Result<Option<u64>, LedgerError>> },
-    Commit { lock_hash: [u8; 32], now: UnixMillis, reply: oneshot::Sender<Result<Committed, LedgerError>> },
-    Leave { keys: Vec<PublicKeyBytes>, lock_hash: [u8; 32], reply: oneshot::Sender<Result<u64, LedgerError>> },
-    Delete { keys: Vec<PublicKeyBytes>, reply: oneshot::Sender<Result<u64, LedgerError>> },
-    DeletedRows { reply: oneshot::Sender<Result<Vec<ShareRow>, LedgerError>> },
-    Histories { reply: oneshot::Sender<Result<Vec<(Root, History)>, LedgerError>> },
-    Ping { reply: oneshot::Sender<()> },
-    Close { reply: oneshot::Sender<Result<(), LedgerError>> },
+    Record {
+        votes: Vec<Asked>,
+        now: UnixMillis,
+        reply: oneshot::Sender<Vec<Result<Clearance, Refusal>>>,
+    },
+    Import {
+        shares: Vec<Import>,
+        now: UnixMillis,
+        reply: oneshot::Sender<Result<Imported, LedgerError>>,
+    },
+    Facts {
+        reply: oneshot::Sender<Result<Facts, LedgerError>>,
+    },
+    Rows {
+        reply: oneshot::Sender<Result<Vec<ShareRow>, LedgerError>>,
+    },
+    BeginRun {
+        counter: u64,
+        now: UnixMillis,
+        reply: oneshot::Sender<Result<(), LedgerError>>,
+    },
+    Resuming {
+        reply: oneshot::Sender<Resuming>,
+    },
+    Marks {
+        reply: oneshot::Sender<Vec<(PublicKeyBytes, LastSigned)>>,
+    },
+    Wishes {
+        reply: oneshot::Sender<Result<(AllRules, Approvals), LedgerError>>,
+    },
+    KeepRules {
+        rules: AllRules,
+        reply: oneshot::Sender<Result<(), LedgerError>>,
+    },
+    KeepApprovals {
+        approvals: Approvals,
+        reply: oneshot::Sender<Result<(), LedgerError>>,
+    },
+    Pending {
+        reply: oneshot::Sender<Result<Vec<Pending>, LedgerError>>,
+    },
+    Prepare {
+        shares: Vec<Pending>,
+        reply: oneshot::Sender<Result<Option<u64>, LedgerError>>,
+    },
+    Discard {
+        lock_hash: [u8; 32],
+        reply: oneshot::Sender<Result<(), LedgerError>>,
+    },
+    Freeze {
+        lock_hash: [u8; 32],
+        reply: oneshot::Sender<Result<Option<u64>, LedgerError>>,
+    },
+    Commit {
+        lock_hash: [u8; 32],
+        now: UnixMillis,
+        reply: oneshot::Sender<Result<Committed, LedgerError>>,
+    },
+    Leave {
+        keys: Vec<PublicKeyBytes>,
+        lock_hash: [u8; 32],
+        reply: oneshot::Sender<Result<u64, LedgerError>>,
+    },
+    Delete {
+        keys: Vec<PublicKeyBytes>,
+        reply: oneshot::Sender<Result<u64, LedgerError>>,
+    },
+    DeletedRows {
+        reply: oneshot::Sender<Result<Vec<ShareRow>, LedgerError>>,
+    },
+    Histories {
+        reply: oneshot::Sender<Result<Vec<(Root, History)>, LedgerError>>,
+    },
+    Seen {
+        votes: Vec<Asked>,
+        now: UnixMillis,
+        reply: oneshot::Sender<Result<Vec<PublicKeyBytes>, LedgerError>>,
+    },
+    Resume {
+        key: PublicKeyBytes,
+        now: UnixMillis,
+        reply: oneshot::Sender<Result<Option<Option<Epoch>>, LedgerError>>,
+    },
+    Ping {
+        reply: oneshot::Sender<()>,
+    },
+    Close {
+        reply: oneshot::Sender<Result<(), LedgerError>>,
+    },
 }
 
 impl Ledger {
@@ -148,8 +229,13 @@ impl Ledger {
     pub(crate) fn open(state_dir: &Path, metrics: Metrics) -> Result<Self, LedgerError> {
         let store = Store::open(state_dir)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
-        writer::start(store, queue, metrics)?;
-        Ok(Self { jobs })
+        let (recorded_at, stopped) = writer::start(store, queue, metrics)?;
+        Ok(Self { jobs, recorded_at, stopped })
+    }
+
+    /// The latest moment, by the clock of then, at which a vote was recorded; 0 when none was.
+    pub(crate) fn recorded_at(&self) -> UnixMillis {
+        UnixMillis(self.recorded_at.load(Ordering::Relaxed))
     }
 
     /// Clears a message for signing. When it can be punished, its record is durable before this returns.
@@ -192,7 +278,7 @@ impl Ledger {
 
     async fn record(&self, votes: Vec<Asked>) -> Result<Vec<Result<Clearance, Refusal>>, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Record { votes, reply };
+        let job = Job::Record { votes, now: now(), reply };
         self.jobs.try_send(job).map_err(|_| Refusal::NotDurable("too many votes are waiting".to_owned()))?;
         answer.await.map_err(|_| Refusal::NotDurable("the ledger has stopped".to_owned()))
     }

@@ -117,6 +117,7 @@ impl Store {
         store.create_or_check()?;
         super::owner::create(&store.connection)?;
         super::edit::create(&store.connection)?;
+        super::elsewhere::create(&store.connection)?;
         Ok(store)
     }
 
@@ -226,6 +227,11 @@ impl Store {
     /// Whether a run was begun and not ended in order.
     pub(crate) fn is_open(&self) -> Result<bool, LedgerError> {
         Ok(self.meta("open")?.is_some_and(|value| value != 0))
+    }
+
+    /// The latest moment at which a vote was recorded, by the clock of then.
+    pub(crate) fn recorded_at(&self) -> Result<u64, LedgerError> {
+        Ok(self.meta("recorded_at")?.map(from_sql).transpose()?.unwrap_or_default())
     }
 
     /// The digest that was written with the last change; see [`super::digest`].
@@ -417,6 +423,11 @@ pub(super) fn write_digest(transaction: &Transaction<'_>, digest: u64) -> Result
 /// Writes the counter.
 pub(super) fn write_counter(transaction: &Transaction<'_>, value: u64) -> Result<(), LedgerError> {
     write_meta(transaction, "counter", to_sql(value)?)
+}
+
+/// Writes the latest moment at which a vote was recorded.
+pub(super) fn write_recorded_at(transaction: &Transaction<'_>, at: u64) -> Result<(), LedgerError> {
+    write_meta(transaction, "recorded_at", to_sql(at)?)
 }
 
 /// Notes that a run has begun, or has ended in order.

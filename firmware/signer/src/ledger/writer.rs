@@ -2,6 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -12,11 +16,11 @@ use slashing::{AttestationVote, BlockProposal, History, Retention};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Asked, Clearance, Entries, Facts, Import, Imported, Job, LedgerError, Resuming, ShareRow, digest, edit,
-    store, store::Store,
+    Asked, Clearance, Entries, Facts, Import, Imported, Job, LedgerError, Resuming, ShareRow, Stopped,
+    digest, edit, store, store::Store,
 };
 use crate::{
-    clock,
+    clock, clock_guard,
     message::{Message, Vote},
     metrics::Metrics,
     refusal::Refusal,
@@ -25,19 +29,25 @@ use crate::{
 /// Votes committed together at most; more only makes the first wait longer.
 const MAX_BATCH: usize = 512;
 /// Details are kept for about a day of epochs; the floors stand for everything older.
-const KEEP_EPOCHS: u64 = 256;
-const KEEP_SLOTS: u64 = KEEP_EPOCHS * 32;
+pub(super) const KEEP_EPOCHS: u64 = 256;
+pub(super) const KEEP_SLOTS: u64 = KEEP_EPOCHS * 32;
 /// Old details are dropped when a share's target reaches a multiple of this.
 const PRUNE_EVERY_EPOCHS: u64 = 64;
 
-pub(super) fn start(store: Store, queue: mpsc::Receiver<Job>, metrics: Metrics) -> Result<(), LedgerError> {
+/// Gives what it keeps up to date: the latest moment at which a vote was recorded, and the shares that were stopped.
+pub(super) fn start(
+    store: Store,
+    queue: mpsc::Receiver<Job>,
+    metrics: Metrics,
+) -> Result<(Arc<AtomicU64>, Arc<RwLock<Stopped>>), LedgerError> {
     let mut writer = Writer::new(store, metrics);
     writer.reload()?;
+    let shown = (Arc::clone(&writer.recorded_at), Arc::clone(&writer.stopped));
     std::thread::Builder::new()
         .name("ledger".to_owned())
         .spawn(move || writer.run(queue))
         .map_err(|source| LedgerError::Io { path: "the ledger's thread".into(), source })?;
-    Ok(())
+    Ok(shown)
 }
 
 /// One validator on one chain. What any of its shares signed binds all of them.
@@ -67,6 +77,10 @@ pub(super) struct Writer {
     begun: bool,
     /// The shares that had to wait since the run began.
     resuming: Resuming,
+    /// The latest moment at which a vote was recorded, by the clock of then: as the database has it.
+    recorded_at: Arc<AtomicU64>,
+    /// The shares that were seen elsewhere, as the database has them.
+    stopped: Arc<RwLock<Stopped>>,
     metrics: Metrics,
 }
 
@@ -85,6 +99,8 @@ impl Writer {
             doubtful: false,
             begun: false,
             resuming: Resuming::new(),
+            recorded_at: Arc::default(),
+            stopped: Arc::default(),
             metrics,
         }
     }
@@ -93,12 +109,13 @@ impl Writer {
         let mut next = queue.blocking_recv();
         while let Some(job) = next.take() {
             match job {
-                Job::Record { votes, reply } => {
+                Job::Record { votes, mut now, reply } => {
                     let mut count = votes.len();
                     let mut batch = vec![Waiting { votes, reply }];
                     while count < MAX_BATCH {
                         match queue.try_recv() {
-                            Ok(Job::Record { votes, reply }) => {
+                            Ok(Job::Record { votes, now: later, reply }) => {
+                                now = later;
                                 count += votes.len();
                                 batch.push(Waiting { votes, reply });
                             }
@@ -109,7 +126,7 @@ impl Writer {
                             Err(_) => break,
                         }
                     }
-                    self.clear_together(batch);
+                    self.clear_together(batch, now);
                 }
                 Job::Import { shares, now, reply } => {
                     let outcome = self.import(&shares, now);
@@ -169,6 +186,12 @@ impl Writer {
                 Job::Histories { reply } => {
                     let _ = reply.send(self.all_histories());
                 }
+                Job::Seen { votes, now, reply } => {
+                    let _ = reply.send(self.seen(&votes, now));
+                }
+                Job::Resume { key, now, reply } => {
+                    let _ = reply.send(self.resume(&key, now));
+                }
                 Job::Ping { reply } => {
                     let _ = reply.send(());
                 }
@@ -184,10 +207,10 @@ impl Writer {
     }
 
     /// Checks a batch against the rules and commits its records. Nobody gets a clearance before the commit.
-    fn clear_together(&mut self, batch: Vec<Waiting>) {
+    fn clear_together(&mut self, batch: Vec<Waiting>, now: UnixMillis) {
         let begun = Instant::now();
         let votes: Vec<&Asked> = batch.iter().flat_map(|waiting| &waiting.votes).collect();
-        let verdicts = self.record_all(&votes);
+        let verdicts = self.record_all(&votes, now);
         self.metrics.committed(begun.elapsed(), votes.len(), verdicts.is_ok());
         match verdicts {
             Ok(verdicts) => {
@@ -215,14 +238,29 @@ impl Writer {
     }
 
     /// One verdict for each, in their order: each is judged with what the ones before it have left in the history.
-    pub(super) fn record_all(&mut self, batch: &[&Asked]) -> Result<Vec<Result<(), Refusal>>, LedgerError> {
+    pub(super) fn record_all(
+        &mut self,
+        batch: &[&Asked],
+        now: UnixMillis,
+    ) -> Result<Vec<Result<(), Refusal>>, LedgerError> {
         if self.doubtful {
             self.reload()?;
+        }
+        let known = self.recorded_at.load(Ordering::Relaxed);
+        if let Some(by_ms) = clock_guard::behind(now, UnixMillis(known)) {
+            let refusal = Refusal::ClockBehind { by_s: by_ms.div_ceil(1000) };
+            return Ok(batch.iter().map(|_| Err(refusal.clone())).collect());
         }
         let transaction = self.store.begin()?;
         let mut verdicts = Vec::with_capacity(batch.len());
         let mut digest = self.digest;
+        let stopped = Arc::clone(&self.stopped);
+        let stopped = stopped.read().unwrap_or_else(PoisonError::into_inner);
         for asked in batch {
+            if stopped.contains_key(&asked.key) {
+                verdicts.push(Err(Refusal::SignsElsewhere));
+                continue;
+            }
             if let Err(refusal) = check_siblings(&self.shares, &self.siblings, asked) {
                 verdicts.push(Err(refusal));
                 continue;
@@ -240,11 +278,17 @@ impl Writer {
             };
             verdicts.push(verdict);
         }
+        // A repeat changes no entry, and yet it is signed at this moment.
+        let latest = if verdicts.iter().any(Result::is_ok) { known.max(now.0) } else { known };
+        if latest != known {
+            store::write_recorded_at(&transaction, latest)?;
+        }
         if digest != self.digest {
             store::write_digest(&transaction, digest)?;
         }
         transaction.commit()?;
         self.digest = digest;
+        self.recorded_at.store(latest, Ordering::Relaxed);
         Ok(verdicts)
     }
 
@@ -260,6 +304,7 @@ impl Writer {
         if self.doubtful {
             self.reload()?;
         }
+        let now = self.no_earlier_than_recorded(now);
         let known = self.store.counter()?;
         let counter =
             known.ok_or_else(|| LedgerError::Damaged("no run was begun".to_owned()))?.saturating_add(1);
@@ -391,6 +436,7 @@ impl Writer {
         if self.doubtful {
             self.reload()?;
         }
+        let now = self.no_earlier_than_recorded(now);
         let was_cut_off = self.store.is_open()? && !self.begun;
         let transaction = self.store.begin()?;
         let (mut resuming, mut digest) = (Resuming::new(), self.digest);
@@ -423,6 +469,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Floors that are raised over everything up to now are never raised by a clock that has gone back.
+    pub(super) fn no_earlier_than_recorded(&self, now: UnixMillis) -> UnixMillis {
+        now.max(UnixMillis(self.recorded_at.load(Ordering::Relaxed)))
+    }
+
     /// Ends the run in order. A run that this process did not begin, or whose records are in doubt, stays open.
     fn close(mut self) -> Result<(), LedgerError> {
         if self.begun && !self.doubtful {
@@ -434,7 +485,7 @@ impl Writer {
     }
 
     /// After a failed write the histories in memory may know more than the disk. They are read back, now or later.
-    fn recover(&mut self) {
+    pub(super) fn recover(&mut self) {
         self.doubtful = true;
         if let Err(error) = self.reload() {
             tracing::error!(%error, "the ledger cannot be read back: nothing is signed until it can");
@@ -461,6 +512,8 @@ impl Writer {
             siblings.entry(validator).or_default().insert(row.pubshare);
             shares.insert(row.pubshare, Held { id, validator, clock: row.clock, history, is_deleted });
         }
+        self.recorded_at.store(self.store.recorded_at()?, Ordering::Relaxed);
+        *self.stopped.write().unwrap_or_else(PoisonError::into_inner) = self.store.stopped()?;
         (self.digest, self.shares, self.siblings, self.doubtful) = (found, shares, siblings, false);
         Ok(())
     }
@@ -652,7 +705,7 @@ mod tests {
         let (kind, signing_root) = (crate::message::Kind::Attestation, Root([root; 32]));
         let asks = crate::message::Asks::Duty;
         let message = Message { kind, signing_root, epoch: Epoch(0), vote, asks };
-        writer.record_all(&[&Asked { key: key(number), message }]).unwrap()[0].is_ok()
+        writer.record_all(&[&Asked { key: key(number), message }], BEFORE_GENESIS).unwrap()[0].is_ok()
     }
 
     #[test]
@@ -764,6 +817,31 @@ mod tests {
         // Also after all of it was read back.
         writer.reload().unwrap();
         assert!(!attest(&mut writer, 2, 5, 7, 2));
+    }
+
+    #[test]
+    fn a_clock_behind_the_last_record_records_nothing_also_after_a_restart_and_raises_no_lower_floors() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = run(dir.path(), 1, BEFORE_GENESIS);
+        writer.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
+        let record = |writer: &mut Writer, target: u64, now: UnixMillis| {
+            let vote = Vote::Attestation { source: Epoch(0), target: Epoch(target) };
+            let (kind, asks) = (crate::message::Kind::Attestation, crate::message::Asks::Duty);
+            let message = Message { kind, signing_root: Root([1; 32]), epoch: Epoch(target), vote, asks };
+            writer.record_all(&[&Asked { key: key(1), message }], now).unwrap().remove(0)
+        };
+        let late = at_epoch(5);
+        assert_eq!(record(&mut writer, 5, late), Ok(()));
+        let earlier = UnixMillis(late.0 - 10_000);
+        let refused = Err(Refusal::ClockBehind { by_s: 10 });
+        for target in [5, 6] {
+            assert_eq!(record(&mut writer, target, earlier), refused, "also a repeat");
+        }
+        drop(writer); // A power cut, and a start with a clock that has gone back to the first epoch.
+        let mut writer = run(dir.path(), 3, at_epoch(0));
+        assert_eq!(writer.resuming, Resuming::from([(key(1), Epoch(7))]), "floors by the later moment");
+        assert!(record(&mut writer, 7, at_epoch(0)).is_err());
+        assert!(record(&mut writer, 7, UnixMillis(late.0 - 1_000)).is_err(), "source below the floor");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(crate) struct Machine {
     pub secure_boot: bool,
     /// Whether the system says that it is signed with its maker's own keys.
     pub release_keys: bool,
+    /// The time service's mark, where there is one.
+    pub clock_mark: Option<PathBuf>,
     /// Another user that the signer runs as, and who may ask it then.
     user: Option<(u32, u32)>,
 }
@@ -54,6 +56,7 @@ impl Machine {
             callers: "[\"self\"]".to_owned(),
             secure_boot: false,
             release_keys: true,
+            clock_mark: None,
             user: None,
         }
     }
@@ -110,7 +113,8 @@ impl Machine {
              [listen]\nsign = \"{dir}/sign.sock\"\ncontrol = \"{dir}/control.sock\"\nremote = \"{dir}/remote.sock\"\n",
             self.secure_boot, self.tcti, self.callers
         );
-        std::fs::write(&path, text).unwrap();
+        let mark = self.clock_mark.as_ref().map(|mark| format!("[clock]\nmark = \"{}\"\n", mark.display()));
+        std::fs::write(&path, text + &mark.unwrap_or_default()).unwrap();
         path
     }
 

@@ -4,8 +4,10 @@
 
 mod attach;
 mod ceremony;
+mod clock;
 mod crash;
 mod edit;
+mod elsewhere;
 mod harness;
 mod import;
 mod keymanager;

@@ -194,8 +194,8 @@ fn open(dir: &Path, play: Play) -> Ledger {
         set("wal_autocheckpoint", &(4 + play.seed % 23).to_string());
     }
     let (jobs, queue) = mpsc::channel(QUEUE);
-    writer::start(store, queue, Metrics::default()).unwrap();
-    Ledger { jobs }
+    let (recorded_at, stopped) = writer::start(store, queue, Metrics::default()).unwrap();
+    Ledger { jobs, recorded_at, stopped }
 }
 
 impl Process {
@@ -223,7 +223,9 @@ impl Process {
         }
         // The other way the database's thread is still at it when the next one begins, unless it is waited for.
         let (jobs, _) = mpsc::channel(1);
-        let before = std::mem::replace(&mut self.ledger, Ledger { jobs });
+        let nothing =
+            Ledger { jobs, recorded_at: std::sync::Arc::default(), stopped: std::sync::Arc::default() };
+        let before = std::mem::replace(&mut self.ledger, nothing);
         drop(before);
         let begun = std::time::Instant::now();
         while Store::open(&self.dir).is_err() {

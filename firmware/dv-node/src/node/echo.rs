@@ -1,0 +1,202 @@
+//! Telling members what is sent in their name, and hearing what is sent in ours (decision 0284).
+//!
+//! Whoever runs a second box with a member's identity and share sends partial signatures in that member's name to everybody but
+//! that member. So a Hearth sends back to each other Hearth what it has received in its name: the first vote of each epoch, and
+//! whatever is not what it had heard before. The other side compares with what it has sent. What it did not send goes to its
+//! signer, which alone knows what the share has signed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::{Duration, Instant};
+
+use chain::Epoch;
+use duty::{Duty, DutyKind, Partial};
+use ipc::web3signer::SeenSignature;
+use obol::{DutyType, Protocol, parsigex};
+use qbft::Member;
+
+use super::Node;
+use crate::obol_network::{from_wire, partials_of};
+
+/// Messages sent back to one member in an epoch at most.
+const MOST_IN_AN_EPOCH: u8 = 5;
+/// Duties of a member that are remembered, to tell what differs.
+const DUTIES_KEPT: usize = 4;
+/// What one member says was sent in our name is listened to this often, and so many signatures of it: each costs the signer a
+/// verification, and fifteen hostile members shall not cost it a duty.
+const LISTEN_EVERY: Duration = Duration::from_secs(10);
+const LISTEN_TO: usize = 8;
+/// What is sent back is worth little later.
+const LASTS: Duration = Duration::from_secs(12);
+
+/// What each member has signed lately, and how much of it was sent back. Pure.
+#[derive(Debug, Default)]
+pub(crate) struct Echo {
+    members: BTreeMap<Member, Heard>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    epoch: Option<Epoch>,
+    sent_back: u8,
+    /// By duty, oldest first: for each task what was signed. Numbers for bytes: whoever finds two that collide hides from this
+    /// watch what it could also have not sent.
+    duties: VecDeque<(Duty, BTreeMap<u64, u64>)>,
+}
+
+impl Echo {
+    /// Takes note of votes that came in a member's name, and says whether they are to be sent back.
+    pub(crate) fn wants(&mut self, member: Member, duty: Duty, epoch: Epoch, set: &[Partial]) -> bool {
+        let heard = self.members.entry(member).or_default();
+        let is_other = heard.note(duty, set);
+        if heard.epoch < Some(epoch) {
+            (heard.epoch, heard.sent_back) = (Some(epoch), 0);
+        }
+        let is_first = heard.sent_back == 0;
+        if (is_first || is_other) && heard.sent_back < MOST_IN_AN_EPOCH {
+            heard.sent_back += 1;
+            return true;
+        }
+        false
+    }
+}
+
+impl Heard {
+    /// Whether any of it is not what was heard before.
+    fn note(&mut self, duty: Duty, set: &[Partial]) -> bool {
+        let at = self.duties.iter().position(|(known, _)| *known == duty).unwrap_or_else(|| {
+            if self.duties.len() == DUTIES_KEPT {
+                self.duties.pop_front();
+            }
+            self.duties.push_back((duty, BTreeMap::new()));
+            self.duties.len() - 1
+        });
+        let mut is_other = false;
+        for partial in set {
+            let task = number(&(partial.id.validator, partial.id.subcommittee));
+            let signed = number(&(partial.message_root, partial.signature));
+            if let Some((_, tasks)) = self.duties.get_mut(at) {
+                is_other |= *tasks.entry(task).or_insert(signed) != signed;
+            }
+        }
+        is_other
+    }
+}
+
+fn number(of: &impl std::hash::Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The duties whose signatures the signer's ledger can tell from others'.
+fn is_recorded(duty: Duty) -> bool {
+    matches!(duty.kind, DutyKind::Attester | DutyKind::Proposer)
+}
+
+impl Node {
+    /// Votes came in a member's name.
+    pub(super) fn tell_what_was_heard(&mut self, member: Member, duty: Duty, set: &[Partial], bytes: &[u8]) {
+        let Some(running) = &self.running else { return };
+        let epoch = running.chain.timing.epoch_of(duty.slot);
+        let is_hearth = self.peers.get(&member).and_then(|peer| peer.info.as_ref());
+        // Other software takes a member's signatures from that member alone.
+        if !is_recorded(duty) || is_hearth.is_none_or(|info| info.dv_client != obol::peerinfo::DV_CLIENT) {
+            return;
+        }
+        if !self.echo.wants(member, duty, epoch, set) {
+            return;
+        }
+        let operator = self.membership.view.operators.get(usize::from(member.0));
+        if let (Some(host), Some(operator)) = (&self.host, operator) {
+            let _only_strangers_fail = host.send_within(&operator.peer_id, Protocol::ParSigEx, bytes, LASTS);
+        }
+    }
+
+    /// A member says that this came in our name.
+    pub(super) fn on_our_name(&mut self, sender: Member, bytes: &[u8]) {
+        let heard = self.our_name_heard.get(&sender);
+        if heard.is_some_and(|at| at.elapsed() < LISTEN_EVERY) {
+            return;
+        }
+        let (Some(now), Ok(members)) = (self.obol_now(), u8::try_from(self.operators.len())) else { return };
+        let context = parsigex::Context {
+            validators: &self.validators,
+            members,
+            kinds: &[DutyType::Attester, DutyType::Proposer],
+            now,
+            sender: self.membership.share_index,
+        };
+        let Ok(received) = parsigex::receive(bytes, &context) else { return };
+        let Some(duty) = from_wire(received.duty).filter(|duty| is_recorded(*duty)) else { return };
+        let Some(running) = &self.running else { return };
+        let sent = running.sent_partials.get(&duty);
+        if sent.is_some_and(|sent| sent.iter().any(|ours| **ours == *bytes)) {
+            return; // As we have sent it.
+        }
+        let network = running.engine.network();
+        let seen = |partial: Partial| {
+            let keys = self.membership.keys.get(&partial.id.validator)?;
+            let request = network.sign_request(duty, &partial.data).ok()?;
+            Some(SeenSignature { key: keys.own_share, request, signature: partial.signature })
+        };
+        let seen: Vec<SeenSignature> =
+            partials_of(received).into_iter().filter_map(seen).take(LISTEN_TO).collect();
+        self.our_name_heard.insert(sender, Instant::now());
+        let (signer, member) = (self.signer.clone(), self.membership.name_of(sender).to_owned());
+        tokio::spawn(async move {
+            match signer.seen(&seen).await {
+                Ok(answer) if answer.stopped.is_empty() => {
+                    tracing::debug!(member, %duty, "what was sent in our name is known");
+                }
+                Ok(answer) => tracing::error!(
+                    member,
+                    %duty,
+                    shares = answer.stopped.len(),
+                    "somebody else signs with shares of this box: they are stopped until the owner decides"
+                ),
+                Err(error) => {
+                    tracing::warn!(member, %error, "the signer was not told what is sent in our name")
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chain::{PublicKeyBytes, Root, SignatureBytes, Slot};
+    use duty::{Payload, TaskId};
+
+    fn set(root: u8) -> Vec<Partial> {
+        vec![Partial {
+            id: TaskId::from(PublicKeyBytes([1; 48])),
+            message_root: Root([root; 32]),
+            signature: SignatureBytes([root; 96]),
+            data: Payload::from([root]),
+        }]
+    }
+
+    fn duty(slot: u64) -> Duty {
+        Duty::new(Slot(slot), DutyKind::Attester)
+    }
+
+    #[test]
+    fn the_first_of_an_epoch_and_whatever_differs_is_sent_back_and_never_much() {
+        let mut echo = Echo::default();
+        let mut wants =
+            |member, slot, root| echo.wants(Member(member), duty(slot), Epoch(slot / 8), &set(root));
+        assert!(wants(1, 8, 1) && !wants(1, 8, 1), "the same again");
+        assert!(!wants(1, 9, 1) && wants(1, 9, 2), "another one for a duty");
+        assert!(wants(2, 9, 1), "another member");
+        assert!(wants(1, 16, 1) && !wants(1, 17, 1), "the next epoch");
+        assert!(!wants(1, 15, 1), "an earlier one is not the next");
+        let sent_back = (0..200).filter(|root| wants(1, 18, *root)).count();
+        assert_eq!(sent_back, usize::from(MOST_IN_AN_EPOCH) - 1);
+        for slot in 0..1_000 {
+            wants(3, slot, 1);
+        }
+        assert!(echo.members[&Member(3)].duties.len() <= DUTIES_KEPT);
+    }
+}

@@ -1,0 +1,104 @@
+//! The watch for another signer with one of our shares (decision 0284).
+//!
+//! `dv-node` passes on signatures of our shares that it did not get from here. Only what verifies under the share's own key is
+//! believed, so nobody can stop a share who cannot sign with it; whether it was made here, the ledger knows.
+
+use std::sync::Arc;
+
+use chain::PublicKeyBytes;
+use ipc::{
+    Problem,
+    owner::{RESUME_CONFIRMATION, ResumeShare, ShareResumed},
+    web3signer::{MAX_SEEN_AT_ONCE, SeenAnswer, SeenSignature},
+};
+
+use crate::{
+    clock::now,
+    ledger::Asked,
+    message::{self, Vote},
+    refusal::Refusal,
+    signer::{Signer, blocking, ledger_problem},
+};
+
+impl Signer {
+    /// Takes note of signatures that were seen. What proves nothing is passed over.
+    pub(crate) async fn note_seen(&self, seen: Vec<SeenSignature>) -> Result<SeenAnswer, Refusal> {
+        if seen.len() > MAX_SEEN_AT_ONCE {
+            return Err(Refusal::Malformed(format!(
+                "at most {MAX_SEEN_AT_ONCE} signatures are looked at at once"
+            )));
+        }
+        let known: Vec<(Asked, SeenSignature)> =
+            seen.into_iter().filter_map(|seen| self.read_seen(seen)).collect();
+        if known.is_empty() {
+            return Ok(SeenAnswer::default());
+        }
+        let proven: Option<Vec<(Asked, SeenSignature)>> =
+            blocking(move || known.into_iter().filter(|(asked, seen)| is_valid(asked, seen)).collect()).await;
+        let votes: Vec<Asked> = proven.unwrap_or_default().into_iter().map(|(asked, _)| asked).collect();
+        let ledger = self.ledger().map_err(Refusal::NotReady)?;
+        let stopped = ledger.seen(votes).await.map_err(|error| Refusal::NotDurable(error.to_string()))?;
+        for share in &stopped {
+            tracing::error!(pubshare = %share, "this share signs elsewhere: it is stopped until the owner decides");
+        }
+        Ok(SeenAnswer { stopped })
+    }
+
+    /// A vote under a share that is held here and not stopped yet.
+    fn read_seen(&self, seen: SeenSignature) -> Option<(Asked, SeenSignature)> {
+        let (row, _) = self.known_row(&seen.key)?;
+        if self.ledger().ok()?.is_stopped(&seen.key) {
+            return None;
+        }
+        let message = message::read(&seen.request, row.genesis_validators_root, &row.clock, None).ok()?;
+        (message.vote != Vote::None).then_some((Asked { key: seen.key, message }, seen))
+    }
+
+    /// The owner has decided that a stopped share may go on.
+    pub(crate) async fn resume_share(self: &Arc<Self>, wish: ResumeShare) -> Result<ShareResumed, Problem> {
+        if wish.confirm.trim().to_lowercase() != RESUME_CONFIRMATION {
+            return Err(Problem::new(
+                "not_confirmed",
+                "A share that was seen signing elsewhere goes on only when you say that nothing else uses it.",
+                format!("Find and end what else signs with it. Then type: {RESUME_CONFIRMATION}."),
+            ));
+        }
+        let unknown = || {
+            Problem::new(
+                "share_not_stopped",
+                "No share with this public key is stopped here.",
+                "Copy the share's public key from the signer's message on the page.",
+            )
+        };
+        let key: PublicKeyBytes = wish.share.trim().to_ascii_lowercase().parse().map_err(|_| unknown())?;
+        // It waits by the clock.
+        self.trust_clock().map_err(|refusal| refusal.to_problem())?;
+        let resumed = self.ledger()?.resume(key, now()).await.map_err(|error| ledger_problem(&error))?;
+        let first = resumed.ok_or_else(unknown)?;
+        tracing::warn!(pubshare = %key, "the owner lets a share go on that was seen elsewhere");
+        Ok(ShareResumed { votes_from_epoch: first.map(|epoch| epoch.0) })
+    }
+
+    /// What the status says of stopped shares.
+    pub(crate) fn stopped_problem(&self) -> Option<Problem> {
+        let stopped = self.ledger().ok()?.stopped();
+        let first = stopped.first()?;
+        let problem = Refusal::SignsElsewhere.to_problem();
+        let message = format!(
+            "{} shares of this box were seen signing elsewhere and sign nothing here until you decide, the first of them {first}.",
+            stopped.len()
+        );
+        Some(Problem { message, ..problem })
+    }
+}
+
+fn is_valid(asked: &Asked, seen: &SeenSignature) -> bool {
+    let key = threshold::PublicKey::parse(&seen.key);
+    let signature = threshold::Signature::parse(&seen.signature);
+    match (key, signature) {
+        (Ok(key), Ok(signature)) => {
+            threshold::verify(&key, asked.message.signing_root.as_slice(), &signature)
+        }
+        (Ok(_) | Err(_), _) => false,
+    }
+}

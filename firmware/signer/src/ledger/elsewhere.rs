@@ -1,0 +1,239 @@
+//! Shares that were seen signing elsewhere: they sign nothing until the owner has decided (decision 0284). No history is here.
+//!
+//! The table is added to ledgers that lack it, and the version of the file stays: the image in the other slot does not know it
+//! and would sign, which is why the floors are raised as well.
+
+use std::collections::BTreeMap;
+
+use chain::{Epoch, PublicKeyBytes, UnixMillis};
+use rusqlite::{Connection, Transaction, params};
+use slashing::{AttestationVote, BlockProposal, Origin, SignedAttestation, SignedBlock};
+
+use super::{
+    Asked, digest,
+    store::{self, LedgerError, Store, bytes, from_sql, to_sql},
+    writer::{KEEP_EPOCHS, KEEP_SLOTS, Writer, first_target},
+};
+use crate::{clock, message::Vote};
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS stopped (pubshare BLOB PRIMARY KEY, seen_at INTEGER NOT NULL) STRICT;
+";
+
+/// The stopped shares, and when each was seen.
+pub(crate) type Stopped = BTreeMap<PublicKeyBytes, UnixMillis>;
+
+/// Adds what a ledger of before lacks.
+pub(super) fn create(connection: &Connection) -> Result<(), LedgerError> {
+    Ok(connection.execute_batch(SCHEMA)?)
+}
+
+impl Store {
+    /// The stopped shares.
+    pub(super) fn stopped(&self) -> Result<Stopped, LedgerError> {
+        let mut query = self.connection().prepare("SELECT pubshare, seen_at FROM stopped")?;
+        let rows = query.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)))?;
+        rows.map(|row| {
+            let (key, seen_at) = row?;
+            Ok((bytes(&key)?, UnixMillis(from_sql(seen_at)?)))
+        })
+        .collect()
+    }
+}
+
+fn stop(transaction: &Transaction<'_>, key: &PublicKeyBytes, now: UnixMillis) -> Result<(), LedgerError> {
+    transaction.execute(
+        "INSERT OR IGNORE INTO stopped (pubshare, seen_at) VALUES (?1, ?2)",
+        params![key.as_slice(), to_sql(now.0)?],
+    )?;
+    Ok(())
+}
+
+impl Writer {
+    /// Judges valid signatures of shares that are held here; their signers are known to have had the share. Stops, for good,
+    /// those that this ledger did not record, and gives their keys.
+    pub(super) fn seen(
+        &mut self,
+        votes: &[Asked],
+        now: UnixMillis,
+    ) -> Result<Vec<PublicKeyBytes>, LedgerError> {
+        let outcome = self.try_seen(votes, now);
+        if outcome.is_err() {
+            self.recover();
+        }
+        outcome
+    }
+
+    fn try_seen(&mut self, votes: &[Asked], now: UnixMillis) -> Result<Vec<PublicKeyBytes>, LedgerError> {
+        self.ensure_certain()?;
+        let mut stopped = Vec::new();
+        for asked in votes {
+            let Some((_, _, history)) = self.held(&asked.key) else { continue };
+            let signing_root = asked.message.signing_root;
+            let origin = match asked.message.vote {
+                Vote::Attestation { source, target } => {
+                    let vote = AttestationVote { source, target, signing_root };
+                    slashing::origin_of_attestation(&history, &vote, KEEP_EPOCHS)
+                }
+                Vote::Block { slot } => {
+                    let block = BlockProposal { slot, signing_root };
+                    slashing::origin_of_block(&history, &block, KEEP_SLOTS)
+                }
+                Vote::None => Origin::Unknowable,
+            };
+            match origin {
+                Origin::Elsewhere => self.stop_for(asked, now)?,
+                Origin::Here | Origin::Unknowable => continue,
+            }
+            if !stopped.contains(&asked.key) {
+                stopped.push(asked.key);
+            }
+        }
+        Ok(stopped)
+    }
+
+    /// What was signed elsewhere binds this share from now on, whatever the owner decides.
+    fn stop_for(&mut self, asked: &Asked, now: UnixMillis) -> Result<(), LedgerError> {
+        let Some((id, _, history)) = self.held(&asked.key) else { return Ok(()) };
+        let mut bound = history.clone();
+        match asked.message.vote {
+            Vote::Attestation { source, target } => bound.adopt(
+                [],
+                [SignedAttestation { source_epoch: source, target_epoch: target, signing_root: None }],
+            ),
+            Vote::Block { slot } => bound.adopt([SignedBlock { slot, signing_root: None }], []),
+            Vote::None => {}
+        }
+        let change = digest::of_history(&bound).wrapping_sub(digest::of_history(&history));
+        let digest = self.digest().wrapping_add(change);
+        let transaction = self.store_mut().begin()?;
+        stop(&transaction, &asked.key, now)?;
+        store::replace_history(&transaction, id, &bound)?;
+        store::write_digest(&transaction, digest)?;
+        transaction.commit()?;
+        self.read_back()
+    }
+
+    /// The owner has decided: the share goes on above everything that can have been signed by now. Gives the first epoch in which
+    /// it votes; none when it was not stopped.
+    pub(super) fn resume(
+        &mut self,
+        key: &PublicKeyBytes,
+        now: UnixMillis,
+    ) -> Result<Option<Option<Epoch>>, LedgerError> {
+        let outcome = self.try_resume(key, now);
+        if outcome.is_err() {
+            self.recover();
+        }
+        outcome
+    }
+
+    fn try_resume(
+        &mut self,
+        key: &PublicKeyBytes,
+        now: UnixMillis,
+    ) -> Result<Option<Option<Epoch>>, LedgerError> {
+        self.ensure_certain()?;
+        let Some((id, clock, history)) = self.held(key) else { return Ok(None) };
+        if !self.store().stopped()?.contains_key(key) {
+            return Ok(None);
+        }
+        let now = self.no_earlier_than_recorded(now);
+        let mut raised = history.clone();
+        if let Some(floors) = clock::floors_at(&clock, now, history.last_known().target) {
+            raised.raise(floors);
+        }
+        let change = digest::of_history(&raised).wrapping_sub(digest::of_history(&history));
+        let digest = self.digest().wrapping_add(change);
+        let transaction = self.store_mut().begin()?;
+        transaction.execute("DELETE FROM stopped WHERE pubshare = ?1", [key.as_slice()])?;
+        store::replace_history(&transaction, id, &raised)?;
+        store::write_digest(&transaction, digest)?;
+        transaction.commit()?;
+        self.read_back()?;
+        Ok(Some(first_target(&raised)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ledger::{Import, ShareRow},
+        message::{Asks, Kind, Message},
+        metrics::Metrics,
+    };
+    use chain::Root;
+    use ipc::signer::{ChainClock, ChainPreset};
+
+    const CLOCK: ChainClock =
+        ChainClock { genesis_time: 1000, slot_ms: 2000, slots_per_epoch: 8, preset: ChainPreset::Mainnet };
+
+    fn key(number: u8) -> PublicKeyBytes {
+        PublicKeyBytes([number; 48])
+    }
+
+    fn at_epoch(epoch: u64) -> UnixMillis {
+        UnixMillis(1_000_000 + epoch * 8 * 2000 + 1)
+    }
+
+    fn writer(dir: &std::path::Path, counter: u64, now: UnixMillis) -> Writer {
+        let mut writer = Writer::new(Store::open(dir).unwrap(), Metrics::default());
+        writer.reload().unwrap();
+        writer.begin_run(counter, now).unwrap();
+        writer
+    }
+
+    fn import(number: u8) -> Import {
+        let row = ShareRow {
+            pubshare: key(number),
+            group_key: key(number + 100),
+            share_index: 1,
+            genesis_validators_root: Root([9; 32]),
+            clock: CLOCK,
+            sealed: vec![number],
+        };
+        Import { row, history: (vec![], vec![]), was_damaged: false }
+    }
+
+    fn vote(number: u8, source: u64, target: u64, root: u8) -> Asked {
+        let vote = Vote::Attestation { source: Epoch(source), target: Epoch(target) };
+        let signing_root = Root([root; 32]);
+        let message =
+            Message { kind: Kind::Attestation, signing_root, epoch: Epoch(target), vote, asks: Asks::Duty };
+        Asked { key: key(number), message }
+    }
+
+    fn signs(writer: &mut Writer, asked: &Asked, now: UnixMillis) -> bool {
+        writer.record_all(&[asked], now).unwrap()[0].is_ok()
+    }
+
+    #[test]
+    fn a_share_that_was_seen_elsewhere_stays_stopped_over_restarts_until_the_owner_decides() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = writer(dir.path(), 1, UnixMillis(5));
+        first.import(&[import(1), import(2)], UnixMillis(5)).unwrap();
+        assert!(signs(&mut first, &vote(1, 2, 3, 1), at_epoch(3)));
+        // Our own, heard again, and one of a share that is not here: nothing happens.
+        assert_eq!(first.seen(&[vote(1, 2, 3, 1), vote(7, 2, 3, 9)], at_epoch(3)).unwrap(), []);
+        assert!(signs(&mut first, &vote(1, 3, 4, 1), at_epoch(4)));
+        // One that was not recorded here.
+        assert_eq!(first.seen(&[vote(1, 4, 5, 8)], at_epoch(5)).unwrap(), [key(1)]);
+        assert!(!signs(&mut first, &vote(1, 3, 4, 1), at_epoch(5)), "not even the same again");
+        assert!(!signs(&mut first, &vote(1, 5, 6, 1), at_epoch(6)));
+        assert!(signs(&mut first, &vote(2, 5, 6, 1), at_epoch(6)), "the other share goes on");
+        drop(first);
+        let mut second = writer(dir.path(), 3, at_epoch(6));
+        assert!(!signs(&mut second, &vote(1, 19, 20, 1), at_epoch(20)));
+        // The owner decides: it waits for two epochs, and what was seen binds it.
+        assert_eq!(second.resume(&key(2), at_epoch(20)).unwrap(), None, "it was not stopped");
+        assert_eq!(second.resume(&key(1), at_epoch(20)).unwrap(), Some(Some(Epoch(22))));
+        assert!(!signs(&mut second, &vote(1, 20, 21, 1), at_epoch(21)));
+        assert!(signs(&mut second, &vote(1, 21, 22, 1), at_epoch(22)));
+        // Seen once more, it stops once more.
+        assert_eq!(second.seen(&[vote(1, 20, 21, 8)], at_epoch(22)).unwrap(), [key(1)]);
+        assert!(!signs(&mut second, &vote(1, 22, 23, 1), at_epoch(23)));
+        second.reload().unwrap();
+        assert!(!signs(&mut second, &vote(1, 22, 23, 1), at_epoch(23)));
+    }
+}
