@@ -6,7 +6,7 @@
 //! signer, which alone knows what the share has signed.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::time::{Duration, Instant};
 
 use chain::Epoch;
