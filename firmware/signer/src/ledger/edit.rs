@@ -439,7 +439,8 @@ mod tests {
     use slashing::{AttestationVote, BlockProposal, check_attestation, check_block};
 
     use super::*;
-    use crate::ledger::{Entries, Import};
+    use crate::ledger::{Asked, Entries, Import};
+    use crate::message::{Asks, Kind, Message, Vote};
     use crate::metrics::Metrics;
 
     const CLOCK: ChainClock =
@@ -478,15 +479,16 @@ mod tests {
     fn with_old(dir: &Path) -> Writer {
         let mut writer = open(dir);
         writer.begin_run(1, UnixMillis(5)).unwrap();
-        let voted = SignedAttestation {
-            source_epoch: Epoch(3),
-            target_epoch: Epoch(4),
-            signing_root: Some(Root([4; 32])),
-        };
-        let proposed = SignedBlock { slot: Slot(33), signing_root: Some(Root([4; 32])) };
-        let history: Entries = (vec![proposed], vec![voted]);
-        let import = Import { row: row(OLD, 0xaa), history, was_damaged: false };
+        let import = Import { row: row(OLD, 0xaa), history: Entries::default(), was_damaged: false };
         writer.import(&[import], UnixMillis(5)).unwrap();
+        let asked = |kind, vote| {
+            let (signing_root, asks) = (Root([4; 32]), Asks::Duty);
+            Asked { key: OLD, message: Message { kind, signing_root, epoch: Epoch(4), vote, asks } }
+        };
+        let voted = asked(Kind::Attestation, Vote::Attestation { source: Epoch(3), target: Epoch(4) });
+        let proposed = asked(Kind::Block, Vote::Block { slot: Slot(33) });
+        let verdicts = writer.record_all(&[&voted, &proposed], UnixMillis(5)).unwrap();
+        assert_eq!(verdicts, [Ok(()), Ok(())]);
         writer
     }
 
