@@ -378,6 +378,30 @@ impl Ledger {
         self.ask(|reply| Job::Histories { reply }).await?
     }
 
+    /// Judges valid signatures of our shares that others have sent; gives the shares that were stopped because of them.
+    pub(crate) async fn seen(&self, votes: Vec<Asked>) -> Result<Vec<PublicKeyBytes>, LedgerError> {
+        self.ask(|reply| Job::Seen { votes, now: now(), reply }).await?
+    }
+
+    /// A stopped share goes on, above everything that can have been signed by now. None when it was not stopped.
+    pub(crate) async fn resume(
+        &self,
+        key: PublicKeyBytes,
+        now: UnixMillis,
+    ) -> Result<Option<Option<Epoch>>, LedgerError> {
+        self.ask(|reply| Job::Resume { key, now, reply }).await?
+    }
+
+    /// Whether a share was seen signing elsewhere.
+    pub(crate) fn is_stopped(&self, key: &PublicKeyBytes) -> bool {
+        self.stopped.read().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
+    /// All such shares.
+    pub(crate) fn stopped(&self) -> Vec<PublicKeyBytes> {
+        self.stopped.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
     /// Resolves once the thread has answered.
     pub(crate) async fn ping(&self) -> Result<(), LedgerError> {
         self.ask(|reply| Job::Ping { reply }).await
