@@ -40,11 +40,10 @@ impl Impostor {
     /// The next message with partial signatures from the first member.
     pub async fn partials(&mut self) -> Vec<u8> {
         loop {
-            match self.events.recv().await.unwrap() {
-                HostEvent::Inbound(message) if message.protocol == Protocol::ParSigEx => {
-                    return message.bytes.to_vec();
-                }
-                _ => {}
+            if let HostEvent::Inbound(message) = self.events.recv().await.unwrap()
+                && message.protocol == Protocol::ParSigEx
+            {
+                return message.bytes.clone();
             }
         }
     }
