@@ -105,9 +105,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 const TEST_SLOTS: u64 = 16;
 const TEST_VALIDATORS: u32 = 12;
 
-/// The members whose duties Prysm's validator client signs; not
+/// The members whose duties Prysm's validator client signs, once with keys of its own and once with that member's signer; not
 /// the one that plays the box, nor the first, which is switched off when the box must be needed.
-const TEST_CLIENTS: [&str; 1] = ["2=vc"];
+const TEST_CLIENTS: [&str; 2] = ["2=vc", "3=vc-signer"];
 
 /// `run --fast --check --slots`, as part of the tests: every kind of duty that the chain asks for succeeds on it, with a stock
 /// validator client behind one of the members.
