@@ -3,7 +3,7 @@
 //! Aggregates and sync-committee contributions leave no trace of their author on the chain, so this is the only place where
 //! they can be counted. It judges nothing and changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -60,6 +60,8 @@ pub struct Accepted {
 pub struct Seen {
     /// Accepted by the beacon node.
     pub accepted: BTreeSet<Accepted>,
+    /// When the first votes of each slot arrived, in milliseconds of Unix time.
+    pub attested_at_ms: BTreeMap<Slot, u64>,
     /// Requests that the beacon node refused, with what it said; the first few.
     pub refused: Vec<String>,
     /// How many were refused.
@@ -145,6 +147,7 @@ async fn try_pass(passage: &Passage, request: Request) -> Result<Response, Strin
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let kind = Kind::of(parts.method.as_str(), parts.uri.path());
     let body = axum::body::to_bytes(body, MAX_BODY).await.map_err(|error| error.to_string())?;
+    let arrived_ms = now_ms();
     let answer = passage
         .client
         .request(parts.method, format!("{}{path}", passage.node))
@@ -159,7 +162,7 @@ async fn try_pass(passage: &Passage, request: Request) -> Result<Response, Strin
         None => Body::from_stream(answer.bytes_stream()),
         Some(kind) => {
             let said = answer.bytes().await.map_err(|error| error.to_string())?;
-            passage.note(kind, &path, &body, status, &said);
+            passage.note(kind, arrived_ms, &path, &body, status, &said);
             Body::from(said)
         }
     };
@@ -179,6 +182,8 @@ pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
 enum Kind {
     Aggregates,
     Contributions,
+    /// Votes, for their time; the chain counts them.
+    Attestations,
     /// Whatever else a member submits: only refusals matter, the chain shows the rest.
     Other,
 }
@@ -192,6 +197,8 @@ impl Kind {
             Some(Self::Aggregates)
         } else if path.ends_with("/validator/contribution_and_proofs") {
             Some(Self::Contributions)
+        } else if path.ends_with("/beacon/pool/attestations") {
+            Some(Self::Attestations)
         } else if path.contains("/beacon/pool/")
             || path.contains("/beacon/blocks")
             || path.contains("/beacon/blinded")
@@ -204,14 +211,26 @@ impl Kind {
 }
 
 impl Passage {
-    fn note(&self, kind: Kind, path: &str, body: &Bytes, status: StatusCode, said: &Bytes) {
+    fn note(
+        &self,
+        kind: Kind,
+        arrived_ms: u64,
+        path: &str,
+        body: &Bytes,
+        status: StatusCode,
+        said: &Bytes,
+    ) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if !status.is_success() {
             seen.refusals += 1;
             if seen.refused.len() < KEPT_REFUSALS {
                 let said: String = String::from_utf8_lossy(said).chars().take(300).collect();
-                let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-                seen.refused.push(format!("{at} {path}: {} {said}", status.as_u16()));
+                seen.refused.push(format!("{arrived_ms} {path}: {} {said}", status.as_u16()));
+            }
+        }
+        if kind == Kind::Attestations {
+            for slot in slots_of_votes(body) {
+                seen.attested_at_ms.entry(slot).or_insert(arrived_ms);
             }
         }
         let Some(entries) = entries(kind, body) else {
@@ -227,7 +246,7 @@ impl Passage {
 /// What a request hands in; nothing for kinds that the chain shows.
 fn entries(kind: Kind, body: &[u8]) -> Option<Vec<Accepted>> {
     let read: fn(&Value) -> Option<Accepted> = match kind {
-        Kind::Other => return Some(Vec::new()),
+        Kind::Other | Kind::Attestations => return Some(Vec::new()),
         Kind::Aggregates => |entry| {
             Some(Accepted {
                 slot: number(entry, "/message/aggregate/data/slot").map(Slot)?,
@@ -247,6 +266,18 @@ fn entries(kind: Kind, body: &[u8]) -> Option<Vec<Accepted>> {
     };
     let body: Value = serde_json::from_slice(body).ok()?;
     body.as_array()?.iter().map(read).collect()
+}
+
+/// The slots that a list of votes is for.
+fn slots_of_votes(body: &[u8]) -> BTreeSet<Slot> {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let votes = body.as_array().into_iter().flatten();
+    votes.filter_map(|vote| number(vote, "/data/slot").map(Slot)).collect()
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn number(value: &Value, pointer: &str) -> Option<u64> {
@@ -337,5 +368,12 @@ mod tests {
         assert_eq!(ask("/eth/v2/beacon/pool/attestations").0, 400);
         let seen = witness.seen();
         assert_eq!((seen.accepted.len(), seen.refusals, seen.unreadable), (1, 1, 0));
+    }
+
+    #[test]
+    fn votes_tell_their_slot() {
+        let body = json!([{"committee_index": "0", "attester_index": "4", "data": {"slot": "12"}}]).to_string();
+        assert_eq!(slots_of_votes(body.as_bytes()), [Slot(12)].into());
+        assert_eq!(slots_of_votes(b"[{}, 1]"), BTreeSet::new());
     }
 }

@@ -53,7 +53,7 @@ pub(super) enum Body {
 }
 
 impl Body {
-    fn p2p_port(&self) -> u16 {
+    pub(super) fn p2p_port(&self) -> u16 {
         match self {
             Self::Qemu { p2p_port, .. } => *p2p_port,
             Self::Native(member) => member.p2p_port(),

@@ -55,6 +55,10 @@ pub(crate) struct Arguments {
     /// With --slots: kill a member every third epoch and start it again, a Hearth and a Charon in turn.
     #[arg(long, requires = "slots")]
     pub(crate) restart_members: bool,
+    /// The members' programs as `./hearth bench` measures them (compiled with optimisation: some minutes the first time),
+    /// so that the report's figures of processor time and memory are those of a release.
+    #[arg(long, requires = "report")]
+    pub(crate) optimised: bool,
     /// Keep the logs of everything in this folder instead of throwing them away at the end.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
@@ -78,6 +82,7 @@ impl Default for Arguments {
             slots: None,
             report: None,
             restart_members: false,
+            optimised: false,
             keep: None,
             picture: None,
         }
@@ -112,6 +117,9 @@ impl Arguments {
         words.extend(self.slots.map(|slots| format!("--slots {slots}")));
         if self.restart_members {
             words.push("--restart-members".to_owned());
+        }
+        if self.optimised {
+            words.push("--optimised".to_owned());
         }
         words.extend(self.report.as_ref().map(|_| "--report FILE".to_owned()));
         words.join(" ")
@@ -333,6 +341,7 @@ mod tests {
             ("--threshold 5", "to 4"),
             ("--report x.json", "--slots"),
             ("--restart-members", "--slots"),
+            ("--optimised", "--report"),
         ];
         for (line, part) in cases {
             let error = plan(line).unwrap_err();

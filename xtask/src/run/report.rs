@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::members::Cluster;
 use super::options::{Occupant, Plan};
 use super::slots::Outcome;
+use super::usage;
 use crate::say;
 
 /// What a check found, also as JSON.
@@ -53,6 +54,8 @@ pub(super) struct Facts<'a> {
     pub(super) view: &'a ClusterView,
     /// What a stock validator client behind a Hearth showed.
     pub(super) client: &'a [Finding],
+    /// Whether the members' programs were compiled for measuring.
+    pub(super) optimised: bool,
     /// What to type for the same run.
     pub(super) command: String,
     pub(super) total_seconds: f64,
@@ -102,6 +105,7 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
     if !charons.is_empty() {
         versions.insert("charon", charons.into_iter().collect::<Vec<_>>().join(" and "));
     }
+    let genesis_ms = facts.chain.genesis_time()? * 1000;
     let members: BTreeMap<String, Value> = facts
         .cluster
         .seats
@@ -117,11 +121,18 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
                 }
             };
             let seen = seat.witness.as_ref().map(|witness| witness.seen()).unwrap_or_default();
+            let third_ms = config.slot_seconds * 1000 / 3;
+            let window = outcome.first_slot.0..outcome.first_slot.0 + outcome.slots;
+            let attested = seen.attested_at_ms.iter().filter(|(slot, _)| window.contains(&slot.0));
+            let attested: Vec<u64> = attested
+                .map(|(slot, at)| at.saturating_sub(genesis_ms + slot.0 * config.slot_seconds * 1000 + third_ms))
+                .collect();
             let said = json!({
                 "kind": seat.occupant.word(),
                 "version": outcome.records.version_of(number),
                 "validator_client": client,
                 "peer_name": name,
+                "usage": outcome.usage.of(seat, outcome.slots, &attested),
                 "duties": outcome.records.own(number),
                 "partials_at_hearth_members": outcome.records.partials(number),
                 "partials_at_charon_members": outcome.records.partials_by_charon(name),
@@ -158,10 +169,14 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
             "own_record": "the member's own records of ended duties, times their validators",
             "records_of_hearth_peers": "slots in which another Hearth member recorded the duty, and in how many of them it \
                                         had this member's partial signature",
+            "usage": "kernel accounts of the processes, `ss` for bytes between members, and the first arrival of each slot's \
+                      votes at the beacon node; charon_over_hearth: means of the members, above one where Hearth needs less",
             "charon_metrics": "core_tracker_expect_duties_total and core_tracker_success_duties_total, by slot, which Charon \
                                moves some slots later",
         },
         "duties": outcome.counts.duties,
+        "charon_over_hearth": usage::compare(&members),
+        "programs": if facts.optimised { "measured" } else { "dev" },
         "members": members,
         "restarts": outcome.restarts,
         "validator_client": facts.client,

@@ -15,6 +15,7 @@ use super::check::summary;
 use super::members::Cluster;
 use super::pause;
 use super::records::Records;
+use super::usage::Usage;
 use crate::say;
 
 /// How many epochs everybody may take to be at work; then the counting begins, whoever is missing.
@@ -30,6 +31,7 @@ const RECORDS_PER_SLOT: u32 = 2;
 pub(super) struct Outcome {
     pub(super) counts: Counts,
     pub(super) records: Records,
+    pub(super) usage: Usage,
     pub(super) restarts: Vec<Restart>,
     pub(super) first_slot: Slot,
     pub(super) slots: u64,
@@ -67,6 +69,7 @@ pub(super) fn run(
     say::begin(&format!("counting the duties of {slots} slots, from slot {first} to slot {}", end.0 - 1));
     let mut register = Register::new(chain.api(), per_epoch, first..end, keys)?;
     let mut records = Records::new(first..end);
+    let mut usage = Usage::default();
     let mut restarts = Restarts::new(cluster, restart_members, first, end, per_epoch);
     let mut told_epoch = 0;
     let slot_time = Duration::from_secs(chain.config().slot_seconds);
@@ -81,6 +84,9 @@ pub(super) fn run(
         if read_at.elapsed() > slot_time / RECORDS_PER_SLOT {
             read_at = Instant::now();
             records.read(cluster, now);
+            if now >= first && now < end {
+                usage.read(cluster);
+            }
         }
         restarts.step(cluster, now)?;
         let epoch = now.0 / per_epoch;
@@ -107,6 +113,7 @@ pub(super) fn run(
         counts,
         restarts: restarts.collect(),
         records,
+        usage,
         first_slot: first,
         slots,
         not_ready,

@@ -36,7 +36,7 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
     };
     let mut steps = Steps { report, begun: std::time::Instant::now() };
 
-    let binaries = build_binaries()?;
+    let binaries = build_binaries(arguments.optimised)?;
     steps.done("programs built");
     say::begin("geth and Prysm (built from their Go modules the first time)");
     let tools = Tools::ensure(&mut |line| say::detail(line))?;
@@ -107,6 +107,7 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
                 chain: &chain,
                 view: &made.view,
                 client: &client,
+                optimised: arguments.optimised,
                 command: arguments.command(slot_seconds),
                 total_seconds: say::elapsed().as_secs_f64(),
             };

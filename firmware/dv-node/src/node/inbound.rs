@@ -131,7 +131,8 @@ impl Node {
     }
 
     fn on_partials(&mut self, sender: Member, bytes: &[u8]) {
-        let (Some(now), Ok(members)) = (self.obol_now(), u8::try_from(self.operators.len())) else { return };
+        let Some(now) = self.obol_now() else { return self.early.keep(sender, bytes) };
+        let Ok(members) = u8::try_from(self.operators.len()) else { return };
         let context = parsigex::Context {
             validators: &self.validators,
             members,

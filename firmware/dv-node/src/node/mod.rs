@@ -2,6 +2,7 @@
 
 mod client;
 pub mod combine;
+mod early;
 mod echo;
 mod event;
 mod exchange;
@@ -123,6 +124,8 @@ pub(crate) struct Node {
     infosync: infosync::InfoSync,
     exits: exits::Exits,
     kept: kept::Kept,
+    /// Partial signatures from before the chain was known.
+    early: early::Early,
     /// Who signs in the place of the signer, if somebody does.
     client: Option<client::Client>,
     running: Option<Running>,
@@ -215,6 +218,7 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         infosync: infosync::InfoSync::default(),
         exits: exits::Exits::new(desk),
         kept: kept::Kept::default(),
+        early: early::Early::default(),
         client: None,
         running: None,
         queued: VecDeque::new(),
@@ -531,6 +535,9 @@ impl Node {
             prepared: BTreeSet::new(),
             sent_partials: BTreeMap::new(),
         });
+        for (sender, bytes) in self.early.take() {
+            self.on_partials(sender, &bytes);
+        }
     }
 
     fn update_trust(&mut self) {
