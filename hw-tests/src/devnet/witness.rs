@@ -211,15 +211,7 @@ impl Kind {
 }
 
 impl Passage {
-    fn note(
-        &self,
-        kind: Kind,
-        arrived_ms: u64,
-        path: &str,
-        body: &Bytes,
-        status: StatusCode,
-        said: &Bytes,
-    ) {
+    fn note(&self, kind: Kind, arrived_ms: u64, path: &str, body: &Bytes, status: StatusCode, said: &Bytes) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if !status.is_success() {
             seen.refusals += 1;
@@ -372,7 +364,8 @@ mod tests {
 
     #[test]
     fn votes_tell_their_slot() {
-        let body = json!([{"committee_index": "0", "attester_index": "4", "data": {"slot": "12"}}]).to_string();
+        let body =
+            json!([{"committee_index": "0", "attester_index": "4", "data": {"slot": "12"}}]).to_string();
         assert_eq!(slots_of_votes(body.as_bytes()), [Slot(12)].into());
         assert_eq!(slots_of_votes(b"[{}, 1]"), BTreeSet::new());
     }

@@ -125,7 +125,9 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
             let window = outcome.first_slot.0..outcome.first_slot.0 + outcome.slots;
             let attested = seen.attested_at_ms.iter().filter(|(slot, _)| window.contains(&slot.0));
             let attested: Vec<u64> = attested
-                .map(|(slot, at)| at.saturating_sub(genesis_ms + slot.0 * config.slot_seconds * 1000 + third_ms))
+                .map(|(slot, at)| {
+                    at.saturating_sub(genesis_ms + slot.0 * config.slot_seconds * 1000 + third_ms)
+                })
                 .collect();
             let said = json!({
                 "kind": seat.occupant.word(),

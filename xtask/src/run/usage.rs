@@ -133,7 +133,9 @@ fn processes(seat: &Seat) -> Vec<u32> {
         Some(Body::Native(member)) => {
             let signs = seat.occupant == Occupant::Hearth;
             let all = member.processes().into_iter();
-            all.filter(|(name, _)| name == "dv-node" || (signs && name == "signer")).map(|(_, id)| id).collect()
+            all.filter(|(name, _)| name == "dv-node" || (signs && name == "signer"))
+                .map(|(_, id)| id)
+                .collect()
         }
         Some(Body::Charon(member)) => member.process_id().into_iter().collect(),
         Some(Body::Qemu { .. }) | None => Vec::new(),

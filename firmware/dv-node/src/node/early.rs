@@ -38,7 +38,9 @@ impl Early {
     /// Everything that waited, in the order in which each member sent it.
     pub(super) fn take(&mut self) -> Vec<(Member, Vec<u8>)> {
         let waiting = std::mem::take(&mut self.waiting).into_iter();
-        waiting.flat_map(|(sender, of)| of.messages.into_iter().map(move |message| (sender, message))).collect()
+        waiting
+            .flat_map(|(sender, of)| of.messages.into_iter().map(move |message| (sender, message)))
+            .collect()
     }
 }
 
