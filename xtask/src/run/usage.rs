@@ -123,6 +123,7 @@ fn of_what(occupant: &Occupant) -> &'static str {
         Occupant::Box => "qemu",
         Occupant::Hearth => "dv-node and signer",
         Occupant::HearthWithClient => "dv-node; the validator client is not counted",
+        Occupant::HearthWithRemoteClient => "dv-node and signer; the validator client is not counted",
         Occupant::Charon(_) => "charon; the validator client is not counted",
     }
 }
@@ -131,7 +132,7 @@ fn of_what(occupant: &Occupant) -> &'static str {
 fn processes(seat: &Seat) -> Vec<u32> {
     match &seat.body {
         Some(Body::Native(member)) => {
-            let signs = seat.occupant == Occupant::Hearth;
+            let signs = matches!(seat.occupant, Occupant::Hearth | Occupant::HearthWithRemoteClient);
             let all = member.processes().into_iter();
             all.filter(|(name, _)| name == "dv-node" || (signs && name == "signer"))
                 .map(|(_, id)| id)

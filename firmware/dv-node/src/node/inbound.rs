@@ -130,7 +130,7 @@ impl Node {
             || timing.epoch_of(duty.slot.saturating_add(1)) != timing.epoch_of(duty.slot)
     }
 
-    fn on_partials(&mut self, sender: Member, bytes: &[u8]) {
+    pub(super) fn on_partials(&mut self, sender: Member, bytes: &[u8]) {
         let Some(now) = self.obol_now() else { return self.early.keep(sender, bytes) };
         let Ok(members) = u8::try_from(self.operators.len()) else { return };
         let context = parsigex::Context {

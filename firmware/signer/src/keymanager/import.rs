@@ -27,7 +27,7 @@ use crate::{
     boot, clock,
     import::Incoming,
     ledger::{Entries, ShareRow},
-    signer::{Signer, blocking, ledger_problem},
+    signer::{Signer, blocking},
 };
 
 /// The request. Unknown members are refused: they may change what it means.
@@ -161,10 +161,14 @@ impl Signer {
         if self.config.lacks_secure_boot() {
             return Err(boot::secure_boot_off());
         }
-        let (_, ledger) = self.open_parts()?;
-        let deleted = ledger.deleted_rows().await.map_err(|error| ledger_problem(&error))?;
-        let before: BTreeMap<PublicKeyBytes, ShareRow> =
-            deleted.into_iter().chain(self.known_rows()).map(|row| (row.pubshare, row)).collect();
+        self.open_parts()?;
+        // Only of a share that is open now: a deleted one may have signed elsewhere since, and what the disk says of one that
+        // does not open is sealed by nothing.
+        let opened = self
+            .known_rows()
+            .into_iter()
+            .filter(|row| self.known_row(&row.pubshare).is_some_and(|(_, is_open)| is_open));
+        let before: BTreeMap<PublicKeyBytes, ShareRow> = opened.map(|row| (row.pubshare, row)).collect();
         let opened = blocking(move || prepare(&body, &before)).await.unwrap_or_else(|| {
             Err(Problem::new(
                 "import_failed",
@@ -202,7 +206,7 @@ enum Opened {
     Not(Vec<Outcome>),
 }
 
-/// Opens every keystore and finds what belongs to it. `before` is what this box knows of shares that are or were here.
+/// Opens every keystore and finds what belongs to it. `before` is what this box knows of the shares that are open here.
 fn prepare(body: &[u8], before: &BTreeMap<PublicKeyBytes, ShareRow>) -> Result<Opened, Problem> {
     let Parsed { keystores, passwords, slashing_protection, membership } = read_request(body)?;
     let mut seen = BTreeSet::new();
