@@ -108,7 +108,7 @@ impl Machine {
              require_secure_boot = {}\nefivars = \"{dir}/efivars\"\nos_release = \"{dir}/os-release\"\n\
              [tpm]\ntcti = \"{}\"\npcr_public_key = \"{dir}/boot/tpm2-pcr-public-key.pem\"\n\
              pcr_signature = \"{dir}/boot/tpm2-pcr-signature.json\"\nliteral_pcrs = [7, 12]\n\
-             [exits]\ndelay_s = 1\nleast_delay_s = 1\n\
+             [exits]\ndelay_s = 2\nleast_delay_s = 1\n\
              [callers]\nsign = {}\ncontrol = {control}\nremote = {control}\n\
              [listen]\nsign = \"{dir}/sign.sock\"\ncontrol = \"{dir}/control.sock\"\nremote = \"{dir}/remote.sock\"\n",
             self.secure_boot, self.tcti, self.callers
@@ -231,6 +231,12 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// The power goes. Its sockets are free when this returns, as they are for whom systemd starts anew.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     pub(crate) fn log_text(&self) -> String {
         String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned()
     }
