@@ -65,6 +65,12 @@ pub struct Seen {
     pub problems: Vec<String>,
 }
 
+/// Whether this machine has what [`look`] needs; not every distribution has a package of it.
+pub fn is_here() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join("chromedriver").is_file())
+}
+
 /// Opens the page at `address` in headless Chromium, waits until it shows at least one duty done, and reads it. Keeps a
 /// picture when `picture` names a file (PNG).
 ///

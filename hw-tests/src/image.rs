@@ -79,7 +79,7 @@ pub struct Options {
     pub profile: Profile,
     /// For which processor.
     pub arch: Arch,
-    /// The folder with the programs `signer`, `dv-node` and `web`.
+    /// The folder with the programs `signer`, `dv-node`, `web` and `cores`.
     pub binaries: PathBuf,
     /// The serial port and speed of the real machine that a dev image is for; QEMU unless given.
     pub console: Option<String>,
@@ -91,6 +91,15 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// What an earlier build left behind.
     pub earlier: Earlier,
+}
+
+impl Options {
+    /// What the published files' names begin with; `image/build` gives them the same.
+    pub fn name(&self) -> String {
+        let port = self.console.as_deref().and_then(|console| console.split(',').next());
+        let port = port.map(|port| format!("-{port}")).unwrap_or_default();
+        format!("hearth-{}-{}{port}", self.profile.name(), self.arch.name())
+    }
 }
 
 /// A finished image.
@@ -181,7 +190,7 @@ pub fn build(options: &Options, mut progress: impl FnMut(&str)) -> Result<Image,
     let sum_file = raw.with_extension("raw.sha256");
     let sum = std::fs::read_to_string(&sum_file).map_err(file(&sum_file))?;
     let sha256 = sum.split_whitespace().next().unwrap_or_default().to_owned();
-    let compressed = raw.with_file_name("hearth.img.zst");
+    let compressed = raw.with_file_name(format!("{}.img.zst", options.name()));
     Ok(Image { raw, sha256, compressed })
 }
 
@@ -190,14 +199,17 @@ mod tests {
     use super::*;
 
     fn release_with(keys: &Path) -> ImageError {
-        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        release_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), keys)
+    }
+
+    fn release_of(repository: &Path, keys: &Path) -> ImageError {
         let dir = tempfile::tempdir().unwrap();
-        for daemon in ["signer", "dv-node", "web"] {
+        for daemon in ["signer", "dv-node", "web", "cores"] {
             std::fs::copy("/bin/true", dir.path().join(daemon)).unwrap();
         }
         let options = Options {
             sbom: repository.join("Cargo.toml"),
-            repository,
+            repository: repository.to_owned(),
             profile: Profile::Release,
             arch: Arch::X86_64,
             binaries: dir.path().to_owned(),
@@ -226,5 +238,76 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let error = release_with(empty.path()).to_string();
         assert!(error.contains("has no sb.key"), "{error}");
+    }
+
+    /// Keys of a release as docs/image.md has them made.
+    fn own_keys(dir: &Path) {
+        let openssl = |arguments: &[&str]| {
+            let output = Command::new("openssl").current_dir(dir).args(arguments).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        };
+        for name in ["sb", "pcr"] {
+            let (key, crt) = (format!("{name}.key"), format!("{name}.crt"));
+            let subject = format!("/CN=Hearth {name}/");
+            openssl(&[
+                "req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", &subject, "-keyout", &key,
+                "-out", &crt,
+            ]);
+        }
+        openssl(&["genpkey", "-algorithm", "ed25519", "-out", "sums.key"]);
+    }
+
+    #[test]
+    fn a_release_refuses_keys_that_do_not_belong_together_and_the_test_key_in_other_words() {
+        let keys = tempfile::tempdir().unwrap();
+        own_keys(keys.path());
+        let path = |name: &str| keys.path().join(name);
+        let test_keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../image/test-keys");
+
+        let kept = std::fs::read(path("sums.key")).unwrap();
+        // Another line of text in front: not the same bytes, but the same key.
+        let test = std::fs::read_to_string(test_keys.join("sums.key")).unwrap();
+        std::fs::write(path("sums.key"), format!("ours\n{test}")).unwrap();
+        let error = release_with(keys.path()).to_string();
+        assert!(error.contains("sums.key is the test key"), "{error}");
+        std::fs::write(path("sums.key"), kept).unwrap();
+
+        let kept = std::fs::read(path("sb.key")).unwrap();
+        std::fs::copy(test_keys.join("sb.key"), path("sb.key")).unwrap();
+        let error = release_with(keys.path()).to_string();
+        assert!(error.contains("sb.crt is not the certificate of"), "{error}");
+        std::fs::write(path("sb.key"), kept).unwrap();
+
+        for end in ["key", "crt"] {
+            std::fs::copy(path(&format!("pcr.{end}")), path(&format!("sb.{end}"))).unwrap();
+        }
+        let error = release_with(keys.path()).to_string();
+        assert!(error.contains("sb and pcr are one key"), "{error}");
+    }
+
+    #[test]
+    fn a_release_is_built_from_a_commit_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = dir.path().join("repository");
+        let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        std::fs::create_dir(&repository).unwrap();
+        let run = |program: &str, arguments: &[&str]| {
+            let output = Command::new(program).current_dir(&repository).args(arguments).output().unwrap();
+            assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        for part in ["image", "Cargo.toml"] {
+            run("cp", &["-r", &ours.join(part).to_string_lossy(), "."]);
+        }
+        run("git", &["init", "--quiet"]);
+        let keys = dir.path().join("keys");
+        std::fs::create_dir(&keys).unwrap();
+        own_keys(&keys);
+        let error = release_of(&repository, &keys).to_string();
+        assert!(error.contains("not committed"), "{error}");
+        run("git", &["add", "."]);
+        run("git", &["-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "--quiet", "-m", "x"]);
+        std::fs::write(repository.join("image/mkosi.conf"), "[Output]\n").unwrap();
+        let error = release_of(&repository, &keys).to_string();
+        assert!(error.contains("image/mkosi.conf"), "{error}");
     }
 }

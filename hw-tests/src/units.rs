@@ -140,6 +140,35 @@ mod tests {
         assert!(scores.iter().all(|score| !score.passes() && score.exposure > 9.0));
     }
 
+    /// A connection that systemd took is filtered by its socket unit, never by the service that gets it.
+    #[test]
+    fn what_a_service_may_speak_with_is_said_in_its_sockets_too() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/system");
+        let mut looked_at = 0;
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "socket") {
+                continue;
+            }
+            let socket = std::fs::read_to_string(&path).unwrap();
+            let said = |text: &str, key: &str| {
+                let lines = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+                lines.map(str::to_owned).collect::<Vec<_>>()
+            };
+            // A path is a socket of this machine, anything else is reached from a network.
+            if said(&socket, "ListenStream").iter().all(|listens| listens.starts_with('/')) {
+                continue;
+            }
+            let service = said(&socket, "Service").remove(0);
+            let service = std::fs::read_to_string(folder.join(service)).unwrap();
+            for key in ["IPAddressDeny", "IPAddressAllow"] {
+                assert_eq!(said(&socket, key), said(&service, key), "{key} of {}", path.display());
+            }
+            looked_at += 1;
+        }
+        assert!(looked_at > 0, "no socket that a network reaches");
+    }
+
     #[test]
     fn every_unit_is_within_its_limit() {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

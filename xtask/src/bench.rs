@@ -14,6 +14,8 @@ pub(crate) enum What {
     Dv,
     /// What a flood in one cluster of a box costs another cluster of it.
     Isolation,
+    /// How late results are on a busy machine, with and without processors of their own.
+    Pinning,
     /// The real signer process with a software TPM: signatures with a durable ledger.
     Signer,
 }
@@ -24,8 +26,11 @@ pub(crate) fn run(what: What, whole: bool, json: bool) -> anyhow::Result<()> {
         (What::Dv, false) => ("dv-node", "combine"),
         (What::Dv, true) => ("dv-node", "whole"),
         (What::Isolation, false) => ("dv-node", "isolation"),
+        (What::Pinning, false) => ("threshold", "pinning"),
         (What::Signer, false) => ("signer", "burst"),
-        (What::Signer | What::Isolation, true) => anyhow::bail!("--whole belongs to `bench dv`"),
+        (What::Signer | What::Isolation | What::Pinning, true) => {
+            anyhow::bail!("--whole belongs to `bench dv`")
+        }
     };
     say::begin("building with optimisation (the first time takes some minutes)");
     let mut command = Command::new(env!("CARGO"));

@@ -133,9 +133,9 @@ fn help() {
       --restart-members    with --slots: kill members in turn and start them again
   ./hearth test [PART]     everything that must pass, or one part: lint unit vectors sim conformance units
                            fast image e2e; only when named:
-                           image-arm64 power-cuts
+                           image-arm64 image-more power-cuts same-bytes
   ./hearth vectors DIR     the conformance suite on a folder of test vectors   [--json]
-  ./hearth bench WHAT      what things cost here: dv, isolation or signer   [--json]
+  ./hearth bench WHAT      what things cost here: dv, isolation, pinning or signer   [--json]
       --whole              whole processes and the time they add to a duty (dv)
   ./hearth fuzz [TARGET]   let a fuzzer try every parser of outside bytes   [--minutes M] [--json] [--page]
   ./hearth conformance     the Obol checklist against its tests; writes docs/conformance-obol.md

@@ -36,6 +36,8 @@ pub(crate) enum Part {
     ImageArm64,
     /// Fifty power cuts while the first start completes the disk: not among "all" either.
     PowerCuts,
+    /// The image with four processors, on an NVMe disk, on one that is too small: not among "all" either.
+    ImageMore,
     /// A second checkout gives the same image: everything is compiled twice more.
     SameBytes,
     /// The box in QEMU attests on chain: `run --check`.
@@ -45,7 +47,7 @@ pub(crate) enum Part {
 impl Part {
     /// Takes longer than a whole test may.
     fn only_when_named(self) -> bool {
-        matches!(self, Self::ImageArm64 | Self::PowerCuts | Self::SameBytes)
+        matches!(self, Self::ImageArm64 | Self::PowerCuts | Self::ImageMore | Self::SameBytes)
     }
 }
 
@@ -99,6 +101,7 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
             Part::Image => "image",
             Part::ImageArm64 => "image-arm64",
             Part::PowerCuts => "power-cuts",
+            Part::ImageMore => "image-more",
             Part::SameBytes => "same-bytes",
             Part::E2e => "e2e",
         };
@@ -112,6 +115,7 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 | Part::Image
                 | Part::ImageArm64
                 | Part::PowerCuts
+                | Part::ImageMore
         ) && executables.is_none()
         {
             match build_tests() {
@@ -151,6 +155,9 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
             Part::ImageArm64 => {
                 boot_image(&mut tally, built, Arch::Arm64, "image_boots_arm64", "HEARTH_ARM64_IMAGE");
             }
+            Part::ImageMore => {
+                boot_image(&mut tally, built, Arch::X86_64, "image_more", "HEARTH_IMAGE");
+            }
             Part::PowerCuts => {
                 boot_image(&mut tally, built, Arch::X86_64, "power_cuts", "HEARTH_IMAGE");
             }
@@ -182,6 +189,7 @@ fn describe(part: Part) -> &'static str {
         Part::Image => "build the image, boot it, look inside",
         Part::ImageArm64 => "the same for ARM64, emulated",
         Part::SameBytes => "a second checkout in another folder, byte by byte",
+        Part::ImageMore => "four processors, an NVMe disk, a disk that is too small",
         Part::PowerCuts => "power cuts while the first start completes the disk",
         Part::E2e => "the box in QEMU, on a real chain, in a real cluster",
     }
@@ -268,9 +276,17 @@ impl Executable {
 
     /// Needs a chain, a browser or QEMU, and runs in a part of its own.
     fn is_slow(&self) -> bool {
-        ["devnet", "image_boots", "image_boots_arm64", "key_generation", "power_cuts", "two_clusters"]
-            .iter()
-            .any(|target| self.is(target))
+        [
+            "devnet",
+            "image_boots",
+            "image_boots_arm64",
+            "image_more",
+            "key_generation",
+            "power_cuts",
+            "two_clusters",
+        ]
+        .iter()
+        .any(|target| self.is(target))
     }
 }
 

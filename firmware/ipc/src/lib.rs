@@ -9,6 +9,7 @@
 //! is the unit file's and the daemon's business. Called by every daemon, by `xtask` and by the hardware tests.
 
 pub mod client;
+pub mod disks;
 pub mod dkg;
 pub mod edit;
 pub mod envelope;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::disks::DiskHealth;
 use crate::{NodeStatus, Problem, SignerStatus};
 
 /// Path of [`BoxStatus`].
@@ -68,6 +69,9 @@ pub struct BoxStatus {
     pub clusters: Vec<NodeStatus>,
     /// The signer's status, none when it does not answer.
     pub signer: Option<SignerStatus>,
+    /// What the disks say about themselves, where there is an image that asks them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskHealth>,
     /// What is wrong that neither of them can say, such as one of them not answering.
     pub problems: Vec<Problem>,
     /// The box's own clock when this was put together, unix milliseconds.

@@ -125,6 +125,9 @@ function showBox() {
     row(boot.state === "verified" ? "good" : "wait", "Start-up", boot.explanation, boot.state),
     row(boot.secure_boot ? "good" : "wait", "Secure Boot", "", boot.secure_boot ? "on" : "off"),
     row(boot.verity ? "good" : "wait", "System disk", "", boot.verity ? "read-only, verified" : "not verified"),
+    ...(status.disks || []).map((d) => row(d.passed === null ? "wait" : d.passed && !d.read_only ? "good" : "bad", `Disk ${d.name}`,
+      [d.used_percent === null ? "" : `${d.used_percent} % of its life used`, d.celsius === null ? "" : `${d.celsius} °C`].filter(Boolean).join(" · "),
+      d.passed === null ? "says nothing" : d.passed && !d.read_only ? "healthy" : "failing")),
   ];
   const signer = status.signer;
   if (signer) {

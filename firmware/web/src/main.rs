@@ -9,6 +9,7 @@
 mod claim;
 mod clusters;
 mod config;
+mod disks;
 mod facts;
 mod key_generation;
 mod owner;

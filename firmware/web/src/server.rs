@@ -97,12 +97,15 @@ async fn box_status(State(web): State<Arc<Web>>) -> Json<BoxStatus> {
     if let Err(error) = &node {
         problems.push(silent("dv-node", "No duty is done until it is back.", error));
     }
+    let disks = crate::disks::read(std::path::Path::new("/"));
+    problems.extend(disks.iter().filter_map(ipc::disks::judge));
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     Json(BoxStatus {
         machine: web.machine.clone(),
         clusters: crate::clusters::further(&web, node.as_ref().ok()).await,
         node: node.ok(),
         signer: signer.ok(),
+        disks,
         problems,
         now_ms: u64::try_from(now_ms).unwrap_or(u64::MAX),
     })

@@ -83,6 +83,33 @@ const FACTS: &[Fact] = &[
         prints: Containing("policy drop"),
     },
     Fact {
+        // A neighbour behind a wire of our own: with a private address, with one of the internet, and with one of the internet
+        // while the firewall is opened for it, which leaves the lock of the page's own socket.
+        name: "the page answers the owner's network and nobody else",
+        command: "ip netns add neighbour && ip link add wire0 type veth peer name wire1 netns neighbour && \
+                  ip addr add 192.168.77.1/24 dev wire0 && ip addr add 203.0.113.1/24 dev wire0 && ip link set wire0 up && \
+                  ip -n neighbour addr add 192.168.77.2/24 dev wire1 && ip -n neighbour addr add 203.0.113.2/24 dev wire1 && \
+                  ip -n neighbour link set wire1 up; \
+                  ask() { ip netns exec neighbour curl --silent --insecure --output /dev/null --connect-timeout $1 --max-time 60 \
+                  https://$2/ && echo answered || echo silent; }; ask 30 192.168.77.1; ask 4 203.0.113.1; \
+                  nft insert rule inet hearth input tcp dport 443 accept; ask 4 203.0.113.1; \
+                  nft -f /etc/nftables.conf; ip netns del neighbour",
+        prints: Exactly("answered\nsilent\nsilent"),
+    },
+    Fact {
+        // On four processors of their own; on fewer, before everybody else. `cores.service` is done before both of them start.
+        name: "signer and node come first, on processors of their own where there are enough",
+        command: "cd /sys/fs/cgroup && cat dv.slice/cpu.weight && \
+                  cpus() { grep -h Cpus_allowed_list $(sed 's,.*,/proc/&/status,' $1) | cut -f2 | sort -u; }; \
+                  if [ $(nproc --all) -ge 4 ]; then last=$(($(nproc --all) - 1)); \
+                  cat dv.slice/cpuset.cpus.partition; for u in signer dv-node; do \
+                  [ \"$(cpus dv.slice/$u.service/cgroup.procs)\" = $last ] && echo own || echo shared; done; \
+                  [ \"$(cpus system.slice/web.service/cgroup.procs)\" = 0-$((last - 1)) ] && echo away || echo near; \
+                  else echo isolated; for u in signer dv-node; do \
+                  [ -s dv.slice/$u.service/cgroup.procs ] && echo own; done; echo away; fi",
+        prints: Exactly("1000\nisolated\nown\nown\naway"),
+    },
+    Fact {
         name: "the signer may open the TPM",
         command: "setpriv --reuid signer --regid signer --groups tss sh -c 'exec 3<>/dev/tpmrm0 && cat /run/systemd/tpm2-pcr-public-key.pem >/dev/null && head -c 1 /run/systemd/tpm2-pcr-signature.json'",
         prints: Exactly("{"),

@@ -162,6 +162,7 @@ pub struct VmBuilder {
     forwards: Vec<(u16, u16)>,
     smbios: Vec<String>,
     console: Console,
+    nvme: bool,
 }
 
 /// What is connected to the guest's consoles.
@@ -202,6 +203,12 @@ impl VmBuilder {
     /// The disk, 8 GB unless told; the file on the host is sparse.
     pub fn disk_gb(mut self, disk_gb: u64) -> Self {
         self.disk_gb = disk_gb;
+        self
+    }
+
+    /// The disk as an NVMe one, which can be asked how it is, instead of QEMU's own kind.
+    pub fn nvme(mut self) -> Self {
+        self.nvme = true;
         self
     }
 
@@ -303,6 +310,7 @@ impl Vm {
             forwards: Vec::new(),
             smbios: Vec::new(),
             console: Console::Watched,
+            nvme: false,
         }
     }
 
@@ -389,7 +397,15 @@ impl Vm {
                 "-drive",
                 format!("if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}", self.disk.display()),
             ),
-            ("-device", "virtio-blk-pci,drive=disk,bootindex=1".to_owned()),
+            (
+                "-device",
+                if recipe.nvme {
+                    "nvme,drive=disk,serial=hearth,bootindex=1"
+                } else {
+                    "virtio-blk-pci,drive=disk,bootindex=1"
+                }
+                .to_owned(),
+            ),
             ("-chardev", format!("socket,id=tpm,path={}", tpm_socket.display())),
             ("-tpmdev", "emulator,id=tpm,chardev=tpm".to_owned()),
             ("-device", recipe.arch.tpm_device().to_owned()),

@@ -23,6 +23,10 @@ pub(crate) fn boots_seals_and_opens_again(arch: Arch, named_by: &str) {
     let first = vm.wait_ready(patience).unwrap();
     vm.wait_page(page, patience).unwrap();
     assert_eq!(broken_facts(&mut vm).unwrap(), Vec::<String>::new());
+    // What docs/image.md says about memory and about what the start waits for is what was printed here.
+    let free = vm.expect("free -m").unwrap();
+    let chain = vm.expect("systemd-analyze --no-pager critical-chain hearth.target").unwrap();
+    println!("after the first start, in MB:\n{free}{chain}");
     vm.expect("echo kept >/var/lib/kept && sync -f /var").unwrap();
 
     vm.reboot().unwrap();

@@ -6,42 +6,79 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
-/// A whole disk, found in the kernel's own list.
+/// A whole disk, found in the kernel's own list and held open for nobody but us.
+///
+/// It is opened before anybody is asked about it and never again: what was described to a person is what is written, even when
+/// the name belongs to another disk by then.
 #[derive(Debug)]
 pub(crate) struct Disk {
     device: PathBuf,
     /// Its folder in /sys.
     system: PathBuf,
+    file: File,
+    seen: Seen,
+}
+
+/// What is another number as soon as another disk, or another medium in the same reader, is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
     bytes: u64,
+    /// Counts every medium since this machine was started; older kernels than 5.15 do not say.
+    sequence: Option<u64>,
+}
+
+impl Seen {
+    fn look(system: &Path) -> anyhow::Result<Self> {
+        let sectors: u64 = word(&system.join("size"))?.parse().context("the size of the disk")?;
+        let bytes = sectors.checked_mul(512).context("the size of the disk")?;
+        let sequence = word(&system.join("diskseq")).ok().and_then(|text| text.parse().ok());
+        Ok(Self { bytes, sequence })
+    }
 }
 
 impl Disk {
-    pub(crate) fn look(device: &Path) -> anyhow::Result<Self> {
+    /// Finds a disk, opens it for nobody but us, and refuses what must not be overwritten: what is no disk of its own, and what
+    /// anything on this machine uses.
+    pub(crate) fn take(device: &Path) -> anyhow::Result<Self> {
         let device = device.canonicalize().with_context(|| format!("there is no {}", device.display()))?;
         let meta = fs::metadata(&device).with_context(|| format!("cannot look at {}", device.display()))?;
         ensure!(meta.file_type().is_block_device(), "{} is no disk", device.display());
-        let (major, minor) = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
-        let system = PathBuf::from(format!("/sys/dev/block/{major}:{minor}")).canonicalize();
-        let system = system.with_context(|| format!("the kernel does not know {}", device.display()))?;
+        let system = folder(meta.rdev(), &device)?;
+        suits(&system, &device)?;
+        refuse_what_is_in_use(&system, &device)?;
+        let file = open(&device)?;
+        // Between looking and opening the name may have changed hands.
+        let opened = file.metadata().with_context(|| format!("cannot look at {}", device.display()))?;
         ensure!(
-            !system.join("partition").exists(),
-            "{} is a part of a disk: name the whole disk",
+            opened.file_type().is_block_device() && opened.rdev() == meta.rdev(),
+            "{} became another device just now: look which disk is meant",
             device.display()
         );
-        ensure!(word(&system.join("ro"))? == "0", "{} is write-protected", device.display());
-        let sectors: u64 = word(&system.join("size"))?.parse().context("the size of the disk")?;
-        ensure!(sectors > 0, "there is no medium in {}", device.display());
-        let sector = word(&system.join("queue/logical_block_size"))?;
+        // And once more now that nothing else can begin to use it.
+        refuse_what_is_in_use(&system, &device)?;
+        let seen = Seen::look(&system)?;
+        ensure!(seen.bytes > 0, "there is no medium in {}", device.display());
+        Ok(Self { device, system, file, seen })
+    }
+
+    /// Fails when the disk, or the medium in the reader, is another one than was taken.
+    pub(crate) fn refuse_if_exchanged(&self) -> anyhow::Result<()> {
+        let now = Seen::look(&self.system).ok();
         ensure!(
-            sector == "512",
-            "{} has sectors of {sector} bytes, the image is made for 512",
-            device.display()
+            now == Some(self.seen),
+            "{} is not the disk that was asked about any more: nothing was written; start again",
+            self.device.display()
         );
-        Ok(Self { device, system, bytes: sectors * 512 })
+        Ok(())
+    }
+
+    /// The disk, open for reading and writing.
+    pub(crate) fn file(&mut self) -> &mut File {
+        &mut self.file
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
+        self.seen.bytes
     }
 
     /// For a person: what it is, and how large.
@@ -53,72 +90,107 @@ impl Disk {
             self.device.display(),
             if model.is_empty() { "no name" } else { &model },
             if removable { ", removable" } else { "" },
-            self.bytes / 1_000_000_000
+            self.seen.bytes / 1_000_000_000
         )
     }
+}
 
-    /// Refuses a disk that anything on this machine uses: mounted, swapped to, or beneath another device, itself or a part.
-    pub(crate) fn refuse_what_is_in_use(&self) -> anyhow::Result<()> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read what is mounted")?;
-        let swaps = fs::read_to_string("/proc/swaps").context("cannot read where memory is swapped to")?;
-        for (name, number, folder) in self.parts()? {
-            if let Some(point) = mounted_at(&mounts, &number) {
-                if ["/", "/usr", "/boot", "/var", "/home", "/nix"].contains(&point.as_str()) {
-                    bail!("{name} holds this machine's own system ({point}): it is not overwritten");
-                }
-                bail!(
-                    "{name} is mounted at {point}: unmount it first, when you are sure it is the right disk"
-                );
+/// The folder of a device in the kernel's list.
+fn folder(number: u64, device: &Path) -> anyhow::Result<PathBuf> {
+    let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+    PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))
+        .canonicalize()
+        .with_context(|| format!("the kernel does not know {}", device.display()))
+}
+
+/// Whether a device is a whole disk of its own with sectors that the image can live on.
+fn suits(system: &Path, device: &Path) -> anyhow::Result<()> {
+    let device = device.display();
+    ensure!(!system.join("partition").exists(), "{device} is a part of a disk: name the whole disk");
+    // LVM, encryption and RAID are made of other devices, whatever they are called.
+    for (sign, kind) in [("dm", "a mapped device (LVM, encryption)"), ("md", "a RAID array")] {
+        ensure!(!system.join(sign).exists(), "{device} is {kind} and no disk: name the disk itself");
+    }
+    if let Some(part) = first_in(&system.join("slaves"))? {
+        bail!("{device} is made of {part} and no disk of its own: name the disk itself");
+    }
+    // A disk hangs on a controller. What does not (network block devices, memory, zram) lives in software; of that only loop
+    // devices are taken, which stand for a file that somebody chose.
+    ensure!(
+        system.join("device").exists() || system.join("loop/backing_file").exists(),
+        "{device} is no disk: nothing that can be taken out of this machine is behind it"
+    );
+    // The kernel's numbers of optical drives (Documentation/admin-guide/devices.txt).
+    ensure!(!word(&system.join("dev"))?.starts_with("11:"), "{device} is an optical drive");
+    ensure!(word(&system.join("ro"))? == "0", "{device} is write-protected");
+    ensure!(word(&system.join("size"))? != "0", "there is no medium in {device}");
+    let sector = word(&system.join("queue/logical_block_size"))?;
+    ensure!(sector == "512", "{device} has sectors of {sector} bytes, the image is made for 512");
+    Ok(())
+}
+
+/// Refuses a disk that anything on this machine uses: mounted, swapped to, or beneath another device, itself or a part.
+fn refuse_what_is_in_use(system: &Path, device: &Path) -> anyhow::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read what is mounted")?;
+    let swaps = fs::read_to_string("/proc/swaps").context("cannot read where memory is swapped to")?;
+    let parts = parts(system)?;
+    for (name, number, folder) in &parts {
+        if let Some(point) = mounted_at(&mounts, number) {
+            if ["/", "/usr", "/boot", "/var", "/home", "/nix"].contains(&point.as_str()) {
+                bail!("{name} holds this machine's own system ({point}): it is not overwritten");
             }
-            ensure!(!swapped(&swaps, &name), "this machine swaps to {name}: it is not overwritten");
-            let holders = folder.join("holders");
-            if let Some(holder) = fs::read_dir(&holders).ok().and_then(|mut list| list.next()) {
-                let holder = holder?.file_name();
-                bail!("{name} is part of {}: it is in use", holder.to_string_lossy());
-            }
+            bail!("{name} is mounted at {point}: unmount it first, when you are sure it is the right disk");
         }
-        // A root that the list above does not show as a device, because something lies between (an overlay, a container).
-        let root = fs::metadata("/").context("cannot look at /")?.dev();
-        let number = format!("{}:{}", nix::sys::stat::major(root), nix::sys::stat::minor(root));
-        ensure!(
-            self.parts()?.iter().all(|(_, part, _)| *part != number),
-            "{} holds this machine's own system: it is not overwritten",
-            self.device.display()
-        );
-        Ok(())
-    }
-
-    /// Name, number and folder of the disk and of each of its partitions.
-    fn parts(&self) -> anyhow::Result<Vec<(String, String, PathBuf)>> {
-        let mut folders = vec![self.system.clone()];
-        for entry in fs::read_dir(&self.system).context("cannot list the disk's partitions")? {
-            let path = entry?.path();
-            if path.join("partition").exists() {
-                folders.push(path);
-            }
+        ensure!(!swapped(&swaps, name), "this machine swaps to {name}: it is not overwritten");
+        if let Some(holder) = first_in(&folder.join("holders"))? {
+            bail!("{name} is part of {holder}: it is in use");
         }
-        folders
-            .into_iter()
-            .map(|folder| {
-                let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                Ok((name, word(&folder.join("dev"))?, folder))
-            })
-            .collect()
     }
+    // A root that the list above does not show as a device, because something lies between (an overlay, a container).
+    let root = fs::metadata("/").context("cannot look at /")?.dev();
+    let number = format!("{}:{}", nix::sys::stat::major(root), nix::sys::stat::minor(root));
+    ensure!(
+        parts.iter().all(|(_, part, _)| *part != number),
+        "{} holds this machine's own system: it is not overwritten",
+        device.display()
+    );
+    Ok(())
+}
 
-    /// Opens it for nobody but us: the kernel refuses while a file system or another device uses it, and refuses such use
-    /// while we write.
-    pub(crate) fn open(&self) -> anyhow::Result<File> {
-        let options = nix::fcntl::OFlag::O_EXCL | nix::fcntl::OFlag::O_CLOEXEC;
-        OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(options.bits())
-            .open(&self.device)
-            .with_context(|| {
-                format!("cannot open {} for writing (root may), or it is in use", self.device.display())
-            })
+/// Name, number and folder of the disk and of each of its partitions.
+fn parts(system: &Path) -> anyhow::Result<Vec<(String, String, PathBuf)>> {
+    let mut folders = vec![system.to_owned()];
+    for entry in fs::read_dir(system).context("cannot list the disk's partitions")? {
+        let path = entry?.path();
+        if path.join("partition").exists() {
+            folders.push(path);
+        }
     }
+    folders
+        .into_iter()
+        .map(|folder| {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Ok((name, word(&folder.join("dev"))?, folder))
+        })
+        .collect()
+}
+
+/// Opens it for nobody but us: the kernel refuses while a file system or another device uses it, and refuses such use while
+/// we have it open.
+fn open(device: &Path) -> anyhow::Result<File> {
+    let options = nix::fcntl::OFlag::O_EXCL | nix::fcntl::OFlag::O_CLOEXEC;
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(options.bits())
+        .open(device)
+        .with_context(|| format!("cannot open {} for writing (root may), or it is in use", device.display()))
+}
+
+/// The name of something in a folder, which may be missing.
+fn first_in(folder: &Path) -> anyhow::Result<Option<String>> {
+    let Some(entry) = fs::read_dir(folder).ok().and_then(|mut list| list.next()) else { return Ok(None) };
+    Ok(Some(entry?.file_name().to_string_lossy().into_owned()))
 }
 
 fn word(path: &Path) -> anyhow::Result<String> {
@@ -157,8 +229,62 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("f");
         fs::write(&file, [0; 512]).unwrap();
-        assert!(format!("{:#}", Disk::look(&file).unwrap_err()).contains("is no disk"));
-        assert!(Disk::look(&dir.path().join("none")).is_err());
-        assert!(Disk::look(Path::new("/dev/null")).is_err());
+        assert!(format!("{:#}", Disk::take(&file).unwrap_err()).contains("is no disk"));
+        assert!(Disk::take(&dir.path().join("none")).is_err());
+        assert!(Disk::take(Path::new("/dev/null")).is_err());
+    }
+
+    /// A folder as the kernel shows a disk, with these files besides.
+    fn listed(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let usual = [("dev", "8:16"), ("ro", "0"), ("size", "16777216"), ("queue/logical_block_size", "512")];
+        for (name, text) in usual.iter().chain(files) {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, format!("{text}\n")).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn only_whole_disks_of_their_own_are_taken() {
+        let wrong = |files: &[(&str, &str)]| {
+            let dir = listed(files);
+            suits(dir.path(), Path::new("/dev/x")).map_err(|error| error.to_string())
+        };
+        let disk = ("device/model", "Samsung");
+        assert_eq!(wrong(&[disk]), Ok(()));
+        assert_eq!(wrong(&[("loop/backing_file", "/tmp/disk")]), Ok(()));
+        for (files, word) in [
+            (vec![], "no disk"),
+            (vec![("pid", "77")], "no disk"), // A network block device that is connected.
+            (vec![("dm/name", "vg-root"), ("slaves/sda2/x", "")], "mapped"),
+            (vec![("md/level", "raid1"), ("slaves/sda2/x", "")], "RAID"),
+            (vec![disk, ("slaves/sda2/x", "")], "made of sda2"),
+            (vec![disk, ("partition", "1")], "whole disk"),
+            (vec![disk, ("dev", "11:0")], "optical"),
+            (vec![disk, ("ro", "1")], "write-protected"),
+            (vec![disk, ("size", "0")], "no medium"),
+            (vec![disk, ("queue/logical_block_size", "4096")], "sectors of 4096"),
+        ] {
+            let error = wrong(&files).unwrap_err();
+            assert!(error.contains(word), "{files:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn another_medium_in_the_same_reader_is_noticed() {
+        let dir = listed(&[("device/model", "reader"), ("diskseq", "7")]);
+        let file = tempfile::tempfile().unwrap();
+        let seen = Seen::look(dir.path()).unwrap();
+        let disk = Disk { device: "/dev/x".into(), system: dir.path().to_owned(), file, seen };
+        disk.refuse_if_exchanged().unwrap();
+        fs::write(dir.path().join("diskseq"), "8\n").unwrap();
+        assert!(disk.refuse_if_exchanged().unwrap_err().to_string().contains("nothing was written"));
+        fs::write(dir.path().join("diskseq"), "7\n").unwrap();
+        fs::write(dir.path().join("size"), "0\n").unwrap();
+        assert!(disk.refuse_if_exchanged().is_err());
+        drop(dir);
+        assert!(disk.refuse_if_exchanged().is_err(), "a disk that was pulled out");
     }
 }

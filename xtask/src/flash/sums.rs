@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
@@ -19,8 +19,9 @@ pub(crate) struct Sums {
 
 /// Checks the signature, then the compressed file against the list; says what must come out of it.
 pub(crate) fn signed(image: &Path, key: &Path) -> anyhow::Result<Sums> {
-    let folder = image.parent().context("an image lies in a folder")?;
-    let (list, signature) = (folder.join("SHA256SUMS"), folder.join("SHA256SUMS.sig"));
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    let base = name.strip_suffix(".img.zst").context("the image must be a .img.zst file")?;
+    let [list, signature] = ["SHA256SUMS", "SHA256SUMS.sig"].map(|end| beside(image, base, end));
     for path in [image, &list, &signature, key] {
         ensure!(path.is_file(), "there is no {}", path.display());
     }
@@ -35,9 +36,6 @@ pub(crate) fn signed(image: &Path, key: &Path) -> anyhow::Result<Sums> {
         key.display()
     );
     let text = fs::read_to_string(&list).with_context(|| format!("cannot read {}", list.display()))?;
-    let name = image.file_name().unwrap_or_default().to_string_lossy();
-    let raw_name =
-        format!("{}.raw", name.strip_suffix(".img.zst").context("the image must be a .img.zst file")?);
     let wanted = of(&text, &name)?;
     let file = File::open(image).with_context(|| format!("cannot open {}", image.display()))?;
     ensure!(
@@ -45,8 +43,12 @@ pub(crate) fn signed(image: &Path, key: &Path) -> anyhow::Result<Sums> {
         "{} is not what the signed list says: it is damaged, download it again",
         image.display()
     );
-    let raw = of(&text, &raw_name)?;
+    let raw = of(&text, &format!("{base}.raw"))?;
     Ok(Sums { raw, raw_bytes: content_size(image)? })
+}
+
+fn beside(image: &Path, base: &str, end: &str) -> PathBuf {
+    image.with_file_name(format!("{base}.{end}"))
 }
 
 /// One file's sum in a list as `sha256sum` writes it.

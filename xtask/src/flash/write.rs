@@ -22,11 +22,12 @@ const CHUNK: usize = 4 << 20;
 /// system that could be taken for a whole one.
 pub(crate) fn image(
     image: &Path,
-    disk: &Disk,
+    disk: &mut Disk,
     sums: &Sums,
     told: &mut dyn FnMut(&str, u64, u64),
 ) -> anyhow::Result<()> {
-    let mut device = disk.open()?;
+    let bytes = disk.bytes();
+    let device = disk.file();
     let mut zstd = Command::new("zstd")
         .args(["--decompress", "--stdout", "--quiet", "--"])
         .arg(image)
@@ -35,15 +36,47 @@ pub(crate) fn image(
         .spawn()
         .context("cannot run zstd")?;
     let unpacked = zstd.stdout.take().context("zstd has no output")?;
-    let copied = copy(unpacked, &mut device, sums, told);
+    let copied = clear_end(device, bytes, sums.raw_bytes)
+        .and_then(|()| device.rewind().map_err(Into::into))
+        .and_then(|()| copy(unpacked, device, sums, told));
     let status = zstd.wait().context("zstd")?;
     copied?;
     ensure!(status.success(), "the image could not be unpacked");
     device.sync_all().context("the disk did not take everything")?;
     // What the kernel still remembers would answer for the disk.
-    nix::fcntl::posix_fadvise(&device, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+    nix::fcntl::posix_fadvise(&*device, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
         .context("cannot empty the kernel's cache of the disk")?;
-    read_back(&mut device, sums, told)
+    read_back(device, sums, told)?;
+    end_is_clear(device, bytes, sums.raw_bytes)
+}
+
+/// Where the end of the disk begins that is emptied: its last megabyte, as far as the image does not reach into it.
+///
+/// Another system's second partition table lies there. Firmware, and the first start, would take it for this disk's own.
+fn end(disk_bytes: u64, image_bytes: u64) -> std::ops::Range<u64> {
+    disk_bytes.saturating_sub(END).max(image_bytes)..disk_bytes
+}
+
+const END: u64 = 1 << 20;
+
+fn clear_end(disk: &mut File, disk_bytes: u64, image_bytes: u64) -> anyhow::Result<()> {
+    let end = end(disk_bytes, image_bytes);
+    disk.seek(SeekFrom::Start(end.start))?;
+    let zeros = vec![0; usize::try_from(end.end.saturating_sub(end.start))?];
+    disk.write_all(&zeros).context("writing the end of the disk: does it claim to be larger than it is?")
+}
+
+fn end_is_clear(disk: &mut File, disk_bytes: u64, image_bytes: u64) -> anyhow::Result<()> {
+    let end = end(disk_bytes, image_bytes);
+    disk.seek(SeekFrom::Start(end.start))?;
+    let mut bytes = Vec::new();
+    (&*disk).take(END).read_to_end(&mut bytes).context("reading the end of the disk back")?;
+    ensure!(
+        u64::try_from(bytes.len())? == end.end.saturating_sub(end.start)
+            && bytes.iter().all(|byte| *byte == 0),
+        "the end of the disk gives back other bytes than were written: it is damaged or a fake; do not use it"
+    );
+    Ok(())
 }
 
 fn copy(
@@ -146,6 +179,23 @@ mod tests {
         file.set_len(1_500_000).unwrap();
         let error = read_back(&mut file, &sums(&bytes), &mut |_, _, _| {}).unwrap_err();
         assert!(error.to_string().contains("larger than it is"));
+    }
+
+    #[test]
+    fn the_end_of_the_disk_is_emptied_and_never_the_image() {
+        assert_eq!(end(10 << 20, 4 << 20), 9 << 20..10 << 20);
+        assert_eq!(end(10 << 20, (10 << 20) - 512), (10 << 20) - 512..10 << 20);
+        assert!(end(1000, 1000).is_empty());
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![7; 4 << 20]).unwrap();
+        assert!(end_is_clear(&mut file, 4 << 20, 0).is_err());
+        clear_end(&mut file, 4 << 20, 0).unwrap();
+        end_is_clear(&mut file, 4 << 20, 0).unwrap();
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.iter().filter(|byte| **byte == 7).count(), 3 << 20);
+        assert_eq!(bytes.len(), 4 << 20);
     }
 
     #[test]

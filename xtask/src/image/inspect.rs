@@ -1,15 +1,21 @@
 //! What must not be in an image, looked for in the built one: shells, package managers, passwords, ways in.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use hw_tests::image::{Image, Profile};
+use serde_json::Value;
 
 use super::compare;
+use super::programs::DAEMONS;
 use crate::run;
 
+/// Where an image keeps the list of everything in it.
+const LIST: &str = "usr/share/hearth/sbom.cdx.json";
 /// Programs that no image has: they change the system, or let somebody in.
 const NEVER: [&str; 22] = [
     "apt",
@@ -53,7 +59,7 @@ const COMMAND_LINE: [(&str, &str); 8] = [
 ];
 
 /// Fails when the built image holds what it must not.
-pub(super) fn check(image: &Image, profile: Profile) -> anyhow::Result<()> {
+pub(super) fn check(image: &Image, profile: Profile, repository: &Path, sbom: &Path) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let tools = run::cache()?.join("mkosi/tools");
     compare::unpack_partition(&image.raw, |label| label.starts_with("hearth_"), dir.path(), &tools)?;
@@ -64,6 +70,10 @@ pub(super) fn check(image: &Image, profile: Profile) -> anyhow::Result<()> {
     let line = String::from_utf8_lossy(line);
     let mut wrong = in_tree(dir.path(), profile)?;
     wrong.extend(in_command_line(line.trim_end_matches('\0'), profile));
+    wrong.extend(in_keys(&kernel, repository, profile)?);
+    let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let inside = read(&dir.path().join(LIST))?;
+    wrong.extend(in_list(&inside, &read(sbom)?, &read(&image.raw.with_extension("manifest"))?)?);
     ensure!(wrong.is_empty(), "the image holds what it must not: {}", wrong.join("; "));
     Ok(())
 }
@@ -101,7 +111,7 @@ fn in_tree(root: &Path, profile: Profile) -> anyhow::Result<Vec<String>> {
         wrong.push("an identity that every box would share (/etc/machine-id)".to_owned());
     }
     for needed in [
-        "usr/share/hearth/sbom.cdx.json",
+        LIST,
         "etc/nftables.conf",
         "usr/lib/hearth/chrony.conf",
         "usr/lib/hearth/clock-mark.conf",
@@ -156,15 +166,154 @@ fn in_command_line(line: &str, profile: Profile) -> Vec<String> {
         if last("systemd.import_credentials").as_deref() != Some("no") {
             wrong.push("a command line that takes credentials from outside".to_owned());
         }
-        for way in
-            ["systemd.debug_shell", "rd.systemd.debug_shell", "init", "console=ttyS0", "console=ttyAMA0"]
-        {
-            if line.split_whitespace().any(|word| word == way || word.split('=').next() == Some(way)) {
-                wrong.push(format!("{way} on the command line"));
-            }
-        }
+        wrong.extend(
+            line.split_whitespace()
+                .filter(|word| opens_the_system(word))
+                .map(|word| format!("{word} on the command line")),
+        );
     }
     wrong
+}
+
+/// Whether a word of the kernel's command line lets somebody in, or starts something else than the system that ships
+/// (kernel-command-line(7), the kernel's kernel-parameters.txt).
+fn opens_the_system(word: &str) -> bool {
+    const WAYS: [&str; 24] = [
+        "init",
+        "rdinit",
+        "systemd.unit",
+        "systemd.wants",
+        "systemd.mask",
+        "systemd.run",
+        "systemd.set_credential",
+        "systemd.set_credential_binary",
+        "systemd.setenv",
+        "systemd.debug_shell",
+        "systemd.default_debug_tty",
+        "systemd.confirm_spawn",
+        "systemd.sulogin_force",
+        "systemd_sulogin_force",
+        "break",
+        "rescue",
+        "emergency",
+        "single",
+        "s",
+        "1",
+        "earlycon",
+        "earlyprintk",
+        "netconsole",
+        "kgdboc",
+    ];
+    let (key, value) = word.split_once('=').unwrap_or((word, ""));
+    // The kernel takes either mark for the other, and systemd a setting for the first system alone.
+    let key = key.replace('-', "_").to_ascii_lowercase();
+    let key = key.strip_prefix("rd.").unwrap_or(&key);
+    if key == "console" {
+        // The screen, on which nothing answers. A serial port is a cable to somebody else's computer.
+        return value != "tty0";
+    }
+    WAYS.contains(&key)
+}
+
+/// Sentences about whose keys an image trusts, seen from the signed kernel image: a release may hold no test key, in a
+/// certificate of the signature or among what approves measurements; a dev image may trust no other.
+fn in_keys(kernel: &[u8], repository: &Path, profile: Profile) -> anyhow::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for name in ["sb", "pcr"] {
+        let certificate = repository.join(format!("image/test-keys/{name}.crt"));
+        let key = public_key(&certificate)?;
+        // As bytes in a certificate, and as text where systemd-stub hands the approving key on.
+        let found = holds(kernel, &key.bytes) || holds(kernel, key.text.as_bytes());
+        match (found, profile) {
+            (true, Profile::Release) => wrong.push(format!("the test key {name}, which everybody has")),
+            (false, Profile::Dev) => wrong.push(format!("another key than the test key {name}")),
+            (true, Profile::Dev) | (false, Profile::Release) => {}
+        }
+    }
+    Ok(wrong)
+}
+
+/// A public key (RFC 5280, SubjectPublicKeyInfo), in both of the ways in which it is written down.
+struct PublicKey {
+    bytes: Vec<u8>,
+    /// The lines of its text, without the first and the last.
+    text: String,
+}
+
+fn public_key(certificate: &Path) -> anyhow::Result<PublicKey> {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["x509", "-noout", "-pubkey", "-in"]).arg(certificate).stdin(Stdio::null());
+    let pem = openssl.output().context("cannot run openssl")?;
+    ensure!(pem.status.success(), "{} is no certificate", certificate.display());
+    let pem = String::from_utf8(pem.stdout).context("openssl's answer")?;
+    let lines: Vec<&str> = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let bytes = decode_base64(&lines.concat()).context("openssl's answer is not base64")?;
+    ensure!(bytes.len() > 64, "{} holds no key", certificate.display());
+    Ok(PublicKey { bytes, text: lines.join("\n") })
+}
+
+fn decode_base64(text: &str) -> Option<Vec<u8>> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut bytes, mut bits, mut held) = (Vec::new(), 0_u32, 0_u32);
+    for byte in text.trim_end_matches('=').bytes() {
+        let digit = DIGITS.iter().position(|digit| *digit == byte)?;
+        held = ((held << 6) | u32::try_from(digit).ok()?) & 0xffff;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push(u8::try_from((held >> bits) & 0xff).ok()?);
+        }
+    }
+    Some(bytes)
+}
+
+/// Whether bytes lie somewhere in other bytes. Looks for the first byte only, then compares: a kernel image is large.
+fn holds(all: &[u8], wanted: &[u8]) -> bool {
+    let Some(first) = wanted.first() else { return true };
+    let mut rest = all;
+    while let Some(at) = rest.iter().position(|byte| byte == first) {
+        rest = &rest[at..];
+        if rest.starts_with(wanted) {
+            return true;
+        }
+        rest = &rest[1..];
+    }
+    false
+}
+
+/// Sentences about the list of everything that is inside the image: it must be the one that the build wrote, and name every
+/// package that the build installed and every crate with a hash.
+fn in_list(inside: &[u8], beside: &[u8], manifest: &[u8]) -> anyhow::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    if inside != beside {
+        wrong.push("another list of its parts than the one beside it".to_owned());
+    }
+    let list: Value = serde_json::from_slice(inside).context("the list of the image's parts")?;
+    let manifest: Value = serde_json::from_slice(manifest).context("mkosi's manifest")?;
+    let word = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let components = list["components"].as_array().context("the list of the image's parts names none")?;
+    let named: BTreeSet<(String, String)> =
+        components.iter().map(|part| (word(part, "name"), word(part, "version"))).collect();
+    let packages = manifest["packages"].as_array().context("mkosi's manifest names no packages")?;
+    ensure!(!packages.is_empty(), "mkosi's manifest names no packages");
+    for package in packages {
+        let (name, version) = (word(package, "name"), word(package, "version"));
+        if !named.contains(&(name.clone(), version.clone())) {
+            wrong.push(format!("{name} {version}, which its list of parts does not name"));
+        }
+    }
+    for daemon in DAEMONS {
+        if !named.iter().any(|(name, _)| name == daemon) {
+            wrong.push(format!("{daemon}, which its list of parts does not name"));
+        }
+    }
+    for part in components.iter().filter(|part| part["publisher"] != "Hearth") {
+        let hash = part["hashes"][0]["content"].as_str().unwrap_or_default();
+        if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            wrong.push(format!("{} without a hash in its list of parts", word(part, "name")));
+        }
+    }
+    Ok(wrong)
 }
 
 #[cfg(test)]
@@ -228,5 +377,73 @@ mod tests {
         assert_eq!(in_command_line(&opened, Profile::Release).len(), 3);
         assert_eq!(in_command_line(&opened, Profile::Dev), ["a command line without lockdown=integrity"]);
         assert!(!in_command_line(&line.replace("roothash=ab", ""), Profile::Dev).is_empty());
+    }
+
+    #[test]
+    fn every_word_that_opens_a_release_is_found() {
+        for word in [
+            "console=ttyS0",
+            "console=ttyS0,115200n8",
+            "console=ttyAMA0",
+            "console=hvc0",
+            "console=tty1",
+            "init=/bin/sh",
+            "rdinit=/bin/sh",
+            "systemd.debug_shell",
+            "systemd.debug-shell=ttyS1",
+            "rd.systemd.debug_shell=hvc0",
+            "rd.systemd.unit=emergency.target",
+            "rd.break",
+            "single",
+            "S",
+            "SYSTEMD_SULOGIN_FORCE=1",
+            "netconsole=@/,@10.0.0.1/",
+        ] {
+            assert!(opens_the_system(word), "{word}");
+        }
+        for word in ["console=tty0", "ro", "quiet", "panic=10", "roothash=ab", "systemd.machine_id=firmware"]
+        {
+            assert!(!opens_the_system(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn a_release_with_a_test_key_is_found_however_it_is_written_down() {
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let [sb, pcr] = ["sb", "pcr"]
+            .map(|name| public_key(&repository.join(format!("image/test-keys/{name}.crt"))).unwrap());
+        let dev = [b"MZ".as_slice(), &sb.bytes, b"----\n", pcr.text.as_bytes(), b"\n"].concat();
+        assert_eq!(in_keys(&dev, &repository, Profile::Dev).unwrap(), Vec::<String>::new());
+        assert_eq!(in_keys(&dev, &repository, Profile::Release).unwrap().len(), 2);
+        assert_eq!(in_keys(b"MZ and others", &repository, Profile::Dev).unwrap().len(), 2);
+        assert_eq!(in_keys(b"MZ and others", &repository, Profile::Release).unwrap(), Vec::<String>::new());
+        assert_eq!(decode_base64("aGVhcnRoIQ==").unwrap(), b"hearth!");
+        assert!(decode_base64("a b").is_none());
+    }
+
+    #[test]
+    fn a_list_that_names_less_than_there_is_is_found() {
+        let hash = "ab".repeat(32);
+        let part =
+            |name: &str| serde_json::json!({ "name": name, "version": "1", "hashes": [{ "content": hash }] });
+        let own = |name: &str| serde_json::json!({ "name": name, "version": "0", "publisher": "Hearth" });
+        let list = serde_json::json!({ "components": [part("udev"), own("signer"), own("dv-node"), own("web"), own("cores")] });
+        let list = serde_json::to_vec(&list).unwrap();
+        let manifest = |version: &str| {
+            serde_json::to_vec(&serde_json::json!({ "packages": [{ "name": "udev", "version": version }] }))
+                .unwrap()
+        };
+        assert_eq!(in_list(&list, &list, &manifest("1")).unwrap(), Vec::<String>::new());
+        assert_eq!(in_list(&list, &list, &manifest("2")).unwrap().len(), 1);
+        assert_eq!(in_list(&list, b"{}", &manifest("1")).unwrap().len(), 1);
+        let text = String::from_utf8(list.clone()).unwrap();
+        let bare = text.replace(&hash, "").into_bytes();
+        assert_eq!(
+            in_list(&bare, &bare, &manifest("1")).unwrap(),
+            ["udev without a hash in its list of parts"]
+        );
+        let fewer = text.replace("dv-node", "other").into_bytes();
+        assert_eq!(in_list(&fewer, &fewer, &manifest("1")).unwrap().len(), 1);
+        assert!(in_list(&list, &list, b"{\"packages\": []}").is_err());
     }
 }

@@ -113,7 +113,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 /// Compares an image with the checksums that another machine's build wrote beside its own.
 fn expect(image: &Image, list: &Path) -> anyhow::Result<()> {
     let theirs = std::fs::read_to_string(list).with_context(|| format!("cannot read {}", list.display()))?;
-    let path = image.raw.with_file_name("SHA256SUMS");
+    // hearth-dev-x86-64.img.zst and hearth-dev-x86-64.SHA256SUMS.
+    let path = image.compressed.with_extension("").with_extension("SHA256SUMS");
     let ours = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     ensure!(!ours.trim().is_empty(), "{} is empty", path.display());
     ensure!(ours == theirs, "this build is another one than {}:\n{ours}instead of\n{theirs}", list.display());
@@ -165,7 +166,16 @@ impl Place {
 
 /// Builds the programs of a checkout and the image around them.
 fn build(place: &Place, what: &What, earlier: Earlier) -> anyhow::Result<Image> {
-    let binaries = programs::build(&place.repository, &place.target, what.arch, what.profile)?;
+    image_of(place, what, programs(place, what)?, earlier)
+}
+
+/// The folder with the programs of a checkout.
+fn programs(place: &Place, what: &What) -> anyhow::Result<PathBuf> {
+    programs::build(&place.repository, &place.target, what.arch, what.profile)
+}
+
+/// Builds the image around the programs of a checkout.
+fn image_of(place: &Place, what: &What, binaries: PathBuf, earlier: Earlier) -> anyhow::Result<Image> {
     // The set of packages in the lock: a dev image for a real board has that board's kernel.
     let set = if what.console.is_some() { "dev-hardware" } else { what.profile.name() };
     let sbom = place.target.join(format!("sbom-{set}-{}.cdx.json", what.arch.name()));
@@ -183,7 +193,7 @@ fn build(place: &Place, what: &What, earlier: Earlier) -> anyhow::Result<Image> 
         earlier,
     };
     let image = image::build(&options, |line| say::detail(&format!("image: {line}")))?;
-    inspect::check(&image, what.profile)?;
+    inspect::check(&image, what.profile, &place.repository, &options.sbom)?;
     let short = image.sha256.get(..16).unwrap_or_default();
     say::good(&format!("image {} (SHA-256 {short}…)", image.raw.display()));
     Ok(image)

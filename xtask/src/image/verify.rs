@@ -11,13 +11,23 @@ use anyhow::{Context as _, ensure};
 use hw_tests::image::{Earlier, Image};
 use serde_json::json;
 
-use super::{Place, What, build, compare, size};
+use super::{Place, What, build, compare, image_of, programs, size};
 use crate::{run, say};
 
 /// Builds two checkouts and compares them.
 pub(super) fn twice(what: &What, as_json: bool) -> anyhow::Result<()> {
-    let first = build_in("first", what)?;
-    let second = build_in("second-with-a-longer-name", what)?;
+    // Both before anything is built: what is changed here meanwhile is in neither.
+    let [first, second] = ["first", SECOND].map(|name| place(name, what));
+    let (first, second) = (first?, second?);
+    let first_programs = programs(&first, what)?;
+    // The first image is put together while the second checkout compiles: one waits for the disk where the other computes.
+    let (first, second_programs) = std::thread::scope(|scope| {
+        let image = scope.spawn(|| image_of(&first, what, first_programs, Earlier::Ignored));
+        let programs = programs(&second, what);
+        (image.join(), programs)
+    });
+    let first = first.map_err(|_| anyhow::anyhow!("building the first image broke off"))??;
+    let second = image_of(&second, what, second_programs?, Earlier::Ignored)?;
     let identical = first.sha256 == second.sha256 && same_file(&first.compressed, &second.compressed)?;
     if !identical {
         explain(&first, &second)?;
@@ -40,7 +50,7 @@ pub(super) fn twice(what: &What, as_json: bool) -> anyhow::Result<()> {
 
 /// Builds one more checkout and compares it with an image that is there.
 pub(super) fn again(first: &Image, what: &What) -> anyhow::Result<()> {
-    let second = build_in("second-with-a-longer-name", what)?;
+    let second = build(&place(SECOND, what)?, what, Earlier::Ignored)?;
     if first.sha256 != second.sha256 {
         explain(first, &second)?;
         anyhow::bail!("two builds of one commit differ; what differs is listed above");
@@ -48,14 +58,17 @@ pub(super) fn again(first: &Image, what: &What) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn build_in(name: &str, what: &What) -> anyhow::Result<Image> {
+/// Paths of another length show what depends on where it was built.
+const SECOND: &str = "second-with-a-longer-name";
+
+/// A checkout in a folder of its own, and where what is made of it goes.
+fn place(name: &str, what: &What) -> anyhow::Result<Place> {
     let dir = run::cache()?.join("verify").join(name);
-    let place = Place {
+    Ok(Place {
         repository: checkout(&dir.join("checkout"))?,
         target: dir.join("target"),
         out: Some(dir.join(format!("image-{}-{}", what.profile.name(), what.arch.name()))),
-    };
-    build(&place, what, Earlier::Ignored)
+    })
 }
 
 /// A clean checkout: what is committed, and nothing that lies around. With changes that are not committed yet, these too.
