@@ -3,8 +3,6 @@
 //!
 //! Needs a built dev image, named by HEARTH_IMAGE.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
-
 use std::path::PathBuf;
 
 use hw_tests::vm::checks::{BOOT_PATIENCE, broken_facts};
