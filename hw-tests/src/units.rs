@@ -159,14 +159,39 @@ mod tests {
             if said(&socket, "ListenStream").iter().all(|listens| listens.starts_with('/')) {
                 continue;
             }
+            assert_eq!(said(&socket, "IPAddressDeny"), ["any"], "{} lets everybody in", path.display());
             let service = said(&socket, "Service").remove(0);
             let service = std::fs::read_to_string(folder.join(service)).unwrap();
-            for key in ["IPAddressDeny", "IPAddressAllow"] {
-                assert_eq!(said(&socket, key), said(&service, key), "{key} of {}", path.display());
+            assert_eq!(said(&service, "IPAddressDeny"), ["any"], "the service of {}", path.display());
+            // A service that opens nothing itself allows nothing; one that does, allows what its socket allows.
+            let allowed = said(&service, "IPAddressAllow");
+            if !allowed.is_empty() {
+                assert_eq!(said(&socket, "IPAddressAllow"), allowed, "{}", path.display());
             }
             looked_at += 1;
         }
         assert!(looked_at > 0, "no socket that a network reaches");
+    }
+
+    /// Processors of their own are for what must be in time: a gate, a page or a timer there would be what they wait for.
+    #[test]
+    fn signer_and_node_alone_are_in_the_slice_of_the_duties() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/system");
+        let mut there = Vec::new();
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let slices: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("Slice=")).collect();
+            assert!(slices.iter().all(|slice| *slice == "dv.slice"), "{}: {slices:?}", path.display());
+            if !slices.is_empty() {
+                there.push(path.file_name().unwrap().to_string_lossy().into_owned());
+            }
+        }
+        there.sort();
+        assert_eq!(there, ["dv-node.service", "signer.service"]);
     }
 
     #[test]
