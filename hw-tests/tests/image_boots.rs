@@ -12,6 +12,7 @@ use hw_tests::image::Arch;
 use hw_tests::ports::free_port;
 use hw_tests::vm::Vm;
 use hw_tests::vm::checks::BOOT_PATIENCE;
+use hw_tests::vm::measure::MEASURED;
 
 #[test]
 fn the_image_boots_seals_its_disk_and_opens_it_again() {
@@ -29,5 +30,5 @@ fn the_release_image_serves_the_page_and_has_no_shell() {
     let mut vm = Vm::builder(image, dir.path()).forward(page, 443).start().unwrap();
     let boot = vm.wait_page(page, BOOT_PATIENCE).unwrap();
     assert!(!vm.has_shell(Duration::from_secs(20)).unwrap(), "a shell answers in a release image");
-    println!("the page answered after {boot:?}");
+    println!("{MEASURED}the page of a release answered after {boot:?}");
 }

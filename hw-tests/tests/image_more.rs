@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use hw_tests::vm::checks::{BOOT_PATIENCE, broken_facts};
+use hw_tests::vm::measure::MEASURED;
 use hw_tests::vm::{Vm, VmError};
 
 fn image() -> Option<PathBuf> {
@@ -46,7 +47,7 @@ fn four_processors_leave_one_to_the_duties_and_an_nvme_disk_says_how_it_is() {
     let disk = ipc::disks::read(report.trim().as_bytes()).unwrap();
     assert_eq!((disk.name.as_str(), disk.passed), ("QEMU NVMe Ctrl", Some(true)));
     assert_eq!(disk.used_percent, Some(0));
-    println!("booted in {boot:?} with four processors: {disk:?}");
+    println!("{MEASURED}booted in {boot:?} with four processors: {disk:?}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use hw_tests::gpt;
 use hw_tests::vm::Vm;
 use hw_tests::vm::checks::BOOT_PATIENCE;
+use hw_tests::vm::measure::MEASURED;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
@@ -77,7 +78,7 @@ fn a_power_cut_while_the_disk_is_completed_leaves_the_old_table_or_the_new_one()
     }
     assert!(old > 0 && (new > 0 || cuts < 10), "the cuts were all on one side: {old} before, {new} after");
     println!(
-        "{old} cuts left the shipped table, {new} the finished one; the work takes {whole:?}; {started} were started"
+        "{MEASURED}{old} cuts left the shipped table, {new} the finished one; the work takes {whole:?}; {started} were started"
     );
 }
 

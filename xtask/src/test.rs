@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::ValueEnum;
 use hw_tests::image::Arch;
+use hw_tests::vm::measure::MEASURED;
 use serde_json::Value;
 
 use crate::{arrows, conformance, image, promises, run, say};
@@ -333,6 +334,8 @@ fn run_executables(
         let outcome = log(&name.replace('/', "-")).and_then(|(out, path)| {
             let err = out.try_clone()?;
             let mut command = Command::new(&test.path);
+            // What a test that passed has said is shown too: what it measured, and that it was skipped.
+            command.arg("--show-output");
             command.current_dir(&test.dir).stdin(Stdio::null()).stdout(out).stderr(err);
             command.envs(settings.iter().map(|(name, value)| (name, value)));
             let result = wait(command, &path);
@@ -347,6 +350,9 @@ fn run_executables(
                 for skipped in text.lines().filter(|line| line.contains("SKIPPED:")) {
                     tally.skipped += 1;
                     say::note(skipped);
+                }
+                for measured in text.lines().filter_map(|line| line.strip_prefix(MEASURED)) {
+                    say::detail(measured);
                 }
                 match result {
                     Ok(()) => {

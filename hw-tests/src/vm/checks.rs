@@ -97,7 +97,7 @@ const FACTS: &[Fact] = &[
         prints: Exactly("answered\nsilent\nsilent"),
     },
     Fact {
-        // On four processors of their own; on fewer, before everybody else. `cores.service` is done before both of them start.
+        // From four processors on they have their own; on fewer they come before everybody else. `cores.service` is done before both of them start.
         name: "signer and node come first, on processors of their own where there are enough",
         command: "cd /sys/fs/cgroup && cat dv.slice/cpu.weight && \
                   cpus() { grep -h Cpus_allowed_list $(sed 's,.*,/proc/&/status,' $1) | cut -f2 | sort -u; }; \
@@ -106,7 +106,7 @@ const FACTS: &[Fact] = &[
                   [ \"$(cpus dv.slice/$u.service/cgroup.procs)\" = $last ] && echo own || echo shared; done; \
                   [ \"$(cpus system.slice/web.service/cgroup.procs)\" = 0-$((last - 1)) ] && echo away || echo near; \
                   else echo isolated; for u in signer dv-node; do \
-                  [ -s dv.slice/$u.service/cgroup.procs ] && echo own; done; echo away; fi",
+                  grep -q . dv.slice/$u.service/cgroup.procs && echo own; done; echo away; fi",
         prints: Exactly("1000\nisolated\nown\nown\naway"),
     },
     Fact {

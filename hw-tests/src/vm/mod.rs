@@ -8,6 +8,7 @@ mod accel;
 mod arch;
 pub mod checks;
 mod firmware;
+pub mod measure;
 mod moment;
 pub(crate) mod serial;
 mod shell;
