@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::config::Config;
 use crate::control;
 use crate::dkg;
+use crate::edit;
 use crate::folders::Folders;
 use crate::isolation::Outcome;
 use crate::node::{self, StartError, Surroundings};
@@ -21,6 +22,7 @@ use crate::places::{Place, Places};
 use crate::setup::{self, Membership};
 use crate::store::StoreError;
 
+mod change;
 mod joining;
 mod key_generation;
 mod seat;
@@ -50,8 +52,10 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
     let places = Arc::new(Places::new(config.p2p.clone()));
     let (to, mut requests) = mpsc::channel(1);
     let (dkg_to, mut key_generation) = mpsc::channel(4);
+    let (edit_to, mut edits) = mpsc::channel(4);
     let ceremonies = dkg::CeremonyStore::new(&config.state_dir);
     let mut daemon = Daemon {
+        change: change::Change::new(&config.state_dir),
         config,
         folders,
         work,
@@ -69,10 +73,12 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
     let server = tokio::spawn(ipc::server::serve(
         listener,
         control::router(control::Shared::new(places, daemon.config.custom_networks(), to))
-            .merge(dkg::router(dkg_to)),
+            .merge(dkg::router(dkg_to))
+            .merge(edit::router(edit_to)),
         daemon.config.callers.control.resolve(),
         control::limits(),
     ));
+    daemon.resume_change().await;
     daemon.resume().await;
     daemon.resume_ceremony().await;
     ipc::service::ready("serving");
@@ -88,11 +94,13 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
             Some(answer) = alive.recv() => drop(answer.send(daemon.is_alive())),
             _ = look.tick() => daemon.look().await,
             Some(request) = key_generation.recv() => daemon.on_key_generation(request).await,
+            Some(request) = edits.recv() => daemon.on_change(request).await,
             ended = daemon.something_ended() => match ended {
                 Ended::Node(place, outcome) => daemon.on_node_ended(place, outcome),
                 Ended::Pause(place) => daemon.start_again(place),
                 Ended::KeyGeneration(setup) => daemon.on_ceremony_finished(setup).await,
                 Ended::CeremonyPause => daemon.resume_ceremony().await,
+                Ended::Change(ending) => daemon.on_change_ended(*ending).await,
             },
         }
     }
@@ -140,6 +148,8 @@ struct Daemon {
     born: Option<(tokio::time::Instant, ClusterSetup)>,
     /// The place that the cluster of the ceremony will have.
     reserved: Option<u8>,
+    /// The change of a cluster.
+    change: change::Change,
 }
 
 impl Daemon {
@@ -264,6 +274,7 @@ impl Daemon {
             place = paused(pause) => Ended::Pause(place),
             setup = key_generation::finished(&mut self.ceremony, &self.born) => Ended::KeyGeneration(setup),
             () = key_generation::to_be_resumed(self.resume_at) => Ended::CeremonyPause,
+            ending = self.change.ended() => Ended::Change(Box::new(ending)),
         }
     }
 
@@ -301,6 +312,7 @@ enum Ended {
     KeyGeneration(ClusterSetup),
     /// The pause before an interrupted ceremony is tried again.
     CeremonyPause,
+    Change(Box<edit::Ending>),
 }
 
 async fn paused(pause: Option<(tokio::time::Instant, u8)>) -> u8 {

@@ -13,6 +13,7 @@ pub mod control;
 pub mod daemon;
 pub mod deposits;
 pub mod dkg;
+pub mod edit;
 pub mod exits;
 pub mod folders;
 pub mod isolation;

@@ -184,6 +184,33 @@ impl Store {
         .map_err(|source| StoreError::Io { doing: "write", path, source })
     }
 
+    /// Puts another lock of the same validators in force: the signer has given the old shares up. What was said under the old
+    /// lock is forgotten; the new shares sign for no duty that anything was said about (decision 0221). May be repeated
+    /// after a crash.
+    pub fn change_cluster(&self, setup: &ClusterSetup, membership: &Membership) -> Result<(), StoreError> {
+        let chain = self.load_chain()?;
+        self.save_cluster(setup)?;
+        self.remove(&self.journal_path())?;
+        self.remove(&self.dir.join(EXIT_POOL))?;
+        match chain {
+            Some(chain) => self.save_chain(&PinnedChain {
+                lock_hash: Some(hex::encode(membership.view.lock_hash)),
+                share_index: Some(membership.share_index),
+                ..chain
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        match fs::remove_file(path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::Io { doing: "remove", path: path.to_owned(), source })
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// The chain served before, if any.
     pub fn load_chain(&self) -> Result<Option<PinnedChain>, StoreError> {
         let path = self.dir.join(CHAIN);

@@ -392,8 +392,11 @@ fn pedersen_seeds() -> Vec<Vec<u8>> {
         session: HASH,
         signature: vec![9; 96],
     });
-    let announcement =
-        Announcement { key: PublicKeyBytes([1; 48]), shares: Some(vec![PublicKeyBytes([2; 48]); 2]) };
+    let announcement = Announcement {
+        key: PublicKeyBytes([1; 48]),
+        shares: Some(vec![PublicKeyBytes([2; 48]); 2]),
+        voucher: None,
+    };
     let joining = Announcement { shares: None, ..announcement.clone() };
     let mut seeds: Vec<_> = (0..)
         .zip([deals, responses, justifications])

@@ -8,7 +8,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::dkg::KeyGenerationMember;
 use crate::signer::ChainClock;
+use crate::{Problem, Sensitive};
 
 /// On the control socket: takes [`EditConsent`], answers [`EditStatus`].
 pub const EDIT_PATH: &str = "/v1/edit";
@@ -48,6 +50,10 @@ pub struct EditConsent {
     /// Name and chain id of a chain that is not public.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<EditNetwork>,
+    /// Share indices, from 1 and of the lock in force, of members whose software cannot vouch for its ephemeral key with its
+    /// old shares, such as Charon: for them their operator's identity is enough (decision 0220).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unvouched: Vec<u8>,
 }
 
 /// A chain that is not public.
@@ -98,6 +104,9 @@ pub struct EditBegun {
     /// Our present public shares, one per validator; none when we join.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<Vec<String>>,
+    /// What our old shares signed to vouch for the key, `0x` hex; none when we join.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voucher: Option<String>,
     /// Our place among the members.
     pub place: usize,
 }
@@ -118,6 +127,9 @@ pub struct EditKey {
     pub public_key: String,
     /// The member's identity signature of its announcement, hex: the one that its broadcast carried.
     pub signature: String,
+    /// What its old shares signed to vouch for the key, `0x` hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voucher: Option<String>,
 }
 
 /// Which messages a bundle is.
@@ -181,6 +193,9 @@ pub struct EditStepped {
     pub accused: Vec<String>,
     /// Whether this validator's new share is there.
     pub finished: bool,
+    /// Then the new public shares of all, by new share index minus one, `0x` hex.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub public_shares: Vec<String>,
 }
 
 /// The new shares are sealed beside the old ones.
@@ -252,4 +267,75 @@ pub struct EditCommitted {
     /// The first epoch that the new shares vote in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begins_in_epoch: Option<u64>,
+}
+
+/// On `dv-node`'s control socket: takes [`ClusterEdit`], answers [`ClusterEditStatus`]; `DELETE` gives the change up.
+pub const CLUSTER_EDIT_PATH: &str = "/v1/cluster/edit";
+/// On `dv-node`'s control socket: gives the complete lock of the last change as [`EditCommit`], and takes one from another
+/// member, which brings a change to its end when the others are gone.
+pub const CLUSTER_EDIT_LOCK_PATH: &str = "/v1/cluster/edit/lock";
+
+/// Take part in a change of the cluster. The signer must have the owner's consent before. Until the change is over, or given
+/// up after a quarter of an hour, this box does no duties. May hold the identity key, hence no `Clone`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterEdit {
+    /// The cluster lock in force, as JSON.
+    pub lock: serde_json::Value,
+    /// What is changed, as in [`EditConsent`].
+    pub edit: serde_json::Value,
+    /// The identity key of a box that joins; a member uses the one that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_key: Option<Sensitive>,
+    /// The minor version of v1 whose messages the members speak.
+    #[serde(default = "default_minor")]
+    pub minor: u8,
+    /// Multiaddresses of the other members, each ending in `/p2p/<peer id>`: those that join, and those whose address is
+    /// not known yet. A member knows the others' from its cluster.
+    pub peers: Vec<String>,
+    /// Relays; left out, those of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relays: Option<Vec<String>>,
+    /// Beacon nodes of a box that joins; a member keeps those that it has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beacon_nodes: Vec<String>,
+}
+
+fn default_minor() -> u8 {
+    10
+}
+
+/// How far a change of the cluster is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterEditStatus {
+    /// The change, when there is or was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edit: Option<ClusterEditProgress>,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterEditProgress {
+    /// Name of the cluster.
+    pub name: String,
+    /// Hash of the lock that is changed, `0x` hex.
+    pub lock_hash: String,
+    /// One word for where it is: `connecting`, `dealing`, `prepared`, `dry_run`, `changing`, `leaving`, `done`, `failed`.
+    pub phase: String,
+    /// Steps done, 0 to 5.
+    pub step: i64,
+    /// Validators whose new shares are dealt.
+    pub dealt: usize,
+    /// Validators of the cluster.
+    pub validators: usize,
+    /// The old shares may be silent already: nothing ends this change but the complete lock.
+    pub promised: bool,
+    /// Everybody that takes part: the new members in their order, then those that leave. `sealed` says that its signer
+    /// vouched for the key that its share is dealt to.
+    pub members: Vec<KeyGenerationMember>,
+    /// Why it does not go on, or what to do.
+    pub problems: Vec<Problem>,
+    /// Hash of the new lock once it is in force here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_lock_hash: Option<String>,
 }

@@ -34,6 +34,24 @@ pub struct KeyGenerationStart {
 
 /// Path that takes [`crate::owner::ResumeShare`]; needs the claim code.
 pub const RESUME_PATH: &str = "/api/v1/shares/resume";
+
+/// Path that takes [`ClusterEditStart`] and answers [`crate::edit::ClusterEditStatus`]; `PUT` and `DELETE` need the claim code.
+pub const CLUSTER_EDIT_PATH: &str = "/api/v1/cluster-edit";
+/// Path of the complete lock of the last change as [`crate::edit::EditCommit`]; `PUT` takes another member's and needs the
+/// claim code.
+pub const CLUSTER_EDIT_LOCK_PATH: &str = "/api/v1/cluster-edit/lock";
+
+/// The owner takes part in a change of the cluster. May hold the identity key, hence no `Clone`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterEditStart {
+    /// What the signer is told. Left out, the same change goes on after an interruption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent: Option<crate::edit::EditConsent>,
+    /// What the node is told.
+    pub edit: crate::edit::ClusterEdit,
+}
+
 /// Path that takes [`crate::owner::ExitOrder`]; needs the claim code.
 pub const EXITS_PATH: &str = "/api/v1/exits";
 /// Path that takes [`crate::owner::ExitCancel`]; needs the claim code.

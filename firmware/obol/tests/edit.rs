@@ -105,7 +105,7 @@ impl Signer {
                 let shares = member.old.map(|old| {
                     (0..2).map(|validator| self.plan.old_shares(validator).unwrap()[&old]).collect()
                 });
-                Answer::Begun(Announcement { key: run.key.public_key().to_bytes(), shares })
+                Answer::Begun(Announcement { key: run.key.public_key().to_bytes(), shares, voucher: None })
             }
             Question::Keys { keys } => {
                 let Some(run) = &mut self.run else { return gone() };
@@ -635,6 +635,60 @@ fn members_replace_add_and_remove_operators_and_change_the_threshold() {
     }
 }
 
+/// Runs a change in which one member loses its power after so many outputs and gets it back a little later. Whether the
+/// whole of it went on by itself.
+fn with_power_cut(edit: &Edit, member: usize, after: u64) -> (bool, bool) {
+    let what = format!("member {member} after {after}");
+    let mut world = World::new(4, edit, 10, 7);
+    world.members[member].power = Some(after);
+    for _ in 0..40 {
+        world.turn();
+        if world.members[member].off || world.members.iter().all(|member| member.changed.is_some()) {
+            break;
+        }
+    }
+    let was_cut = world.members[member].off;
+    if was_cut {
+        world.turn();
+        world.turn();
+        world.restore(member);
+    }
+    world.run(60);
+    if world.members.iter().all(|member| member.changed.is_some()) {
+        world.assert_changed(&what);
+        return (was_cut, true);
+    }
+    // It was interrupted while shares were dealt: everybody knows, nobody promised, and the old shares are there.
+    assert!(!world.promised(), "{what}: {:?}", world.states());
+    for known in &world.members {
+        let failure = known.failed.as_ref().unwrap_or_else(|| panic!("{what}: {:?}", world.states()));
+        assert!(failure.next_step.contains("egin"), "{failure:?}");
+        assert!(!known.editing.may_go_on(), "{what}: {:?}", world.states());
+        assert_eq!(known.signer.votes(), (known.signer.disk.old.is_some(), false));
+    }
+    world.begin_again();
+    world.run(60);
+    world.assert_changed(&what);
+    (was_cut, false)
+}
+
+#[test]
+fn a_power_cut_at_any_moment_ends_in_the_old_cluster_or_in_the_new_one() {
+    let edit = replace();
+    // Place 3 is the one that joins.
+    for (member, stride) in [(0, 1), (3, 3)] {
+        let (mut went_on, mut began_again) = (0, 0);
+        for after in (0..).step_by(stride) {
+            let (was_cut, by_itself) = with_power_cut(&edit, member, after);
+            if !was_cut {
+                break;
+            }
+            if by_itself { went_on += 1 } else { began_again += 1 }
+        }
+        assert!(went_on > 5 && began_again > 5, "{went_on} went on, {began_again} began again");
+    }
+}
+
 #[test]
 fn power_cuts_of_anybody_at_any_time_never_end_in_two_clusters() {
     for seed in 0..12 {
@@ -697,6 +751,34 @@ fn a_dealer_with_two_faces_is_found_while_the_old_shares_still_sign() {
             .is_some_and(|failure| failure.why.contains("a dealer told members different things"))
     });
     assert!(named);
+}
+
+#[test]
+fn a_liar_in_the_dry_run_is_named_and_cannot_end_the_change() {
+    let mut world = World::new(4, &replace(), 10, 5);
+    let lying = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let liar = Arc::clone(&lying);
+    world.tamper = Box::new(move |from, _, packet| match packet {
+        Packet::Message(Channel::Partials, mut bytes)
+            if from == 2 && liar.load(std::sync::atomic::Ordering::Relaxed) =>
+        {
+            // Another character of the base64 text of a signature; after it comes a copy that nobody reads.
+            let place = bytes.len() - 130;
+            bytes[place] = if bytes[place] == b'A' { b'B' } else { b'A' };
+            vec![Packet::Message(Channel::Partials, bytes)]
+        }
+        packet => vec![packet],
+    });
+    world.run(40);
+    for honest in [0, 1, 3] {
+        let member = &world.members[honest];
+        assert!(member.failed.is_none() && member.changed.is_none(), "{:?}", world.states());
+        assert!(member.refused.iter().all(|(who, _)| *who == 2) && !member.refused.is_empty());
+        assert!(member.editing.is_promised());
+    }
+    lying.store(false, std::sync::atomic::Ordering::Relaxed);
+    world.run(40);
+    world.assert_changed("the liar came round");
 }
 
 #[test]

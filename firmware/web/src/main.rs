@@ -7,6 +7,7 @@
 //! show its own (docs/threat-model.md).
 
 mod claim;
+mod cluster_edit;
 mod clusters;
 mod config;
 mod disks;

@@ -55,6 +55,7 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
         .merge(crate::clusters::routes())
         .route("/metrics", get(metrics))
         .merge(crate::key_generation::routes())
+        .merge(crate::cluster_edit::routes())
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::map_response(harden))

@@ -29,6 +29,8 @@ impl Daemon {
     pub(super) async fn on_request(&mut self, request: Request) {
         // The caller may have given up: the result holds all the same.
         match request {
+            Request::Join(_, answer) if self.change.is_running() => drop(answer.send(Err(under_way()))),
+            Request::Leave(_, answer) if self.change.is_running() => drop(answer.send(Err(under_way()))),
             Request::Join(setup, answer) => {
                 let result = self.join(*setup).await;
                 if let Err(problem) = &result {
@@ -101,7 +103,7 @@ impl Daemon {
     }
 
     /// Stops doing the cluster's duties for good. Its files are put away, not destroyed; the signer keeps shares and history.
-    async fn leave(&mut self, lock_hash: &str) -> Result<(), Problem> {
+    pub(super) async fn leave(&mut self, lock_hash: &str) -> Result<(), Problem> {
         self.folders.finish().map_err(|error| disk(&error))?;
         let number = self.places.of_cluster(lock_hash)?.number;
         self.end_ceremony_of(number).await?;
@@ -297,6 +299,14 @@ fn relation(seat: &Seat, membership: &Membership) -> Result<Relation, Problem> {
         // Nobody knows whose it is. Nothing new is joined beside it.
         Err(_) => Ok(Relation::Others),
     }
+}
+
+fn under_way() -> Problem {
+    Problem::new(
+        "edit_under_way",
+        "A cluster of this box is being changed.",
+        "Wait until the change is over.",
+    )
 }
 
 /// What two clusters on one box must not share.

@@ -39,6 +39,8 @@ pub(super) struct Seat {
     running: Option<Running>,
     /// After a crash: until when nothing is started, and how long that pause is.
     pause: Option<(Instant, Duration)>,
+    /// The cluster is being changed: nothing is started.
+    pub(super) changing: bool,
     /// When the overrides that are in force were written.
     overrides_seen: Option<SystemTime>,
     /// It was asked to end for new overrides and takes its time: it starts with them when it has ended.
@@ -66,6 +68,7 @@ impl Seat {
             membership: None,
             running: None,
             pause: None,
+            changing: false,
             overrides_seen: None,
             again: false,
             halted: None,
@@ -111,7 +114,7 @@ impl Seat {
     /// Starts the node, unless it runs: two of one cluster never run, whatever happens.
     pub(super) fn start(&mut self, config: &Config, work: &Work) {
         let Some(membership) = &self.membership else { return };
-        if self.running.is_some() {
+        if self.running.is_some() || self.changing {
             return;
         }
         self.overrides_seen = self.place.store.overrides_written();

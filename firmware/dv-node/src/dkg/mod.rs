@@ -8,6 +8,7 @@ mod signer;
 mod store;
 
 pub use control::router;
+pub(crate) use shell::tell_step;
 pub use shell::{Running, Surroundings, start};
 pub(crate) use store::parse_records;
 pub use store::{CeremonyStore, FOLDER, StoredRequest};

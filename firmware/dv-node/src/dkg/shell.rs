@@ -250,7 +250,9 @@ impl Shell {
         for member in self.plan.others() {
             if let Some(key) = self.plan.members().get(member) {
                 let peer = PeerId::from_public_key(key);
-                let stream = tell_step(self.host.clone(), peer, member, said.clone(), self.events.0.clone());
+                let answered = move |bytes| Event::SyncAnswer { member, bytes };
+                let stream =
+                    tell_step(self.host.clone(), peer, said.clone(), self.events.0.clone(), answered);
                 self.tasks.spawn(stream);
             }
         }
@@ -502,12 +504,12 @@ impl Shell {
 }
 
 /// Tells one member our step, ten times a second, for as long as the ceremony runs.
-async fn tell_step(
+pub(crate) async fn tell_step<E>(
     host: HostHandle,
     peer: PeerId,
-    member: usize,
     mut said: watch::Receiver<(Vec<u8>, bool)>,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<E>,
+    answered: impl Fn(Vec<u8>) -> E,
 ) {
     loop {
         if let Ok(mut stream) = host.sync_stream(&peer).await {
@@ -517,7 +519,7 @@ async fn tell_step(
                 }
                 let (message, is_goodbye) = said.borrow_and_update().clone();
                 let Ok(bytes) = stream.exchange(&message).await else { break };
-                if events.send(Event::SyncAnswer { member, bytes }).await.is_err() || is_goodbye {
+                if events.send(answered(bytes)).await.is_err() || is_goodbye {
                     return;
                 }
             }

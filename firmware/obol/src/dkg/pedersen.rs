@@ -3,7 +3,7 @@
 //! The arithmetic and the members' state machine are `threshold::pedersen`, which runs in `signer`. Here every message is
 //! bounded before it is decoded, and a bundle that names another member than the one whose stream it came on is refused.
 
-use chain::PublicKeyBytes;
+use chain::{PublicKeyBytes, SignatureBytes};
 use prost::Message as _;
 use threshold::pedersen::{
     Bundle, CIPHERTEXT_BYTES, Deal, DealBundle, Justification, JustificationBundle, NonceRule, Response,
@@ -105,7 +105,7 @@ pub fn nonce_rule(profile: Profile) -> NonceRule {
 
 /// The kind of broadcast in which ephemeral keys are announced.
 pub fn announcement_kind(validators: usize) -> Kind {
-    let max_bytes = 128 + validators.saturating_mul(52);
+    let max_bytes = 256 + validators.saturating_mul(52);
     Kind { id: NODE_PUBKEYS, type_name: NodePubKeyMessage::NAME, max_bytes }
 }
 
@@ -116,6 +116,15 @@ pub struct Announcement {
     pub key: PublicKeyBytes,
     /// Its present public shares, one per validator; none for a member that joins, and in a key generation.
     pub shares: Option<Vec<PublicKeyBytes>>,
+    /// The sum of its present shares' signatures of [`voucher_message`]; only Hearths that have shares make one.
+    pub voucher: Option<SignatureBytes>,
+}
+
+/// What a member's present shares sign to vouch for its ephemeral key: so only who can sign with a box's old shares gets its
+/// new ones (decision 0220). Longer than a signing root and with its purpose in front, so that no chain and no other
+/// protocol takes it for anything. `edit` is [`cluster::edit::EditPlan::digest`].
+pub fn voucher_message(edit: &[u8; 32], key: &PublicKeyBytes) -> Vec<u8> {
+    [&b"hearth: the key that my new share is dealt to, v1"[..], edit, key.as_slice()].concat()
 }
 
 /// Encodes an announcement. The same announcement has always the same bytes.
@@ -126,6 +135,7 @@ pub fn write_announcement(definition_hash: &[u8; 32], announcement: &Announcemen
         shares: announcement.shares.as_ref().map(|shares| NodePubKeyShares {
             public_key_shares: shares.iter().map(|share| share.0.to_vec()).collect(),
         }),
+        voucher: announcement.voucher.map(|voucher| voucher.0.to_vec()).unwrap_or_default(),
     }
 }
 
@@ -158,7 +168,11 @@ pub fn read_announcement(
             shares.iter().map(|share| point(share, "public_key_shares")).collect()
         })
         .transpose()?;
-    Ok(Announcement { key: point(&message.public_key, "public_key")?, shares })
+    let voucher = match message.voucher.as_slice() {
+        [] => None,
+        bytes => Some(bytes.try_into().map(SignatureBytes).map_err(|_| PedersenRefusal::Length("voucher"))?),
+    };
+    Ok(Announcement { key: point(&message.public_key, "public_key")?, shares, voucher })
 }
 
 /// The hash that a member's identity signs when it announces its key.
@@ -408,9 +422,11 @@ mod tests {
         let with = Announcement {
             key: PublicKeyBytes([1; 48]),
             shares: Some(vec![PublicKeyBytes([2; 48]), PublicKeyBytes([4; 48])]),
+            voucher: None,
         };
         let without = Announcement { shares: None, ..with.clone() };
-        for announcement in [&with, &without] {
+        let vouched = Announcement { voucher: Some(SignatureBytes([5; 96])), ..with.clone() };
+        for announcement in [&with, &without, &vouched] {
             let bytes = write_announcement(&HASH, announcement).encode_to_vec();
             assert_eq!(read_announcement(&HASH, 2, &bytes).as_ref(), Ok(announcement));
             assert_eq!(read_announcement(&[4; 32], 2, &bytes), Err(PedersenRefusal::OtherCeremony));
@@ -423,6 +439,14 @@ mod tests {
         for length in (0..bytes.len()).filter(|length| *length != joins) {
             assert!(read_announcement(&HASH, 2, &bytes[..length]).is_err(), "{length}");
         }
+    }
+
+    #[test]
+    fn what_vouches_for_a_key_is_of_one_edit_and_one_key_and_no_signing_root() {
+        let message = voucher_message(&HASH, &PublicKeyBytes([1; 48]));
+        assert!(message.len() > 32);
+        assert_ne!(message, voucher_message(&[4; 32], &PublicKeyBytes([1; 48])));
+        assert_ne!(message, voucher_message(&HASH, &PublicKeyBytes([2; 48])));
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub struct NodePubKeyMessage {
     /// Absent in a key generation and for members that join.
     #[prost(message, optional, tag = "3")]
     pub shares: Option<NodePubKeyShares>,
+    /// Our own extension, which others skip: the sender's present shares vouch for the key (decision 0220).
+    #[prost(bytes = "vec", tag = "20000")]
+    pub voucher: Vec<u8>,
 }
 
 /// `ValidatorPubKeyShareMessage`.

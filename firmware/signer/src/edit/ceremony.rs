@@ -1,8 +1,8 @@
 //! One edit in memory, until the new shares are sealed. A signer that is switched off before begins it again; nothing is lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use chain::{PublicKeyBytes, Root};
+use chain::{PublicKeyBytes, Root, SignatureBytes};
 use cluster::edit::{Edit, EditPlan};
 use cluster::{IdentityPublicKey, Lock, Network};
 use ipc::Problem;
@@ -12,13 +12,13 @@ use ipc::edit::{
 };
 use ipc::signer::ChainClock;
 use obol::dkg::pedersen::{
-    Announcement, BundleKind, announcement_hash, nonce_rule, read_bundle, write_bundle,
+    Announcement, BundleKind, announcement_hash, nonce_rule, read_bundle, voucher_message, write_bundle,
 };
 use obol::dkg::{Profile, Session};
 use threshold::pedersen::{
     EphemeralKey, Event, OldSharing, Outcome, Output, Own, Pedersen, Setup, session_nonce,
 };
-use threshold::{PublicKey, SecretKey, SecretShare};
+use threshold::{PublicKey, SecretKey, SecretShare, Signature};
 
 use super::{bad, hash_text, hex_bytes, malformed, out_of_order};
 use crate::clock;
@@ -34,6 +34,10 @@ pub(crate) struct Ceremony {
     pub(super) is_recreate: bool,
     profile: Profile,
     key: EphemeralKey,
+    /// Positions in the lock in force of members whose identity is enough, by the owner's word.
+    unvouched: BTreeSet<u32>,
+    /// What our old shares signed to vouch for the key.
+    voucher: Option<SignatureBytes>,
     /// All members' ephemeral keys, once they are known to be theirs.
     keys: Option<Vec<PublicKey>>,
     runs: BTreeMap<usize, Pedersen>,
@@ -88,6 +92,12 @@ impl Ceremony {
             is_recreate: matches!(edit, Edit::Recreate { .. }),
             profile,
             key: EphemeralKey::random(&mut rand::rng()),
+            unvouched: consent
+                .unvouched
+                .iter()
+                .filter_map(|index| u32::from(*index).checked_sub(1))
+                .collect(),
+            voucher: None,
             keys: None,
             runs: BTreeMap::new(),
             outcomes: BTreeMap::new(),
@@ -129,13 +139,47 @@ impl Ceremony {
         }
     }
 
-    pub(super) fn begun(&self) -> EditBegun {
+    /// What we announce. `secret` opens our old shares, which vouch for our key, once.
+    pub(super) fn begin(
+        &mut self,
+        mut secret: impl FnMut(PublicKeyBytes) -> Option<SecretShare>,
+    ) -> Result<EditBegun, Problem> {
         let shares = self.own_old_shares();
-        EditBegun {
-            public_key: self.key.public_key().to_bytes().to_string(),
-            shares: shares.map(|shares| shares.iter().map(ToString::to_string).collect()),
-            place: self.own,
+        let key = self.key.public_key().to_bytes();
+        if let (Some(shares), None) = (&shares, self.voucher) {
+            let message = voucher_message(&self.plan.digest(), &key);
+            let mut signatures = Vec::with_capacity(shares.len());
+            for share in shares {
+                let opened = secret(*share).ok_or_else(|| share_missing(share))?;
+                signatures.push(opened.sign(&message));
+            }
+            let sum = threshold::aggregate_signatures(&signatures)
+                .map_err(|_| malformed("the lock has no validators"))?;
+            self.voucher = Some(sum.to_bytes());
         }
+        Ok(EditBegun {
+            public_key: key.to_string(),
+            shares: shares.map(|shares| shares.iter().map(ToString::to_string).collect()),
+            voucher: self.voucher.map(|voucher| voucher.to_string()),
+            place: self.own,
+        })
+    }
+
+    /// Whether a member's old shares vouch for its key. Its identity alone is not enough: that key is its network process's,
+    /// which could then have the new share dealt to itself (decision 0220).
+    fn is_vouched(&self, place: usize, key: &PublicKeyBytes, voucher: Option<&SignatureBytes>) -> bool {
+        let Some(shares) = self.old_shares_of(place) else { return true };
+        let old = self.plan.members().get(place).and_then(|member| member.old);
+        if old.is_some_and(|old| self.unvouched.contains(&old)) {
+            return true;
+        }
+        let shares: Option<Vec<PublicKey>> =
+            shares.iter().map(|share| PublicKey::parse(share).ok()).collect();
+        let signature = voucher.and_then(|voucher| Signature::parse(voucher).ok());
+        shares.zip(signature).is_some_and(|(shares, signature)| {
+            let message = voucher_message(&self.plan.digest(), key);
+            threshold::fast_aggregate_verify(&shares, &message, &signature)
+        })
     }
 
     /// Takes over the members' ephemeral keys, each only with its member's signature of exactly that key for this edit. So
@@ -151,7 +195,9 @@ impl Ceremony {
         for (place, (member, announced)) in members.iter().zip(&request.members).enumerate() {
             let key: PublicKeyBytes =
                 announced.public_key.parse().map_err(|_| malformed("`public_key` is not hex of 48 bytes"))?;
-            let announcement = Announcement { key, shares: self.old_shares_of(place) };
+            let voucher = announced.voucher.as_deref().map(str::parse::<SignatureBytes>).transpose();
+            let voucher = voucher.map_err(|_| malformed("`voucher` is not hex of 96 bytes"))?;
+            let announcement = Announcement { key, shares: self.old_shares_of(place), voucher };
             let hash = announcement_hash(&session, &definition, &announcement);
             let signature = hex_bytes(&announced.signature, "signature")?;
             if member.public_key.verify(&hash, &signature).is_err() {
@@ -162,6 +208,16 @@ impl Ceremony {
                         place + 1
                     ),
                     "Make sure that all members begin from the same lock, and begin again.",
+                ));
+            }
+            if !self.is_vouched(place, &key, voucher.as_ref()) {
+                return Err(bad(
+                    "edit_key_not_vouched",
+                    &format!(
+                        "the old shares of {} did not sign that this key is its own, for this change",
+                        self.plan.name_of(place)
+                    ),
+                    "Make sure that all owners mean the same change of the same lock. A member whose software cannot do this, such as Charon, has to be named when the change is allowed.",
                 ));
             }
             keys.push(
@@ -242,9 +298,7 @@ impl Ceremony {
         let own = members.get(self.own).ok_or_else(not_started)?;
         let secret = match own.old.and_then(|old| old_shares.get(&old)) {
             Some(share) => {
-                let opened = secret(*share).ok_or_else(|| {
-                    bad("share_missing", &format!("the share {share} is not here"), "Import it first.")
-                })?;
+                let opened = secret(*share).ok_or_else(|| share_missing(share))?;
                 Some(opened.into_key())
             }
             None => None::<SecretKey>,
@@ -270,8 +324,13 @@ impl Ceremony {
     }
 
     fn stepped(&mut self, validator: usize, outputs: Vec<Output>) -> Result<EditStepped, Problem> {
-        let mut stepped =
-            EditStepped { send: Vec::new(), new_phase: false, accused: Vec::new(), finished: false };
+        let mut stepped = EditStepped {
+            send: Vec::new(),
+            new_phase: false,
+            accused: Vec::new(),
+            finished: false,
+            public_shares: Vec::new(),
+        };
         for output in outputs {
             match output {
                 Output::Send(bundle) => {
@@ -299,8 +358,23 @@ impl Ceremony {
                 }
             }
         }
-        stepped.finished = self.outcomes.contains_key(&validator);
+        if let Some(outcome) = self.outcomes.get(&validator) {
+            stepped.finished = true;
+            stepped.public_shares =
+                self.new_public_shares(outcome)?.iter().map(ToString::to_string).collect();
+        }
         Ok(stepped)
+    }
+
+    /// The public shares of all new members, in their order.
+    fn new_public_shares(&self, outcome: &Outcome) -> Result<Vec<PublicKeyBytes>, Problem> {
+        let receivers = self.plan.members().iter().filter(|member| member.new.is_some()).count();
+        let share = |place: usize| {
+            let index = threshold::ShareIndex::new(u64::try_from(place + 1).ok()?).ok()?;
+            Some(outcome.commitments.public_share(index).ok()?.key.to_bytes())
+        };
+        let shares: Option<Vec<_>> = (0..receivers).map(share).collect();
+        shares.ok_or_else(|| out_of_order("a new public share is none"))
     }
 
     /// The new lock, and our new share of each validator when we get one. The shares are given up: they are sealed now.
@@ -308,16 +382,11 @@ impl Ceremony {
         if self.outcomes.len() != self.validators() {
             return Err(out_of_order("not every validator's shares are dealt yet"));
         }
-        let receivers = self.plan.members().iter().filter(|member| member.new.is_some()).count();
-        let mut public = Vec::with_capacity(self.outcomes.len());
-        for outcome in self.outcomes.values() {
-            let share = |place: usize| {
-                let index = threshold::ShareIndex::new(u64::try_from(place + 1).ok()?).ok()?;
-                Some(outcome.commitments.public_share(index).ok()?.key.to_bytes())
-            };
-            let shares: Option<Vec<_>> = (0..receivers).map(share).collect();
-            public.push(shares.ok_or_else(|| out_of_order("a new public share is none"))?);
-        }
+        let public = self
+            .outcomes
+            .values()
+            .map(|outcome| self.new_public_shares(outcome))
+            .collect::<Result<Vec<_>, _>>()?;
         let lock = self
             .plan
             .lock(&public)
@@ -325,6 +394,10 @@ impl Ceremony {
         let shares = std::mem::take(&mut self.outcomes).into_values().filter_map(|outcome| outcome.share);
         Ok((lock, shares.collect()))
     }
+}
+
+fn share_missing(share: &PublicKeyBytes) -> Problem {
+    bad("share_missing", &format!("the share {share} is not here"), "Import it first.")
 }
 
 fn not_started() -> Problem {

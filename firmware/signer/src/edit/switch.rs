@@ -12,7 +12,7 @@ use ipc::edit::{
 };
 use threshold::{PublicKey, ShareIndex, Signature};
 
-use super::{Ceremony, bad, hash_of, hash_text, malformed, none_under_way, out_of_order};
+use super::{Ceremony, bad, hash_of, hash_text, malformed, none_under_way};
 use crate::boot;
 use crate::ledger::{LedgerError, Pending, ShareRow};
 use crate::rollback;
@@ -87,7 +87,13 @@ impl Signer {
 
     /// What this member announces.
     pub(crate) async fn begin_edit(&self) -> Result<EditBegun, Problem> {
-        self.editing.lock().await.as_ref().map(Ceremony::begun).ok_or_else(none_under_way)
+        let (vault, ledger) = self.open_parts()?;
+        let rows = ledger.rows().await.map_err(|error| ledger_problem(&error))?;
+        let mut editing = self.editing.lock().await;
+        let ceremony = editing.as_mut().ok_or_else(none_under_way)?;
+        ceremony.begin(|share| {
+            rows.iter().find(|row| row.pubshare == share).and_then(|row| vault.open_share(row))
+        })
     }
 
     /// The members' keys.
@@ -234,7 +240,7 @@ impl Signer {
             if let Some(shares) = leaving {
                 return self.leave(shares, &lock, &mut editing).await;
             }
-            return self.already_committed(&lock);
+            return self.already_committed(&lock).await;
         }
         // Out of memory first: from here on the old shares make no signature of any kind.
         let old: Vec<PublicKeyBytes> = waiting.iter().filter_map(|pending| pending.replaces).collect();
@@ -284,8 +290,8 @@ impl Signer {
         Ok(EditCommitted { shares: Vec::new(), retired, begins_in_epoch: None })
     }
 
-    /// Asked again after a lost answer: the new shares are held already.
-    fn already_committed(&self, lock: &Lock) -> Result<EditCommitted, Problem> {
+    /// Asked again after a lost answer: the new shares are held already, or the old ones are gone for this lock.
+    async fn already_committed(&self, lock: &Lock) -> Result<EditCommitted, Problem> {
         let held: Vec<String> = self
             .known_rows()
             .iter()
@@ -298,10 +304,17 @@ impl Signer {
             })
             .map(|row| row.pubshare.to_string())
             .collect();
-        if held.is_empty() {
-            return Err(out_of_order("no new share waits here for this lock"));
+        let gone =
+            self.ledger()?.retired_for(lock.lock_hash).await.map_err(|error| ledger_problem(&error))?;
+        if held.is_empty() && gone.is_empty() {
+            return Err(bad(
+                "edit_out_of_order",
+                "no new share waits here for this lock",
+                "If this box leaves the cluster with that lock, allow the same change again and go on with it.",
+            ));
         }
-        Ok(EditCommitted { shares: held, retired: Vec::new(), begins_in_epoch: None })
+        let retired = gone.iter().map(ToString::to_string).collect();
+        Ok(EditCommitted { shares: held, retired, begins_in_epoch: None })
     }
 
     /// Brings the TPM's counter to the ledger's, so that no copy of the disk from before can take the step back.

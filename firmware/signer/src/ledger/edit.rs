@@ -143,6 +143,15 @@ impl Store {
         .collect()
     }
 
+    /// The shares that were given up for a lock.
+    pub(crate) fn retired_for(&self, lock_hash: &[u8; 32]) -> Result<Vec<PublicKeyBytes>, LedgerError> {
+        let mut query = self
+            .connection()
+            .prepare("SELECT pubshare FROM retired WHERE lock_hash = ?1 ORDER BY pubshare")?;
+        let rows = query.query_map([lock_hash.as_slice()], |row| row.get::<_, Vec<u8>>(0))?;
+        rows.map(|row| bytes(&row?)).collect()
+    }
+
     /// The shares that wait.
     pub(crate) fn pending(&self) -> Result<Vec<Pending>, LedgerError> {
         Ok(self.pending_with_floors()?.into_iter().map(|(pending, _)| pending).collect())

@@ -174,6 +174,10 @@ enum Job {
     Pending {
         reply: oneshot::Sender<Result<Vec<Pending>, LedgerError>>,
     },
+    RetiredFor {
+        lock_hash: [u8; 32],
+        reply: oneshot::Sender<Result<Vec<PublicKeyBytes>, LedgerError>>,
+    },
     Prepare {
         shares: Vec<Pending>,
         reply: oneshot::Sender<Result<Option<u64>, LedgerError>>,
@@ -332,6 +336,11 @@ impl Ledger {
     /// The new shares that wait to take the place of old ones.
     pub(crate) async fn pending(&self) -> Result<Vec<Pending>, LedgerError> {
         self.ask(|reply| Job::Pending { reply }).await?
+    }
+
+    /// The shares that were given up for a lock.
+    pub(crate) async fn retired_for(&self, lock_hash: [u8; 32]) -> Result<Vec<PublicKeyBytes>, LedgerError> {
+        self.ask(|reply| Job::RetiredFor { lock_hash, reply }).await?
     }
 
     /// Puts new shares beside the old ones. Gives the counter that the TPM must be brought to, when it must.

@@ -162,6 +162,9 @@ impl Writer {
                 Job::Pending { reply } => {
                     let _ = reply.send(self.store.pending());
                 }
+                Job::RetiredFor { lock_hash, reply } => {
+                    let _ = reply.send(self.store.retired_for(&lock_hash));
+                }
                 Job::Prepare { shares, reply } => {
                     let _ = reply.send(self.prepare(&shares));
                 }

@@ -1,7 +1,7 @@
 //! A change of the cluster: one real signer among simulated members, with power cuts at every step.
 
 use crate::harness::*;
-use chain::{ExecutionAddress, PublicKeyBytes};
+use chain::{ExecutionAddress, PublicKeyBytes, SignatureBytes};
 use cluster::create::{self, Addresses, CreateOptions, CreatedCluster};
 use cluster::edit::{Edit, EditPlan};
 use cluster::keystore::{KdfCost, Keystore};
@@ -10,7 +10,7 @@ use ipc::edit::*;
 use ipc::signer::{History, ShareBundle, ShareEntry};
 use ipc::{ClientError, Sensitive};
 use obol::dkg::pedersen::{
-    Announcement, BundleKind, announcement_hash, nonce_rule, read_bundle, write_bundle,
+    Announcement, BundleKind, announcement_hash, nonce_rule, read_bundle, voucher_message, write_bundle,
 };
 use obol::dkg::{Profile, Session};
 use std::collections::{BTreeMap, VecDeque};
@@ -86,11 +86,21 @@ impl World {
             genesis_validators_root: GENESIS_ROOT.to_string(),
             chain: self.clock,
             network: Some(EditNetwork { name: self.network.name.clone(), chain_id: self.network.chain_id }),
+            unvouched: Vec::new(),
         }
     }
 
     fn old_shares(&self, place: usize) -> Vec<PublicKeyBytes> {
         self.created.view.validators.iter().map(|validator| validator.public_shares[place]).collect()
+    }
+
+    /// What a simulated member's old shares sign to vouch for its key.
+    fn voucher(&self, place: usize, key: &PublicKeyBytes) -> SignatureBytes {
+        let plan = EditPlan::new(self.created.lock.clone(), &self.edit, std::slice::from_ref(&self.network));
+        let message = voucher_message(&plan.unwrap().digest(), key);
+        let shares = &self.created.nodes[place].shares;
+        let signatures: Vec<_> = shares.iter().map(|share| share.sign(&message)).collect();
+        threshold::aggregate_signatures(&signatures).unwrap().to_bytes()
     }
 
     /// What all members announced, given what the real signer did.
@@ -104,11 +114,20 @@ impl World {
                 0 => begun.public_key.parse().unwrap(),
                 _ => self.keys[place].public_key().to_bytes(),
             };
-            let announcement = Announcement { key, shares: Some(self.old_shares(place)) };
+            let voucher = match place {
+                0 => begun.voucher.as_ref().unwrap().parse().unwrap(),
+                _ => self.voucher(place, &key),
+            };
+            let announcement =
+                Announcement { key, shares: Some(self.old_shares(place)), voucher: Some(voucher) };
             let hash =
                 announcement_hash(&session, &self.created.lock.definition.definition_hash, &announcement);
             let signature = self.created.nodes[place].identity.sign(&hash);
-            EditKey { public_key: key.to_string(), signature: hex::encode(signature) }
+            EditKey {
+                public_key: key.to_string(),
+                signature: hex::encode(signature),
+                voucher: Some(voucher.to_string()),
+            }
         };
         EditKeys { members: (0..4).map(member).collect() }
     }
@@ -370,6 +389,30 @@ async fn the_signer_deals_only_with_the_owner_s_consent_and_to_keys_that_the_mem
     forged.members[2].public_key = EphemeralKey::random(&mut rand::rng()).public_key().to_bytes().to_string();
     let refused_keys: Result<EditStatus, _> = post(&signer, EDIT_KEYS_PATH, &forged).await;
     assert_eq!(code(refused_keys), refused(422, "edit_key_not_signed"));
+    let early = step(&signer, 0, EditEvent::Start).await;
+    assert_eq!(code(early), refused(422, "edit_out_of_order"), "nothing was dealt");
+    // A hijacked network process has its member's identity and signs whatever key it likes, but not with the old shares.
+    let other = EphemeralKey::random(&mut rand::rng()).public_key().to_bytes();
+    let others = world.voucher(3, &other);
+    let vouchers =
+        [None, Some(world.announced(&begun).members[2].voucher.clone().unwrap()), Some(others.to_string())];
+    for voucher in vouchers {
+        let mut forged = world.announced(&begun);
+        let parsed = voucher.as_deref().map(|voucher| voucher.parse().unwrap());
+        let announcement = Announcement { key: other, shares: Some(world.old_shares(2)), voucher: parsed };
+        let session = Session {
+            version: Profile::of_minor(MINOR).unwrap().broadcast,
+            hash: world.created.lock.lock_hash,
+        };
+        let hash = announcement_hash(&session, &world.created.lock.definition.definition_hash, &announcement);
+        forged.members[2] = EditKey {
+            public_key: other.to_string(),
+            signature: hex::encode(world.created.nodes[2].identity.sign(&hash)),
+            voucher,
+        };
+        let outcome: Result<EditStatus, _> = post(&signer, EDIT_KEYS_PATH, &forged).await;
+        assert_eq!(code(outcome), refused(422, "edit_key_not_vouched"));
+    }
     let early = step(&signer, 0, EditEvent::Start).await;
     assert_eq!(code(early), refused(422, "edit_out_of_order"), "nothing was dealt");
     let _: EditStatus = post(&signer, EDIT_KEYS_PATH, &world.announced(&begun)).await.unwrap();

@@ -240,7 +240,8 @@ impl Editing {
                 in_sync: is_self || peer.is_some_and(|peer| peer.heard && peer.answered),
                 step: if is_self { step } else { peer.map_or(0, |peer| peer.step) },
                 nickname: peer.map(|peer| peer.nickname.clone()).unwrap_or_default(),
-                takes_sealed_shares: is_self || self.announced.contains_key(&place),
+                takes_sealed_shares: is_self
+                    || self.announced.get(&place).is_some_and(|said| said.announcement.voucher.is_some()),
                 waited_for: !self.done && self.failure.is_none() && waiting.contains(&place),
             }
         };

@@ -1,0 +1,349 @@
+//! The daemon's part in a change of a cluster: the cluster's node rests while it runs, and afterwards serves the new cluster
+//! or the old one, or there is none. One change at a time, whichever cluster of the box it is of.
+
+use std::path::Path;
+
+use ipc::edit::{ClusterEdit, ClusterEditProgress, ClusterEditStatus, EditCommit};
+use ipc::node::NodeState;
+use ipc::{ClusterSetup, Problem};
+use obol::dkg::edit::Record;
+
+use super::{Daemon, disk, setup};
+use crate::edit::{self, EditStore, Ending, Request};
+
+/// A change, if there is one.
+pub(super) struct Change {
+    store: EditStore,
+    running: Option<edit::Running>,
+    /// The place on this box of its cluster.
+    place: Option<u8>,
+    /// How the one that is over, or could not be gone on with, stands.
+    last: Option<ClusterEditProgress>,
+}
+
+impl Change {
+    /// What is kept below the box's state directory.
+    pub(super) fn new(state_dir: &Path) -> Self {
+        Self { store: EditStore::new(state_dir), running: None, place: None, last: None }
+    }
+
+    /// Whether one is under way.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// How it ended; never, while there is none.
+    pub(super) async fn ended(&mut self) -> Ending {
+        match &mut self.running {
+            Some(running) => running.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn status(&self) -> ClusterEditStatus {
+        let now = self.running.as_ref().map(edit::Running::progress);
+        ClusterEditStatus { edit: now.or_else(|| self.last.clone()) }
+    }
+}
+
+impl Daemon {
+    /// Goes on with a change that a restart interrupted, before any node is started.
+    pub(super) async fn resume_change(&mut self) {
+        let found = self
+            .change
+            .store
+            .request()
+            .and_then(|request| Ok((request, self.change.store.place()?, self.change.store.ended()?)));
+        match found {
+            Ok((None, _, _)) => {}
+            Ok((Some(_), _, Some(problems))) => self.change.last = Some(over(problems)),
+            Ok((Some(request), place, None)) => {
+                self.change.place = place;
+                if let Err(problem) = self.start_change(request).await {
+                    tracing::error!(%problem, "the change of the cluster cannot be gone on with");
+                    self.change.last = Some(over(vec![problem]));
+                    self.release_place();
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the stored change of a cluster cannot be read");
+                self.change.last = Some(over(vec![kept(&error)]));
+            }
+        }
+    }
+
+    fn around_change(&self, place: u8) -> Result<edit::Surroundings, Problem> {
+        let p2p = self.config.p2p.at_place(place);
+        let present = match self.seats.get(&place) {
+            Some(seat) => seat.place.store.load_cluster().map_err(|error| disk(&error))?,
+            None => None,
+        };
+        Ok(edit::Surroundings {
+            external: p2p.external(),
+            listen: p2p.listen,
+            nickname: p2p.nickname,
+            signer_socket: self.config.signer_socket.clone(),
+            networks: self.config.custom_networks(),
+            store: self.change.store.clone(),
+            present,
+        })
+    }
+
+    /// The node at the place is at rest already.
+    async fn start_change(&mut self, request: ClusterEdit) -> Result<(), Problem> {
+        let place = self.change.place.unwrap_or_default();
+        let around = self.around_change(place)?;
+        if let Some(seat) = self.seats.get_mut(&place) {
+            seat.changing = true;
+        }
+        self.reserved = self.reserved.or(Some(place));
+        self.change.running = Some(edit::start(request, around).await?);
+        self.change.last = None;
+        if let Some(seat) = self.seats.get(&place) {
+            let problem = Problem::new(
+                "edit_under_way",
+                "The cluster is being changed: this box does no duties for it meanwhile.",
+                "Follow the change on the page; before anything is promised, it ends by itself after a quarter of an hour.",
+            );
+            seat.place.board.idle(NodeState::Halted, vec![problem]);
+        }
+        Ok(())
+    }
+
+    /// The place is its cluster's again, or nobody's.
+    fn release_place(&mut self) {
+        if self.reserved == self.change.place && self.ceremony.is_none() {
+            self.reserved = None;
+        }
+        if let Some(seat) = self.change.place.take().and_then(|place| self.seats.get_mut(&place)) {
+            seat.changing = false;
+        }
+    }
+
+    /// The owner asks.
+    pub(super) async fn on_change(&mut self, request: Request) {
+        match request {
+            Request::Start(wanted, answer) => {
+                let result = self.begin_change(*wanted).await.map(|()| self.change.status());
+                drop(answer.send(result));
+            }
+            Request::Status(answer) => drop(answer.send(Ok(self.change.status()))),
+            Request::Discard(answer) => {
+                let result = self.discard_change().await.map(|()| self.change.status());
+                drop(answer.send(result));
+            }
+            Request::Lock(lock, answer) => {
+                let result = self.bring_lock(&lock).await.map(|()| self.change.status());
+                drop(answer.send(result));
+            }
+            Request::GiveLock(answer) => {
+                let lock = self.change.store.lock().map_err(|error| kept(&error));
+                let lock = lock.and_then(|lock| lock.map(|lock| EditCommit { lock }).ok_or_else(no_lock));
+                drop(answer.send(lock));
+            }
+        }
+    }
+
+    /// A new change, or the same one again where it was.
+    async fn begin_change(&mut self, wanted: ClusterEdit) -> Result<(), Problem> {
+        if self.ceremony.is_some() || self.born.is_some() {
+            return Err(Problem::new(
+                "ceremony_under_way",
+                "A key generation is under way on this box.",
+                "Finish or discard it first.",
+            ));
+        }
+        let known = self.change.store.request().map_err(|error| kept(&error))?;
+        let records = self.change.store.records().map_err(|error| kept(&error))?;
+        let has = |wanted: fn(&Record) -> bool| records.iter().any(wanted);
+        let goes_on = known.as_ref().is_some_and(|known| {
+            (&known.lock, &known.edit, known.minor) == (&wanted.lock, &wanted.edit, wanted.minor)
+        }) && has(|record| matches!(record, Record::Prepared { .. }));
+        let place = if goes_on {
+            self.change.store.place().map_err(|error| kept(&error))?.unwrap_or_default()
+        } else {
+            self.place_of_change(&wanted)?
+        };
+        if !goes_on {
+            let may_be_promised = known.is_some() && has(|record| matches!(record, Record::Promised));
+            if may_be_promised && wanted.edit.get("recreate").is_none() {
+                return Err(promised());
+            }
+            edit::check(&wanted, &self.around_change(place)?).await?;
+        }
+        if let Some(running) = self.change.running.take() {
+            running.stop().await;
+        }
+        if let Some(seat) = self.seats.get_mut(&place) {
+            seat.end().await?;
+        }
+        if goes_on {
+            self.change.store.keep_request(&wanted).map_err(|error| kept(&error))?;
+        } else {
+            self.change.store.begin(&wanted, place).map_err(|error| kept(&error))?;
+        }
+        self.change.place = Some(place);
+        let started = self.start_change(wanted).await;
+        if let Err(problem) = &started {
+            self.on_change_ended(Ending::Failed(vec![problem.clone()])).await;
+        }
+        started
+    }
+
+    /// The place of the cluster that is changed; a free one for a box that joins.
+    fn place_of_change(&self, wanted: &ClusterEdit) -> Result<u8, Problem> {
+        let hash = wanted.lock.get("lock_hash").and_then(serde_json::Value::as_str).unwrap_or_default();
+        match (self.places.of_cluster(hash), &wanted.identity_key) {
+            (Ok(place), _) => Ok(place.number),
+            (Err(_), Some(_)) if self.change.is_running() => Ok(self.change.place.unwrap_or_default()),
+            (Err(_), Some(_)) => self.place_of_ceremony(),
+            (Err(problem), None) => Err(problem),
+        }
+    }
+
+    /// Gives a change up that nobody can be waiting for.
+    async fn discard_change(&mut self) -> Result<(), Problem> {
+        let known = self.change.store.request().map_err(|error| kept(&error))?;
+        let records = self.change.store.records().map_err(|error| kept(&error))?;
+        if known.is_some() && records.iter().any(|record| matches!(record, Record::Promised)) {
+            return Err(promised());
+        }
+        if let Some(running) = self.change.running.take() {
+            running.stop().await;
+        }
+        self.change.last = None;
+        self.change.store.discard().map_err(|error| kept(&error))?;
+        self.serve_as_before();
+        Ok(())
+    }
+
+    fn serve_as_before(&mut self) {
+        let place = self.change.place;
+        self.release_place();
+        if let Some(place) = place {
+            self.start_again(place);
+        }
+    }
+
+    async fn bring_lock(&mut self, lock: &serde_json::Value) -> Result<(), Problem> {
+        if self.change.running.is_none() {
+            let request = self.change.store.request().map_err(|error| kept(&error))?.ok_or_else(|| {
+                Problem::new(
+                    "edit_none",
+                    "No change of a cluster is under way on this box.",
+                    "A box that takes no part needs no lock.",
+                )
+            })?;
+            self.begin_change(request).await?;
+        }
+        if let Some(running) = &self.change.running {
+            running.bring_lock(lock).await;
+        }
+        Ok(())
+    }
+
+    /// The change is over: the node serves what is in force now.
+    pub(super) async fn on_change_ended(&mut self, ending: Ending) {
+        let progress = self.change.running.take().map(|running| running.progress());
+        let outcome = match ending {
+            Ending::Changed(setup) => self.change_over(*setup).await,
+            Ending::Left => self.leave_for_good(progress.as_ref()).await,
+            Ending::Failed(problems) => {
+                if let Err(error) = self.change.store.end(&problems) {
+                    tracing::error!(%error, "the end of the change cannot be kept");
+                }
+                self.change.last = Some(match progress {
+                    Some(progress) => {
+                        ClusterEditProgress { phase: "failed".to_owned(), problems, ..progress }
+                    }
+                    None => over(problems),
+                });
+                return self.serve_as_before();
+            }
+        };
+        self.change.last = progress;
+        if let Err(problem) = outcome {
+            // Gone on with at the next start, before any node.
+            tracing::error!(%problem, "the changed cluster cannot be served yet");
+            let place = self.change.place.unwrap_or_default();
+            if let Some(seat) = self.seats.get(&place) {
+                seat.place.board.idle(NodeState::Halted, vec![problem.clone()]);
+            }
+            if let Some(progress) = &mut self.change.last {
+                progress.problems.insert(0, problem);
+            }
+        }
+    }
+
+    /// The signer has the new shares. Every step may be repeated after a crash: until the end, the change is gone on with at
+    /// the next start, before any node.
+    async fn change_over(&mut self, setup: ClusterSetup) -> Result<(), Problem> {
+        let (membership, setup) = self.verify(setup).await?;
+        let number = self.change.place.unwrap_or_default();
+        self.room_beside_others(&membership, number)?;
+        if !self.seats.contains_key(&number) {
+            self.open_seat(number).map_err(|error| disk(&error))?;
+        }
+        let Some(seat) = self.seats.get_mut(&number) else {
+            return Err(Problem::new("internal", "A place is missing by a fault of ours.", "Report this."));
+        };
+        seat.place.store.change_cluster(&setup, &membership).map_err(|error| disk(&error))?;
+        self.change.store.finish().map_err(|error| kept(&error))?;
+        tracing::warn!(cluster = %membership.view.name, share_index = membership.share_index, place = number, "the cluster was changed");
+        self.release_place();
+        self.seat_and_start(number, membership);
+        Ok(())
+    }
+
+    /// This box is not in the cluster any more.
+    async fn leave_for_good(&mut self, progress: Option<&ClusterEditProgress>) -> Result<(), Problem> {
+        let hash = progress.map(|progress| progress.lock_hash.clone()).unwrap_or_default();
+        self.release_place();
+        if self.places.of_cluster(&hash).is_ok() {
+            self.leave(&hash).await?;
+        }
+        self.change.store.finish().map_err(|error| kept(&error))?;
+        tracing::warn!("this box has left the cluster: its shares are gone");
+        Ok(())
+    }
+}
+
+/// A change of which nothing is known but how it ended.
+fn over(problems: Vec<Problem>) -> ClusterEditProgress {
+    ClusterEditProgress {
+        name: String::new(),
+        lock_hash: String::new(),
+        phase: "failed".to_owned(),
+        step: 0,
+        dealt: 0,
+        validators: 0,
+        promised: false,
+        members: Vec::new(),
+        problems,
+        new_lock_hash: None,
+    }
+}
+
+fn promised() -> Problem {
+    Problem::new(
+        "edit_promised",
+        "The old shares may be silent for the change that was begun, and other members may have finished it.",
+        "Begin the same change again: it goes on where it was. Or hand in the new cluster lock from another member. If nobody has it, make all shares anew (`recreate`) with every member.",
+    )
+}
+
+fn no_lock() -> Problem {
+    Problem::new(
+        "edit_no_lock",
+        "This box has no complete lock of a change.",
+        "Ask another member whose page says that the change is done.",
+    )
+}
+
+fn kept(error: &std::io::Error) -> Problem {
+    Problem::new(
+        "disk_write_failed",
+        setup::sentence(&format!("the change of the cluster cannot be kept: {error}")),
+        "Free space on this box's disk, then try again.",
+    )
+}

@@ -1,0 +1,221 @@
+//! What a change of the cluster leaves on the disk: the request, the records, why it ended, and in the end the new lock. It
+//! opens no share; the identity key of a box that joins is in it as it will be beside the cluster.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use ipc::Problem;
+use ipc::edit::ClusterEdit;
+use obol::dkg::edit::Record;
+
+/// The folder's name.
+pub const FOLDER: &str = "edit";
+/// The place on this box of the cluster that is changed.
+const PLACE: &str = "place";
+const REQUEST: &str = "request.json";
+const RECORDS: &str = "records";
+/// Why an attempt ended without a new cluster; while it is there, nothing is gone on with by itself.
+const ENDED: &str = "ended.json";
+/// The complete new lock; it outlives the rest, for members that are late.
+const LOCK: &str = "cluster-lock.json";
+/// A thousand validators and thirty members come to some ten megabytes.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// The folder of the one change that a box may be in.
+#[derive(Clone, Debug)]
+pub struct EditStore {
+    dir: PathBuf,
+}
+
+impl EditStore {
+    /// The folder below the box's state directory; made when something is written.
+    pub fn new(state_dir: &Path) -> Self {
+        Self { dir: state_dir.join(FOLDER) }
+    }
+
+    /// The change that was begun and is not over, if there is one.
+    pub fn request(&self) -> io::Result<Option<ClusterEdit>> {
+        let Some(bytes) = read(&self.dir.join(REQUEST))? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged("the request"))
+    }
+
+    /// Begins a change anew: of what was there before, nothing is left.
+    pub fn begin(&self, request: &ClusterEdit, place: u8) -> io::Result<()> {
+        self.discard()?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        self.write(PLACE, place.to_string().as_bytes())?;
+        self.keep_request(request)
+    }
+
+    /// The place of the cluster that is changed.
+    pub fn place(&self) -> io::Result<Option<u8>> {
+        let Some(bytes) = read(&self.dir.join(PLACE))? else { return Ok(None) };
+        let place = std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
+        place.map(Some).ok_or_else(|| damaged("the place"))
+    }
+
+    /// Keeps the request of the change that is gone on with.
+    pub fn keep_request(&self, request: &ClusterEdit) -> io::Result<()> {
+        remove(&self.dir.join(ENDED))?;
+        let text = serde_json::to_vec(request).map_err(|_| damaged("the request"))?;
+        self.write(REQUEST, &text)
+    }
+
+    /// Removes everything.
+    pub fn discard(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The cluster was changed, and the node has the new one: only the lock stays.
+    pub fn finish(&self) -> io::Result<()> {
+        // The request first: without it nothing is gone on with.
+        for name in [REQUEST, RECORDS, ENDED, PLACE] {
+            remove(&self.dir.join(name))?;
+        }
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// An attempt is over for everybody: if it is begun again, then anew.
+    pub fn forget_records(&self) -> io::Result<()> {
+        remove(&self.dir.join(RECORDS))?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// An attempt ended without a new cluster.
+    pub fn end(&self, why: &[Problem]) -> io::Result<()> {
+        let text = serde_json::to_vec(why).map_err(|_| damaged("the end"))?;
+        self.write(ENDED, &text)
+    }
+
+    /// Why the last attempt ended, if it did.
+    pub fn ended(&self) -> io::Result<Option<Vec<Problem>>> {
+        let Some(bytes) = read(&self.dir.join(ENDED))? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged("the end"))
+    }
+
+    /// The records in the order they were made. A last line that was cut off by a power cut was never acted upon.
+    pub fn records(&self) -> io::Result<Vec<Record>> {
+        let path = self.dir.join(RECORDS);
+        let Some(bytes) = read(&path)? else { return Ok(Vec::new()) };
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        if whole < bytes.len() {
+            let length = u64::try_from(whole).unwrap_or_default();
+            OpenOptions::new().write(true).open(&path)?.set_len(length)?;
+        }
+        let lines = bytes.get(..whole).unwrap_or_default().split(|byte| *byte == b'\n');
+        let lines = lines.filter(|line| !line.is_empty());
+        lines.map(|line| serde_json::from_slice(line).map_err(|_| damaged("a record"))).collect()
+    }
+
+    /// Makes a record durable.
+    pub fn append(&self, record: &Record) -> io::Result<()> {
+        let mut line = serde_json::to_vec(record).map_err(|_| damaged("a record"))?;
+        line.push(b'\n');
+        let path = self.dir.join(RECORDS);
+        let is_new = !path.exists();
+        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        file.write_all(&line)?;
+        file.sync_data()?;
+        if is_new { File::open(&self.dir)?.sync_all() } else { Ok(()) }
+    }
+
+    /// Keeps the complete new lock.
+    pub fn save_lock(&self, lock: &[u8]) -> io::Result<()> {
+        self.write(LOCK, lock)
+    }
+
+    /// The complete lock of the last change.
+    pub fn lock(&self) -> io::Result<Option<serde_json::Value>> {
+        let Some(bytes) = read(&self.dir.join(LOCK))? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged("the lock"))
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let temporary = self.dir.join(format!("{name}.new"));
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, self.dir.join(name))?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+        Ok(found) if found.len() > MAX_BYTES => Err(damaged("a file")),
+        Ok(_) => fs::read(path).map(Some),
+    }
+}
+
+fn damaged(what: &str) -> io::Error {
+    let text = format!("{what} of the change of the cluster cannot be read");
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> ClusterEdit {
+        ClusterEdit {
+            lock: serde_json::json!({}),
+            edit: serde_json::json!({ "recreate": {} }),
+            identity_key: None,
+            minor: 10,
+            peers: Vec::new(),
+            relays: None,
+            beacon_nodes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn records_come_back_in_order_and_a_cut_line_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EditStore::new(dir.path());
+        assert!(store.request().unwrap().is_none() && store.records().unwrap().is_empty());
+        store.begin(&request(), 3).unwrap();
+        assert_eq!(store.place().unwrap(), Some(3));
+        let records = [Record::Step(1), Record::Promised, Record::Committed];
+        for record in &records {
+            store.append(record).unwrap();
+        }
+        let mut file = OpenOptions::new().append(true).open(dir.path().join("edit/records")).unwrap();
+        file.write_all(b"{\"step\":").unwrap();
+        assert_eq!(store.records().unwrap(), records);
+        store.append(&Record::Step(2)).unwrap();
+        assert_eq!(store.records().unwrap()[3], Record::Step(2));
+    }
+
+    #[test]
+    fn after_the_end_only_the_lock_is_left_and_a_new_beginning_takes_that_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EditStore::new(dir.path());
+        store.begin(&request(), 0).unwrap();
+        store.end(&[Problem::new("edit_failed", "It failed.", "Again.")]).unwrap();
+        assert_eq!(store.ended().unwrap().unwrap().len(), 1);
+        store.keep_request(&request()).unwrap();
+        assert!(store.ended().unwrap().is_none());
+        store.append(&Record::Committed).unwrap();
+        store.save_lock(b"{}").unwrap();
+        store.finish().unwrap();
+        assert!(store.request().unwrap().is_none() && store.records().unwrap().is_empty());
+        assert_eq!(store.lock().unwrap(), Some(serde_json::json!({})));
+        store.begin(&request(), 0).unwrap();
+        assert!(store.lock().unwrap().is_none());
+    }
+}

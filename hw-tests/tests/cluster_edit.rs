@@ -1,0 +1,449 @@
+//! Native members with real signers and software TPMs change their cluster over the network, without any chain: their
+//! beacon nodes are away, their votes are asked for by the test.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use chain::{
+    AttestationData, Checkpoint, CommitteeIndex, Epoch, ExecutionAddress, Fork, ForkInfo, PublicKeyBytes,
+    Root, SignatureBytes, Slot,
+};
+use cluster::create::{self, Addresses, CreateOptions, CreatedCluster};
+use cluster::edit::Edit;
+use cluster::keystore::{KdfCost, Keystore};
+use cluster::{Enr, IdentityKey, Lock, Network};
+use hw_tests::ceremony::address;
+use hw_tests::member::Member;
+use ipc::edit::{
+    CLUSTER_EDIT_LOCK_PATH, CLUSTER_EDIT_PATH, ClusterEdit, ClusterEditProgress, ClusterEditStatus,
+    EDIT_PATH, EditCommit, EditConsent, EditNetwork, EditStatus,
+};
+use ipc::signer::{
+    ChainClock, ChainPreset, History, SHARES_PATH, STATUS_PATH, ShareBundle, ShareEntry, ShareImported,
+    SignerStatus,
+};
+use ipc::web3signer::{self, SignAnswer, SignRequest};
+use ipc::{Client, ClientError, Sensitive};
+use threshold::ShareIndex;
+
+const PATIENCE: Duration = Duration::from_secs(180);
+const GENESIS_ROOT: Root = Root([0x42; 32]);
+const SLOT_MS: u64 = 50;
+const SLOTS_PER_EPOCH: u64 = 8;
+
+fn binaries() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().and_then(Path::parent).unwrap().to_owned()
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+fn fork_info() -> ForkInfo {
+    let version = chain::ForkVersion([5, 0, 0, 1]);
+    let fork = Fork { previous_version: version, current_version: version, epoch: Epoch(0) };
+    ForkInfo { fork, genesis_validators_root: GENESIS_ROOT }
+}
+
+fn vote(source: u64, target: u64, head: u8) -> AttestationData {
+    AttestationData {
+        slot: Slot(target * SLOTS_PER_EPOCH),
+        index: CommitteeIndex(0),
+        beacon_block_root: Root([head; 32]),
+        source: Checkpoint { epoch: Epoch(source), root: Root([1; 32]) },
+        target: Checkpoint { epoch: Epoch(target), root: Root([2; 32]) },
+    }
+}
+
+/// Boxes of which some are a cluster, and the identities of all.
+struct World {
+    runtime: tokio::runtime::Runtime,
+    created: CreatedCluster,
+    network: Network,
+    clock: ChainClock,
+    members: Vec<Member>,
+    identities: Vec<IdentityKey>,
+    _dir: tempfile::TempDir,
+}
+
+impl World {
+    /// `of` boxes in a cluster and `more` that are in none.
+    fn new(of: usize, more: usize) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let genesis_time = now_ms() / 1000 - 60;
+        let network = Network {
+            name: "local".to_owned(),
+            chain_id: 1337,
+            genesis_fork_version: chain::ForkVersion([0x20, 0, 0, 0x89]),
+            genesis_time,
+        };
+        let clock = ChainClock {
+            genesis_time,
+            slot_ms: SLOT_MS,
+            slots_per_epoch: SLOTS_PER_EPOCH,
+            preset: ChainPreset::Mainnet,
+        };
+        let addresses = Addresses {
+            fee_recipient: ExecutionAddress([0xfe; 20]),
+            withdrawal: ExecutionAddress([0xd1; 20]),
+        };
+        let options = CreateOptions::new("friends", of, 2, network.clone(), addresses);
+        let created = create::cluster(&options, &mut rand::rng()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let start = |number: usize| {
+            let name = format!("m{number}");
+            Member::start(&name, &dir.path().join(&name), &binaries()).unwrap()
+        };
+        let members: Vec<Member> = (0..of + more).map(start).collect();
+        let mut identities: Vec<IdentityKey> = created
+            .nodes
+            .iter()
+            .map(|node| IdentityKey::from_bytes(node.identity.secret_bytes().clone()).unwrap())
+            .collect();
+        identities.extend((0..more).map(|_| IdentityKey::generate(&mut rand::rng())));
+        let mut world = Self { runtime, created, network, clock, members, identities, _dir: dir };
+        for place in 0..of {
+            world.import(place);
+            world.join(place);
+        }
+        world
+    }
+
+    fn enr(&self, place: usize) -> String {
+        Enr::build(&self.identities[place]).as_str().to_owned()
+    }
+
+    fn lock_json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.created.lock.to_json().unwrap()).unwrap()
+    }
+
+    fn peers(&self) -> Vec<String> {
+        self.members.iter().zip(&self.identities).map(|(member, key)| address(member, key)).collect()
+    }
+
+    fn signer(&self, place: usize) -> Client {
+        Client::new(self.members[place].signer_socket()).with_timeout(PATIENCE)
+    }
+
+    fn node(&self, place: usize) -> Client {
+        Client::new(self.members[place].node_socket()).with_timeout(PATIENCE)
+    }
+
+    fn sign_socket(&self, place: usize) -> Client {
+        Client::new(self.members[place].dir().join("run/sign.sock")).with_timeout(PATIENCE)
+    }
+
+    fn signer_status(&self, place: usize) -> SignerStatus {
+        self.runtime.block_on(self.signer(place).get(STATUS_PATH)).unwrap()
+    }
+
+    fn import(&self, place: usize) {
+        let entry = |(position, validator): (usize, &cluster::DistributedValidator)| {
+            let share = &self.created.nodes[place].shares[position];
+            let keystore =
+                Keystore::encrypt_share(share.key(), "password", KdfCost::Insecure, &mut rand::rng());
+            ShareEntry {
+                keystore: serde_json::from_slice(&keystore.to_json()).unwrap(),
+                password: Sensitive::new("password".to_owned()),
+                public_key: validator.public_shares[place].to_string(),
+                group_public_key: validator.public_key.to_string(),
+                share_index: u8::try_from(place + 1).unwrap(),
+            }
+        };
+        let bundle = ShareBundle {
+            validators: self.created.lock.validators.iter().enumerate().map(entry).collect(),
+            history: History::NeverSigned,
+            genesis_validators_root: GENESIS_ROOT.to_string(),
+            chain: self.clock,
+        };
+        let key = self.signer_status(place).import_key.unwrap();
+        let sealed = ipc::envelope::seal(&key, &bundle).unwrap();
+        let _: ShareImported = self.runtime.block_on(self.signer(place).post(SHARES_PATH, &sealed)).unwrap();
+    }
+
+    /// The box as it was left by joining the cluster: joining itself would ask a beacon node, and none is here.
+    fn join(&mut self, place: usize) {
+        let cluster = serde_json::json!({
+            "lock": self.lock_json(),
+            "beacon_nodes": ["http://127.0.0.1:9"],
+            "peers": self.peers(),
+            "relays": [],
+            "signing": "built_in",
+        });
+        let identity = self.identities[place].to_file_text();
+        let member = &mut self.members[place];
+        member.power_cut().unwrap();
+        let dir = member.dir().join("dv-node");
+        std::fs::write(dir.join("identity.key"), identity.as_str()).unwrap();
+        std::fs::write(dir.join("cluster.json"), cluster.to_string()).unwrap();
+        member.power_on().unwrap();
+    }
+
+    /// What one owner does: the consent to the signer, then the change to the node.
+    fn begin(&self, place: usize, edit: &Edit) {
+        let consent = EditConsent {
+            lock: self.lock_json(),
+            edit: serde_json::to_value(edit).unwrap(),
+            identity: self.identities[place].public_key().to_string(),
+            minor: 10,
+            genesis_validators_root: GENESIS_ROOT.to_string(),
+            chain: self.clock,
+            network: Some(EditNetwork { name: self.network.name.clone(), chain_id: self.network.chain_id }),
+            unvouched: Vec::new(),
+        };
+        let joins = place >= self.created.nodes.len();
+        let request = ClusterEdit {
+            lock: self.lock_json(),
+            edit: serde_json::to_value(edit).unwrap(),
+            identity_key: joins.then(|| Sensitive::new(self.identities[place].to_file_text().to_string())),
+            minor: 10,
+            peers: self.peers(),
+            relays: Some(Vec::new()),
+            beacon_nodes: if joins { vec!["http://127.0.0.1:9".to_owned()] } else { Vec::new() },
+        };
+        self.runtime.block_on(async {
+            let _: EditStatus = self.signer(place).put(EDIT_PATH, &consent).await.unwrap();
+            let _: ClusterEditStatus = self.node(place).put(CLUSTER_EDIT_PATH, &request).await.unwrap();
+        });
+    }
+
+    fn progress(&self, place: usize) -> Option<ClusterEditProgress> {
+        let status: ClusterEditStatus =
+            self.runtime.block_on(self.node(place).get(CLUSTER_EDIT_PATH)).unwrap();
+        status.edit
+    }
+
+    /// Waits until a member's node is where it should be.
+    fn wait(&self, place: usize, what: &str, is_there: impl Fn(&ClusterEditProgress) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let found = self.progress(place);
+            if found.as_ref().is_some_and(&is_there) {
+                return;
+            }
+            let late = begun.elapsed() > PATIENCE;
+            assert!(!late, "{place} waits for {what}: {found:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Everybody's node says that the change is done; the lock that all of them have.
+    fn changed(&self, places: &[usize]) -> Lock {
+        let mut locks = Vec::new();
+        for place in places {
+            self.wait(*place, "the change", |progress| progress.new_lock_hash.is_some());
+            let lock: EditCommit =
+                self.runtime.block_on(self.node(*place).get(CLUSTER_EDIT_LOCK_PATH)).unwrap();
+            locks.push(Lock::from_value(lock.lock).unwrap());
+        }
+        assert!(locks.windows(2).all(|pair| pair[0] == pair[1]));
+        locks[0].verify(&[]).unwrap();
+        locks.swap_remove(0)
+    }
+
+    fn epoch(&self) -> u64 {
+        (now_ms() - self.clock.genesis_time * 1000) / SLOT_MS / SLOTS_PER_EPOCH
+    }
+
+    fn attest(
+        &self,
+        place: usize,
+        share: &PublicKeyBytes,
+        vote: &AttestationData,
+    ) -> Result<SignatureBytes, ClientError> {
+        let request = SignRequest::attestation(fork_info(), vote).unwrap();
+        let answer: Result<SignAnswer, _> =
+            self.runtime.block_on(self.sign_socket(place).post(&web3signer::sign_path(share), &request));
+        answer.map(|answer| answer.signature)
+    }
+
+    /// The old shares vote, which takes a while after the import; the epoch that all of them voted in.
+    fn vote_with_old_shares(&self) -> u64 {
+        let begun = Instant::now();
+        loop {
+            let target = self.epoch();
+            let signed = (0..self.created.nodes.len()).filter(|place| {
+                let share = self.created.lock.validators[0].public_shares[*place];
+                self.attest(*place, &share, &vote(target - 1, target, 1)).is_ok()
+            });
+            if signed.count() == self.created.nodes.len() {
+                return target;
+            }
+            assert!(begun.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The new shares are the only ones, remember what the old ones signed, and vote for the unchanged keys: any quorum.
+    fn assert_in_force(&self, places: &[usize], lock: &Lock, voted: u64) {
+        for (new, place) in places.iter().enumerate() {
+            let held = self.signer_status(*place);
+            assert_eq!(held.shares.len(), lock.validators.len(), "{:?}", held.shares);
+            for validator in &lock.validators {
+                let own = validator.public_shares[new].to_string();
+                assert!(held.shares.iter().any(|share| share.pubshare == own));
+            }
+            assert!(!held.problems.iter().any(|problem| problem.code == "edit_unfinished"));
+            if *place < self.created.nodes.len() {
+                let validator = &self.created.lock.validators[0];
+                let gone = self.attest(*place, &validator.public_shares[*place], &vote(9000, 9001, 1));
+                assert!(
+                    matches!(&gone, Err(ClientError::Refused { status: 404, .. })),
+                    "an old share is there: {gone:?}"
+                );
+                let marks =
+                    held.shares.iter().find(|share| share.group_key == validator.public_key.to_string());
+                let target = marks.and_then(|share| share.last_signed).and_then(|marks| marks.target_epoch);
+                assert!(target >= Some(voted), "the history moved along: {target:?}");
+                let own = lock.validators[0].public_shares[new];
+                let other = self.attest(*place, &own, &vote(voted - 1, voted, 9));
+                assert!(
+                    matches!(&other, Err(ClientError::Refused { status: 412, .. })),
+                    "what the old share voted against: {other:?}"
+                );
+            }
+        }
+        let quorum = usize::try_from(lock.definition.threshold).unwrap();
+        let begun = Instant::now();
+        let validator = &lock.validators[0];
+        let (partials, vote) = loop {
+            let target = self.epoch();
+            let vote = vote(target - 1, target, 3);
+            let partials: Vec<_> = places
+                .iter()
+                .enumerate()
+                .filter_map(|(new, place)| {
+                    let index = ShareIndex::new(u64::try_from(new + 1).unwrap()).unwrap();
+                    Some((index, self.attest(*place, &validator.public_shares[new], &vote).ok()?))
+                })
+                .collect();
+            if partials.len() == places.len() {
+                break (partials, vote);
+            }
+            assert!(begun.elapsed() < PATIENCE, "the new shares do not sign");
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        let domain =
+            chain::domain::domain_at(chain::domain::BEACON_ATTESTER, vote.target.epoch, &fork_info());
+        let root = chain::signing_root(&vote, domain);
+        for group in [&partials[..quorum], &partials[partials.len() - quorum..]] {
+            let whole = threshold::combine(group).unwrap();
+            threshold::verify_bytes(&validator.public_key, root.as_slice(), &whole).unwrap();
+        }
+    }
+
+    /// The nodes serve the new cluster once everybody has left the change.
+    fn assert_served(&self, places: &[usize], lock: &Lock) {
+        let begun = Instant::now();
+        for place in places {
+            loop {
+                let status: ipc::NodeStatus =
+                    self.runtime.block_on(self.node(*place).get(ipc::node::STATUS_PATH)).unwrap();
+                if status.cluster.as_ref().is_some_and(|cluster| cluster.lock_hash == lock.lock_hash_hex()) {
+                    break;
+                }
+                assert!(begun.elapsed() < PATIENCE, "{place}: {status:?}");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+#[test]
+fn one_operator_is_replaced_and_a_power_cut_in_the_middle_does_not_matter() {
+    let mut world = World::new(4, 1);
+    let voted = world.vote_with_old_shares();
+    let edit = Edit::Replace { old: world.enr(3), new: world.enr(4) };
+    // The fourth member's owner is not asked; its box is off.
+    world.members[3].power_cut().unwrap();
+    for place in [0, 1, 2, 4] {
+        world.begin(place, &edit);
+    }
+    // As soon as one member's old shares may be silent its power goes, and another's.
+    for place in [0, 4] {
+        world.wait(place, "the dry run", |progress| progress.step >= 2);
+    }
+    world.members[0].power_cut().unwrap();
+    world.members[4].power_cut().unwrap();
+    world.members[0].power_on().unwrap();
+    world.members[4].power_on().unwrap();
+    let lock = world.changed(&[0, 1, 2, 4]);
+    assert_eq!(lock.definition.operators[3].enr, world.enr(4));
+    world.assert_in_force(&[0, 1, 2, 4], &lock, voted);
+    world.assert_served(&[0, 1, 2, 4], &lock);
+    // A restart changes nothing.
+    world.members[1].power_cut().unwrap();
+    world.members[1].power_on().unwrap();
+    world.assert_served(&[1], &lock);
+    let old = world.created.lock.validators[0].public_shares[1];
+    assert!(world.attest(1, &old, &vote(9000, 9001, 1)).is_err());
+}
+
+#[test]
+fn a_member_that_was_cut_off_while_shares_were_dealt_is_told_and_the_change_is_begun_again() {
+    let mut world = World::new(4, 1);
+    let voted = world.vote_with_old_shares();
+    let edit = Edit::Add { operators: vec![world.enr(4)], threshold: None };
+    for place in 0..4 {
+        world.begin(place, &edit);
+    }
+    world.wait(1, "the others", |progress| {
+        progress.members.iter().filter(|member| member.in_sync).count() == 4
+    });
+    // Its signer forgets the owner's word with the power; nothing was dealt.
+    world.members[1].power_cut().unwrap();
+    world.members[1].power_on().unwrap();
+    world.wait(1, "being told", |progress| {
+        progress.phase == "failed" && progress.problems.iter().all(|problem| !problem.next_step.is_empty())
+    });
+    // The old shares of everybody are as they were.
+    world.vote_with_old_shares();
+    for place in 0..5 {
+        world.begin(place, &edit);
+    }
+    let lock = world.changed(&[0, 1, 2, 3, 4]);
+    assert_eq!((lock.definition.operators.len(), lock.definition.threshold), (5, 4));
+    world.assert_in_force(&[0, 1, 2, 3, 4], &lock, voted);
+}
+
+#[test]
+fn one_of_five_is_removed_and_gives_its_shares_up() {
+    let world = World::new(5, 0);
+    let voted = world.vote_with_old_shares();
+    let edit = Edit::Remove { operators: vec![world.enr(1)], dealing: vec![world.enr(1)], threshold: None };
+    for place in 0..5 {
+        world.begin(place, &edit);
+    }
+    let lock = world.changed(&[0, 2, 3, 4, 1]);
+    assert_eq!((lock.definition.operators.len(), lock.definition.threshold), (4, 3));
+    world.assert_in_force(&[0, 2, 3, 4], &lock, voted);
+    assert!(world.signer_status(1).shares.is_empty(), "who leaves keeps nothing");
+    world.assert_served(&[0, 2, 3, 4], &lock);
+    let begun = Instant::now();
+    loop {
+        let status: ipc::NodeStatus =
+            world.runtime.block_on(world.node(1).get(ipc::node::STATUS_PATH)).unwrap();
+        if status.cluster.is_none() {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{status:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn the_threshold_is_changed() {
+    let world = World::new(4, 0);
+    let voted = world.vote_with_old_shares();
+    let edit = Edit::Recreate { threshold: Some(4) };
+    for place in 0..4 {
+        world.begin(place, &edit);
+    }
+    let lock = world.changed(&[0, 1, 2, 3]);
+    assert_eq!(lock.definition.threshold, 4);
+    world.assert_in_force(&[0, 1, 2, 3], &lock, voted);
+    world.assert_served(&[0, 1, 2, 3], &lock);
+}
