@@ -100,6 +100,7 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
                 Ended::Pause(place) => daemon.start_again(place),
                 Ended::KeyGeneration(setup) => daemon.on_ceremony_finished(setup).await,
                 Ended::CeremonyPause => daemon.resume_ceremony().await,
+                Ended::ChangePause => daemon.resume_change().await,
                 Ended::Change(ending) => daemon.on_change_ended(*ending).await,
             },
         }
@@ -269,11 +270,13 @@ impl Daemon {
 
     async fn something_ended(&mut self) -> Ended {
         let pause = self.seats.values().filter_map(Seat::pause).min();
+        let change_at = self.change.resume_at();
         tokio::select! {
             (place, outcome) = seat::ended(&mut self.seats) => Ended::Node(place, outcome),
             place = paused(pause) => Ended::Pause(place),
             setup = key_generation::finished(&mut self.ceremony, &self.born) => Ended::KeyGeneration(setup),
             () = key_generation::to_be_resumed(self.resume_at) => Ended::CeremonyPause,
+            () = key_generation::to_be_resumed(change_at) => Ended::ChangePause,
             ending = self.change.ended() => Ended::Change(Box::new(ending)),
         }
     }
@@ -312,6 +315,8 @@ enum Ended {
     KeyGeneration(ClusterSetup),
     /// The pause before an interrupted ceremony is tried again.
     CeremonyPause,
+    /// The pause before an interrupted change of a cluster is tried again.
+    ChangePause,
     Change(Box<edit::Ending>),
 }
 

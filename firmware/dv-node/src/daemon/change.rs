@@ -2,12 +2,15 @@
 //! or the old one, or there is none. One change at a time, whichever cluster of the box it is of.
 
 use std::path::Path;
+use std::time::Duration;
 
 use ipc::edit::{ClusterEdit, ClusterEditProgress, ClusterEditStatus, EditCommit};
 use ipc::node::NodeState;
 use ipc::{ClusterSetup, Problem};
 use obol::dkg::edit::Record;
+use tokio::time::Instant;
 
+use super::key_generation::{RESUME_AGAIN, longer};
 use super::{Daemon, disk, setup};
 use crate::edit::{self, EditStore, Ending, Request};
 
@@ -19,17 +22,33 @@ pub(super) struct Change {
     place: Option<u8>,
     /// How the one that is over, or could not be gone on with, stands.
     last: Option<ClusterEditProgress>,
+    /// When an interrupted one is tried again.
+    resume_at: Option<Instant>,
+    /// How long the next pause before that is.
+    resume_pause: Duration,
 }
 
 impl Change {
     /// What is kept below the box's state directory.
     pub(super) fn new(state_dir: &Path) -> Self {
-        Self { store: EditStore::new(state_dir), running: None, place: None, last: None }
+        Self {
+            store: EditStore::new(state_dir),
+            running: None,
+            place: None,
+            last: None,
+            resume_at: None,
+            resume_pause: RESUME_AGAIN,
+        }
     }
 
-    /// Whether one is under way.
+    /// Whether one is under way, or waits to go on.
     pub(super) fn is_running(&self) -> bool {
-        self.running.is_some()
+        self.running.is_some() || self.resume_at.is_some()
+    }
+
+    /// When an interrupted one is to be tried again.
+    pub(super) fn resume_at(&self) -> Option<Instant> {
+        self.resume_at
     }
 
     /// How it ended; never, while there is none.
@@ -49,6 +68,7 @@ impl Change {
 impl Daemon {
     /// Goes on with a change that a restart interrupted, before any node is started.
     pub(super) async fn resume_change(&mut self) {
+        self.change.resume_at = None;
         let found = self
             .change
             .store
@@ -60,9 +80,7 @@ impl Daemon {
             Ok((Some(request), place, None)) => {
                 self.change.place = place;
                 if let Err(problem) = self.start_change(request).await {
-                    tracing::error!(%problem, "the change of the cluster cannot be gone on with");
-                    self.change.last = Some(over(vec![problem]));
-                    self.release_place();
+                    self.change_interrupted(problem).await;
                 }
             }
             Err(error) => {
@@ -70,6 +88,22 @@ impl Daemon {
                 self.change.last = Some(over(vec![kept(&error)]));
             }
         }
+    }
+
+    /// The others wait for this box, whether or not its owner looks at the page: what may pass is tried again, and the cluster
+    /// rests meanwhile. What only the owner can mend ends the attempt.
+    async fn change_interrupted(&mut self, problem: Problem) {
+        if !matches!(problem.code.as_str(), "signer_unavailable" | "p2p_failed" | "disk_write_failed") {
+            tracing::error!(%problem, "the change of the cluster cannot be gone on with");
+            return self.on_change_ended(Ending::Failed(vec![problem])).await;
+        }
+        self.change.resume_at = Some(Instant::now() + self.change.resume_pause);
+        self.change.resume_pause = longer(self.change.resume_pause);
+        if !self.change.last.as_ref().is_some_and(|last| last.problems.contains(&problem)) {
+            tracing::warn!(%problem, "the change of the cluster cannot go on yet; it is tried again");
+        }
+        let interrupted = ClusterEditProgress { phase: "interrupted".to_owned(), ..over(vec![problem]) };
+        self.change.last = Some(interrupted);
     }
 
     fn around_change(&self, place: u8) -> Result<edit::Surroundings, Problem> {
@@ -99,6 +133,8 @@ impl Daemon {
         self.reserved = self.reserved.or(Some(place));
         self.change.running = Some(edit::start(request, around).await?);
         self.change.last = None;
+        self.change.resume_at = None;
+        self.change.resume_pause = RESUME_AGAIN;
         if let Some(seat) = self.seats.get(&place) {
             let problem = Problem::new(
                 "edit_under_way",
@@ -212,6 +248,7 @@ impl Daemon {
             running.stop().await;
         }
         self.change.last = None;
+        self.change.resume_at = None;
         self.change.store.discard().map_err(|error| kept(&error))?;
         self.serve_as_before();
         Ok(())
@@ -244,6 +281,7 @@ impl Daemon {
 
     /// The change is over: the node serves what is in force now.
     pub(super) async fn on_change_ended(&mut self, ending: Ending) {
+        self.change.resume_at = None;
         let progress = self.change.running.take().map(|running| running.progress());
         let outcome = match ending {
             Ending::Changed(setup) => self.change_over(*setup).await,

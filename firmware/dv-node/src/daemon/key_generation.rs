@@ -259,7 +259,8 @@ pub(super) async fn to_be_resumed(when: Option<Instant>) {
     }
 }
 
-fn longer(pause: Duration) -> Duration {
+/// The next pause after one that did not help.
+pub(super) fn longer(pause: Duration) -> Duration {
     pause.saturating_mul(2).min(LONGEST_PAUSE)
 }
 

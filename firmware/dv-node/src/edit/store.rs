@@ -45,6 +45,8 @@ impl EditStore {
     pub fn begin(&self, request: &ClusterEdit, place: u8) -> io::Result<()> {
         self.discard()?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        // What is kept in it lasts only if the folder itself does.
+        crate::store::sync_parent(&self.dir)?;
         self.write(PLACE, place.to_string().as_bytes())?;
         self.keep_request(request)
     }
