@@ -45,6 +45,10 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
             "/assets/outside.js",
             get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/outside.js"))),
         )
+        .route(
+            "/assets/edit.js",
+            get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/edit.js"))),
+        )
         .route("/assets/hearth.svg", get(|| asset("image/svg+xml", include_str!("../assets/hearth.svg"))))
         .route(STATUS_PATH, get(box_status))
         .route(CLUSTER_PATH, put(set_cluster))
@@ -305,6 +309,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let share = r#"{"enc":"00","ciphertext":"00"}"#;
         let setup = r#"{"lock":{},"identity_key":"00","beacon_nodes":[],"peers":[]}"#;
+        let change_of_cluster = r#"{"edit":{"lock":{},"edit":{},"peers":[]}}"#;
         for (path, method, body) in [
             (SHARES_PATH, "POST", share),
             (CLUSTER_PATH, "PUT", setup),
@@ -326,6 +331,9 @@ mod tests {
             (ipc::web::HISTORY_PATH, "GET", ""),
             (ipc::web::REMOTE_CLIENTS_PATH, "POST", r#"{"name":"a","may":["sign"]}"#),
             (ipc::web::REMOTE_REMOVE_PATH, "POST", r#"{"name":"a"}"#),
+            (ipc::web::CLUSTER_EDIT_PATH, "PUT", change_of_cluster),
+            (ipc::web::CLUSTER_EDIT_PATH, "DELETE", ""),
+            (ipc::web::CLUSTER_EDIT_LOCK_PATH, "PUT", r#"{"lock":{}}"#),
         ] {
             let page = page(directory.path());
             let (status, text) = ask(&page, change(path, method, None, body)).await;
@@ -378,6 +386,7 @@ mod tests {
             include_str!("../assets/page.html"),
             include_str!("../assets/page.css"),
             include_str!("../assets/page.js"),
+            include_str!("../assets/edit.js"),
         ] {
             assert!(!text.contains("http://") && !text.contains("https://"));
             assert!(!text.contains("innerHTML"));
