@@ -278,6 +278,7 @@ impl Executable {
     /// Needs a chain, a browser or QEMU, and runs in a part of its own.
     fn is_slow(&self) -> bool {
         [
+            "cluster_edit",
             "devnet",
             "image_boots",
             "image_boots_arm64",
