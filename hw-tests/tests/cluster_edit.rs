@@ -26,6 +26,7 @@ use ipc::signer::{
 };
 use ipc::web3signer::{self, SignAnswer, SignRequest};
 use ipc::{Client, ClientError, Sensitive};
+use sha2::{Digest as _, Sha256};
 use threshold::ShareIndex;
 
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -434,9 +435,34 @@ fn one_of_five_is_removed_and_gives_its_shares_up() {
     }
 }
 
+/// A slot in which the first member spoke under the old lock.
+const SPOKEN: u64 = 1_300;
+
+/// The journal of a member that said one thing in an agreement, and the chain it was about.
+fn memory(lock: &Lock) -> (Vec<u8>, serde_json::Value) {
+    let mut body = SPOKEN.to_le_bytes().to_vec();
+    body.extend([2, 1]);
+    let mut journal = u32::try_from(body.len()).unwrap().to_le_bytes().to_vec();
+    journal.extend(&Sha256::digest(&body)[..8]);
+    journal.extend(body);
+    let chain = serde_json::json!({
+        "genesis_validators_root": GENESIS_ROOT,
+        "genesis_time": 1,
+        "lock_hash": lock.lock_hash_hex().trim_start_matches("0x"),
+        "share_index": 1,
+    });
+    (journal, chain)
+}
+
 #[test]
-fn the_threshold_is_changed() {
-    let world = World::new(4, 0);
+fn the_threshold_is_changed_and_what_was_said_under_the_old_lock_is_kept() {
+    let mut world = World::new(4, 0);
+    let (journal, chain) = memory(&world.created.lock);
+    world.members[0].power_cut().unwrap();
+    let dir = world.members[0].dir().join("dv-node");
+    std::fs::write(dir.join("journal"), &journal).unwrap();
+    std::fs::write(dir.join("chain.json"), chain.to_string()).unwrap();
+    world.members[0].power_on().unwrap();
     let voted = world.vote_with_old_shares();
     let edit = Edit::Recreate { threshold: Some(4) };
     for place in 0..4 {
@@ -446,4 +472,15 @@ fn the_threshold_is_changed() {
     assert_eq!(lock.definition.threshold, 4);
     world.assert_in_force(&[0, 1, 2, 3], &lock, voted);
     world.assert_served(&[0, 1, 2, 3], &lock);
+    // The old member's words are where it would find them, and the new one is silent about all of it.
+    let old = dir.join("left").join(format!("{}-1", chain["lock_hash"].as_str().unwrap()));
+    assert_eq!(std::fs::read(old.join("journal")).unwrap(), journal);
+    let read = |path: PathBuf| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    assert_eq!(read(old.join("chain.json")), chain);
+    assert_eq!(read(dir.join("forgotten.json")), serde_json::json!({ "slot": SPOKEN }));
+    assert!(!dir.join("journal").exists());
+    let pinned = read(dir.join("chain.json"));
+    assert_eq!(pinned["lock_hash"].as_str().unwrap(), lock.lock_hash_hex().trim_start_matches("0x"));
 }

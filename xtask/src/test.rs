@@ -145,6 +145,9 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 tally.judge("four native members do every kind of duty on chain", run::check_fast());
                 // The daemons it starts are built by the line above.
                 run_executables(&mut tally, built, |test| test.is("key_generation"), &[]);
+                // Five members each, whose clocks are fast: one test at a time.
+                let one_by_one = [("RUST_TEST_THREADS", PathBuf::from("1"))];
+                run_executables(&mut tally, built, |test| test.is("cluster_edit"), &one_by_one);
             }
             Part::Image => {
                 boot_image(&mut tally, built, Arch::X86_64, "image_boots", "HEARTH_IMAGE");

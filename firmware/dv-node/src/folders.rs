@@ -17,7 +17,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::store::{CLUSTER, Store, StoreError};
+use crate::store::{CLUSTER, PinnedChain, Store, StoreError};
 
 /// Clusters on one box. Each has its own port, and the box's firewall lets as many through.
 pub const MAX_CLUSTERS: u8 = 8;
@@ -96,6 +96,32 @@ impl Folders {
         let moving = to.with_added_extension(LEAVING);
         make_dir(&moving).map_err(failed("write", &moving))?;
         self.finish()
+    }
+
+    /// Puts what a member said at a place away under its name, while the other files there go on with another lock. First of all
+    /// it is noted in both places how far it spoke: whoever is served from either is silent up to there and up to then. May be
+    /// repeated after a crash.
+    pub fn put_memory_away(
+        &self,
+        place: u8,
+        name: &str,
+        chain: Option<&PinnedChain>,
+    ) -> Result<(), StoreError> {
+        let from = Store::as_it_is(&self.of(place));
+        let latest = crate::journal::latest_slot(&from.journal_path());
+        from.note_forgotten(latest)?;
+        self.make(LEFT)?;
+        let folder = self.state_dir.join(LEFT).join(name);
+        make_dir(&folder).map_err(failed("make", &folder))?;
+        let to = Store::as_it_is(&folder);
+        to.note_forgotten(latest)?;
+        if let Some(chain) = chain {
+            to.save_chain(chain)?;
+        }
+        match rename(&from.journal_path(), &to.journal_path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            moved => moved.map_err(failed("write", &folder)),
+        }
     }
 
     /// Brings the files back to a place that has none.
@@ -299,6 +325,43 @@ mod tests {
         fs::write(dir.path().join("left/unreadable-17/journal"), "garbage").unwrap();
         fs::remove_dir_all(dir.path().join("left/ab-1")).unwrap();
         assert_eq!(folders.left_by_unknown().unwrap(), Some(5));
+    }
+
+    #[test]
+    fn what_was_said_under_an_old_lock_is_put_away_and_binds_whoever_is_served_from_either_place() {
+        let chain = PinnedChain {
+            genesis_validators_root: chain::Root([1; 32]),
+            genesis_time: 7,
+            lock_hash: Some("ab".repeat(32)),
+            share_index: Some(3),
+        };
+        let name = format!("{}-3", "ab".repeat(32));
+        let spoken = crate::journal::write_bytes(&std::collections::BTreeMap::from([
+            ((40, 2), vec![1]),
+            ((52, 2), vec![1]),
+        ]));
+        let spoken = spoken.unwrap();
+        for (place, known) in [(0, Some(&chain)), (1, Some(&chain)), (1, None)] {
+            let (_dir, folders) = state();
+            let here = folders.of(place);
+            fs::write(here.join("journal"), &spoken).unwrap();
+            fs::remove_file(here.join("chain.json")).unwrap();
+            // A crash may come after any step: it is all done again.
+            for _ in 0..2 {
+                folders.put_memory_away(place, &name, known).unwrap();
+                let left = Store::as_it_is(&folders.left(&name).unwrap());
+                assert_eq!(fs::read(left.journal_path()).unwrap(), spoken);
+                assert_eq!(left.load_chain().unwrap().as_ref(), known);
+                for store in [&left, &folders.store(place).unwrap()] {
+                    assert_eq!(store.load_forgotten().unwrap().map(|forgotten| forgotten.slot), Some(52));
+                }
+                assert!(!here.join("journal").exists() && here.join("cluster.json").exists());
+            }
+            // The old member that is joined again, at any place, has it.
+            folders.take_back(&name, 2).unwrap();
+            assert_eq!(fs::read(folders.of(2).join("journal")).unwrap(), spoken);
+            assert_eq!(folders.left_by_unknown().unwrap(), None);
+        }
     }
 
     #[test]

@@ -185,12 +185,11 @@ impl Store {
     }
 
     /// Puts another lock of the same validators in force: the signer has given the old shares up. What was said under the old
-    /// lock is forgotten; the new shares sign for no duty that anything was said about (decision 0221). May be repeated
-    /// after a crash.
+    /// lock was put away before, and the silence about it noted (decision 0221). May be repeated after a crash.
     pub fn change_cluster(&self, setup: &ClusterSetup, membership: &Membership) -> Result<(), StoreError> {
         let chain = self.load_chain()?;
         self.save_cluster(setup)?;
-        self.remove(&self.journal_path())?;
+        // The old shares' partial exits are of no use any more; the owner's wishes stay.
         self.remove(&self.dir.join(EXIT_POOL))?;
         match chain {
             Some(chain) => self.save_chain(&PinnedChain {

@@ -596,6 +596,14 @@ pub(crate) fn ledger_problem(error: &LedgerError) -> Problem {
             "share_being_replaced",
             "Bring the change of the cluster to its end first: hand this box the new cluster lock, or make all shares anew (`recreate`) with every member.",
         ),
+        LedgerError::NotHere(_) => (
+            "share_missing",
+            "It may sign elsewhere by now. Import it again with its lock and history, or change the cluster without this box.",
+        ),
+        LedgerError::SignsElsewhere(_) => (
+            "signs_elsewhere",
+            "Find what else signs with it and end it for good, let the share go on on the page, and begin the change again.",
+        ),
         LedgerError::NothingPrepared => (
             "edit_not_prepared",
             "Hand in the lock of the change that this box took part in, or begin the change again.",

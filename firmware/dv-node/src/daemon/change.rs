@@ -10,9 +10,12 @@ use ipc::{ClusterSetup, Problem};
 use obol::dkg::edit::Record;
 use tokio::time::Instant;
 
+use super::joining::{left_name, unreadable_name};
 use super::key_generation::{RESUME_AGAIN, longer};
 use super::{Daemon, disk, setup};
 use crate::edit::{self, EditStore, Ending, Request};
+use crate::setup::Membership;
+use crate::store::{Store, StoreError};
 
 /// A change, if there is one.
 pub(super) struct Change {
@@ -182,7 +185,7 @@ impl Daemon {
 
     /// A new change, or the same one again where it was.
     async fn begin_change(&mut self, wanted: ClusterEdit) -> Result<(), Problem> {
-        if self.ceremony.is_some() || self.born.is_some() {
+        if self.ceremony.is_some() || self.born.is_some() || self.resume_at.is_some() {
             return Err(Problem::new(
                 "ceremony_under_way",
                 "A key generation is under way on this box.",
@@ -301,8 +304,12 @@ impl Daemon {
         };
         self.change.last = progress;
         if let Err(problem) = outcome {
-            // Gone on with at the next start, before any node.
+            // Gone on with at the next start, before any node; and before that, when it is the disk, which may have room again.
             tracing::error!(%problem, "the changed cluster cannot be served yet");
+            if problem.code == "disk_write_failed" {
+                self.change.resume_at = Some(Instant::now() + self.change.resume_pause);
+                self.change.resume_pause = longer(self.change.resume_pause);
+            }
             let place = self.change.place.unwrap_or_default();
             if let Some(seat) = self.seats.get(&place) {
                 seat.place.board.idle(NodeState::Halted, vec![problem.clone()]);
@@ -325,11 +332,50 @@ impl Daemon {
         let Some(seat) = self.seats.get_mut(&number) else {
             return Err(Problem::new("internal", "A place is missing by a fault of ours.", "Report this."));
         };
-        seat.place.store.change_cluster(&setup, &membership).map_err(|error| disk(&error))?;
+        let (store, old) = (seat.place.store.clone(), seat.membership.clone());
+        self.put_old_memory_away(number, &store, old.as_ref(), &membership).map_err(|error| disk(&error))?;
+        store.change_cluster(&setup, &membership).map_err(|error| disk(&error))?;
         self.change.store.finish().map_err(|error| kept(&error))?;
         tracing::warn!(cluster = %membership.view.name, share_index = membership.share_index, place = number, "the cluster was changed");
         self.release_place();
         self.seat_and_start(number, membership);
+        Ok(())
+    }
+
+    /// What was said under the old lock never counts as the new member's word: it is put away under the old member's name, and
+    /// the new one is silent about every slot up to the latest in it and up to now (decisions 0221 and 0280).
+    fn put_old_memory_away(
+        &self,
+        number: u8,
+        store: &Store,
+        old: Option<&Membership>,
+        new: &Membership,
+    ) -> Result<(), StoreError> {
+        let chain = match store.load_chain() {
+            Err(StoreError::Damaged { .. }) => {
+                store.set_chain_aside()?;
+                None
+            }
+            chain => chain?,
+        };
+        let is_new = |hash: &str| hash == hex::encode(new.view.lock_hash);
+        let of = chain.as_ref().and_then(|chain| Some((chain.lock_hash.clone()?, chain.share_index?)));
+        if of.as_ref().is_some_and(|(hash, _)| is_new(hash)) {
+            return Ok(()); // Done before a crash.
+        }
+        if chain.is_some() || store.journal_path().exists() {
+            let old = old.filter(|old| old.view.lock_hash != new.view.lock_hash);
+            let name = match (of, old) {
+                (Some((hash, index)), _) => format!("{hash}-{index}"),
+                (None, Some(old)) => left_name(old),
+                // Nobody can tell whose it is.
+                (None, None) => unreadable_name(),
+            };
+            self.folders.put_memory_away(number, &name, chain.as_ref())?;
+        }
+        if let Some(slot) = self.folders.left_by_unknown()? {
+            store.note_forgotten(slot)?;
+        }
         Ok(())
     }
 

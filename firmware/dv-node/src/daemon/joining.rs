@@ -115,7 +115,7 @@ impl Daemon {
                 format!("{hash}-{index}")
             }
             // Nobody can tell whose memory it is: it stays, and whoever is joined later counts as having spoken in it.
-            (None, Ok(_) | Err(_)) => format!("unreadable-{}", node::wall().0),
+            (None, Ok(_) | Err(_)) => unreadable_name(),
         };
         let left = self.folders.leave(number, &name).map_err(|error| disk(&error));
         if let Err(problem) = &left
@@ -263,8 +263,13 @@ impl Daemon {
 }
 
 /// What is kept of a cluster that was left is named by it and by our place in it.
-fn left_name(membership: &Membership) -> String {
+pub(super) fn left_name(membership: &Membership) -> String {
     format!("{}-{}", hex::encode(membership.view.lock_hash), membership.share_index)
+}
+
+/// The name of a memory that nobody can assign (decision 0280).
+pub(super) fn unreadable_name() -> String {
+    format!("unreadable-{}", node::wall().0)
 }
 
 fn already(name: &str) -> Problem {
@@ -301,7 +306,7 @@ fn relation(seat: &Seat, membership: &Membership) -> Result<Relation, Problem> {
     }
 }
 
-fn under_way() -> Problem {
+pub(super) fn under_way() -> Problem {
     Problem::new(
         "edit_under_way",
         "A cluster of this box is being changed.",

@@ -9,6 +9,7 @@ use cluster::IdentityKey;
 use ipc::dkg::{KeyGeneration, KeyGenerationFiles, KeyGenerationStatus};
 use ipc::{ClusterSetup, Problem, Sensitive};
 
+use super::joining::under_way;
 use super::{Daemon, setup};
 use crate::dkg::{self, Request};
 
@@ -153,6 +154,9 @@ impl Daemon {
     }
 
     async fn begin_ceremony(&mut self, wanted: KeyGeneration) -> Result<(), Problem> {
+        if self.change.is_running() {
+            return Err(under_way());
+        }
         if let Some(name) = self.cluster_with(&wanted.identity_key) {
             return Err(Problem::new(
                 "identity_key_in_use",

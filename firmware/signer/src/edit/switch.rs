@@ -28,7 +28,12 @@ impl Signer {
         let ceremony = blocking(move || Ceremony::new(consent)).await.unwrap_or_else(|| Err(fault()))?;
         self.image_keys.allow(&ceremony.genesis_validators_root)?;
         self.image_keys.allow_fork(ceremony.plan.base().fork_version)?;
+        let ledger = self.ledger()?;
         for (validator, share) in ceremony.own_old_shares().unwrap_or_default().iter().enumerate() {
+            // Who leaves may give it up all the same.
+            if ceremony.own_new_index().is_some() && ledger.is_stopped(share) {
+                return Err(ledger_problem(&LedgerError::SignsElsewhere(*share)));
+            }
             let (row, opened) = self.known_row(share).ok_or_else(|| {
                 bad(
                     "share_missing",
@@ -183,7 +188,12 @@ impl Signer {
         // The hash is one that this signer worked out itself: nothing else is ever written beside a new share.
         let counter = match ledger.freeze(lock_hash).await {
             Ok(counter) => counter,
-            Err(error @ LedgerError::NothingPrepared) => return Err(ledger_problem(&error)),
+            // Refused before anything was written.
+            Err(
+                error @ (LedgerError::NothingPrepared
+                | LedgerError::NotHere(_)
+                | LedgerError::SignsElsewhere(_)),
+            ) => return Err(ledger_problem(&error)),
             // Whether it is on the disk is not known: the counter is brought to what is there before anything is signed.
             Err(error) => return Err(self.lock_for(ledger_problem(&error))),
         };

@@ -165,6 +165,9 @@ impl Writer {
     pub(super) fn prepare(&mut self, new: &[Pending]) -> Result<Option<u64>, LedgerError> {
         self.ensure_certain()?;
         let known = self.store().pending_with_floors()?;
+        for old in new.iter().filter_map(|pending| pending.replaces) {
+            self.ensure_only_here(&old)?;
+        }
         let next = self.next_counter()?;
         let mut counter = None;
         let transaction = self.store_mut().begin()?;
@@ -190,6 +193,18 @@ impl Writer {
         }
         transaction.commit()?;
         Ok(counter)
+    }
+
+    /// Whoever sees the new share's first signature takes it that the old one votes no more. That is not so of one that was given
+    /// up here and may have been taken elsewhere since, nor of one that was seen there.
+    fn ensure_only_here(&self, old: &PublicKeyBytes) -> Result<(), LedgerError> {
+        if !self.is_here(old) {
+            return Err(LedgerError::NotHere(*old));
+        }
+        if self.store().stopped()?.contains_key(old) {
+            return Err(LedgerError::SignsElsewhere(*old));
+        }
+        Ok(())
     }
 
     /// Drops what was prepared for a lock, unless an old share was frozen for it.
@@ -229,6 +244,7 @@ impl Writer {
         let mut frozen = Vec::new();
         for pending in &ours {
             let Some(old) = pending.replaces.filter(|_| !pending.is_frozen) else { continue };
+            self.ensure_only_here(&old)?;
             let (id, clock, mut history) = self.held(&old).ok_or(LedgerError::NothingPrepared)?;
             let floors = history.floors();
             digest = digest.wrapping_sub(digest::of_history(&history));
@@ -395,6 +411,7 @@ fn retire(
     transaction.execute("DELETE FROM attestations WHERE share = ?1", [id])?;
     transaction.execute("DELETE FROM blocks WHERE share = ?1", [id])?;
     transaction.execute("DELETE FROM shares WHERE id = ?1", [id])?;
+    transaction.execute("DELETE FROM stopped WHERE pubshare = ?1", [key.as_slice()])?;
     transaction.execute(
         "INSERT OR REPLACE INTO retired VALUES (?1, ?2)",
         params![key.as_slice(), lock_hash.as_slice()],
@@ -674,6 +691,53 @@ mod tests {
         assert!(writer.held(&OLD).is_none());
         let again = Import { row: row(OLD, 0xaa), history: Entries::default(), was_damaged: false };
         assert!(matches!(writer.import(&[again], at(5)), Err(LedgerError::Retired(OLD))));
+    }
+
+    #[test]
+    fn nothing_takes_the_place_of_a_share_that_was_deleted_or_signs_elsewhere() {
+        // Deleted while shares were dealt, before anything was prepared.
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = with_old(dir.path());
+        writer.delete(&[OLD]).unwrap();
+        let replacing = [pending(NEW, Some(OLD), LOCK)];
+        assert!(matches!(writer.prepare(&replacing), Err(LedgerError::NotHere(OLD))));
+        assert!(writer.store().pending().unwrap().is_empty());
+        // Once it is back, it can be replaced; and then it cannot be deleted.
+        let import = Import { row: row(OLD, 0xaa), history: Entries::default(), was_damaged: false };
+        writer.import(&[import], at(5)).unwrap();
+        writer.prepare(&replacing).unwrap();
+        assert!(matches!(writer.delete(&[OLD]), Err(LedgerError::Frozen(_))));
+
+        // Seen elsewhere, before it was prepared and after that.
+        let seen = |source, target| {
+            let vote = Vote::Attestation { source: Epoch(source), target: Epoch(target) };
+            let message = Message {
+                kind: Kind::Attestation,
+                signing_root: Root([0x66; 32]),
+                epoch: Epoch(target),
+                vote,
+                asks: Asks::Duty,
+            };
+            Asked { key: OLD, message }
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = with_old(dir.path());
+        assert_eq!(writer.seen(&[seen(4, 5)], at(5)).unwrap(), [OLD]);
+        assert!(matches!(writer.prepare(&replacing), Err(LedgerError::SignsElsewhere(OLD))));
+        writer.resume(&OLD, at(5)).unwrap();
+        writer.prepare(&replacing).unwrap();
+        assert_eq!(writer.seen(&[seen(8, 9)], at(9)).unwrap(), [OLD]);
+        assert!(matches!(writer.freeze(&LOCK), Err(LedgerError::SignsElsewhere(OLD))));
+        assert!(!writer.store().pending().unwrap()[0].is_frozen, "nothing is promised");
+        // The owner decides, and it goes on. After the promise the new share is all there is to wait for; it begins above
+        // what was seen, and of a share that is gone nothing says that it signs elsewhere.
+        writer.resume(&OLD, at(9)).unwrap();
+        writer.freeze(&LOCK).unwrap();
+        assert_eq!(writer.seen(&[seen(20, 21)], at(11)).unwrap(), [OLD]);
+        assert!(!powers(&writer).0);
+        writer.commit(&LOCK, at(11)).unwrap();
+        assert!(writer.store().stopped().unwrap().is_empty());
+        assert_eq!((may(&writer, &NEW, 20, 21), may(&writer, &NEW, 21, 22)), (false, true));
     }
 
     #[test]

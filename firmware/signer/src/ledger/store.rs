@@ -84,6 +84,12 @@ pub(crate) enum LedgerError {
     /// The validator's share is in the middle of being replaced.
     #[error("the share of the validator {0} is being replaced")]
     Frozen(PublicKeyBytes),
+    /// The share that is to be replaced was given up here.
+    #[error("the share {0} that is to be replaced is not here any more")]
+    NotHere(PublicKeyBytes),
+    /// The share that is to be replaced was seen signing elsewhere.
+    #[error("the share {0} that is to be replaced was seen signing elsewhere")]
+    SignsElsewhere(PublicKeyBytes),
     /// No new share waits for that lock, or not in that state.
     #[error("no new share waits for this lock")]
     NothingPrepared,

@@ -385,6 +385,11 @@ impl Writer {
         self.shares.get(key).map(|held| (held.id, held.clock, held.history.clone()))
     }
 
+    /// Whether a share is here with its secret.
+    pub(super) fn is_here(&self, key: &PublicKeyBytes) -> bool {
+        self.shares.get(key).is_some_and(|held| !held.is_deleted)
+    }
+
     /// The histories of a validator's shares but one. Frozen ones say nothing: they are about to go.
     pub(super) fn other_histories(
         &self,

@@ -1,6 +1,6 @@
 //! A change of the cluster: one real signer among simulated members, with power cuts at every step.
 
-use crate::harness::*;
+use crate::{elsewhere, harness::*, keymanager};
 use chain::{ExecutionAddress, PublicKeyBytes, SignatureBytes};
 use cluster::create::{self, Addresses, CreateOptions, CreatedCluster};
 use cluster::edit::{Edit, EditPlan};
@@ -545,5 +545,79 @@ async fn a_disk_from_before_the_promise_is_too_old() {
     let target = epoch_of(&world.clock);
     let outcome = signer.attest(&world.old(0), &vote(target - 1, target, 1)).await;
     assert_eq!(code(outcome), refused(503, "ledger_rolled_back"));
+    signer.stop();
+}
+
+/// The first validator's share is given up by the keymanager API.
+async fn delete(machine: &Machine, signer: &Running, world: &World) -> Vec<String> {
+    let token = keymanager::token(signer).await;
+    let body = serde_json::json!({ "pubkeys": [world.old(0).to_string()] }).to_string();
+    let (_, answer) = keymanager::ask(machine, Some(&token), "DELETE", keymanager::KEYSTORES, &body).await;
+    keymanager::statuses(&answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_was_deleted_in_the_middle_of_a_change_is_not_replaced() {
+    let world = World::new();
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import(&world.bundle()).await.unwrap();
+    let _: EditStatus = signer.control.put(EDIT_PATH, &world.consent()).await.unwrap();
+    let begun: EditBegun = post(&signer, EDIT_BEGIN_PATH, &()).await.unwrap();
+    let _: EditStatus = post(&signer, EDIT_KEYS_PATH, &world.announced(&begun)).await.unwrap();
+    for validator in 0..VALIDATORS {
+        world.reshare(&signer, &begun, validator).await;
+    }
+    assert_eq!(delete(&machine, &signer, &world).await, ["deleted"]);
+    let outcome: Result<EditPrepared, _> = post(&signer, EDIT_PREPARE_PATH, &()).await;
+    assert_eq!(code(outcome), refused(422, "share_missing"));
+    let again: Result<EditStatus, _> = signer.control.put(EDIT_PATH, &world.consent()).await;
+    assert_eq!(code(again), refused(422, "share_missing"));
+    assert!(signer.problem_codes().await.is_empty(), "the signer goes on as it was");
+    signer.stop();
+
+    // Once the new ones are sealed beside them, the old ones are needed until the end.
+    let (world, machine) = (World::new(), Machine::new());
+    let signer = machine.start().await;
+    signer.import(&world.bundle()).await.unwrap();
+    let _ = world.prepare(&signer).await;
+    assert_eq!(delete(&machine, &signer, &world).await, ["error"]);
+    signer.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_was_seen_elsewhere_is_replaced_only_when_the_owner_has_let_it_go_on() {
+    let world = World::new();
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import(&world.bundle()).await.unwrap();
+    let seen = |source: u64, target: u64| {
+        let data = vote(source, target, 8);
+        let request = ipc::SignRequest::attestation(fork_info(), &data).unwrap();
+        let domain =
+            chain::domain::domain_at(chain::domain::BEACON_ATTESTER, data.target.epoch, &fork_info());
+        let signing_root = chain::domain::signing_root(&data, domain);
+        let signature = world.created.nodes[0].shares[0].sign(&signing_root.0).to_bytes();
+        [ipc::web3signer::SeenSignature { key: world.old(0), request, signature }]
+    };
+    let goes_on = async || {
+        let confirm = ipc::owner::RESUME_CONFIRMATION;
+        elsewhere::resume_share(&signer, &world.old(0), confirm).await.unwrap();
+    };
+    assert_eq!(elsewhere::tell(&signer, &seen(4, 5)).await, [world.old(0)]);
+    let early: Result<EditStatus, _> = signer.control.put(EDIT_PATH, &world.consent()).await;
+    assert_eq!(code(early), refused(422, "signs_elsewhere"));
+    goes_on().await;
+
+    let (prepared, _) = world.prepare(&signer).await;
+    assert_eq!(elsewhere::tell(&signer, &seen(6, 7)).await, [world.old(0)]);
+    let dry_run = EditDryRun { lock_hash: prepared.lock_hash };
+    let outcome: Result<EditPartials, _> = post(&signer, EDIT_DRY_RUN_PATH, &dry_run).await;
+    assert_eq!(code(outcome), refused(422, "signs_elsewhere"));
+    let status: EditStatus = signer.sign.get(EDIT_STATUS_PATH).await.unwrap();
+    assert_eq!(status.stage, EditStage::Prepared, "nothing is promised");
+    goes_on().await;
+    let ours: EditPartials = post(&signer, EDIT_DRY_RUN_PATH, &dry_run).await.unwrap();
+    assert_eq!(ours.partials.len(), VALIDATORS);
     signer.stop();
 }

@@ -17,12 +17,20 @@ fn signed_elsewhere(number: u8, by: u8, source: u64, target: u64, root: u8) -> S
     SeenSignature { key: pubshare(number), request, signature: secret(by).sign(&signing_root.0).to_bytes() }
 }
 
-async fn tell(signer: &Running, seen: &[SeenSignature]) -> Vec<PublicKeyBytes> {
+pub(crate) async fn tell(signer: &Running, seen: &[SeenSignature]) -> Vec<PublicKeyBytes> {
     signer.sign.post::<SeenAnswer>(SEEN_PATH, &seen).await.unwrap().stopped
 }
 
 async fn resume(signer: &Running, confirm: &str) -> Result<ShareResumed, ClientError> {
-    let wish = ResumeShare { share: pubshare(1).to_string(), confirm: confirm.to_owned() };
+    resume_share(signer, &pubshare(1), confirm).await
+}
+
+pub(crate) async fn resume_share(
+    signer: &Running,
+    share: &PublicKeyBytes,
+    confirm: &str,
+) -> Result<ShareResumed, ClientError> {
+    let wish = ResumeShare { share: share.to_string(), confirm: confirm.to_owned() };
     signer.control.post(RESUME_PATH, &wish).await
 }
 

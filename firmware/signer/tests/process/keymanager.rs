@@ -17,10 +17,16 @@ use tokio::{
     net::UnixStream,
 };
 
-const KEYSTORES: &str = "/eth/v1/keystores";
+pub(crate) const KEYSTORES: &str = "/eth/v1/keystores";
 
 /// Asks on the control socket, with or without a token.
-async fn ask(machine: &Machine, token: Option<&str>, method: &str, path: &str, body: &str) -> (u16, Value) {
+pub(crate) async fn ask(
+    machine: &Machine,
+    token: Option<&str>,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (u16, Value) {
     let mut stream = UnixStream::connect(machine.dir.path().join("control.sock")).await.unwrap();
     let token = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
     let text = format!(
@@ -37,12 +43,12 @@ async fn ask(machine: &Machine, token: Option<&str>, method: &str, path: &str, b
 }
 
 /// The token that the owner reads with a client's certificate.
-async fn token(signer: &Running) -> String {
+pub(crate) async fn token(signer: &Running) -> String {
     let made = try_let_in(signer, "manager", &[RemoteRight::ManageKeys]).await.unwrap();
     made.keymanager_token.unwrap().expose_secret().to_owned()
 }
 
-fn statuses(answer: &Value) -> Vec<String> {
+pub(crate) fn statuses(answer: &Value) -> Vec<String> {
     let data = answer["data"].as_array().unwrap_or_else(|| panic!("no data: {answer}"));
     data.iter().map(|outcome| outcome["status"].as_str().unwrap().to_owned()).collect()
 }
