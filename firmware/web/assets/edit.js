@@ -76,9 +76,9 @@ async function prepare() {
   say("All owners fill in the same and begin within a quarter of an hour. Until it is over the boxes do no duties; the validators keep their keys. Afterwards the old shares are worth nothing.");
 }
 
-async function send(path, method, body) {
+async function send(path, method, codeId, body) {
   const answer = await fetch(path, { method, ...(body ? { body: JSON.stringify(body) } : {}),
-    headers: { "content-type": "application/json", authorization: `Bearer ${$("edit-code").value.trim()}` } }).catch(() => null);
+    headers: { "content-type": "application/json", authorization: `Bearer ${$(codeId).value.trim()}` } }).catch(() => null);
   const said = answer ? await answer.json().catch(() => null) : null;
   if (answer && answer.ok) { say(""); showEdit(said); return; }
   say(said && said.message ? `${said.message} ${said.next_step}` : "The box does not answer.");
@@ -94,7 +94,9 @@ function showEdit(said) {
     ...edit.members.map((m) => row(m.is_self || m.connected ? (m.waited_for ? "wait" : "good") : "bad",
       m.is_self ? `${m.name} (this box)` : m.name, m.waited_for ? "waited for" : m.nickname, `step ${m.step}`)),
     ...edit.problems.map((p) => row("bad", plain(p.message), plain(p.next_step)))]);
-  $("edit-give-up").disabled = edit.promised || Boolean(edit.new_lock_hash);
+  $("edit-done").hidden = !edit.new_lock_hash;
+  $("edit-go-on").hidden = Boolean(edit.new_lock_hash);
+  $("edit-give-up").hidden = edit.promised; // Then the others may have finished: there is no way back.
 }
 
 async function askEdit() {
@@ -105,7 +107,11 @@ async function askEdit() {
 
 const guarded = (work) => async (event) => {
   event.preventDefault();
-  try { await work(); } catch (error) { beginsWith = null; $("edit-begin").disabled = true; say(error.message); }
+  try { await work(); } catch (error) {
+    beginsWith = null;
+    $("edit-begin").disabled = true;
+    say(error instanceof SyntaxError ? "That file is no cluster lock." : error.message);
+  }
 };
 const needs = { replace: ["join", "leave"], add: ["join", "threshold"], remove: ["leave", "dealing", "threshold"], recreate: ["threshold"] };
 function showFields() {
@@ -116,12 +122,12 @@ $("edit-form").addEventListener("input", (event) => {
   showFields();
 });
 $("edit-form").addEventListener("submit", guarded(prepare));
-$("edit-begin").addEventListener("click", guarded(() => beginsWith && send(EDIT_PATH, "PUT", beginsWith)));
-$("edit-give-up").addEventListener("click", guarded(() => send(EDIT_PATH, "DELETE")));
-$("edit-bring").addEventListener("click", guarded(async () => {
-  const other = JSON.parse(await textOf("edit-lock") || "null");
-  if (!other) throw new Error("Choose the complete lock of another member above.");
-  await send(`${EDIT_PATH}/lock`, "PUT", { lock: other.lock || other });
+$("edit-begin").addEventListener("click", guarded(() => beginsWith && send(EDIT_PATH, "PUT", "edit-code", beginsWith)));
+$("edit-give-up").addEventListener("click", guarded(() => send(EDIT_PATH, "DELETE", "edit-go-on-code")));
+$("edit-go-on").addEventListener("submit", guarded(async () => {
+  const other = JSON.parse(await textOf("edit-new-lock") || "null");
+  if (!other) throw new Error("Choose the new cluster lock of a member that is done.");
+  await send(`${EDIT_PATH}/lock`, "PUT", "edit-go-on-code", { lock: other.lock || other });
 }));
 showFields();
 askEdit();
