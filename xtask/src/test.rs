@@ -41,6 +41,8 @@ pub(crate) enum Part {
     ImageMore,
     /// A second checkout gives the same image: everything is compiled twice more.
     SameBytes,
+    /// A cluster that changes on a real chain: some four minutes, not among "all".
+    EditedCluster,
     /// The box in QEMU attests on chain: `run --check`.
     E2e,
 }
@@ -48,7 +50,10 @@ pub(crate) enum Part {
 impl Part {
     /// Takes longer than a whole test may.
     fn only_when_named(self) -> bool {
-        matches!(self, Self::ImageArm64 | Self::PowerCuts | Self::ImageMore | Self::SameBytes)
+        matches!(
+            self,
+            Self::ImageArm64 | Self::PowerCuts | Self::ImageMore | Self::SameBytes | Self::EditedCluster
+        )
     }
 }
 
@@ -104,6 +109,7 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
             Part::PowerCuts => "power-cuts",
             Part::ImageMore => "image-more",
             Part::SameBytes => "same-bytes",
+            Part::EditedCluster => "edited-cluster",
             Part::E2e => "e2e",
         };
         say::begin(&format!("{name}: {}", describe(part)));
@@ -117,6 +123,7 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 | Part::ImageArm64
                 | Part::PowerCuts
                 | Part::ImageMore
+                | Part::EditedCluster
         ) && executables.is_none()
         {
             match build_tests() {
@@ -165,6 +172,10 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
             Part::PowerCuts => {
                 boot_image(&mut tally, built, Arch::X86_64, "power_cuts", "HEARTH_IMAGE");
             }
+            Part::EditedCluster => {
+                tally.judge("the daemons build", run::build_binaries(false).map(|_| ()));
+                run_executables(&mut tally, built, |test| test.is("edited_cluster"), &[]);
+            }
             Part::E2e => tally.judge("the box in QEMU attests on chain", run::check_box()),
         }
         tally.times.push((name, part_begun.elapsed()));
@@ -194,6 +205,7 @@ fn describe(part: Part) -> &'static str {
         Part::ImageArm64 => "the same for ARM64, emulated",
         Part::SameBytes => "a second checkout in another folder, byte by byte",
         Part::ImageMore => "four processors, an NVMe disk, a disk that is too small",
+        Part::EditedCluster => "a cluster that changes on a real chain",
         Part::PowerCuts => "power cuts while the first start completes the disk",
         Part::E2e => "the box in QEMU, on a real chain, in a real cluster",
     }
@@ -283,6 +295,7 @@ impl Executable {
         [
             "cluster_edit",
             "devnet",
+            "edited_cluster",
             "image_boots",
             "image_boots_arm64",
             "image_more",

@@ -157,7 +157,7 @@ pub(crate) fn check_units() -> anyhow::Result<()> {
 }
 
 /// Builds every program natively and says where they are.
-fn build_binaries(optimised: bool) -> anyhow::Result<PathBuf> {
+pub(crate) fn build_binaries(optimised: bool) -> anyhow::Result<PathBuf> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
     let mut command = Command::new(env!("CARGO"));
