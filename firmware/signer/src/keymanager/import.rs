@@ -169,7 +169,16 @@ impl Signer {
             .into_iter()
             .filter(|row| self.known_row(&row.pubshare).is_some_and(|(_, is_open)| is_open));
         let before: BTreeMap<PublicKeyBytes, ShareRow> = opened.map(|row| (row.pubshare, row)).collect();
-        let opened = blocking(move || prepare(&body, &before)).await.unwrap_or_else(|| {
+        let opened = blocking(move || {
+            let opened = prepare(&body, &before);
+            // It held the passwords. What the TLS and HTTP layers copied on the way is freed unwiped, in locked memory.
+            if let Ok(mut body) = body.try_into_mut() {
+                zeroize::Zeroize::zeroize(body.as_mut());
+            }
+            opened
+        })
+        .await
+        .unwrap_or_else(|| {
             Err(Problem::new(
                 "import_failed",
                 "Reading the keystores failed by a fault of ours.",

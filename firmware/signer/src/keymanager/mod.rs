@@ -14,9 +14,9 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Request, State},
     http::StatusCode,
-    middleware,
+    middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -34,11 +34,18 @@ pub(crate) const LIMITS: Limits = Limits {
     idle_timeout: Duration::from_secs(120),
     connections: 64,
 };
+/// Requests whose bodies are in memory at once: this process may lock only so much of it.
+const BODIES: usize = 2;
 
 /// All routes; each asks for the token.
 pub(crate) fn routes(signer: Arc<Signer>) -> Router {
     Router::new()
-        .route("/eth/v1/keystores", get(list).post(import::import).delete(delete::delete))
+        .route(
+            "/eth/v1/keystores",
+            get(list).post(import::import).delete(delete::delete).route_layer(
+                middleware::from_fn_with_state(Arc::new(tokio::sync::Semaphore::new(BODIES)), in_turn),
+            ),
+        )
         .route("/eth/v1/remotekeys", get(no_remote_keys).post(no_remote_keys).delete(no_remote_keys))
         .route(
             "/eth/v1/validator/{key}/feerecipient",
@@ -52,6 +59,16 @@ pub(crate) fn routes(signer: Arc<Signer>) -> Router {
         .layer(DefaultBodyLimit::max(LIMITS.body_bytes))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&signer), token::only_with_token))
         .with_state(signer)
+}
+
+/// Waits for a place before the body is read. Who is here has shown the token.
+async fn in_turn(
+    State(places): State<Arc<tokio::sync::Semaphore>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let _place = places.acquire().await;
+    next.run(request).await
 }
 
 /// What a request is answered with, as that API has it.

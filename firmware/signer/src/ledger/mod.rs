@@ -220,6 +220,13 @@ enum Job {
         now: UnixMillis,
         reply: oneshot::Sender<Result<Option<Option<Epoch>>, LedgerError>>,
     },
+    RemoteGeneration {
+        reply: oneshot::Sender<Result<u64, LedgerError>>,
+    },
+    KeepRemoteGeneration {
+        generation: u64,
+        reply: oneshot::Sender<Result<(), LedgerError>>,
+    },
     Ping {
         reply: oneshot::Sender<()>,
     },
@@ -409,6 +416,16 @@ impl Ledger {
     /// All such shares.
     pub(crate) fn stopped(&self) -> Vec<PublicKeyBytes> {
         self.stopped.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// The least generation of the list of clients outside the box that is believed.
+    pub(crate) async fn remote_generation(&self) -> Result<u64, LedgerError> {
+        self.ask(|reply| Job::RemoteGeneration { reply }).await?
+    }
+
+    /// From now on no list of an earlier generation is believed. Never lowers it.
+    pub(crate) async fn keep_remote_generation(&self, generation: u64) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::KeepRemoteGeneration { generation, reply }).await?
     }
 
     /// Resolves once the thread has answered.

@@ -240,6 +240,21 @@ impl Store {
         Ok(self.meta("recorded_at")?.map(from_sql).transpose()?.unwrap_or_default())
     }
 
+    /// The least generation of the list of clients outside the box that is believed; see [`crate::remote`].
+    pub(crate) fn remote_generation(&self) -> Result<u64, LedgerError> {
+        Ok(self.meta("remote_generation")?.map(from_sql).transpose()?.unwrap_or_default())
+    }
+
+    /// Raises it; never lowers it.
+    pub(crate) fn keep_remote_generation(&mut self, generation: u64) -> Result<(), LedgerError> {
+        if generation > self.remote_generation()? {
+            let transaction = self.begin()?;
+            write_meta(&transaction, "remote_generation", to_sql(generation)?)?;
+            transaction.commit()?;
+        }
+        Ok(())
+    }
+
     /// The digest that was written with the last change; see [`super::digest`].
     pub(crate) fn digest(&self) -> Result<Option<u64>, LedgerError> {
         Ok(self.meta("digest")?.map(|value| u64::from_le_bytes(value.to_le_bytes())))

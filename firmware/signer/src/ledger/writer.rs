@@ -195,6 +195,14 @@ impl Writer {
                 Job::Resume { key, now, reply } => {
                     let _ = reply.send(self.resume(&key, now));
                 }
+                Job::RemoteGeneration { reply } => {
+                    let _ = reply.send(self.store.remote_generation());
+                }
+                Job::KeepRemoteGeneration { generation, reply } => {
+                    let outcome =
+                        self.store.settle().and_then(|()| self.store.keep_remote_generation(generation));
+                    let _ = reply.send(outcome);
+                }
                 Job::Ping { reply } => {
                     let _ = reply.send(());
                 }

@@ -26,7 +26,7 @@ pub(crate) fn control_routes() -> Router<Arc<Signer>> {
 }
 
 async fn status(State(signer): State<Arc<Signer>>) -> Response {
-    answer(signer.remote_status())
+    answer(signer.remote_status().await)
 }
 
 async fn let_in(State(signer): State<Arc<Signer>>, Body(order): Body<RemoteClientOrder>) -> Response {

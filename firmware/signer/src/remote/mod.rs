@@ -11,7 +11,7 @@ mod serve;
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -29,7 +29,10 @@ pub(crate) use api::control_routes;
 pub(crate) use serve::serve;
 
 use self::authority::{Authority, AuthorityError};
-use crate::{files, signer::Signer};
+use crate::{
+    files,
+    signer::{Signer, ledger_problem},
+};
 
 /// What the list of clients is sealed for. Frozen.
 const LABEL: &[u8] = b"hearth remote clients v1";
@@ -44,23 +47,48 @@ const MAX_NAME: usize = 40;
 /// All that is known of the door. Read by every request, changed by the owner's word.
 #[derive(Default)]
 pub(crate) struct Remote {
-    door: RwLock<Option<Arc<Door>>>,
-    /// The owner's words come one after the other.
+    door: RwLock<State>,
+    /// The owner's words come one after the other, and the file is never read while one of them is carried out.
     changing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Default)]
+enum State {
+    /// Nobody asked since the start.
+    #[default]
+    Unread,
+    /// Nobody may come in, whatever the disk says.
+    Shut,
+    Open(Arc<Door>),
+}
+
+impl Remote {
+    fn state(&self) -> State {
+        self.door.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn become_state(&self, state: State) {
+        *self.door.write().unwrap_or_else(PoisonError::into_inner) = state;
+    }
 }
 
 /// The open door.
 pub(crate) struct Door {
+    /// Of the list, one more with each change.
+    generation: u64,
     authority: Authority,
     addresses: Vec<String>,
     clients: Vec<RemoteClient>,
     acceptor: tokio_rustls::TlsAcceptor,
 }
 
-/// What is kept, sealed: whoever can write this list can ask for signatures.
+/// What is kept, sealed: whoever can write this list can ask for signatures. An older list put back would let in who was shut
+/// out, so the ledger keeps the least generation that is believed; see [`Signer::door_unless_read`].
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Kept {
+    #[serde(default)]
+    generation: u64,
     authority_key: String,
     authority: Vec<u8>,
     addresses: Vec<String>,
@@ -75,17 +103,19 @@ impl Drop for Kept {
 
 impl Door {
     fn new(
+        generation: u64,
         authority: Authority,
         addresses: Vec<String>,
         clients: Vec<RemoteClient>,
     ) -> Result<Self, AuthorityError> {
         let config = authority.server(&addresses)?;
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        Ok(Self { authority, addresses, clients, acceptor })
+        Ok(Self { generation, authority, addresses, clients, acceptor })
     }
 
     fn kept(&self) -> Kept {
         Kept {
+            generation: self.generation,
             authority_key: self.authority.key_pem().to_string(),
             authority: self.authority.certificate().to_vec(),
             addresses: self.addresses.clone(),
@@ -103,39 +133,68 @@ impl Door {
 }
 
 impl Signer {
-    /// The door; none when the owner never let anybody in.
-    fn door(&self) -> Result<Option<Arc<Door>>, Problem> {
-        if let Some(door) = &*self.remote.door.read().unwrap_or_else(PoisonError::into_inner) {
-            return Ok(Some(Arc::clone(door)));
+    /// The door; none when the owner let nobody in.
+    async fn door(&self) -> Result<Option<Arc<Door>>, Problem> {
+        match self.remote.state() {
+            State::Unread => {
+                let _one_at_a_time = self.remote.changing.lock().await;
+                self.door_unless_read().await
+            }
+            State::Shut => Ok(None),
+            State::Open(door) => Ok(Some(door)),
+        }
+    }
+
+    /// The same for who holds `changing`: what is read cannot have been overtaken by the owner's word.
+    async fn door_unless_read(&self) -> Result<Option<Arc<Door>>, Problem> {
+        match self.remote.state() {
+            State::Unread => {}
+            State::Shut => return Ok(None),
+            State::Open(door) => return Ok(Some(door)),
         }
         let path = self.remote_folder().join(FILE);
         let sealed = files::read_small(&path, MAX_FILE_BYTES)
             .map_err(|error| unusable(&format!("{} cannot be read: {error}", path.display())))?;
-        let Some(sealed) = sealed else { return Ok(None) };
-        let (vault, _) = self.open_parts()?;
+        let Some(sealed) = sealed else {
+            self.remote.become_state(State::Shut);
+            return Ok(None);
+        };
+        let (vault, ledger) = self.open_parts()?;
         let plain = vault.open_bytes(LABEL, &sealed).ok_or_else(|| unusable("it was changed"))?;
         let kept: Kept = serde_json::from_slice(&plain).map_err(|_| unusable("it is of another version"))?;
+        let least = ledger.remote_generation().await.map_err(|error| ledger_problem(&error))?;
+        if kept.generation < least {
+            return Err(unusable("an older copy of it was put back"));
+        }
         let authority = Authority::restore(&kept.authority_key, kept.authority.clone())
             .map_err(|error| unusable(&error.to_string()))?;
-        let door = Door::new(authority, kept.addresses.clone(), kept.clients.clone())
+        let door = Door::new(kept.generation, authority, kept.addresses.clone(), kept.clients.clone())
             .map_err(|error| unusable(&error.to_string()))?;
+        // The power went between the list and the ledger: now the one before it is not believed any more.
+        ledger.keep_remote_generation(kept.generation).await.map_err(|error| ledger_problem(&error))?;
         Ok(Some(self.adopt_door(door)))
     }
 
     fn adopt_door(&self, door: Door) -> Arc<Door> {
         let door = Arc::new(door);
-        *self.remote.door.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&door));
+        self.remote.become_state(State::Open(Arc::clone(&door)));
         door
     }
 
+    async fn next_generation(&self) -> Result<u64, Problem> {
+        let (_, ledger) = self.open_parts()?;
+        let known = ledger.remote_generation().await.map_err(|error| ledger_problem(&error))?;
+        Ok(known.saturating_add(1))
+    }
+
     /// Who may come in.
-    pub(crate) fn remote_status(&self) -> Result<RemoteStatus, Problem> {
-        Ok(self.door()?.map(|door| door.status()).unwrap_or_default())
+    pub(crate) async fn remote_status(&self) -> Result<RemoteStatus, Problem> {
+        Ok(self.door().await?.map(|door| door.status()).unwrap_or_default())
     }
 
     /// Whether a client that came in still may, and do this.
-    fn remote_may(&self, fingerprint: &str, right: RemoteRight) -> bool {
-        let door = self.door().ok().flatten();
+    async fn remote_may(&self, fingerprint: &str, right: RemoteRight) -> bool {
+        let door = self.door().await.ok().flatten();
         door.is_some_and(|door| door.client(fingerprint).is_some_and(|client| client.may.contains(&right)))
     }
 
@@ -143,7 +202,8 @@ impl Signer {
     pub(crate) async fn let_in(&self, order: RemoteClientOrder) -> Result<RemoteClientMade, Problem> {
         let _one_at_a_time = self.remote.changing.lock().await;
         check_order(&order)?;
-        let known = self.door()?;
+        let known = self.door_unless_read().await?;
+        let generation = self.next_generation().await?;
         let (authority, mut addresses, mut clients) = match &known {
             Some(door) => {
                 let kept = door.kept();
@@ -188,14 +248,14 @@ impl Signer {
         } else {
             None
         };
-        let door = Door::new(authority, addresses, clients).map_err(|error| match error {
+        let door = Door::new(generation, authority, addresses, clients).map_err(|error| match error {
             AuthorityError::Make(_) => invalid(
                 "One of the addresses is neither a host name nor an IP address.",
                 "Name the box as the client calls it, such as hearth-1a2b.local or 192.168.1.20.",
             ),
             other @ (AuthorityError::Use(_) | AuthorityError::Verifier(_)) => unusable(&other.to_string()),
         })?;
-        self.keep_door(&door)?;
+        self.keep_door(&door).await?;
         let door = self.adopt_door(door);
         tracing::warn!(client = %client.name, may = ?client.may, "the owner lets a client outside the box ask this signer");
         Ok(RemoteClientMade {
@@ -211,10 +271,10 @@ impl Signer {
     pub(crate) async fn shut_out(&self, removal: RemoteClientRemoval) -> Result<RemoteStatus, Problem> {
         let _one_at_a_time = self.remote.changing.lock().await;
         if removal.name == ALL_CLIENTS {
-            return self.shut_all_out();
+            return self.shut_all_out().await;
         }
         let unknown = || invalid("No client with that name may come in.", "See the list of clients.");
-        let known = self.door()?.ok_or_else(unknown)?;
+        let known = self.door_unless_read().await?.ok_or_else(unknown)?;
         let mut clients = known.clients.clone();
         clients.retain(|client| client.name != removal.name);
         if clients.len() == known.clients.len() {
@@ -223,61 +283,80 @@ impl Signer {
         let kept = known.kept();
         let authority = Authority::restore(&kept.authority_key, kept.authority.clone())
             .map_err(|error| unusable(&error.to_string()))?;
-        let door = Door::new(authority, known.addresses.clone(), clients)
+        let generation = self.next_generation().await?;
+        let door = Door::new(generation, authority, known.addresses.clone(), clients)
             .map_err(|error| unusable(&error.to_string()))?;
         // Out of memory first: what fails to be written is refused now and shown as an error.
         let door = self.adopt_door(door);
-        self.keep_door(&door)?;
+        self.keep_door(&door).await?;
         tracing::warn!("the owner shut a client outside the box out");
         Ok(door.status())
     }
 
-    /// Needs neither the list nor the vault: the way out when either is damaged.
-    fn shut_all_out(&self) -> Result<RemoteStatus, Problem> {
-        let folder = self.remote_folder();
-        for file in [MARK, FILE] {
-            match std::fs::remove_file(folder.join(file)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(unusable(&format!("{} cannot be written: {error}", folder.display())));
-                }
-                Ok(()) | Err(_) => {}
+    /// Needs neither the list nor the vault: the way out when either is damaged. Nobody comes in from here on, also when the
+    /// disk takes nothing any more; the error then says that a restart may bring them back.
+    async fn shut_all_out(&self) -> Result<RemoteStatus, Problem> {
+        self.remote.become_state(State::Shut);
+        // No copy of the list is believed any more. Without a ledger none is believed either, nor is anything signed.
+        let forgotten = match (self.next_generation().await, self.open_parts()) {
+            (Ok(generation), Ok((_, ledger))) => {
+                ledger.keep_remote_generation(generation).await.map_err(|error| error.to_string())
             }
-        }
-        *self.remote.door.write().unwrap_or_else(PoisonError::into_inner) = None;
-        if folder.exists() {
-            files::sync_dir(&folder).map_err(|error| unusable(&error.to_string()))?;
-        }
+            (Err(_), _) | (_, Err(_)) => Ok(()),
+        };
+        // All of it is tried, whatever fails.
+        let folder = self.remote_folder();
+        let [mark, list] = [MARK, FILE].map(|file| remove(&folder.join(file)));
+        let synced = if folder.exists() { files::sync_dir(&folder) } else { Ok(()) };
+        let removed = mark.and(list).and(synced).map_err(|error| error.to_string());
+        forgotten.and(removed).map_err(|why| {
+            unusable(&format!(
+                "nobody is let in until the next start, but {} cannot be written: {why}",
+                folder.display()
+            ))
+        })?;
         tracing::warn!("the owner shut every client outside the box out");
         Ok(RemoteStatus::default())
     }
 
-    fn keep_door(&self, door: &Door) -> Result<(), Problem> {
-        let (vault, _) = self.open_parts()?;
+    /// The list first, then the ledger's word that no older one is believed.
+    async fn keep_door(&self, door: &Door) -> Result<(), Problem> {
+        let (vault, ledger) = self.open_parts()?;
         let plain =
             Zeroizing::new(serde_json::to_vec(&door.kept()).map_err(|error| unusable(&error.to_string()))?);
         let sealed = vault.seal_bytes(LABEL, &plain)?;
         let folder = self.remote_folder();
         let written = (|| {
             use std::os::unix::fs::DirBuilderExt as _;
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+            if !folder.exists() {
+                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+                files::sync_dir(&self.config.state_dir)?;
+            }
             files::write_atomically(&folder.join(FILE), &sealed)?;
             let mark = folder.join(MARK);
             if door.clients.is_empty() {
-                match std::fs::remove_file(&mark) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-                    Ok(()) | Err(_) => Ok(()),
-                }
+                remove(&mark)?;
+                files::sync_dir(&folder)
             } else {
                 files::write_atomically(&mark, b"")
             }
         })();
         written.map_err(|error: std::io::Error| {
             unusable(&format!("{} cannot be written: {error}", folder.display()))
-        })
+        })?;
+        ledger.keep_remote_generation(door.generation).await.map_err(|error| ledger_problem(&error))
     }
 
     fn remote_folder(&self) -> PathBuf {
         self.config.state_dir.join(FOLDER)
+    }
+}
+
+/// Gone, or never there.
+fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -64,7 +64,7 @@ pub(crate) async fn serve(
 }
 
 async fn talk(stream: UnixStream, signer: &Signer, router: Router, limits: Limits) {
-    let door = match signer.door() {
+    let door = match signer.door().await {
         Ok(Some(door)) if !door.clients.is_empty() => door,
         Ok(_) => return tracing::warn!("somebody knocks, and the owner has let nobody in"),
         Err(problem) => return tracing::warn!(code = %problem.code, "nobody outside the box is let in now"),
@@ -101,7 +101,7 @@ async fn only_with_right(
     request: Request,
     next: Next,
 ) -> Response {
-    if signer.remote_may(&fingerprint, right) {
+    if signer.remote_may(&fingerprint, right).await {
         return next.run(request).await;
     }
     let problem = Problem::new(

@@ -251,7 +251,9 @@ async fn a_bad_import_over_the_keymanager_api_leaves_nothing_behind() {
         assert_eq!((status, answer["code"].as_str().unwrap_or_default()), (400, code), "{request} {answer}");
         assert!(!answer.to_string().contains(PASSWORD));
     }
-    let large = format!("{{\"keystores\":[\"{}\"]}}", "x".repeat(17 << 20));
+    // What would be taken in, but for its size.
+    let whole = json!({"keystores": [good], "passwords": [PASSWORD], "hearth": never}).to_string();
+    let large = format!("{whole}{}", " ".repeat(17 << 20));
     // Refused before all of it is read; the connection may be gone before we have said it all.
     let mut stream = UnixStream::connect(machine.dir.path().join("control.sock")).await.unwrap();
     let head = format!(
@@ -267,8 +269,8 @@ async fn a_bad_import_over_the_keymanager_api_leaves_nothing_behind() {
     assert!(signer.status().await.shares.is_empty(), "nothing came in");
     let log = signer.log_text();
     assert!(!log.contains(PASSWORD) && !log.contains(&token));
-    let whole = json!({"keystores": [good], "passwords": [PASSWORD], "hearth": never});
-    let (_, answer) = ask(&machine, Some(&token), "POST", KEYSTORES, &whole.to_string()).await;
+    let fits = format!("{whole}{}", " ".repeat(15 << 20));
+    let (_, answer) = ask(&machine, Some(&token), "POST", KEYSTORES, &fits).await;
     assert_eq!(statuses(&answer), ["imported"]);
 }
 
