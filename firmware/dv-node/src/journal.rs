@@ -54,13 +54,18 @@ impl Journal {
     /// damage, `marker` is kept along with what could be read, durably before anything else.
     pub fn open(path: &Path, must_exist: bool, marker: Option<(Key, Vec<u8>)>) -> io::Result<(Self, Found)> {
         let missing = must_exist && !path.try_exists()?;
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        sync_parent(path)?;
-        let size = file.metadata()?.len();
-        let mut bytes = Vec::new();
-        if size <= MAX_FILE {
-            file.read_to_end(&mut bytes)?;
+        let (mut file, mut size, mut bytes) = (None, 0, Vec::new());
+        // One that is missing is made with the marker in it, lest an empty one be found whole after a power cut.
+        if !missing {
+            let mut options = OpenOptions::new();
+            let mut found =
+                options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+            sync_parent(path)?;
+            size = found.metadata()?.len();
+            if size <= MAX_FILE {
+                found.read_to_end(&mut bytes)?;
+            }
+            file = Some(found);
         }
         let (mut live, at) = scan(&bytes);
         let found = if missing { Found::Damaged } else { judge_rest(&bytes, at, size) };
@@ -68,8 +73,7 @@ impl Journal {
             keep(&mut live, key, &payload);
         }
         let len = u64::try_from(at).map_err(io::Error::other)?;
-        let mut journal =
-            Self { path: path.to_owned(), file: Some(file), len, live, unkept: BTreeSet::new() };
+        let mut journal = Self { path: path.to_owned(), file, len, live, unkept: BTreeSet::new() };
         if len != size || found == Found::Damaged {
             tracing::warn!(
                 kept_bytes = len,

@@ -17,7 +17,7 @@ pub(crate) fn timing(clock: &ChainClock) -> Result<SlotTiming, TimingError> {
     SlotTiming::new(clock.genesis_time.saturating_mul(1000), clock.slot_ms, clock.slots_per_epoch)
 }
 
-/// The epoch now; none before the chain has begun, when nothing can have been signed.
+/// The epoch now; none before the chain has begun, when no vote is signed (see [`crate::rules`]).
 pub(crate) fn epoch_at(clock: &ChainClock, now: UnixMillis) -> Option<Epoch> {
     timing(clock).ok()?.epoch_at(now)
 }

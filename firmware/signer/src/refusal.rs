@@ -37,6 +37,9 @@ pub enum Refusal {
         /// The epoch now.
         now: u64,
     },
+    /// A vote on a chain that has not begun.
+    #[error("by this box's clock the chain has not begun, and nothing can be voted on yet")]
+    NotBegun,
     /// The message's time is long over.
     #[error("the message has epoch {epoch} and the clock says epoch {now}: its time is over")]
     TooOld {
@@ -147,6 +150,7 @@ impl Refusal {
             Self::TestKeys(_) => "test_keys_real_chain",
             Self::RootMismatch => "signing_root_mismatch",
             Self::TooFarAhead { .. } => "too_far_ahead",
+            Self::NotBegun => "chain_not_begun",
             Self::TooOld { .. } => "too_old",
             Self::NoRules => "no_rules",
             Self::OtherValidator(_) => "other_validator",
@@ -205,6 +209,7 @@ impl Refusal {
             | Self::TestKeys(_)
             | Self::RootMismatch
             | Self::TooFarAhead { .. }
+            | Self::NotBegun
             | Self::TooOld { .. }
             | Self::NoRules
             | Self::OtherValidator(_)
@@ -241,6 +246,9 @@ impl Refusal {
             }
             Self::RootMismatch => {
                 "Check that the caller and this box agree on the fork; update the older of the two."
+            }
+            Self::NotBegun => {
+                "Wait for the chain's first slot; if it has begun, check the clock of this box."
             }
             Self::TooFarAhead { .. } => "Check the clocks of this box and of the beacon node.",
             Self::TooOld { .. } => {

@@ -171,8 +171,14 @@ fn exit(epoch: Epoch, confirmed: Option<Waited>, now: UnixMillis) -> Result<(), 
 /// One epoch ahead is allowed, for clients prepare the next one. A vote for the far future would be recorded and would
 /// forbid every honest vote until then. No chain justifies an epoch that has not ended, so a source is at most the previous
 /// one; with that, floors from the clock cover all that was ever signed (see [`clock::floors_at`]).
+///
+/// Before the chain has begun nothing can be voted on, and no floors would cover it.
 fn within_window(message: &Message, clock: &ChainClock, now: UnixMillis) -> Result<(), Refusal> {
-    let current = clock::epoch_at(clock, now).unwrap_or(Epoch(0));
+    let current = match (clock::epoch_at(clock, now), message.vote) {
+        (Some(epoch), _) => epoch,
+        (None, Vote::None) => Epoch(0),
+        (None, Vote::Attestation { .. } | Vote::Block { .. }) => return Err(Refusal::NotBegun),
+    };
     let refuse = |epoch: Epoch| Err(Refusal::TooFarAhead { epoch: epoch.0, now: current.0 });
     match message.vote {
         Vote::Attestation { source, .. } if source > current.saturating_sub(1) => refuse(source),
@@ -197,7 +203,7 @@ fn is_stale(epoch: Epoch, clock: &ChainClock, now: UnixMillis) -> bool {
 mod tests {
     use super::*;
     use crate::message::Kind;
-    use chain::{Root, ValidatorRegistration};
+    use chain::{Root, Slot, ValidatorRegistration};
     use ipc::signer::ChainPreset;
 
     const CLOCK: ChainClock =
@@ -254,8 +260,13 @@ mod tests {
             (5, vote(5), at(5), false),
             (6, vote(5), at(5), false),
             (7, vote(4), at(5), false),
-            (0, vote(0), 0, true),
-            (1, vote(1), 0, false),
+            (0, vote(0), at(0), true),
+            (1, vote(1), at(0), false),
+            // Before genesis nothing is voted on.
+            (0, vote(0), 0, false),
+            (1, vote(0), 999_999, false),
+            (0, Vote::Block { slot: Slot(1) }, 999_999, false),
+            (0, Vote::Block { slot: Slot(1) }, at(0), true),
         ] {
             let message = Message {
                 kind: Kind::Attestation,

@@ -298,6 +298,12 @@ fn relation(seat: &Seat, membership: &Membership) -> Result<Relation, Problem> {
             Some(known) if known == hex::encode(lock_hash) => Relation::Own,
             Some(_) => Relation::Others,
         }),
+        // Of the first versions, which wrote no cluster down: only the lock beside it can say whose it is.
+        Ok(Some(chain))
+            if chain.lock_hash.is_none() && seat.place.lock_hash() != Some(hex::encode(lock_hash)) =>
+        {
+            Ok(Relation::Others)
+        }
         Ok(Some(chain)) if chain.is_of(membership) => Ok(Relation::Own),
         Ok(Some(chain)) if chain.lock_hash == Some(hex::encode(lock_hash)) => Err(already(name)),
         Ok(Some(_)) => Ok(Relation::Others),

@@ -1,15 +1,15 @@
 //! Telling members what is sent in their name, and hearing what is sent in ours (decision 0284).
 //!
 //! Whoever runs a second box with a member's identity and share sends partial signatures in that member's name to everybody but
-//! that member. So a Hearth sends back to each other Hearth what it has received in its name: the first vote of each epoch, and
-//! whatever is not what it had heard before. The other side compares with what it has sent. What it did not send goes to its
+//! that member. So a Hearth sends back to each other Hearth what it has received in its name: the first vote of each validator in
+//! each epoch, and whatever is not what it had heard before. The other side compares with what it has sent. What it did not send goes to its
 //! signer, which alone knows what the share has signed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hasher as _};
 use std::time::{Duration, Instant};
 
-use chain::Epoch;
+use chain::{Epoch, SignatureBytes};
 use duty::{Duty, DutyKind, Partial};
 use ipc::web3signer::SeenSignature;
 use obol::{DutyType, Protocol, parsigex};
@@ -18,8 +18,9 @@ use qbft::Member;
 use super::Node;
 use crate::obol_network::{from_wire, partials_of};
 
-/// Messages sent back to one member in an epoch at most.
-const MOST_IN_AN_EPOCH: u8 = 5;
+/// Messages sent back to one member in an epoch at most, besides one for each slot: in an honest epoch a member votes in each
+/// slot for the validators of that slot.
+const MORE_IN_AN_EPOCH: u64 = 5;
 /// Duties of a member that are remembered, to tell what differs.
 const DUTIES_KEPT: usize = 4;
 /// What one member says was sent in our name is listened to this often, and so many signatures of it: each costs the signer a
@@ -38,26 +39,41 @@ pub(crate) struct Echo {
 #[derive(Debug, Default)]
 struct Heard {
     epoch: Option<Epoch>,
-    sent_back: u8,
+    sent_back: u64,
+    /// The validators of which a vote of this epoch was sent back, as numbers.
+    watched: BTreeSet<u64>,
     /// By duty, oldest first: for each task what was signed. Numbers for bytes: whoever finds two that collide hides from this
     /// watch what it could also have not sent.
     duties: VecDeque<(Duty, BTreeMap<u64, u64>)>,
 }
 
 impl Echo {
-    /// Takes note of votes that came in a member's name, and says whether they are to be sent back.
-    pub(crate) fn wants(&mut self, member: Member, duty: Duty, epoch: Epoch, set: &[Partial]) -> bool {
+    /// Takes note of votes that came in a member's name, and says whether they are to be sent back. `slots` is how many an
+    /// epoch has.
+    pub(crate) fn wants(
+        &mut self,
+        member: Member,
+        duty: Duty,
+        (epoch, slots): (Epoch, u64),
+        set: &[Partial],
+    ) -> bool {
         let heard = self.members.entry(member).or_default();
         let is_other = heard.note(duty, set);
         if heard.epoch < Some(epoch) {
             (heard.epoch, heard.sent_back) = (Some(epoch), 0);
+            heard.watched.clear();
         }
-        let is_first = heard.sent_back == 0;
-        if (is_first || is_other) && heard.sent_back < MOST_IN_AN_EPOCH {
+        if heard.sent_back >= slots.saturating_add(MORE_IN_AN_EPOCH) {
+            return false;
+        }
+        // What is of an earlier epoch is not the first of this one.
+        let validators = set.iter().map(|partial| number(&partial.id.validator));
+        let is_first = heard.epoch == Some(epoch)
+            && validators.fold(false, |first, it| heard.watched.insert(it) || first);
+        if is_first || is_other {
             heard.sent_back += 1;
-            return true;
         }
-        false
+        is_first || is_other
     }
 }
 
@@ -98,10 +114,11 @@ impl Node {
     /// Votes came in a member's name.
     pub(super) fn tell_what_was_heard(&mut self, member: Member, duty: Duty, set: &[Partial], bytes: &[u8]) {
         let Some(running) = &self.running else { return };
-        let epoch = running.chain.timing.epoch_of(duty.slot);
-        let is_hearth = self.peers.get(&member).and_then(|peer| peer.info.as_ref());
-        // Other software takes a member's signatures from that member alone.
-        if !is_recorded(duty) || is_hearth.is_none_or(|info| info.dv_client != obol::peerinfo::DV_CLIENT) {
+        let timing = &running.chain.timing;
+        let epoch = (timing.epoch_of(duty.slot), timing.slots_per_epoch);
+        // Other software takes a member's signatures from that member alone. Of two boxes with one identity another may have
+        // answered last, so what was once a Hearth counts as one.
+        if !is_recorded(duty) || !self.peers.get(&member).is_some_and(|peer| peer.was_hearth) {
             return;
         }
         if !self.echo.wants(member, duty, epoch, set) {
@@ -135,13 +152,28 @@ impl Node {
             return; // As we have sent it.
         }
         let network = running.engine.network();
+        // What came besides what we sent is heard first: only so much of it is.
+        let ours: BTreeSet<SignatureBytes> = sent
+            .into_iter()
+            .flatten()
+            .filter_map(|ours| parsigex::receive(ours, &context).ok())
+            .flat_map(partials_of)
+            .map(|partial| partial.signature)
+            .collect();
         let seen = |partial: Partial| {
             let keys = self.membership.keys.get(&partial.id.validator)?;
             let request = network.sign_request(duty, &partial.data).ok()?;
             Some(SeenSignature { key: keys.own_share, request, signature: partial.signature })
         };
-        let seen: Vec<SeenSignature> =
-            partials_of(received).into_iter().filter_map(seen).take(LISTEN_TO).collect();
+        let seen: Vec<SeenSignature> = partials_of(received)
+            .into_iter()
+            .filter(|partial| !ours.contains(&partial.signature))
+            .filter_map(seen)
+            .take(LISTEN_TO)
+            .collect();
+        if seen.is_empty() {
+            return;
+        }
         self.our_name_heard.insert(sender, Instant::now());
         let (signer, member) = (self.signer.clone(), self.membership.name_of(sender).to_owned());
         tokio::spawn(async move {
@@ -166,12 +198,16 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chain::{PublicKeyBytes, Root, SignatureBytes, Slot};
+    use chain::{PublicKeyBytes, Root, Slot};
     use duty::{Payload, TaskId};
 
     fn set(root: u8) -> Vec<Partial> {
+        set_of(1, root)
+    }
+
+    fn set_of(validator: u8, root: u8) -> Vec<Partial> {
         vec![Partial {
-            id: TaskId::from(PublicKeyBytes([1; 48])),
+            id: TaskId::from(PublicKeyBytes([validator; 48])),
             message_root: Root([root; 32]),
             signature: SignatureBytes([root; 96]),
             data: Payload::from([root]),
@@ -186,17 +222,28 @@ mod tests {
     fn the_first_of_an_epoch_and_whatever_differs_is_sent_back_and_never_much() {
         let mut echo = Echo::default();
         let mut wants =
-            |member, slot, root| echo.wants(Member(member), duty(slot), Epoch(slot / 8), &set(root));
+            |member, slot, root| echo.wants(Member(member), duty(slot), (Epoch(slot / 8), 8), &set(root));
         assert!(wants(1, 8, 1) && !wants(1, 8, 1), "the same again");
         assert!(!wants(1, 9, 1) && wants(1, 9, 2), "another one for a duty");
         assert!(wants(2, 9, 1), "another member");
         assert!(wants(1, 16, 1) && !wants(1, 17, 1), "the next epoch");
         assert!(!wants(1, 15, 1), "an earlier one is not the next");
         let sent_back = (0..200).filter(|root| wants(1, 18, *root)).count();
-        assert_eq!(sent_back, usize::from(MOST_IN_AN_EPOCH) - 1);
+        assert_eq!(sent_back, 8 + 5 - 1);
         for slot in 0..1_000 {
             wants(3, slot, 1);
         }
         assert!(echo.members[&Member(3)].duties.len() <= DUTIES_KEPT);
+    }
+
+    #[test]
+    fn every_validator_is_watched_in_every_epoch() {
+        let mut echo = Echo::default();
+        let mut wants =
+            |slot, validator| echo.wants(Member(1), duty(slot), (Epoch(slot / 8), 8), &set_of(validator, 1));
+        // A message holds the validators of one slot.
+        assert!((8..16).all(|slot| wants(slot, u8::try_from(slot).unwrap())));
+        assert!((8..16).all(|slot| !wants(slot, u8::try_from(slot).unwrap())));
+        assert!((8..16).all(|validator| wants(16, validator)), "the next epoch");
     }
 }

@@ -68,7 +68,9 @@ impl Node {
                 let Some(member) = self.membership.member_of(&peer) else { return };
                 let monotonic_ms = self.monotonic_ms();
                 self.clock.member(member.0, info.clock_offset_ms, monotonic_ms);
-                self.peers.entry(member).or_default().info = Some(info);
+                let peer = self.peers.entry(member).or_default();
+                peer.was_hearth |= info.dv_client == obol::peerinfo::DV_CLIENT;
+                peer.info = Some(info);
                 self.update_trust();
             }
         }

@@ -462,11 +462,18 @@ impl Node {
             lock_hash: Some(hex::encode(self.membership.view.lock_hash)),
             share_index: Some(self.membership.share_index),
         };
+        // What was said before counts from now on, so now must be right. Asked again with the next look at the beacon node.
+        if self.clock.trust(self.monotonic_ms()) != Trust::Trusted {
+            return;
+        }
         let now = chain.timing.slot_at(wall());
         let opened = tokio::task::block_in_place(|| {
             // Pinned before the first duty, so that no other chain can ever slip in.
             let before = self.store.load_chain()?;
             let lost = self.store.load_forgotten()?;
+            if now.is_none() && (before.is_some() || lost.is_some()) {
+                return Ok(None); // There is no slot yet up to which we could be silent.
+            }
             let silence = now.map(|slot| ((silence_from(slot, lost), SILENCE), vec![1]));
             let path = self.store.journal_path();
             // A chain that was served has left a journal. Without it, what we said is forgotten.
@@ -476,10 +483,11 @@ impl Node {
             if before.as_ref() != Some(&pinned) {
                 self.store.save_chain(&pinned)?;
             }
-            Ok::<_, StoreError>((opened, lost, silence))
+            Ok::<_, StoreError>(Some((opened, lost, silence)))
         });
         let ((mut journal, found), lost, silence) = match opened {
-            Ok(opened) => opened,
+            Ok(Some(opened)) => opened,
+            Ok(None) => return,
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "cannot start doing duties");
                 self.chain_problem = Some(report::disk_problem(&error.to_string()));
@@ -659,11 +667,13 @@ fn silence_from(now: Slot, lost: Option<Forgotten>) -> u64 {
     if spoken <= now.0.saturating_add(SILENCE_KEPT) { spoken.max(now.0) } else { now.0 }
 }
 
-/// Until which slot nothing is said after damage, now or before an earlier restart. What is over is forgotten.
+/// Until which slot nothing is said after damage, now or before an earlier restart. What is over is forgotten, and so is a
+/// silence of slots so far ahead that a wrong clock must have set it: by such a clock nothing was said.
 fn silent_until(journal: &mut Journal, now: Option<Slot>) -> Option<Slot> {
     let silences: BTreeSet<u64> =
         journal.live().filter_map(|((slot, number), _)| (number == SILENCE).then_some(slot)).collect();
-    let latest = silences.last().copied();
+    let ahead = |slot: u64| now.is_some_and(|now| slot > now.0.saturating_add(SILENCE_KEPT));
+    let latest = silences.iter().rev().copied().find(|slot| !ahead(*slot));
     let now = now.map_or(0, |now| now.0);
     for slot in silences {
         if Some(slot) != latest || slot.saturating_add(SILENCE_KEPT) < now {
@@ -675,3 +685,39 @@ fn silent_until(journal: &mut Journal, now: Option<Slot>) -> Option<Slot> {
 
 /// Outputs of the engine.
 pub(crate) type Outputs = Vec<Output<Seal>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_words_silence_us_up_to_the_latest_of_their_slots() {
+        let lost = |slot| Some(Forgotten { slot });
+        assert_eq!(silence_from(Slot(100), None), 100);
+        assert_eq!(silence_from(Slot(100), lost(90)), 100);
+        assert_eq!(silence_from(Slot(100), lost(120)), 120);
+        assert_eq!(silence_from(Slot(100), lost(100 + SILENCE_KEPT)), 100 + SILENCE_KEPT);
+        assert_eq!(silence_from(Slot(100), lost(101 + SILENCE_KEPT)), 100, "another chain's");
+    }
+
+    #[test]
+    fn a_silence_is_kept_while_it_matters() {
+        let dir = tempfile::tempdir().unwrap();
+        let silences = |slots: &[u64], now: Option<u64>| {
+            let path = dir.path().join("journal");
+            let _ = std::fs::remove_file(&path);
+            let (mut journal, _) = Journal::open(&path, false, None).unwrap();
+            let records: Vec<_> = slots.iter().map(|slot| ((*slot, SILENCE), vec![1])).collect();
+            journal.append(&records).unwrap();
+            let until = silent_until(&mut journal, now.map(Slot)).map(|slot| slot.0);
+            (until, journal.live().map(|((slot, _), _)| slot).collect::<Vec<_>>())
+        };
+        assert_eq!(silences(&[], Some(9)), (None, vec![]));
+        assert_eq!(silences(&[7, 12], Some(9)), (Some(12), vec![12]));
+        assert_eq!(silences(&[7, 12], None), (Some(12), vec![12]));
+        assert_eq!(silences(&[12], Some(13 + SILENCE_KEPT)), (Some(12), vec![]));
+        // A clock that was a year ahead has said nothing, and does not silence us for a year.
+        assert_eq!(silences(&[12, 3_000_000], Some(9)), (Some(12), vec![12]));
+        assert_eq!(silences(&[3_000_000], Some(9)), (None, vec![]));
+    }
+}

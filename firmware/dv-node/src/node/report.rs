@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     pub(crate) address: Option<String>,
     pub(crate) why_not: Option<String>,
     pub(crate) info: Option<Report>,
+    /// It has said once that it is a Hearth.
+    pub(crate) was_hearth: bool,
 }
 
 /// What the signer holds for this cluster.

@@ -66,6 +66,7 @@ impl Writer {
 
     fn try_seen(&mut self, votes: &[Asked], now: UnixMillis) -> Result<Vec<PublicKeyBytes>, LedgerError> {
         self.ensure_certain()?;
+        self.keep_stops()?;
         let mut stopped = Vec::new();
         for asked in votes {
             let Some((_, _, history)) = self.held(&asked.key) else { continue };
@@ -92,8 +93,24 @@ impl Writer {
         Ok(stopped)
     }
 
-    /// What was signed elsewhere binds this share from now on, whatever the owner decides.
+    /// In memory at once, so that nothing is signed while the disk is full; on the disk before this returns, or else before the
+    /// next vote of any share is recorded.
     fn stop_for(&mut self, asked: &Asked, now: UnixMillis) -> Result<(), LedgerError> {
+        self.stop_in_memory(asked, now);
+        self.keep_stops()
+    }
+
+    /// Puts on the disk what could not be put there before.
+    pub(super) fn keep_stops(&mut self) -> Result<(), LedgerError> {
+        while let Some((asked, now)) = self.first_unkept_stop() {
+            self.keep_stop(&asked, now)?;
+            self.forget_unkept_stop(&asked.key);
+        }
+        Ok(())
+    }
+
+    /// What was signed elsewhere binds this share from now on, whatever the owner decides.
+    fn keep_stop(&mut self, asked: &Asked, now: UnixMillis) -> Result<(), LedgerError> {
         let Some((id, _, history)) = self.held(&asked.key) else { return Ok(()) };
         let mut bound = history.clone();
         match asked.message.vote {
@@ -134,6 +151,7 @@ impl Writer {
         now: UnixMillis,
     ) -> Result<Option<Option<Epoch>>, LedgerError> {
         self.ensure_certain()?;
+        self.keep_stops()?;
         let Some((id, clock, history)) = self.held(key) else { return Ok(None) };
         if !self.store().stopped()?.contains_key(key) {
             return Ok(None);
@@ -235,5 +253,39 @@ mod tests {
         assert!(!signs(&mut second, &vote(1, 22, 23, 1), at_epoch(23)));
         second.reload().unwrap();
         assert!(!signs(&mut second, &vote(1, 22, 23, 1), at_epoch(23)));
+    }
+
+    #[test]
+    fn what_was_seen_elsewhere_binds_a_share_that_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path(), 1, UnixMillis(5));
+        writer.import(&[import(1)], UnixMillis(5)).unwrap();
+        assert!(signs(&mut writer, &vote(1, 2, 3, 1), at_epoch(3)));
+        // Whoever has the share signed four epochs ahead of us, beyond the floors of one that goes on.
+        assert_eq!(writer.seen(&[vote(1, 6, 7, 8)], at_epoch(3)).unwrap(), [key(1)]);
+        writer.resume(&key(1), at_epoch(3)).unwrap();
+        assert!(!signs(&mut writer, &vote(1, 5, 6, 1), at_epoch(6)));
+        assert!(!signs(&mut writer, &vote(1, 6, 7, 1), at_epoch(7)), "the same target");
+        assert!(signs(&mut writer, &vote(1, 7, 8, 1), at_epoch(8)));
+    }
+
+    #[test]
+    fn a_stop_that_the_full_disk_did_not_take_holds_and_is_kept_when_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = writer(dir.path(), 1, UnixMillis(5));
+        first.import(&[import(1), import(2)], UnixMillis(5)).unwrap();
+        assert!(signs(&mut first, &vote(1, 2, 3, 1), at_epoch(3)));
+        let full = |writer: &Writer, is_full: bool| {
+            writer.store().connection().pragma_update(None, "query_only", is_full).unwrap();
+        };
+        full(&first, true);
+        assert!(first.seen(&[vote(1, 4, 5, 8)], at_epoch(5)).is_err());
+        assert!(first.record_all(&[&vote(2, 4, 5, 1)], at_epoch(5)).is_err(), "no share before it is kept");
+        full(&first, false);
+        assert!(!signs(&mut first, &vote(1, 6, 7, 1), at_epoch(7)));
+        assert!(signs(&mut first, &vote(2, 6, 7, 1), at_epoch(7)));
+        drop(first);
+        let mut second = writer(dir.path(), 3, at_epoch(7));
+        assert!(!signs(&mut second, &vote(1, 19, 20, 1), at_epoch(20)));
     }
 }

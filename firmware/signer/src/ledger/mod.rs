@@ -125,6 +125,7 @@ pub(crate) struct Ledger {
 }
 
 /// A message that needs a record, and whose.
+#[derive(Clone)]
 pub(crate) struct Asked {
     /// With which share.
     pub key: PublicKeyBytes,

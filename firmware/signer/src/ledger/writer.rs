@@ -79,8 +79,10 @@ pub(super) struct Writer {
     resuming: Resuming,
     /// The latest moment at which a vote was recorded, by the clock of then: as the database has it.
     recorded_at: Arc<AtomicU64>,
-    /// The shares that were seen elsewhere, as the database has them.
+    /// The shares that were seen elsewhere: as the database has them, and those of `unkept_stops`.
     stopped: Arc<RwLock<Stopped>>,
+    /// What was seen of them and could not be written yet.
+    unkept_stops: Vec<(Asked, UnixMillis)>,
     metrics: Metrics,
 }
 
@@ -101,6 +103,7 @@ impl Writer {
             resuming: Resuming::new(),
             recorded_at: Arc::default(),
             stopped: Arc::default(),
+            unkept_stops: Vec::new(),
             metrics,
         }
     }
@@ -257,6 +260,7 @@ impl Writer {
         if self.doubtful {
             self.reload()?;
         }
+        self.keep_stops()?;
         let known = self.recorded_at.load(Ordering::Relaxed);
         if let Some(by_ms) = clock_guard::behind(now, UnixMillis(known)) {
             let refusal = Refusal::ClockBehind { by_s: by_ms.div_ceil(1000) };
@@ -365,8 +369,11 @@ impl Writer {
                 });
             }
             self.siblings.entry(validator).or_default().insert(key);
-            let clock =
-                self.shares.get(&key).filter(|_| !import.was_damaged).map_or(row.clock, |held| held.clock);
+            let clock = self
+                .shares
+                .get(&key)
+                .filter(|_| !import.was_damaged && !comes_back)
+                .map_or(row.clock, |held| held.clock);
             self.shares.insert(key, Held { id, validator, clock, history, is_deleted: false });
         }
         store::write_digest(&transaction, digest)?;
@@ -529,9 +536,27 @@ impl Writer {
             shares.insert(row.pubshare, Held { id, validator, clock: row.clock, history, is_deleted });
         }
         self.recorded_at.store(self.store.recorded_at()?, Ordering::Relaxed);
-        *self.stopped.write().unwrap_or_else(PoisonError::into_inner) = self.store.stopped()?;
+        let mut stopped = self.store.stopped()?;
+        stopped.extend(self.unkept_stops.iter().map(|(asked, now)| (asked.key, *now)));
+        *self.stopped.write().unwrap_or_else(PoisonError::into_inner) = stopped;
         (self.digest, self.shares, self.siblings, self.doubtful) = (found, shares, siblings, false);
         Ok(())
+    }
+
+    pub(super) fn stop_in_memory(&mut self, asked: &Asked, now: UnixMillis) {
+        self.stopped.write().unwrap_or_else(PoisonError::into_inner).insert(asked.key, now);
+        // One proof is enough to stop a share; the first stays.
+        if !self.unkept_stops.iter().any(|(known, _)| known.key == asked.key) {
+            self.unkept_stops.push((asked.clone(), now));
+        }
+    }
+
+    pub(super) fn first_unkept_stop(&self) -> Option<(Asked, UnixMillis)> {
+        self.unkept_stops.first().cloned()
+    }
+
+    pub(super) fn forget_unkept_stop(&mut self, key: &PublicKeyBytes) {
+        self.unkept_stops.retain(|(asked, _)| asked.key != *key);
     }
 
     /// What was really signed or imported; floors are no votes.
