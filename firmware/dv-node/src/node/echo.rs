@@ -68,8 +68,8 @@ impl Echo {
         }
         // What is of an earlier epoch is not the first of this one.
         let validators = set.iter().map(|partial| number(&partial.id.validator));
-        let is_first = heard.epoch == Some(epoch)
-            && validators.fold(false, |first, it| heard.watched.insert(it) || first);
+        let is_first =
+            heard.epoch == Some(epoch) && validators.filter(|it| heard.watched.insert(*it)).count() > 0;
         if is_first || is_other {
             heard.sent_back += 1;
         }
