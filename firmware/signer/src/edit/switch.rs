@@ -252,6 +252,8 @@ impl Signer {
             }
             return self.already_committed(&lock).await;
         }
+        // The floors of the new shares are as good as the clock.
+        self.trust_clock().map_err(|refusal| refusal.to_problem())?;
         // Out of memory first: from here on the old shares make no signature of any kind.
         let old: Vec<PublicKeyBytes> = waiting.iter().filter_map(|pending| pending.replaces).collect();
         self.withdraw(&old);

@@ -291,6 +291,7 @@ impl Writer {
         if pending.is_empty() || !pending.iter().all(|(pending, _)| pending.is_frozen) {
             return Err(LedgerError::NothingPrepared);
         }
+        let now = self.no_earlier_than_recorded(now);
         let mut steps = Vec::new();
         let (mut digest, mut resuming) = (self.digest(), Resuming::new());
         for (pending, floors) in pending {
@@ -613,6 +614,25 @@ mod tests {
         writer.commit(&LOCK, UnixMillis(0)).unwrap();
         assert!(!may(&writer, &NEW, 3, 4), "the old share's vote is remembered");
         assert!(may(&writer, &NEW, 4, 5));
+    }
+
+    #[test]
+    fn a_clock_that_went_back_since_the_last_vote_does_not_let_the_new_share_begin_earlier() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = with_old(dir.path());
+        let vote = Vote::Attestation { source: Epoch(7), target: Epoch(8) };
+        let message = Message {
+            kind: Kind::Attestation,
+            signing_root: Root([4; 32]),
+            epoch: Epoch(8),
+            vote,
+            asks: Asks::Duty,
+        };
+        assert_eq!(writer.record_all(&[&Asked { key: OLD, message }], at(8)).unwrap(), [Ok(())]);
+        writer.prepare(&[pending(NEW, Some(OLD), LOCK)]).unwrap();
+        writer.freeze(&LOCK).unwrap();
+        let committed = writer.commit(&LOCK, at(5)).unwrap();
+        assert_eq!(committed.resuming[&NEW], Epoch(11), "as at the moment of that vote");
     }
 
     #[test]
