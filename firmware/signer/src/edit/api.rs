@@ -108,7 +108,8 @@ fn answer<T: Serialize>(outcome: Result<T, Problem>) -> Response {
         Ok(answer) => Json(answer).into_response(),
         Err(problem) => {
             tracing::warn!(code = %problem.code, reason = %problem.message, "a step of a change of the cluster was refused");
-            ipc::server::refusal(StatusCode::UNPROCESSABLE_ENTITY, problem)
+            // The box's own trouble may pass: `dv-node` asks again then, instead of giving the change up.
+            ipc::server::refusal(crate::api::control::status_of(&problem), problem)
         }
     }
 }

@@ -164,6 +164,7 @@ impl Writer {
     /// must not bring the dropped share back.
     pub(super) fn prepare(&mut self, new: &[Pending]) -> Result<Option<u64>, LedgerError> {
         self.ensure_certain()?;
+        self.keep_stops()?;
         let known = self.store().pending_with_floors()?;
         for old in new.iter().filter_map(|pending| pending.replaces) {
             self.ensure_only_here(&old)?;
@@ -228,6 +229,7 @@ impl Writer {
 
     fn try_freeze(&mut self, lock_hash: &[u8; 32]) -> Result<Option<u64>, LedgerError> {
         self.ensure_certain()?;
+        self.keep_stops()?;
         let pending = self.store().pending_with_floors()?;
         let ours: Vec<&Pending> = pending
             .iter()
@@ -282,6 +284,7 @@ impl Writer {
 
     fn try_commit(&mut self, lock_hash: &[u8; 32], now: UnixMillis) -> Result<Committed, LedgerError> {
         self.ensure_certain()?;
+        self.keep_stops()?;
         let pending: Vec<(Pending, Floors)> = self
             .store()
             .pending_with_floors()?
