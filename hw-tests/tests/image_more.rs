@@ -47,7 +47,7 @@ fn four_processors_leave_one_to_the_duties_and_an_nvme_disk_says_how_it_is() {
     let disk = ipc::disks::read(report.trim().as_bytes()).unwrap();
     assert_eq!((disk.name.as_str(), disk.passed), ("QEMU NVMe Ctrl", Some(true)));
     assert_eq!(disk.used_percent, Some(0));
-    println!("{MEASURED}booted in {boot:?} with four processors: {disk:?}");
+    println!("{MEASURED}booted in {boot:.0?} with four processors: {disk:?}");
 }
 
 #[test]

@@ -217,7 +217,9 @@ fn boot_image(tally: &mut Tally, built: Option<&Vec<Executable>>, arch: Arch, te
     let raw = image.as_ref().ok().map(|image| image.raw.clone());
     tally.judge("the image builds", image.map(|_| ()));
     if let Some(raw) = raw {
-        run_executables(tally, built, |executable| executable.is(test), &[(named_by, raw)]);
+        // One box after the other: each takes a processor, one of them four.
+        let settings = [(named_by, raw), ("RUST_TEST_THREADS", "1".into())];
+        run_executables(tally, built, |executable| executable.is(test), &settings);
     }
 }
 

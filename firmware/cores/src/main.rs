@@ -15,6 +15,8 @@ use std::process::ExitCode;
 
 use plan::Plan;
 
+/// Makes the partition, on machines that `generate` finds large enough.
+const UNIT: &str = "/usr/lib/systemd/system/cores.service";
 /// The slice of signer and node, below the root of the kernel's process groups.
 const PARTITION: &str = "sys/fs/cgroup/dv.slice/cpuset.cpus.partition";
 
@@ -64,7 +66,7 @@ fn cores(root: &Path) -> io::Result<Vec<Vec<u32>>> {
     Ok(cores)
 }
 
-/// Writes which processors the slice and its services may use.
+/// Writes which processors the slice and its services may use, and has `cores.service` started.
 fn generate(root: &Path, folder: &Path) -> io::Result<Vec<String>> {
     let Some(plan) = plan::plan(&cores(root)?) else { return Ok(Vec::new()) };
     for (unit, section, processors) in [
@@ -80,6 +82,10 @@ fn generate(root: &Path, folder: &Path) -> io::Result<Vec<String>> {
         );
         fs::write(&path, text).map_err(about(&path))?;
     }
+    let wants = folder.join("hearth.target.wants");
+    fs::create_dir_all(&wants).map_err(about(&wants))?;
+    let link = wants.join("cores.service");
+    std::os::unix::fs::symlink(UNIT, &link).map_err(about(&link))?;
     Ok(Vec::new())
 }
 
@@ -178,6 +184,8 @@ mod tests {
             let text = fs::read_to_string(out.path().join(format!("{unit}.d/50-cores.conf"))).unwrap();
             assert!(text.ends_with(line), "{text}");
         }
+        let wanted = fs::read_link(out.path().join("hearth.target.wants/cores.service")).unwrap();
+        assert_eq!(wanted, Path::new(UNIT));
     }
 
     #[test]
