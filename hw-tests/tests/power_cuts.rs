@@ -1,5 +1,6 @@
 //! Pulls the plug while the first start completes the disk, again and again from the same moment, each time a little
-//! earlier or later. Whatever is left must be the shipped table or the finished one, and the next start must finish the job.
+//! earlier or later: after a random line of what that work says, and a random part of the time to the next. Lines and not
+//! seconds, because a busy host makes seconds of any length. Whatever is left must be the shipped table or the finished one, and the next start must finish the job.
 //!
 //! Needs a built dev image, named by HEARTH_IMAGE. HEARTH_POWER_CUTS says how often (50), HEARTH_POWER_CUTS_SEED when.
 //! What a cut here cannot show: QEMU is killed, not the host, so what the guest wrote is on the disk even where a real
@@ -8,7 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hw_tests::gpt;
 use hw_tests::vm::Vm;
@@ -20,6 +21,8 @@ use rand::{Rng as _, SeedableRng as _};
 /// The first line about the work that is cut short, and the last.
 const BEGINS: &str = "Complete the disk";
 const ENDS: &str = "Finished systemd-repart.service";
+/// From before the table is written to after it.
+const LAST_LINES: usize = 10;
 /// After how many of the cuts the box is started for good; each start takes a minute.
 const STARTED: usize = 3;
 
@@ -47,6 +50,8 @@ fn a_power_cut_while_the_disk_is_completed_leaves_the_old_table_or_the_new_one()
     let begun = Instant::now();
     vm.wait_for(ENDS, BOOT_PATIENCE).unwrap();
     let whole = begun.elapsed();
+    let lines = vm.console_lines();
+    let line_time = whole / u32::try_from(lines).unwrap().max(1);
     vm.power_cut().unwrap();
     let finished = labels(&vm);
     assert_eq!(finished.len(), 6, "{finished:?}");
@@ -54,8 +59,12 @@ fn a_power_cut_while_the_disk_is_completed_leaves_the_old_table_or_the_new_one()
 
     let (mut old, mut new, mut started) = (0, 0, 0);
     for cut in 0..cuts {
-        let after = Duration::from_secs_f64(whole.as_secs_f64() * rng.random_range(0.0..1.05));
+        // Every second one around the writing of the table, which is the end of it.
+        let from = if cut % 2 == 0 { 0 } else { lines.saturating_sub(LAST_LINES) };
+        let line = rng.random_range(from..=lines);
+        let after = line_time.mul_f64(rng.random_range(0.0..2.0));
         vm.go_back(&moment).unwrap();
+        vm.wait_lines(line, BOOT_PATIENCE).unwrap();
         std::thread::sleep(after);
         vm.power_cut().unwrap();
         let left = labels(&vm);
@@ -64,7 +73,7 @@ fn a_power_cut_while_the_disk_is_completed_leaves_the_old_table_or_the_new_one()
             6 => new += 1,
             _ => {}
         }
-        assert!(left == shipped || left == finished, "cut {cut} after {after:?} left {left:?}");
+        assert!(left == shipped || left == finished, "cut {cut}, {after:?} after line {line}, left {left:?}");
         // Spread over the cuts, so that both kinds of table are among them.
         if started < STARTED && cut * STARTED >= started * cuts {
             started += 1;

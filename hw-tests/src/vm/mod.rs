@@ -507,6 +507,27 @@ impl Vm {
         }
     }
 
+    /// Waits until this boot has said so many lines on the serial console.
+    ///
+    /// # Errors
+    /// [`VmError::Timeout`], or when QEMU ends.
+    pub fn wait_lines(&mut self, lines: usize, patience: Duration) -> Result<(), VmError> {
+        let start = Instant::now();
+        while self.console_lines() < lines {
+            self.check_alive()?;
+            if start.elapsed() > patience {
+                return Err(self.timeout(&format!("{lines} lines on the console"), patience));
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// How many lines this boot has said on the serial console.
+    pub fn console_lines(&self) -> usize {
+        self.serial.text().matches('\n').count()
+    }
+
     /// Waits until the owner's page behind a forwarded port answers: the one sign of life that a release image gives.
     ///
     /// # Errors
