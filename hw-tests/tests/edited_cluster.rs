@@ -138,6 +138,20 @@ impl World {
             std::thread::sleep(Duration::from_millis(200));
         }
     }
+
+    /// Waits until a member's node serves the new cluster.
+    fn serves(&self, place: usize, lock: &Lock) {
+        let node = Self::ask(self.members[place].node_socket());
+        let begun = Instant::now();
+        loop {
+            let status: ipc::NodeStatus = self.runtime.block_on(node.get(ipc::node::STATUS_PATH)).unwrap();
+            if status.cluster.as_ref().is_some_and(|cluster| cluster.lock_hash == lock.lock_hash_hex()) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{place}: {status:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
 }
 
 /// A chain with one distributed validator, and its cluster of four with a fifth box that is in none.
@@ -192,7 +206,9 @@ fn world(dir: &Path) -> (Devnet, World) {
         let folder = NodeFolder::new(dir.join(format!("cluster/node{place}")));
         let page = world.members[place].page().unwrap();
         folder.import_shares(&page, u8::try_from(place + 1).unwrap(), &world.facts).unwrap();
-        folder.join(&page, &world.facts, world.peers(), ipc::Signing::BuiltIn).unwrap();
+        // The fifth is nobody to this cluster yet.
+        let peers = world.peers().into_iter().take(4).collect();
+        folder.join(&page, &world.facts, peers, ipc::Signing::BuiltIn).unwrap();
     }
     (chain, world)
 }
@@ -218,6 +234,10 @@ fn a_validator_whose_cluster_was_changed_attests_in_blocks_with_its_new_operator
     let changed = chain.clock_slot().unwrap();
     eprintln!("changed in slot {changed}");
 
+    // Everybody has left the change: who loses its power before is waited for.
+    for place in [0, 1, 2, 4] {
+        world.serves(place, &locks[0]);
+    }
     // With three of four in force the new one is needed for every vote.
     world.members[1].power_cut().unwrap();
     let after = watch.attests(changed);

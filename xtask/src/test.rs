@@ -41,7 +41,7 @@ pub(crate) enum Part {
     ImageMore,
     /// A second checkout gives the same image: everything is compiled twice more.
     SameBytes,
-    /// A cluster that changes on a real chain: some four minutes, not among "all".
+    /// A cluster that changes on a real chain: about two minutes, not among "all".
     EditedCluster,
     /// The box in QEMU attests on chain: `run --check`.
     E2e,
