@@ -116,15 +116,17 @@ pub struct Announcement {
     pub key: PublicKeyBytes,
     /// Its present public shares, one per validator; none for a member that joins, and in a key generation.
     pub shares: Option<Vec<PublicKeyBytes>>,
-    /// The sum of its present shares' signatures of [`voucher_message`]; only Hearths that have shares make one.
+    /// The sum of its present shares' signatures, each of its own [`voucher_message`]; only Hearths that have shares make one.
     pub voucher: Option<SignatureBytes>,
 }
 
 /// What a member's present shares sign to vouch for its ephemeral key: so only who can sign with a box's old shares gets its
 /// new ones (decision 0220). Longer than a signing root and with its purpose in front, so that no chain and no other
-/// protocol takes it for anything. `edit` is [`cluster::edit::EditPlan::digest`].
-pub fn voucher_message(edit: &[u8; 32], key: &PublicKeyBytes) -> Vec<u8> {
-    [&b"hearth: the key that my new share is dealt to, v1"[..], edit, key.as_slice()].concat()
+/// protocol takes it for anything. `edit` is [`cluster::edit::EditPlan::digest`]. Each share signs a message with itself in it:
+/// the sum is then worth nothing to who only knows the sum of the keys.
+pub fn voucher_message(edit: &[u8; 32], key: &PublicKeyBytes, share: &PublicKeyBytes) -> Vec<u8> {
+    let purpose = &b"hearth: the key that my new share is dealt to, v2"[..];
+    [purpose, edit, key.as_slice(), share.as_slice()].concat()
 }
 
 /// Encodes an announcement. The same announcement has always the same bytes.
@@ -442,11 +444,13 @@ mod tests {
     }
 
     #[test]
-    fn what_vouches_for_a_key_is_of_one_edit_and_one_key_and_no_signing_root() {
-        let message = voucher_message(&HASH, &PublicKeyBytes([1; 48]));
+    fn what_vouches_for_a_key_is_of_one_edit_one_key_and_one_share_and_no_signing_root() {
+        let (key, share) = (PublicKeyBytes([1; 48]), PublicKeyBytes([7; 48]));
+        let message = voucher_message(&HASH, &key, &share);
         assert!(message.len() > 32);
-        assert_ne!(message, voucher_message(&[4; 32], &PublicKeyBytes([1; 48])));
-        assert_ne!(message, voucher_message(&HASH, &PublicKeyBytes([2; 48])));
+        assert_ne!(message, voucher_message(&[4; 32], &key, &share));
+        assert_ne!(message, voucher_message(&HASH, &PublicKeyBytes([2; 48]), &share));
+        assert_ne!(message, voucher_message(&HASH, &key, &PublicKeyBytes([8; 48])));
     }
 
     #[test]

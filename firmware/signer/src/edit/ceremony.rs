@@ -51,6 +51,10 @@ impl Ceremony {
     pub(crate) fn new(consent: EditConsent) -> Result<Self, Problem> {
         let invalid = |text: String| bad("edit_invalid", &text, "Correct it and try again.");
         let lock = Lock::from_value(consent.lock).map_err(|error| invalid(error.to_string()))?;
+        // The oldest versions do not ask for it.
+        if lock.signature_aggregate.is_empty() {
+            return Err(invalid("the lock in force is not signed by its shares".to_owned()));
+        }
         let edit: Edit = serde_json::from_value(consent.edit)
             .map_err(|_| malformed("`edit` is none of recreate, add, remove and replace"))?;
         let custom: Vec<Network> = consent
@@ -83,6 +87,9 @@ impl Ceremony {
         let own = plan.place_of(&identity).ok_or_else(|| {
             invalid("this box takes no part in the change that the lock and the edit describe".to_owned())
         })?;
+        let unvouched: BTreeSet<u32> =
+            consent.unvouched.iter().filter_map(|index| u32::from(*index).checked_sub(1)).collect();
+        enough_vouch(&plan, own, &unvouched)?;
         Ok(Self {
             plan,
             own,
@@ -92,11 +99,7 @@ impl Ceremony {
             is_recreate: matches!(edit, Edit::Recreate { .. }),
             profile,
             key: EphemeralKey::random(&mut rand::rng()),
-            unvouched: consent
-                .unvouched
-                .iter()
-                .filter_map(|index| u32::from(*index).checked_sub(1))
-                .collect(),
+            unvouched,
             voucher: None,
             keys: None,
             runs: BTreeMap::new(),
@@ -147,11 +150,11 @@ impl Ceremony {
         let shares = self.own_old_shares();
         let key = self.key.public_key().to_bytes();
         if let (Some(shares), None) = (&shares, self.voucher) {
-            let message = voucher_message(&self.plan.digest(), &key);
+            let digest = self.plan.digest();
             let mut signatures = Vec::with_capacity(shares.len());
             for share in shares {
                 let opened = secret(*share).ok_or_else(|| share_missing(share))?;
-                signatures.push(opened.sign(&message));
+                signatures.push(opened.sign(&voucher_message(&digest, &key, share)));
             }
             let sum = threshold::aggregate_signatures(&signatures)
                 .map_err(|_| malformed("the lock has no validators"))?;
@@ -173,12 +176,14 @@ impl Ceremony {
         if old.is_some_and(|old| self.unvouched.contains(&old)) {
             return true;
         }
-        let shares: Option<Vec<PublicKey>> =
-            shares.iter().map(|share| PublicKey::parse(share).ok()).collect();
+        let keys: Option<Vec<PublicKey>> = shares.iter().map(|share| PublicKey::parse(share).ok()).collect();
         let signature = voucher.and_then(|voucher| Signature::parse(voucher).ok());
-        shares.zip(signature).is_some_and(|(shares, signature)| {
-            let message = voucher_message(&self.plan.digest(), key);
-            threshold::fast_aggregate_verify(&shares, &message, &signature)
+        keys.zip(signature).is_some_and(|(keys, signature)| {
+            let digest = self.plan.digest();
+            let messages: Vec<Vec<u8>> =
+                shares.iter().map(|share| voucher_message(&digest, key, share)).collect();
+            let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+            threshold::aggregate_verify(&keys, &messages, &signature)
         })
     }
 
@@ -394,6 +399,29 @@ impl Ceremony {
         let shares = std::mem::take(&mut self.outcomes).into_values().filter_map(|outcome| outcome.share);
         Ok((lock, shares.collect()))
     }
+}
+
+/// Whether enough others must vouch that the lock in force cannot be a forgery around our share. Of a polynomial through our share
+/// and the validator's key a forger can know all other shares but as many as the threshold less one: so many must sign.
+/// Without this, whoever brings consents could have our share dealt to keys of its own (decision 0220).
+fn enough_vouch(plan: &EditPlan, own: usize, unvouched: &BTreeSet<u32>) -> Result<(), Problem> {
+    let members = plan.members();
+    if members.get(own).is_none_or(|member| member.old.is_none()) {
+        return Ok(()); // We have nothing to deal.
+    }
+    let others = members.iter().enumerate().filter(|(place, _)| *place != own);
+    let vouching = others.filter_map(|(_, member)| member.old).filter(|old| !unvouched.contains(old)).count();
+    let needed = usize::from(plan.base().threshold).saturating_sub(1);
+    if vouching >= needed {
+        return Ok(());
+    }
+    Err(bad(
+        "edit_too_few_vouch",
+        &format!(
+            "{needed} other members have to vouch for their keys with their old shares, and only {vouching} are to"
+        ),
+        "Let fewer members take part without vouching; members whose software cannot do it, such as Charon, can be so many only that enough Hearths remain.",
+    ))
 }
 
 fn share_missing(share: &PublicKeyBytes) -> Problem {

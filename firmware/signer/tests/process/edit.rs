@@ -97,9 +97,10 @@ impl World {
     /// What a simulated member's old shares sign to vouch for its key.
     fn voucher(&self, place: usize, key: &PublicKeyBytes) -> SignatureBytes {
         let plan = EditPlan::new(self.created.lock.clone(), &self.edit, std::slice::from_ref(&self.network));
-        let message = voucher_message(&plan.unwrap().digest(), key);
-        let shares = &self.created.nodes[place].shares;
-        let signatures: Vec<_> = shares.iter().map(|share| share.sign(&message)).collect();
+        let digest = plan.unwrap().digest();
+        let shares = self.created.nodes[place].shares.iter().zip(self.old_shares(place));
+        let signatures: Vec<_> =
+            shares.map(|(share, public)| share.sign(&voucher_message(&digest, key, &public))).collect();
         threshold::aggregate_signatures(&signatures).unwrap().to_bytes()
     }
 
@@ -391,11 +392,38 @@ async fn the_signer_deals_only_with_the_owner_s_consent_and_to_keys_that_the_mem
     assert_eq!(code(refused_keys), refused(422, "edit_key_not_signed"));
     let early = step(&signer, 0, EditEvent::Start).await;
     assert_eq!(code(early), refused(422, "edit_out_of_order"), "nothing was dealt");
+    // Whoever brings the consent cannot say that nobody needs to vouch, nor bring a lock that no share has signed.
+    for (unvouched, lock_is_signed, expected) in [
+        (vec![2, 3], true, "edit_too_few_vouch"),
+        (vec![2, 3, 4], true, "edit_too_few_vouch"),
+        (vec![], false, "edit_invalid"),
+    ] {
+        let mut lock = world.created.lock.clone();
+        if !lock_is_signed {
+            lock.signature_aggregate.clear();
+        }
+        let consent = EditConsent { unvouched, lock: json(&lock), ..world.consent() };
+        let outcome: Result<EditStatus, _> = signer.control.put(EDIT_PATH, &consent).await;
+        assert_eq!(code(outcome), refused(422, expected));
+    }
     // A hijacked network process has its member's identity and signs whatever key it likes, but not with the old shares.
     let other = EphemeralKey::random(&mut rand::rng()).public_key().to_bytes();
     let others = world.voucher(3, &other);
-    let vouchers =
-        [None, Some(world.announced(&begun).members[2].voucher.clone().unwrap()), Some(others.to_string())];
+    // Nor does a sum count of which the parts are not each of their own share.
+    let digest = EditPlan::new(world.created.lock.clone(), &world.edit, std::slice::from_ref(&world.network));
+    let digest = digest.unwrap().digest();
+    let mut crossed = world.old_shares(2);
+    crossed.reverse();
+    let parts = world.created.nodes[2].shares.iter().zip(crossed);
+    let parts: Vec<_> =
+        parts.map(|(share, public)| share.sign(&voucher_message(&digest, &other, &public))).collect();
+    let crossed = threshold::aggregate_signatures(&parts).unwrap().to_bytes();
+    let vouchers = [
+        None,
+        Some(world.announced(&begun).members[2].voucher.clone().unwrap()),
+        Some(others.to_string()),
+        Some(crossed.to_string()),
+    ];
     for voucher in vouchers {
         let mut forged = world.announced(&begun);
         let parsed = voucher.as_deref().map(|voucher| voucher.parse().unwrap());

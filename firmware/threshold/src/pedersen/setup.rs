@@ -118,7 +118,13 @@ impl Setup {
     /// How many shares this member will ever reveal to answer complaints. Each revealed value is one more that everybody
     /// knows of a polynomial whose value at zero is this member's secret. As many members as the new sharing tolerates may
     /// be dishonest and know their own values too, so no more is revealed than still leaves one value missing.
+    ///
+    /// In a resharing nothing is: the values that dealers would show of one receiver add up to its new share, and everybody
+    /// who carries messages would know it. Its old shares go on, and the change can be begun again.
     pub(super) fn most_revealed(&self) -> usize {
+        if self.old.is_some() {
+            return 0;
+        }
         let dishonest = self.receivers.len() - self.threshold;
         (self.threshold - 1).saturating_sub(dishonest)
     }

@@ -249,8 +249,8 @@ fn resign(bundle: Bundle, key: &EphemeralKey) -> Bundle {
 }
 
 /// Changes the deals of member 2 on their way to everybody, with a right signature.
-fn run_with_deals_changed(change: &dyn Fn(&mut DealBundle)) -> Ran {
-    World::new(&same_places(4), 3, Some((3, 4)), 3).run(&mut |from, _, bundle, members| match bundle {
+fn run_with_deals_changed(old: Option<(usize, usize)>, change: &dyn Fn(&mut DealBundle)) -> Ran {
+    World::new(&same_places(4), 3, old, 3).run(&mut |from, _, bundle, members| match bundle {
         Bundle::Deal(mut deal) if from == 2 => {
             change(&mut deal);
             vec![resign(Bundle::Deal(deal), &members[2].key)]
@@ -271,7 +271,7 @@ fn a_dealer_that_breaks_the_rules_is_evicted_and_named() {
         (|deal| deal.deals[0].share_index = 77, Fault::DealerIndices),
     ];
     for (change, fault) in table {
-        let ran = run_with_deals_changed(&change);
+        let ran = run_with_deals_changed(Some((3, 4)), &change);
         let honest = [0, 1, 3];
         for place in honest {
             assert!(faults(&ran, place).contains(&(fault, 2)), "{fault:?}: {:?}", faults(&ran, place));
@@ -327,19 +327,41 @@ fn a_bundle_in_another_s_name_is_not_believed() {
 
 #[test]
 fn a_truncated_share_is_complained_of_and_justified() {
-    let ran = run_with_deals_changed(&|deal| deal.deals[0].encrypted_share.truncate(CIPHERTEXT_BYTES - 1));
+    let truncate = |deal: &mut DealBundle| deal.deals[0].encrypted_share.truncate(CIPHERTEXT_BYTES - 1);
+    let ran = run_with_deals_changed(None, &truncate);
     // Member 0 got no share, said so, and was shown it.
     assert!(faults(&ran, 0).contains(&(Fault::DealerBadShare, 2)));
     assert!(faults(&ran, 1).contains(&(Fault::ReceiverComplained, 0)));
     let shown = ran.sent.iter().filter(|bundle| matches!(bundle, Bundle::Justification(_))).count();
     assert_eq!(shown, 1);
     check_sharing(&ran.outcomes, 3);
-    assert_eq!(ran.outcomes[0].as_ref().unwrap().dealers, [0, 1, 2]);
+    assert_eq!(ran.outcomes[0].as_ref().unwrap().dealers, [0, 1, 2, 3]);
+}
+
+/// What all dealers show of one receiver adds up to its new share: whoever carries that receiver's messages could complain of
+/// each of them in its name, and would have the share in the clear.
+#[test]
+fn in_a_resharing_no_share_is_ever_shown() {
+    let mut world = World::new(&same_places(4), 3, Some((3, 4)), 7);
+    let ran = world.run(&mut |from, _, bundle, members| match bundle {
+        // Member 3 never deals, and says of every dealer that it got nothing.
+        Bundle::Deal(_) if from == 3 => Vec::new(),
+        Bundle::Response(mut response) if from == 3 => {
+            response.responses.iter_mut().for_each(|response| response.is_good = false);
+            vec![resign(Bundle::Response(response), &members[3].key)]
+        }
+        bundle => vec![bundle],
+    });
+    assert!(!ran.sent.iter().any(|bundle| matches!(bundle, Bundle::Justification(_))));
+    for dealer in 0..3 {
+        let expected = &Failure::TooFewDealers { qualified: 0, needed: 3 };
+        assert_eq!(ran.outcomes[dealer].as_ref().unwrap_err(), expected);
+    }
 }
 
 #[test]
 fn a_false_complaint_is_answered_and_costs_the_dealer_nothing() {
-    let mut world = World::new(&same_places(4), 3, Some((3, 4)), 7);
+    let mut world = World::new(&same_places(4), 3, None, 7);
     let ran = world.run(&mut |from, _, bundle, members| match bundle {
         Bundle::Response(mut response) if from == 3 => {
             response.responses.iter_mut().for_each(|response| response.is_good = response.dealer_index != 0);
@@ -349,14 +371,14 @@ fn a_false_complaint_is_answered_and_costs_the_dealer_nothing() {
     });
     assert!(faults(&ran, 1).contains(&(Fault::ReceiverComplained, 3)));
     check_sharing(&ran.outcomes[..3], 3);
-    assert_eq!(ran.outcomes[1].as_ref().unwrap().dealers, [0, 1, 2]);
+    assert!(ran.outcomes[1].as_ref().unwrap().dealers.contains(&0));
 }
 
 /// With 4 members of which 3 are needed, one may lie. It and one false complaint answered make two known values of our
-/// polynomial; a second answer would make three, and our old share is the value at zero.
+/// polynomial; a second answer would make three, and our secret is the value at zero.
 #[test]
 fn a_dealer_never_reveals_enough_to_rebuild_its_secret() {
-    let mut world = World::new(&same_places(4), 3, Some((3, 4)), 8);
+    let mut world = World::new(&same_places(4), 3, None, 8);
     let ran = world.run(&mut |from, _, bundle, members| match bundle {
         Bundle::Response(mut response) if from >= 2 => {
             response.responses.iter_mut().for_each(|response| response.is_good = response.dealer_index != 0);
@@ -373,7 +395,7 @@ fn a_dealer_never_reveals_enough_to_rebuild_its_secret() {
 
 #[test]
 fn a_wrong_justification_evicts_the_dealer() {
-    let mut world = World::new(&same_places(4), 3, Some((3, 4)), 9);
+    let mut world = World::new(&same_places(4), 3, None, 9);
     let ran = world.run(&mut |from, _, bundle, members| match bundle {
         Bundle::Deal(mut deal) if from == 2 => {
             deal.deals[0].encrypted_share[60] ^= 1;
