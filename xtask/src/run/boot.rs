@@ -18,6 +18,12 @@ const BOOT_PATIENCE: Duration = Duration::from_secs(900);
 const TIME_CHECK: Duration = Duration::from_secs(20);
 /// How far it may be off before it is set, in seconds; a step below half a second does not trouble the box.
 const TIME_TOLERANCE: f64 = 0.2;
+/// A step that may trouble it, in seconds, and how long its signer then signs nothing where no time service vouches for the clock
+/// (decision 0283).
+const TROUBLING_STEP: f64 = 0.4;
+const CALM: Duration = Duration::from_secs(63);
+/// When a box's clock still has to be set by then, it runs too wrong for duties.
+const CALM_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Boots the image and reads the claim code off its console, as an owner would off the screen.
 pub(super) fn boot_box(image: &Image, dir: &Path, steps: &mut Steps<'_>) -> anyhow::Result<Body> {
@@ -47,13 +53,39 @@ pub(super) fn boot_box(image: &Image, dir: &Path, steps: &mut Steps<'_>) -> anyh
     let code =
         line.rsplit("claim code ").next().unwrap_or_default().trim().chars().take(14).collect::<String>();
     steps.done("box booted");
-    keep_time(&mut vm)?;
+    set_clock_and_wait(&mut vm)?;
     let body = Body::Qemu { vm: Box::new(vm), p2p_port, page_port, code, timed: Instant::now() };
     if let Some(page) = body.page()? {
         page.wait(Duration::from_secs(120))?;
     }
     steps.done("page answers");
     Ok(body)
+}
+
+/// Sets the clock of a box that has just started, and waits until its signer believes it.
+fn set_clock_and_wait(vm: &mut Vm) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    if keep_time(vm)? <= TROUBLING_STEP {
+        return Ok(());
+    }
+    say::note(&format!(
+        "its signer waits for {} s after such a step, as a box's signer must",
+        CALM.as_secs()
+    ));
+    let (mut calm_since, mut compared) = (Instant::now(), Instant::now());
+    while calm_since.elapsed() < CALM {
+        ensure!(!stopped(), "stopped");
+        ensure!(begun.elapsed() < CALM_PATIENCE, "the box's clock has to be set again and again");
+        vm.check_alive()?;
+        std::thread::sleep(Duration::from_secs(1));
+        if compared.elapsed() > TIME_CHECK {
+            if keep_time(vm)? > TROUBLING_STEP {
+                calm_since = Instant::now();
+            }
+            compared = Instant::now();
+        }
+    }
+    Ok(())
 }
 
 /// Compares the box's clock when it is time for it; `timed` is when it was last compared.
@@ -66,8 +98,9 @@ pub(super) fn keep_time_now_and_then(vm: &mut Vm, timed: &mut Instant) -> anyhow
 }
 
 /// Does for the emulated box what a time server does for a real one, which it cannot reach: an emulated clock starts from
-/// whole seconds and runs wrong on a busy host, and a box whose clock is off by more than a second rightly signs nothing.
-fn keep_time(vm: &mut Vm) -> anyhow::Result<()> {
+/// whole seconds and runs wrong on a busy host, and a box whose clock is off by more than a second rightly signs nothing. Gives by how many
+/// seconds it was set.
+fn keep_time(vm: &mut Vm) -> anyhow::Result<f64> {
     let asked = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     let text = vm.expect("date +%s.%N")?;
     let answered = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
@@ -80,6 +113,7 @@ fn keep_time(vm: &mut Vm) -> anyhow::Result<()> {
         say::note(&format!(
             "the box's clock was {off:+.2} s off and is set from here, for want of a time server"
         ));
+        return Ok(off.abs());
     }
-    Ok(())
+    Ok(0.0)
 }
