@@ -15,7 +15,7 @@ use crate::say;
 /// An emulated first boot takes two minutes on two busy cores; nothing good comes after this.
 const BOOT_PATIENCE: Duration = Duration::from_secs(900);
 /// How often the emulated box's clock is compared with this machine's.
-const TIME_CHECK: Duration = Duration::from_secs(20);
+const TIME_CHECK: Duration = Duration::from_secs(8);
 /// How far it may be off before it is set, in seconds; a step below half a second does not trouble the box.
 const TIME_TOLERANCE: f64 = 0.2;
 /// A step that may trouble it, in seconds, and how long its signer then signs nothing where no time service vouches for the clock
