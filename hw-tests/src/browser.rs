@@ -12,6 +12,9 @@ use crate::devnet::wait;
 use crate::ports::free_port;
 use crate::process::{Launch, POLL, Process, ProcessError};
 
+/// What distributions and makers call the browser that the driver starts.
+const CHROMIUM: [&str; 5] =
+    ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"];
 const DRIVER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the page may take to show what is asked for.
 const PAGE_PATIENCE: Duration = Duration::from_secs(60);
@@ -68,7 +71,8 @@ pub struct Seen {
 /// Whether this machine has what [`look`] needs; not every distribution has a package of it.
 pub fn is_here() -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join("chromedriver").is_file())
+    let has = |program: &str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    has("chromedriver") && CHROMIUM.iter().any(|name| has(name))
 }
 
 /// Opens the page at `address` in headless Chromium, waits until it shows at least one duty done, and reads it. Keeps a

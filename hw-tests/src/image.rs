@@ -305,7 +305,28 @@ mod tests {
         let error = release_of(&repository, &keys).to_string();
         assert!(error.contains("not committed"), "{error}");
         run("git", &["add", "."]);
-        run("git", &["-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "--quiet", "-m", "x"]);
+        run(
+            "git",
+            &[
+                "-c",
+                "user.name=x",
+                "-c",
+                "user.email=x@example.org",
+                "-c",
+                "commit.gpgsign=false",
+                "commit",
+                "--quiet",
+                "-m",
+                "x",
+            ],
+        );
+        // What this machine's git is told to be silent about is no part of a commit either.
+        run("git", &["config", "status.showUntrackedFiles", "no"]);
+        std::fs::write(repository.join(".git/info/exclude"), "mkosi.local.conf\n").unwrap();
+        std::fs::write(repository.join("image/mkosi.local.conf"), "[Content]\n").unwrap();
+        let error = release_of(&repository, &keys).to_string();
+        assert!(error.contains("image/mkosi.local.conf"), "{error}");
+        std::fs::remove_file(repository.join("image/mkosi.local.conf")).unwrap();
         std::fs::write(repository.join("image/mkosi.conf"), "[Output]\n").unwrap();
         let error = release_of(&repository, &keys).to_string();
         assert!(error.contains("image/mkosi.conf"), "{error}");

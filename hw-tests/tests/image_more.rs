@@ -47,6 +47,16 @@ fn four_processors_leave_one_to_the_duties_and_an_nvme_disk_says_how_it_is() {
     let disk = ipc::disks::read(report.trim().as_bytes()).unwrap();
     assert_eq!((disk.name.as_str(), disk.passed), ("QEMU NVMe Ctrl", Some(true)));
     assert_eq!(disk.used_percent, Some(0));
+    // A kernel that does not take part (here: its file swallows every word) leaves nobody on less than everything.
+    let widened = vm
+        .expect(
+            "p=/sys/fs/cgroup/dv.slice/cpuset.cpus.partition; echo member >$p; mount --bind /dev/null $p; \
+             systemctl restart cores.service 2>/dev/null && echo isolated; umount $p; systemctl reset-failed cores.service; \
+             for u in signer dv-node; do read pid </sys/fs/cgroup/dv.slice/$u.service/cgroup.procs; \
+             grep Cpus_allowed_list /proc/$pid/status | cut -f2; done",
+        )
+        .unwrap();
+    assert_eq!(widened.trim(), "0-3\n0-3");
     println!("{MEASURED}booted in {boot:.0?} with four processors: {disk:?}");
 }
 

@@ -235,10 +235,7 @@ fn check_vectors(table: &Table) -> anyhow::Result<()> {
         let set = set.with_context(|| format!("{TABLE} names the vectors {name}, which nobody runs"))?;
         let folder = dir.join(name);
         if !folder.is_dir() {
-            say::note(&format!(
-                "SKIPPED: no vectors at {}; their rows are taken at their word",
-                folder.display()
-            ));
+            say::skipped(&format!("no vectors at {}; their rows are taken at their word", folder.display()));
             continue;
         }
         let report = (set.run)(&folder);

@@ -4,6 +4,7 @@
 
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 fn start() -> Instant {
@@ -47,6 +48,20 @@ pub(crate) fn good(text: &str) {
 /// Something that the reader should know.
 pub(crate) fn note(text: &str) {
     line("33", "!", text);
+}
+
+/// How often [`skipped`] was called.
+static SKIPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Something that cannot be looked at on this machine: said, and counted for the line with which `./hearth test` ends.
+pub(crate) fn skipped(text: &str) {
+    SKIPPED.fetch_add(1, Ordering::Relaxed);
+    note(&format!("SKIPPED: {text}"));
+}
+
+/// How much was skipped so far.
+pub(crate) fn skips() -> u64 {
+    SKIPPED.load(Ordering::Relaxed)
 }
 
 /// A step, or all of it, failed.

@@ -180,6 +180,8 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
         }
         tally.times.push((name, part_begun.elapsed()));
     }
+    // What the steps themselves could not do here.
+    tally.skipped += say::skips();
     for (name, time) in &tally.times {
         say::detail(&format!("{name:<8} {}", say::seconds(*time)));
     }
@@ -261,9 +263,8 @@ fn vectors(tally: &mut Tally) {
     let dir =
         std::env::var_os("HEARTH_VECTORS").map_or_else(|| PathBuf::from("../shared/vectors"), PathBuf::from);
     if !dir.is_dir() {
-        tally.skipped += 1;
-        say::note(&format!(
-            "SKIPPED: no conformance vectors at {}; set HEARTH_VECTORS to their folder",
+        say::skipped(&format!(
+            "no conformance vectors at {}; set HEARTH_VECTORS to their folder",
             dir.display()
         ));
         return;

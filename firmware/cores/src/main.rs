@@ -3,15 +3,15 @@
 //! Two moments of the start need a look at the machine, which a unit file cannot have. systemd calls this program as a generator
 //! before it reads any unit: it then says in drop-ins which processors `dv.slice` and its two services may use. Later
 //! `cores.service` calls `cores apply`, which makes those processors an isolated partition (the kernel's
-//! Documentation/admin-guide/cgroup-v2.rst, "cpuset.cpus.partition") and sends interrupts elsewhere. Whatever fails leaves a box that
-//! works as well as without this program.
+//! Documentation/admin-guide/cgroup-v2.rst, "cpuset.cpus.partition") and sends interrupts elsewhere. Whatever fails
+//! gives all processors back to everybody: a box that works as well as without this program.
 
 mod plan;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use plan::Plan;
 
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         // systemd.generator(7): three folders, of which the first is for ordinary drop-ins.
         [folder, _, _] => generate(root, Path::new(folder)),
-        ["apply"] => apply(root),
+        ["apply"] => apply(root, &mut set_processors),
         _ => Err(io::Error::other("say `cores apply`; systemd calls it as a generator with three folders")),
     };
     match result {
@@ -89,8 +89,14 @@ fn generate(root: &Path, folder: &Path) -> io::Result<Vec<String>> {
     Ok(Vec::new())
 }
 
-/// Makes the slice's processors its own, and sends interrupts elsewhere.
-fn apply(root: &Path) -> io::Result<Vec<String>> {
+/// Who has processors of their own.
+const PINNED: [&str; 3] = ["dv.slice", "dv-node.service", "signer.service"];
+
+/// Makes the slice's processors its own, and sends interrupts elsewhere. `set` gives a unit other processors.
+///
+/// When the kernel does not take part, everybody gets all processors: signer and node would otherwise share theirs with everybody
+/// else and have no others to go to.
+fn apply(root: &Path, set: &mut dyn FnMut(&str, &str) -> io::Result<()>) -> io::Result<Vec<String>> {
     let cores = cores(root)?;
     let Some(plan) = plan::plan(&cores) else {
         return Ok(vec![format!(
@@ -99,13 +105,14 @@ fn apply(root: &Path) -> io::Result<Vec<String>> {
         )]);
     };
     let partition = root.join(PARTITION);
-    fs::write(&partition, "isolated").map_err(about(&partition))?;
-    // The kernel takes the word and says only here whether it does what was asked, and why not.
-    let state = read(&partition)?;
-    if state != "isolated" {
-        return Err(io::Error::other(format!(
-            "the duties share their processors: the kernel says `{state}`"
-        )));
+    if let Err(error) = isolate(&partition) {
+        // As it is when nobody asked; where there is no such file there is nothing to take back.
+        let _ = fs::write(&partition, "member");
+        let all = plan::list(&plan.all());
+        for unit in PINNED {
+            set(unit, &all)?;
+        }
+        return Err(error);
     }
     let (moved, stayed) = move_interrupts(root, &plan);
     Ok(vec![format!(
@@ -113,6 +120,27 @@ fn apply(root: &Path) -> io::Result<Vec<String>> {
         plan::list(&plan.duties),
         plan::list(&plan.others)
     )])
+}
+
+/// Asks the kernel for the partition. It takes the word and says only afterwards whether it does what was asked, and why not.
+fn isolate(partition: &Path) -> io::Result<()> {
+    fs::write(partition, "isolated").map_err(about(partition))?;
+    let state = read(partition)?;
+    if state == "isolated" {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("the duties share all processors: the kernel says `{state}`")))
+}
+
+/// Has systemd give a unit other processors until the next start, also before the unit is started.
+fn set_processors(unit: &str, processors: &str) -> io::Result<()> {
+    let status = Command::new("/usr/bin/systemctl")
+        .args(["--runtime", "set-property", unit, &format!("AllowedCPUs={processors}")])
+        .status()?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("systemd does not give {unit} other processors: {status}")))
 }
 
 /// Sends every interrupt to the other processors that lets itself be sent, and those that come later too. How many went, and
@@ -193,14 +221,14 @@ mod tests {
         let (dir, out) = (machine(2, true), tempfile::tempdir().unwrap());
         generate(dir.path(), out.path()).unwrap();
         assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
-        assert!(apply(dir.path()).unwrap()[0].contains("too few"));
+        assert!(apply(dir.path(), &mut nobody).unwrap()[0].contains("too few"));
         assert_eq!(fs::read_to_string(dir.path().join(PARTITION)).unwrap(), "member\n");
     }
 
     #[test]
     fn the_partition_is_made_and_interrupts_are_sent_away() {
         let dir = machine(4, false);
-        let said = apply(dir.path()).unwrap().join("\n");
+        let said = apply(dir.path(), &mut nobody).unwrap().join("\n");
         assert!(said.contains("processors 3 to themselves; 2 interrupts were sent to 0,1,2"), "{said}");
         let read = |path: &str| fs::read_to_string(dir.path().join(path)).unwrap();
         assert_eq!(read(PARTITION), "isolated");
@@ -208,11 +236,22 @@ mod tests {
         assert_eq!(read("proc/irq/default_smp_affinity"), "00000007");
     }
 
+    /// No unit is to get other processors.
+    fn nobody(unit: &str, processors: &str) -> io::Result<()> {
+        Err(io::Error::other(format!("{unit} got {processors}")))
+    }
+
     #[test]
-    fn a_kernel_without_partitions_is_told_about() {
+    fn a_kernel_without_partitions_is_told_about_and_everybody_has_all_processors() {
         let dir = machine(4, false);
         fs::remove_file(dir.path().join(PARTITION)).unwrap();
         fs::remove_dir(dir.path().join("sys/fs/cgroup/dv.slice")).unwrap();
-        assert!(apply(dir.path()).unwrap_err().to_string().contains("cpuset.cpus.partition"));
+        let mut given = Vec::new();
+        let error = apply(dir.path(), &mut |unit, processors| {
+            given.push(format!("{unit} {processors}"));
+            Ok(())
+        });
+        assert!(error.unwrap_err().to_string().contains("cpuset.cpus.partition"));
+        assert_eq!(given, ["dv.slice 0,1,2,3", "dv-node.service 0,1,2,3", "signer.service 0,1,2,3"]);
     }
 }

@@ -21,6 +21,15 @@ pub(crate) struct Plan {
     pub(crate) others: Vec<u32>,
 }
 
+impl Plan {
+    /// Every processor there is.
+    pub(crate) fn all(&self) -> Vec<u32> {
+        let mut all = [self.duties.as_slice(), &self.others].concat();
+        all.sort_unstable();
+        all
+    }
+}
+
 /// Chooses among cores, each the list of its hardware threads. `None` when there are too few to give any away.
 ///
 /// The last ones are taken, because the kernel and its interrupts start at the first.
@@ -122,9 +131,7 @@ mod tests {
         for count in 4..40 {
             for threads in 1..4 {
                 let plan = plan(&cores(count, threads)).unwrap();
-                let mut all = [plan.duties.clone(), plan.others.clone()].concat();
-                all.sort_unstable();
-                assert_eq!(all, (0..count * threads).collect::<Vec<_>>());
+                assert_eq!(plan.all(), (0..count * threads).collect::<Vec<_>>());
                 assert!(plan.duties.contains(&plan.node) && plan.duties.contains(&plan.signer));
                 assert!(plan.others.len() >= plan.duties.len() * 2, "the others keep most of the machine");
             }

@@ -4,6 +4,7 @@
 //! outside input all the same: it is what a disk's own firmware answered.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
 
 use crate::Problem;
 
@@ -72,21 +73,21 @@ struct Status {
 
 #[derive(Debug, Deserialize)]
 struct Temperature {
-    current: Option<i64>,
+    current: Option<Number>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Endurance {
-    current_percent: Option<u64>,
+    current_percent: Option<Number>,
 }
 
 /// NVM Express Base Specification 2.0, figure 207.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Nvme {
-    critical_warning: u64,
-    percentage_used: Option<u64>,
-    media_errors: u64,
+    critical_warning: Option<Number>,
+    percentage_used: Option<Number>,
+    media_errors: Option<Number>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,7 +104,15 @@ struct Attribute {
 
 #[derive(Debug, Deserialize)]
 struct Raw {
-    value: u64,
+    value: Number,
+}
+
+/// A count of a disk's own. NVMe counts in 128 bits, and one odd number must not hide the rest of the report: what is more than fits is
+/// the most that fits, what is no count is none.
+fn count(number: Option<&Number>) -> Option<u64> {
+    let number = number?;
+    let too_large = number.as_u64().is_none() && number.as_f64().is_some_and(|value| value >= 1e19);
+    number.as_u64().or(too_large.then_some(u64::MAX))
 }
 
 /// Reads one report. A disk that smartctl cannot ask is one that says nothing, which is no error.
@@ -117,23 +126,25 @@ pub fn read(report: &[u8]) -> Result<DiskHealth, ReportError> {
     let report: Report =
         serde_json::from_slice(report).map_err(|error| ReportError::Odd(error.to_string()))?;
     let nvme = report.nvme_smart_health_information_log;
-    let warning = nvme.as_ref().map_or(0, |nvme| nvme.critical_warning);
+    let of_nvme =
+        |field: fn(&Nvme) -> &Option<Number>| count(nvme.as_ref().and_then(|log| field(log).as_ref()));
+    let warning = of_nvme(|log| &log.critical_warning).unwrap_or(0);
     // ATA: sectors that wait to be given up (197), and such that no reading brought back (198).
     let lost_by_ata = report
         .ata_smart_attributes
         .iter()
         .flat_map(|attributes| &attributes.table)
         .filter(|attribute| [197, 198].contains(&attribute.id))
-        .map(|attribute| attribute.raw.value)
+        .filter_map(|attribute| count(Some(&attribute.raw.value)))
         .max();
     let name = report.model_name.filter(|name| !name.trim().is_empty()).unwrap_or(report.device.name);
-    let endurance = report.endurance_used.and_then(|endurance| endurance.current_percent);
+    let endurance = report.endurance_used.and_then(|endurance| count(endurance.current_percent.as_ref()));
     Ok(DiskHealth {
         name: printable(&name),
         passed: report.smart_status.map(|status| status.passed),
-        used_percent: nvme.as_ref().and_then(|nvme| nvme.percentage_used).or(endurance),
-        celsius: report.temperature.and_then(|temperature| temperature.current),
-        lost: nvme.as_ref().map(|nvme| nvme.media_errors).or(lost_by_ata).unwrap_or(0),
+        used_percent: of_nvme(|log| &log.percentage_used).or(endurance),
+        celsius: report.temperature.and_then(|temperature| temperature.current?.as_i64()),
+        lost: of_nvme(|log| &log.media_errors).or(lost_by_ata).unwrap_or(0),
         no_spare: warning & 1 != 0,
         read_only: warning & 8 != 0,
     })
@@ -223,6 +234,23 @@ mod tests {
             assert_ne!(report, NVME);
             assert_eq!(code(&read(report.as_bytes()).unwrap()).as_deref(), Some(expected), "{to}");
         }
+    }
+
+    #[test]
+    fn a_number_beyond_all_bounds_hides_nothing_else() {
+        let most = u128::MAX.to_string();
+        let report = NVME
+            .replace(r#""media_errors":0"#, &format!(r#""media_errors":{most}"#))
+            .replace(r#""passed":true"#, r#""passed":false"#);
+        let disk = read(report.as_bytes()).unwrap();
+        assert_eq!((disk.lost, disk.passed), (u64::MAX, Some(false)));
+        assert_eq!(code(&disk).as_deref(), Some("disk_failing"));
+        let report = NVME.replace(r#""percentage_used":3"#, &format!(r#""percentage_used":{most}"#));
+        assert_eq!(read(report.as_bytes()).unwrap().used_percent, Some(u64::MAX));
+        let report = ATA.replace(r#""value":2,"#, r#""value":-1,"#);
+        assert_eq!(read(report.as_bytes()).unwrap().lost, 0);
+        let report = ATA.replace(r#""current":33"#, r#""current":99999999999999999999"#);
+        assert_eq!(read(report.as_bytes()).unwrap().celsius, None);
     }
 
     #[test]

@@ -84,17 +84,22 @@ const FACTS: &[Fact] = &[
     },
     Fact {
         // A neighbour behind a wire of our own: with a private address, with one of the internet, and with one of the internet
-        // while the firewall is opened for it, which leaves the lock of the page's own socket.
+        // while the firewall is opened for it, which leaves the lock of the page's own socket. That it is open shows another
+        // program, which has no such lock. (curl's time of connecting is nought when there was no connection.)
         name: "the page answers the owner's network and nobody else",
         command: "ip netns add neighbour && ip link add wire0 type veth peer name wire1 netns neighbour && \
                   ip addr add 192.168.77.1/24 dev wire0 && ip addr add 203.0.113.1/24 dev wire0 && ip link set wire0 up && \
                   ip -n neighbour addr add 192.168.77.2/24 dev wire1 && ip -n neighbour addr add 203.0.113.2/24 dev wire1 && \
                   ip -n neighbour link set wire1 up; \
-                  ask() { ip netns exec neighbour curl --silent --insecure --output /dev/null --connect-timeout $1 --max-time 60 \
-                  https://$2/ && echo answered || echo silent; }; ask 30 192.168.77.1; ask 4 203.0.113.1; \
-                  nft insert rule inet hearth input tcp dport 443 accept; ask 4 203.0.113.1; \
-                  nft -f /etc/nftables.conf; ip netns del neighbour",
-        prints: Exactly("answered\nsilent\nsilent"),
+                  ip netns exec neighbour curl --silent --insecure --output /dev/null --connect-timeout 30 --max-time 60 \
+                  https://192.168.77.1/ && echo answered || echo silent; \
+                  knock() { case $(ip netns exec neighbour curl --silent --output /dev/null --max-time 6 \
+                  --write-out '%{time_connect}' http://203.0.113.1:$1/) in 0.000000) echo silent;; *) echo answered;; esac; }; knock 443; \
+                  systemd-socket-activate --listen=8080 cat </dev/null >/dev/null 2>&1 & n=0; \
+                  until ss -Hltn sport = :8080 | grep -q . || [ $n = 50 ]; do sleep 0.2; n=$((n + 1)); done; \
+                  nft insert rule inet hearth input tcp dport '{ 443, 8080 }' accept && knock 8080 && knock 443; \
+                  kill $! 2>/dev/null; nft -f /etc/nftables.conf; ip netns del neighbour",
+        prints: Exactly("answered\nsilent\nanswered\nsilent"),
     },
     Fact {
         // From four processors on they have their own; on fewer they come before everybody else. `cores.service` is done before both of them start.

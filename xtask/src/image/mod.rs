@@ -102,7 +102,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         return verify::twice(&what, arguments.json);
     }
     let earlier = if arguments.force { Earlier::Layers } else { Earlier::Kept };
-    let image = build(&Place::ordinary()?, &what, earlier)?;
+    let place = match what.profile {
+        image::Profile::Dev => Place::ordinary()?,
+        image::Profile::Release => verify::of_commit()?,
+    };
+    let image = build(&place, &what, earlier)?;
     tell(&image, arguments.json)?;
     match &arguments.expect {
         Some(list) => expect(&image, list),

@@ -71,6 +71,18 @@ fn place(name: &str, what: &What) -> anyhow::Result<Place> {
     })
 }
 
+/// What a release is built from: a fresh checkout of the commit, so that nothing that lies around here, or is put here while it
+/// builds, is in what gets signed.
+pub(super) fn of_commit() -> anyhow::Result<Place> {
+    let changed = git(&run::repository(), &["status", "--porcelain", "--untracked-files=all"])?;
+    ensure!(
+        changed.trim().is_empty(),
+        "a release is built from a commit, and these files are not committed:\n{changed}"
+    );
+    let dir = run::cache()?.join("release");
+    Ok(Place { repository: checkout(&dir.join("checkout"))?, target: dir.join("target"), out: None })
+}
+
 /// A clean checkout: what is committed, and nothing that lies around. With changes that are not committed yet, these too.
 fn checkout(dir: &Path) -> anyhow::Result<PathBuf> {
     let repository = run::repository();
@@ -78,9 +90,19 @@ fn checkout(dir: &Path) -> anyhow::Result<PathBuf> {
         fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     }
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let changed = git(&repository, &["status", "--porcelain"])?;
+    let changed = git(&repository, &["status", "--porcelain", "--untracked-files=all"])?;
     if changed.trim().is_empty() {
-        git(&repository, &["clone", "--quiet", "--no-hardlinks", ".", &dir.to_string_lossy()])?;
+        // Nothing of this machine's settings changes a file on the way.
+        let plain = [
+            "-c",
+            "core.autocrlf=false",
+            "-c",
+            "core.hooksPath=/dev/null",
+            "-c",
+            "core.attributesFile=/dev/null",
+        ];
+        let clone = ["clone", "--quiet", "--no-hardlinks", "--template=", ".", &dir.to_string_lossy()];
+        git(&repository, &[&plain[..], &clone[..]].concat())?;
         return Ok(dir.to_owned());
     }
     say::note("not everything is committed: the checkouts hold the changes too");

@@ -126,7 +126,7 @@ pub(super) fn look_for_shares(cluster: &Cluster) -> anyhow::Result<()> {
             let looked = needles.in_process(&format!("{name} of {}", seat.name), pid);
             let (bytes, found) = match looked {
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    say::note(&format!("SKIPPED: this user may not look into {name} for shares"));
+                    say::skipped(&format!("this user may not look into {name} for shares"));
                     continue;
                 }
                 other => other.with_context(|| format!("looking into {name} of {}", seat.name))?,
@@ -157,7 +157,9 @@ pub(super) fn look_for_shares(cluster: &Cluster) -> anyhow::Result<()> {
 /// Opens the box's page as its owner would and holds it to what just happened.
 pub(super) fn look_at_page(cluster: &Cluster, picture: &Path) -> anyhow::Result<()> {
     if !hw_tests::browser::is_here() {
-        say::note("SKIPPED: no chromedriver on this machine: the page was not looked at in a browser");
+        say::skipped(
+            "no chromedriver with Chromium on this machine: the page was not looked at in a browser",
+        );
         return Ok(());
     }
     let seen = hw_tests::browser::look(cluster.page()?.address(), (1280, 1400), Some(picture))?;
