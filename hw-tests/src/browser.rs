@@ -97,6 +97,115 @@ pub fn look(address: SocketAddr, size: (u32, u32), picture: Option<&Path>) -> Re
     Ok(seen)
 }
 
+/// A browser in an owner's hands: it opens pages, fills in forms and reads what they answer.
+pub struct Owner {
+    browser: WebDriver,
+    // Ends after the browser was asked to.
+    _driver: Process,
+    _dir: tempfile::TempDir,
+}
+
+impl Owner {
+    /// Starts the browser.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn new(size: (u32, u32)) -> Result<Self, BrowserError> {
+        let dir = tempfile::tempdir()
+            .map_err(|source| BrowserError::Picture { path: std::env::temp_dir(), source })?;
+        let port = free_port();
+        let mut driver = Launch::new("chromedriver", "chromedriver", dir.path().join("chromedriver.log"))
+            .arg(format!("--port={port}"))
+            .start()?;
+        wait_for_driver(&mut driver, port)?;
+        let profile = dir.path().join("profile");
+        let browser = wait(async move { start(port, size, &profile).await })?;
+        Ok(Self { browser, _driver: driver, _dir: dir })
+    }
+
+    /// Opens a box's page and unfolds everything on it.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(&self, address: SocketAddr) -> Result<(), BrowserError> {
+        let browser = self.browser.clone();
+        wait(async move {
+            browser.goto(format!("https://{address}/")).await.map_err(failed("opening the page"))?;
+            let unfold = "document.querySelectorAll('details').forEach((part) => { part.open = true; });";
+            browser.execute(unfold, Vec::new()).await.map_err(failed("unfolding the page")).map(drop)
+        })
+    }
+
+    /// Types into a field in place of what is in it, or names a file or folder to a field that takes one.
+    ///
+    /// # Errors
+    /// When there is no such field.
+    pub fn fill(&self, field: &str, text: &str) -> Result<(), BrowserError> {
+        let (browser, field, text) = (self.browser.clone(), format!("#{field}"), text.to_owned());
+        wait(async move {
+            let filling = || failed("filling in a form");
+            let element = browser.find(By::Css(field)).await.map_err(filling())?;
+            if element.attr("type").await.map_err(filling())?.as_deref() != Some("file") {
+                element.clear().await.map_err(filling())?;
+            }
+            element.send_keys(text).await.map_err(filling())
+        })
+    }
+
+    /// Clicks on what this names.
+    ///
+    /// # Errors
+    /// When there is no such thing.
+    pub fn click(&self, selector: &str) -> Result<(), BrowserError> {
+        let (browser, selector) = (self.browser.clone(), selector.to_owned());
+        wait(async move {
+            let element = browser.find(By::Css(selector)).await.map_err(failed("looking for a button"))?;
+            element.click().await.map_err(failed("clicking"))
+        })
+    }
+
+    /// Waits until a part of the page says something that has these words in it, and gives all of it.
+    ///
+    /// # Errors
+    /// When it does not say that in a minute.
+    pub fn reads(&self, part: &str, words: &str) -> Result<String, BrowserError> {
+        let (browser, part, words) = (self.browser.clone(), format!("#{part}"), words.to_owned());
+        wait(async move {
+            let deadline = Instant::now() + PAGE_PATIENCE;
+            loop {
+                let said = text(&browser, &part).await?;
+                if said.contains(&words) {
+                    return Ok(said);
+                }
+                if Instant::now() > deadline {
+                    return Err(BrowserError::Missing { what: "the words that were waited for", text: said });
+                }
+                tokio::time::sleep(POLL * 4).await;
+            }
+        })
+    }
+
+    /// Keeps a picture of the whole part of the page that this names (PNG).
+    ///
+    /// # Errors
+    /// When there is no such part, or no place for the picture.
+    pub fn picture(&self, selector: &str, path: &Path) -> Result<(), BrowserError> {
+        let (browser, selector) = (self.browser.clone(), selector.to_owned());
+        let png = wait(async move {
+            let element = browser.find(By::Css(selector)).await.map_err(failed("looking for a picture"))?;
+            element.screenshot_as_png().await.map_err(failed("taking a picture"))
+        })?;
+        fs::write(path, png).map_err(|source| BrowserError::Picture { path: path.to_owned(), source })
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let browser = self.browser.clone();
+        let _ = wait(async move { browser.quit().await });
+    }
+}
+
 fn wait_for_driver(driver: &mut Process, port: u16) -> Result<(), BrowserError> {
     let deadline = Instant::now() + DRIVER_PATIENCE;
     while std::net::TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port)).is_err()
@@ -118,6 +227,13 @@ async fn visit(
     (width, height): (u32, u32),
     profile: &Path,
 ) -> Result<(Vec<u8>, Seen), BrowserError> {
+    let browser = start(port, (width, height), profile).await?;
+    let result = read(&browser, address).await;
+    let _ = browser.quit().await;
+    result
+}
+
+async fn start(port: u16, (width, height): (u32, u32), profile: &Path) -> Result<WebDriver, BrowserError> {
     let setting = failed("being set up");
     let capabilities = (|| {
         let mut capabilities = DesiredCapabilities::chrome();
@@ -141,11 +257,7 @@ async fn visit(
         Ok(capabilities)
     })()
     .map_err(setting)?;
-    let browser =
-        WebDriver::new(format!("http://127.0.0.1:{port}"), capabilities).await.map_err(failed("starting"))?;
-    let result = read(&browser, address).await;
-    let _ = browser.quit().await;
-    result
+    WebDriver::new(format!("http://127.0.0.1:{port}"), capabilities).await.map_err(failed("starting"))
 }
 
 async fn read(browser: &WebDriver, address: SocketAddr) -> Result<(Vec<u8>, Seen), BrowserError> {

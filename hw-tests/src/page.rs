@@ -112,6 +112,14 @@ impl Page {
         }
     }
 
+    /// The certificates of shares that this box gave away.
+    ///
+    /// # Errors
+    /// When the signer cannot say.
+    pub fn moves(&self) -> Result<ipc::moving::Moves, PageError> {
+        self.ask(ipc::web::MOVES_PATH, self.authorized(self.client.get(self.url(ipc::web::MOVES_PATH))))
+    }
+
     /// The key that shares are sealed to.
     ///
     /// # Errors
@@ -151,10 +159,7 @@ impl Page {
     /// When it does not answer as it should.
     pub fn metrics(&self) -> Result<String, PageError> {
         let address = self.address;
-        let mut request = self.client.get(self.url("/metrics"));
-        if let Some(code) = &self.code {
-            request = request.bearer_auth(code);
-        }
+        let request = self.authorized(self.client.get(self.url("/metrics")));
         wait(async move { request.send().await?.error_for_status()?.text().await })
             .map_err(|source| PageError::Unreachable { address, source })
     }
@@ -164,7 +169,10 @@ impl Page {
     }
 
     fn body(&self, request: reqwest::RequestBuilder, body: &impl Serialize) -> reqwest::RequestBuilder {
-        let request = request.json(body);
+        self.authorized(request.json(body))
+    }
+
+    fn authorized(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         match &self.code {
             Some(code) => request.bearer_auth(code),
             None => request,

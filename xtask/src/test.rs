@@ -152,6 +152,7 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 tally.judge("four native members do every kind of duty on chain", run::check_fast());
                 // The daemons it starts are built by the line above.
                 run_executables(&mut tally, built, |test| test.is("key_generation"), &[]);
+                run_executables(&mut tally, built, |test| test.is("moving_page"), &[]);
                 // Five members each, whose clocks are fast: one test at a time.
                 let one_by_one = [("RUST_TEST_THREADS", PathBuf::from("1"))];
                 run_executables(&mut tally, built, |test| test.is("cluster_edit"), &one_by_one);
@@ -303,6 +304,7 @@ impl Executable {
             "image_boots_arm64",
             "image_more",
             "key_generation",
+            "moving_page",
             "power_cuts",
             "two_clusters",
         ]

@@ -20,6 +20,7 @@ use crate::isolation::Outcome;
 use crate::node::{self, StartError, Surroundings};
 use crate::places::{Place, Places};
 use crate::setup::{self, Membership};
+use crate::signer::Signer;
 use crate::store::StoreError;
 
 mod change;
@@ -219,6 +220,7 @@ impl Daemon {
     }
 
     async fn verify(&self, setup: ClusterSetup) -> Result<(Membership, ClusterSetup), Problem> {
+        let setup = self.with_identity(setup).await?;
         let networks = self.config.custom_networks();
         let verified = tokio::task::spawn_blocking(move || {
             let membership = setup::verify(&setup, &networks)?;
@@ -231,6 +233,34 @@ impl Daemon {
                 "Try again and send us the log.",
             ))
         })
+    }
+
+    /// The same with the identity key, which the signer has when the owner imported a Charon node's folder: then it is left
+    /// out here, and nobody between the browser and the signer has seen it.
+    async fn with_identity(&self, mut setup: ClusterSetup) -> Result<ClusterSetup, Problem> {
+        if setup.identity_key.expose_secret().is_empty()
+            && let Some(lock_hash) = setup.lock.get("lock_hash").and_then(serde_json::Value::as_str)
+        {
+            setup.identity_key = Signer::new(&self.config.signer_socket).identity(lock_hash).await?;
+        }
+        Ok(setup)
+    }
+
+    /// The signer keeps the identity key for backups and for a move to another box. Duties do not need that: when it does not
+    /// take the key now, it gets it when the cluster is joined again.
+    fn hand_identity_over(&self, setup: &ClusterSetup, membership: &Membership) {
+        if membership.signing != ipc::Signing::BuiltIn {
+            return;
+        }
+        let lock_hash = hex::encode(membership.view.lock_hash);
+        let key = ipc::Sensitive::new(setup.identity_key.expose_secret().to_owned());
+        let signer = Signer::new(&self.config.signer_socket);
+        // A signer that does not answer holds nothing up.
+        tokio::spawn(async move {
+            if let Err(problem) = signer.keep_identity(&lock_hash, &key).await {
+                tracing::warn!(code = %problem.code, "the signer did not take the identity key: backups will lack it");
+            }
+        });
     }
 
     /// The cluster at a place is this one from now on.

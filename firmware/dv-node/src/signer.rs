@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use chain::{ForkInfo, PublicKeyBytes, Root, SignatureBytes, VoluntaryExit};
 use duty::SignError;
+use ipc::folder::{IdentityAnswer, identity_path};
 use ipc::web3signer::{
     PUBLIC_KEYS_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer, SeenSignature, SignAnswer, SignGroup,
     SignOutcome, SignRequest, sign_lists, sign_path,
 };
-use ipc::{Client, ClientError, Problem};
+use ipc::{Client, ClientError, Problem, Sensitive};
 
 /// A signature later than this is of no use in its slot; the signer is on this box.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -44,6 +45,22 @@ impl Signer {
     /// The shares it holds.
     pub async fn shares(&self) -> Result<BTreeSet<PublicKeyBytes>, ClientError> {
         self.client.get(PUBLIC_KEYS_PATH).await
+    }
+
+    /// The identity key of a cluster whose folder the owner handed to the signer.
+    pub async fn identity(&self, lock_hash: &str) -> Result<Sensitive, Problem> {
+        let hash = path_hash(lock_hash)?;
+        let answer: Result<IdentityAnswer, ClientError> = self.client.get(&identity_path(hash)).await;
+        answer.map(|answer| answer.identity_key).map_err(silent)
+    }
+
+    /// Gives the identity key of a cluster to the signer, which keeps it sealed for backups and moves.
+    pub async fn keep_identity(&self, lock_hash: &str, key: &Sensitive) -> Result<(), Problem> {
+        let hash = path_hash(lock_hash)?;
+        let given = IdentityAnswer { identity_key: Sensitive::new(key.expose_secret().trim().to_owned()) };
+        let kept: Result<serde_json::Value, ClientError> =
+            self.client.put(&identity_path(hash), &given).await;
+        kept.map(drop).map_err(silent)
     }
 
     /// Asks for all of them at once. Every request gets its answer; what the signer refuses does not hold up the others.
@@ -125,6 +142,33 @@ impl Signer {
                 | ClientError::Malformed { .. }),
             ) => all(SignError::Unavailable(error.to_string())),
         }
+    }
+}
+
+/// What comes from outside must not become another path.
+fn path_hash(lock_hash: &str) -> Result<&str, Problem> {
+    let hash = lock_hash.strip_prefix("0x").unwrap_or(lock_hash);
+    if hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(hash);
+    }
+    Err(Problem::new(
+        "lock_invalid",
+        "The cluster lock has no lock hash.",
+        "Get the original cluster-lock.json.",
+    ))
+}
+
+fn silent(error: ClientError) -> Problem {
+    match error {
+        ClientError::Refused { problem, .. } => problem,
+        error @ (ClientError::Unreachable { .. }
+        | ClientError::Broken { .. }
+        | ClientError::Timeout { .. }
+        | ClientError::Malformed { .. }) => Problem::new(
+            "signer_silent",
+            format!("The signer, which keeps the identity key of this cluster, does not answer: {error}."),
+            "Try again in a minute.",
+        ),
     }
 }
 

@@ -12,6 +12,7 @@ mod exits;
 mod key_shares;
 mod keymanager;
 mod local;
+mod moving;
 mod network;
 mod node;
 mod ssz_forms;
@@ -77,6 +78,7 @@ pub fn targets() -> Vec<Target> {
         exits::TARGETS,
         key_shares::TARGETS,
         keymanager::TARGETS,
+        moving::TARGETS,
         beacon_api::TARGETS,
         network::TARGETS,
         node::TARGETS,

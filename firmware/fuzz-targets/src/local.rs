@@ -106,7 +106,7 @@ fn sign_request(input: &[u8]) -> Verdict {
     Verdict::Taken
 }
 
-fn requests() -> Vec<SignRequest> {
+pub(crate) fn requests() -> Vec<SignRequest> {
     let fork_info = json!({"fork": {"previous_version": "0x05000000", "current_version": "0x06000000", "epoch": "0"},
         "genesis_validators_root": GENESIS_ROOT});
     let block = ssz_forms::block(true);
@@ -212,7 +212,7 @@ fn list_seeds() -> Vec<Vec<u8>> {
 }
 
 /// Whether a keystore asks for no more work than the fuzzer has time for; the bounds themselves are tried in `cluster`.
-fn is_cheap(keystore: &Value) -> bool {
+pub(crate) fn is_cheap(keystore: &Value) -> bool {
     let params = &keystore["crypto"]["kdf"]["params"];
     let number = |name: &str| params[name].as_u64();
     match (number("c"), number("n"), number("r"), number("p")) {

@@ -2,11 +2,17 @@
 //!
 //! HPKE (RFC 9180) base mode: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305, info [`INFO`], no additional
 //! data. Whoever carries the envelope (the page's server, `dv-node`, a disk) learns its length and nothing else.
+//!
+//! What a browser seals has AES-256-GCM instead, for its WebCrypto knows no ChaCha20, and says in `info` what it is for. HPKE
+//! binds the cipher and the purpose into the key, so one key pair serves all of them.
 
 use hpke::{
-    Deserializable, Kem as _, OpModeR, OpModeS, Serializable, aead::ChaCha20Poly1305, kdf::HkdfSha256,
+    Deserializable, Kem as _, OpModeR, OpModeS, Serializable,
+    aead::{AesGcm256, ChaCha20Poly1305},
+    kdf::HkdfSha256,
     kem::X25519HkdfSha256,
 };
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::signer::{ShareBundle, ShareImport};
@@ -67,6 +73,32 @@ impl ImportSecret {
     /// The public half, in hex, as shown in the signer's status.
     pub fn public_hex(&self) -> String {
         hex::encode(Kem::sk_to_pk(&self.0).to_bytes())
+    }
+
+    /// Opens what a browser sealed for this purpose, at most `limit` bytes of it.
+    pub fn open_from_page(
+        &self,
+        sealed: &ShareImport,
+        purpose: &[u8],
+        limit: usize,
+    ) -> Result<Zeroizing<Vec<u8>>, EnvelopeError> {
+        let length = sealed.ciphertext.strip_prefix("0x").unwrap_or(&sealed.ciphertext).len();
+        if length > 2 * (limit + 16) {
+            return Err(EnvelopeError::Damaged);
+        }
+        let enc = unhex(&sealed.enc).ok_or(EnvelopeError::Damaged)?;
+        let ciphertext = unhex(&sealed.ciphertext).ok_or(EnvelopeError::Damaged)?;
+        let enc = <Kem as hpke::Kem>::EncappedKey::from_bytes(&enc).map_err(|_| EnvelopeError::Damaged)?;
+        hpke::single_shot_open::<AesGcm256, Kdf, Kem>(
+            &OpModeR::Base,
+            &self.0,
+            &enc,
+            purpose,
+            &ciphertext,
+            &[],
+        )
+        .map(Zeroizing::new)
+        .map_err(|_| EnvelopeError::DoesNotOpen)
     }
 
     /// Opens an envelope.
@@ -143,6 +175,50 @@ pub fn seal(import_key: &str, bundle: &ShareBundle) -> Result<ShareImport, Envel
     seal_bytes(import_key, &plaintext)
 }
 
+/// Seals as the page does in the browser.
+pub fn seal_as_page(
+    import_key: &str,
+    purpose: &[u8],
+    plaintext: &[u8],
+) -> Result<ShareImport, EnvelopeError> {
+    let key = unhex(import_key).ok_or(EnvelopeError::BadPublicKey)?;
+    let key = <Kem as hpke::Kem>::PublicKey::from_bytes(&key).map_err(|_| EnvelopeError::BadPublicKey)?;
+    let mut rng = rand::rng();
+    let (enc, ciphertext) = hpke::single_shot_seal::<AesGcm256, Kdf, Kem, _>(
+        &OpModeS::Base,
+        &key,
+        purpose,
+        plaintext,
+        &[],
+        &mut rng,
+    )
+    .map_err(|_| EnvelopeError::BadPublicKey)?;
+    Ok(ShareImport { enc: hex::encode(enc.to_bytes()), ciphertext: hex::encode(ciphertext) })
+}
+
+/// A public key in a form that people compare: on the box's own screen, and where the file is sealed. 80 bits of its SHA-256 in
+/// Crockford's base 32.
+pub fn fingerprint(public_key: &[u8]) -> String {
+    const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let digest: [u8; 32] = Sha256::digest(public_key).into();
+    let mut bits = 0_u32;
+    let (mut held, mut text) = (0_u32, String::new());
+    for byte in &digest[..10] {
+        held = (held << 8) | u32::from(*byte);
+        bits += 8;
+        while bits >= 5 {
+            bits -= 5;
+            let letter = usize::try_from((held >> bits) & 31).unwrap_or(0);
+            if text.len() % 5 == 4 {
+                text.push('-');
+            }
+            text.push(char::from(ALPHABET[letter]));
+        }
+        held &= 31;
+    }
+    text
+}
+
 /// Seals any bytes; the signer accepts only a bundle.
 pub fn seal_bytes(import_key: &str, plaintext: &[u8]) -> Result<ShareImport, EnvelopeError> {
     if plaintext.len() > MAX_PLAINTEXT_BYTES {
@@ -199,6 +275,43 @@ mod tests {
         let again = ImportSecret::from_bytes(&key.to_bytes()).unwrap();
         assert_eq!(again.public_hex(), key.public_hex());
         assert!(again.open(&sealed).is_ok());
+    }
+
+    #[test]
+    fn what_a_browser_seals_opens_for_its_purpose_and_no_other() {
+        let key = ImportSecret::generate();
+        let sealed = seal_as_page(&key.public_hex(), b"one", b"text").unwrap();
+        assert_eq!(key.open_from_page(&sealed, b"one", 4).unwrap().as_slice(), b"text");
+        assert!(key.open_from_page(&sealed, b"one", 3).is_err(), "longer than allowed");
+        assert!(key.open_from_page(&sealed, b"two", 4).is_err());
+        assert!(ImportSecret::generate().open_from_page(&sealed, b"one", 4).is_err());
+        assert!(key.open(&sealed).is_err());
+        for position in 0..sealed.ciphertext.len() {
+            let mut changed = sealed.clone();
+            let old = changed.ciphertext.remove(position);
+            changed.ciphertext.insert(position, if old == '0' { '1' } else { '0' });
+            assert!(key.open_from_page(&changed, b"one", 4).is_err(), "character {position}");
+        }
+    }
+
+    #[test]
+    fn what_the_page_s_own_script_sealed_opens() {
+        // Made by `seal` of web/assets/moving.js for this key.
+        let key = ImportSecret::from_bytes(&[7; 32]).unwrap();
+        let sealed = ShareImport {
+            enc: "6139836a47e10f5477ca727eb445c0e95cd4765ccd1a8997e65668c2fbb6ee7f".to_owned(),
+            ciphertext: "a0067606ac88257eff462c01962151fe3b64c5b421b8386f2e26d57b06b3ea30dd37e2".to_owned(),
+        };
+        let opened = key.open_from_page(&sealed, crate::folder::FOLDER_INFO, 100).unwrap();
+        assert_eq!(opened.as_slice(), b"sealed in a browser");
+        assert_eq!(fingerprint(&key.public_bytes()), "1XPJ-AMZZ-1G7M-8YQ2");
+    }
+
+    #[test]
+    fn a_fingerprint_has_sixteen_letters_and_is_the_key_s_own() {
+        // Computed with Python's hashlib.
+        assert_eq!(fingerprint(&[0; 32]), "CSM7-NBFR-CAYQ-EV4F");
+        assert_ne!(fingerprint(&[0; 32]), fingerprint(&[1; 32]));
     }
 
     #[test]

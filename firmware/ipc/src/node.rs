@@ -33,7 +33,8 @@ pub const MAX_DUTIES_SHOWN: usize = 128;
 pub struct ClusterSetup {
     /// The cluster lock file, as JSON.
     pub lock: serde_json::Value,
-    /// This node's secp256k1 identity key, 32 bytes in hex (`charon-enr-private-key`).
+    /// This node's secp256k1 identity key, 32 bytes in hex (`charon-enr-private-key`). Empty when the signer got it in a Charon
+    /// node's folder ([`crate::folder`]).
     pub identity_key: Sensitive,
     /// Beacon node addresses, the preferred one first.
     pub beacon_nodes: Vec<String>,

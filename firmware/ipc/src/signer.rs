@@ -29,6 +29,9 @@ pub struct SignerStatus {
     pub tpm: Option<TpmFacts>,
     /// The HPKE public key that share imports are sealed to, 32 bytes in hex; none while nothing can be sealed.
     pub import_key: Option<String>,
+    /// The secp256k1 public key that signs certificates of shares that were given away, 33 bytes in hex.
+    #[serde(default)]
+    pub release_key: Option<String>,
     /// The shares held, by public key.
     pub shares: Vec<HeldShare>,
     /// What is wrong, the worst first.

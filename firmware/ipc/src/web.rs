@@ -17,6 +17,37 @@ pub const IMPORT_KEY_PATH: &str = "/api/v1/import-key";
 /// Path that takes [`crate::ShareImport`]; needs the claim code.
 pub const SHARES_PATH: &str = "/api/v1/shares";
 
+/// Path that takes [`FolderUpload`] and answers [`crate::folder::FolderImported`]; needs the claim code.
+pub const FOLDERS_PATH: &str = "/api/v1/folders";
+
+/// Path that takes a sealed [`crate::moving::BackupOrder`]; needs the claim code, and the code on the box's screen inside.
+pub const BACKUPS_PATH: &str = "/api/v1/backups";
+/// Path that takes a sealed [`crate::moving::RestoreOrder`]; needs the claim code.
+pub const RESTORES_PATH: &str = "/api/v1/restores";
+/// Path that takes [`crate::moving::MoveOrder`] and answers [`crate::moving::MoveCertificate`]; `GET` answers those given before.
+/// Both need the claim code.
+pub const MOVES_PATH: &str = "/api/v1/moves";
+/// Path that takes [`crate::moving::Arrival`]; needs the claim code.
+pub const ARRIVALS_PATH: &str = "/api/v1/arrivals";
+
+/// A Charon node's folder: sealed for the signer, with what `dv-node` needs to join beside it. Nothing in here is secret.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FolderUpload {
+    /// The sealed [`crate::folder::CharonFolder`].
+    pub sealed: crate::ShareImport,
+    /// The same lock as in the folder.
+    pub lock: serde_json::Value,
+    /// As in [`crate::ClusterSetup`].
+    pub beacon_nodes: Vec<String>,
+    /// As in [`crate::ClusterSetup`].
+    #[serde(default)]
+    pub peers: Vec<String>,
+    /// As in [`crate::ClusterSetup`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relays: Option<Vec<String>>,
+}
+
 /// Path of [`crate::dkg::KeyGenerationStatus`]; takes [`KeyGenerationStart`] and `DELETE`, which need the claim code.
 pub const KEY_GENERATION_PATH: &str = "/api/v1/key-generation";
 /// Path of [`crate::dkg::KeyGenerationFiles`].

@@ -37,6 +37,12 @@ pub(crate) fn floors_at(clock: &ChainClock, now: UnixMillis, known: Option<Epoch
     })
 }
 
+/// The time some epochs later; now while the chain has not begun, when nothing can have been signed.
+pub(crate) fn epochs_later(clock: &ChainClock, now: UnixMillis, epochs: u64) -> UnixMillis {
+    let ms = clock.slot_ms.saturating_mul(clock.slots_per_epoch).saturating_mul(epochs);
+    epoch_at(clock, now).map_or(now, |_| UnixMillis(now.0.saturating_add(ms)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +53,13 @@ mod tests {
 
     fn at(epoch: u64) -> UnixMillis {
         UnixMillis(1_000_000 + epoch * 8 * 2000 + 1)
+    }
+
+    #[test]
+    fn a_chain_that_has_not_begun_makes_nobody_wait() {
+        assert_eq!(epochs_later(&CLOCK, UnixMillis(5), 3), UnixMillis(5));
+        assert_eq!(epochs_later(&CLOCK, at(5), 3), at(8));
+        assert_eq!(epochs_later(&CLOCK, at(5), u64::MAX), UnixMillis(u64::MAX));
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub struct Config {
     /// Where the image says whose keys signed it.
     #[serde(default = "default_os_release")]
     pub os_release: PathBuf,
+    /// How much memory it takes to try a passphrase, KiB. Less is for tests alone.
+    #[serde(default = "default_argon2_memory")]
+    pub argon2_memory_kib: u32,
     /// What secrets are sealed to.
     pub tpm: TpmConfig,
     /// Who may call.
@@ -104,6 +107,10 @@ fn default_os_release() -> PathBuf {
     "/usr/lib/os-release".into()
 }
 
+fn default_argon2_memory() -> u32 {
+    crate::passphrase::MEMORY_KIB
+}
+
 fn default_counter_index() -> u32 {
     0x0150_0021
 }
@@ -134,6 +141,7 @@ mod tests {
         assert!(config.require_secure_boot);
         assert_eq!(config.efivars, default_efivars());
         assert_eq!(config.os_release, default_os_release());
+        assert_eq!(config.argon2_memory_kib, default_argon2_memory());
         assert_eq!(config.exits, ExitDelays::default());
         // The unit that writes it, and the unit that shows it to the signer.
         let unit = |name: &str| {

@@ -81,7 +81,9 @@ impl Signer {
 
     /// What the status says of stopped shares.
     pub(crate) fn stopped_problem(&self) -> Option<Problem> {
-        let stopped = self.ledger().ok()?.stopped();
+        let mut stopped = self.ledger().ok()?.stopped();
+        // One that was deleted or has moved away is nothing to decide on here; it is stopped again if it comes back.
+        stopped.retain(|key| self.known_row(key).is_some());
         let first = stopped.first()?;
         let problem = Refusal::SignsElsewhere.to_problem();
         let message = format!(
@@ -92,7 +94,7 @@ impl Signer {
     }
 }
 
-fn is_valid(asked: &Asked, seen: &SeenSignature) -> bool {
+pub(crate) fn is_valid(asked: &Asked, seen: &SeenSignature) -> bool {
     let key = threshold::PublicKey::parse(&seen.key);
     let signature = threshold::Signature::parse(&seen.signature);
     match (key, signature) {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use chain::{PublicKeyBytes, Root};
+use chain::{PublicKeyBytes, Root, UnixMillis};
 use cluster::keystore::Keystore;
 use ipc::{
     Problem, ShareImport,
@@ -27,6 +27,10 @@ pub(crate) struct Incoming {
     pub(crate) secret: SecretKey,
     /// All that it signed before.
     pub(crate) history: Entries,
+    /// By how many epochs more than usual a new share waits (decision 0300).
+    pub(crate) more_epochs: u64,
+    /// It was stopped where it comes from, since it was seen elsewhere then (decision 0284).
+    pub(crate) stopped: Option<UnixMillis>,
 }
 
 /// A share out of its keystore, and what belongs to it.
@@ -42,10 +46,9 @@ impl Signer {
         if self.config.lacks_secure_boot() {
             return Err(boot::secure_boot_off());
         }
-        let (vault, _) = self.open_parts()?;
-        let opened = Arc::clone(&vault);
+        let key = self.import_key()?;
         let unpacked = blocking(move || {
-            let bundle = opened.import_key().open(&sealed).map_err(|error| {
+            let bundle = key.open(&sealed).map_err(|error| {
                 bad(
                     "envelope_invalid",
                     &error.to_string(),
@@ -59,7 +62,6 @@ impl Signer {
             bad("import_failed", "reading the shares failed by a fault of ours", "Report this.")
         })?;
         let (shares, mut histories) = unpacked?;
-        shares.iter().try_for_each(|share| self.image_keys.allow(&share.row.genesis_validators_root))?;
 
         let mut incoming = Vec::with_capacity(shares.len());
         for Unpacked { row, secret } in shares {
@@ -70,27 +72,32 @@ impl Signer {
                     "Make a file with each share once.",
                 )
             })?;
-            incoming.push(Incoming { row, secret, history });
+            incoming.push(Incoming { row, secret, history, more_epochs: 0, stopped: None });
         }
         self.take_in(incoming).await
     }
 
+    /// What must hold before anything of these shares is kept: this image may serve their chains, and somebody vouches for the
+    /// clock, since the floors of a new share are as good as it is.
+    pub(crate) fn may_come_in(&self, shares: &[Incoming]) -> Result<(), Problem> {
+        shares.iter().try_for_each(|share| self.image_keys.allow(&share.row.genesis_validators_root))?;
+        self.trust_clock().map_err(|refusal| refusal.to_problem())
+    }
+
     /// Seals shares and puts them into service, with their history, in one step. The caller holds `importing`.
     pub(crate) async fn take_in(self: &Arc<Self>, shares: Vec<Incoming>) -> Result<ShareImported, Problem> {
-        shares.iter().try_for_each(|share| self.image_keys.allow(&share.row.genesis_validators_root))?;
-        // The floors of a new share are as good as the clock.
-        self.trust_clock().map_err(|refusal| refusal.to_problem())?;
+        self.may_come_in(&shares)?;
         let (vault, ledger) = self.open_parts()?;
         let mut imported = ShareImported { imported: Vec::new(), already_held: Vec::new() };
         let (mut imports, mut adopted) = (Vec::new(), Vec::new());
-        for Incoming { mut row, secret, history } in shares {
+        for Incoming { mut row, secret, history, more_epochs, stopped } in shares {
             let known = self.known_row(&row.pubshare);
             match known {
                 // Its seal, index and chain stay as they are; only history may be added.
                 Some((known, true)) => {
                     same_facts(&known, &row)?;
                     imported.already_held.push(row.pubshare.to_string());
-                    imports.push(Import { row: known, history, was_damaged: false });
+                    imports.push(Import { row: known, history, was_damaged: false, more_epochs, stopped });
                 }
                 // New, or there and damaged: then only its history is believed.
                 known => {
@@ -98,7 +105,7 @@ impl Signer {
                     imported.imported.push(held(&row));
                     let index = ShareIndex::try_from(row.share_index).map_err(|_| zero_index())?;
                     adopted.push(Share::new(row.clone(), SecretShare::new(index, secret)));
-                    imports.push(Import { row, history, was_damaged: known.is_some() });
+                    imports.push(Import { row, history, was_damaged: known.is_some(), more_epochs, stopped });
                 }
             }
         }
@@ -196,7 +203,7 @@ fn unpack_one(
 }
 
 /// What each share signed before. A history that does not mention a share is no statement about it.
-fn histories(
+pub(crate) fn histories(
     stated: &StatedHistory,
     genesis_validators_root: Root,
     keys: &[PublicKeyBytes],
@@ -238,7 +245,7 @@ fn same_facts(known: &ShareRow, stated: &ShareRow) -> Result<(), Problem> {
     ))
 }
 
-fn bad(code: &str, message: &str, next_step: &str) -> Problem {
+pub(crate) fn bad(code: &str, message: &str, next_step: &str) -> Problem {
     let mut letters = message.chars();
     let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
     Problem::new(code, format!("{first}{}.", letters.as_str()), next_step)

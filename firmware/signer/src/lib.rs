@@ -10,7 +10,9 @@
 //! ask for signatures over mutual TLS if the owner has let them in; nobody else may call.
 
 mod api;
+mod backup;
 mod boot;
+mod carry;
 mod ceremony;
 mod clock;
 mod clock_guard;
@@ -18,6 +20,7 @@ mod config;
 mod edit;
 mod elsewhere;
 mod files;
+mod folder;
 mod harden;
 mod history;
 mod import;
@@ -26,14 +29,18 @@ mod ledger;
 mod many;
 mod message;
 mod metrics;
+mod migrate;
 #[doc(hidden)]
 pub mod outside;
 mod owner;
+mod passphrase;
+mod presence;
 mod real_chain;
 mod refusal;
 mod remote;
 mod rollback;
 mod rules;
+mod screen;
 mod share;
 mod signer;
 mod vault;
@@ -50,7 +57,7 @@ pub use refusal::Refusal;
 /// A thousand keystores with scrypt take minutes on a small board.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(900);
 /// An envelope is hex in JSON: twice the plaintext, and a little.
-const MAX_IMPORT_BYTES: usize = 2 * ipc::envelope::MAX_PLAINTEXT_BYTES + 4096;
+const MAX_IMPORT_BYTES: usize = 2 * ipc::folder::MAX_FOLDER_BYTES + 4096;
 
 /// Runs the signer until it is asked to stop.
 pub async fn run(config: Config) -> anyhow::Result<()> {

@@ -57,6 +57,62 @@ pub fn keymanager_import(body: &[u8]) -> bool {
     crate::keymanager::read_request(body).is_ok()
 }
 
+/// Reads and checks the folder of a Charon node; the public shares in it.
+pub fn charon_folder(text: &[u8]) -> Option<Vec<PublicKeyBytes>> {
+    Some(crate::folder::check(crate::folder::read(text).ok()?).ok()?.public_shares())
+}
+
+/// Opens a backup; the public shares in it. Derives a key as costly as the file says.
+pub fn backup(file: &[u8], passphrase: &str) -> Option<Vec<PublicKeyBytes>> {
+    let opened = crate::backup::decrypt(file, passphrase).ok()?;
+    Some(opened.shares.iter().map(|share| share.row.pubshare).collect())
+}
+
+/// Reads what is inside a backup; the public shares in it.
+pub fn backup_content(plain: &[u8]) -> Option<Vec<PublicKeyBytes>> {
+    let opened = crate::backup::read(plain).ok()?;
+    Some(opened.shares.iter().map(|share| share.row.pubshare).collect())
+}
+
+/// A backup that is always the same and whose passphrase is tried in no time: something for `backup` to read.
+pub fn make_backup(content: &ipc::moving::BackupContent, passphrase: &str) -> Option<String> {
+    crate::backup::encrypt(content, passphrase, 64, &[1; 16], &[2; 24])
+}
+
+/// What an old box signs of a certificate.
+pub fn certificate_digest(certificate: &ipc::moving::MoveCertificate) -> [u8; 32] {
+    crate::migrate::digest(certificate)
+}
+
+/// A vote that somebody says to have seen: what was signed, and whether it was the share.
+pub fn seen_signature(
+    seen: &ipc::web3signer::SeenSignature,
+    genesis_validators_root: Root,
+    clock: &ChainClock,
+) -> Option<(Root, bool)> {
+    let message = read(&seen.request, genesis_validators_root, clock, None).ok()?;
+    let signing_root = message.signing_root;
+    (message.vote != Vote::None).then(|| {
+        let asked = crate::ledger::Asked { key: seen.key, message };
+        (signing_root, crate::elsewhere::is_valid(&asked, seen))
+    })
+}
+
+/// Reads a request to delete over the keymanager API; the keys that it names, none where it names something else.
+pub fn keymanager_delete(body: &[u8]) -> Option<Vec<Option<PublicKeyBytes>>> {
+    crate::keymanager::read_deletion(body).ok()
+}
+
+/// Whether the owner's word about a client outside the box makes sense.
+pub fn remote_client_order(order: &ipc::remote::RemoteClientOrder) -> bool {
+    crate::remote::check_order(order).is_ok()
+}
+
+/// Reads what a certificate of a move says; how many shares it is about.
+pub fn move_certificate(arrival: &ipc::moving::Arrival) -> Option<usize> {
+    crate::migrate::read(arrival).ok().map(|body| body.shares.len())
+}
+
 /// What the owner allows beside duties; how many validators it is for.
 pub fn owner_rules(rules: OwnerRules) -> Option<usize> {
     crate::owner::rules_of(rules, &[]).ok().map(|rules| rules.len())

@@ -24,6 +24,11 @@ impl Share {
         &self.row
     }
 
+    /// The secret, for what leaves the box encrypted: backups and moves, and nothing else.
+    pub(crate) fn expose_bytes(&self) -> zeroize::Zeroizing<[u8; 32]> {
+        self.secret.key().expose_bytes()
+    }
+
     /// Signs what was cleared, and nothing else: a clearance exists only after its record is on the disk.
     pub(crate) fn sign(&self, clearance: Clearance) -> Option<SignatureBytes> {
         let hashed = HashedRoot::new(clearance.signing_root());

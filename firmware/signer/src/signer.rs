@@ -9,6 +9,7 @@ use std::{
 use chain::{Epoch, PublicKeyBytes, SignatureBytes};
 use ipc::{
     Problem, SignRequest, SignerStatus,
+    envelope::ImportSecret,
     signer::{ClockVouched, HeldShare, KeyProtection, ProtectionTier},
 };
 
@@ -46,6 +47,8 @@ pub(crate) struct Signer {
     state: RwLock<State>,
     /// Imports go one after the other: each may take 256 MB for a keystore's scrypt.
     pub(crate) importing: tokio::sync::Mutex<()>,
+    /// Who stands before the box.
+    pub(crate) presence: crate::presence::Presence,
     /// Key generation under way.
     pub(crate) ceremonies: crate::ceremony::Ceremonies,
     /// The owner's words come one after the other, and no exit is signed while one of them is being written.
@@ -86,6 +89,7 @@ impl Signer {
         let remote = crate::remote::Remote::default();
         let image_keys = ImageKeys::of_image(&config.os_release);
         let clock = ClockWatch::new(config.clock.mark.clone());
+        let presence = crate::presence::Presence::default();
         let signer = Arc::new(Self {
             config,
             metrics,
@@ -94,6 +98,7 @@ impl Signer {
             ledger,
             state,
             importing,
+            presence,
             wishing,
             ceremonies,
             editing,
@@ -204,6 +209,15 @@ impl Signer {
             state.problems = problems;
             state.shares = shares;
         });
+        self.show_keys();
+    }
+
+    /// Which keys are this signer's, for whoever stands before the box.
+    pub(crate) fn show_keys(&self) {
+        let (Ok((vault, _)), Ok(key)) = (self.open_parts(), self.import_key()) else { return };
+        let fingerprint = ipc::envelope::fingerprint(&key.public_bytes());
+        let release = ipc::envelope::fingerprint(vault.release_key().public_key().as_bytes());
+        crate::screen::show(&format!("key of the signer {fingerprint}, its release key {release}"));
     }
 
     /// Signs nothing and takes nothing in until [`Self::keep_unlocking`] has put it right.
@@ -370,6 +384,12 @@ impl Signer {
         Ok((vault, ledger))
     }
 
+    /// The key that opens what is sealed for this box now (decision 0303).
+    pub(crate) fn import_key(&self) -> Result<ImportSecret, Problem> {
+        let (vault, ledger) = self.open_parts()?;
+        Ok(vault.import_key(ledger.generation())?)
+    }
+
     /// The share of that key as the ledger has it, and whether it could be opened.
     pub(crate) fn known_row(&self, key: &PublicKeyBytes) -> Option<(ShareRow, bool)> {
         self.read(|state| {
@@ -412,6 +432,16 @@ impl Signer {
             state.shares.retain(|key, _| !gone.contains(key));
         });
         self.adopt(shares, beginning);
+    }
+
+    /// The first epoch in which all of these new shares vote.
+    pub(crate) fn beginning_of(&self, keys: &[PublicKeyBytes]) -> Option<Epoch> {
+        self.read(|state| keys.iter().filter_map(|key| state.beginning.get(key)).max().copied())
+    }
+
+    /// The shares that can sign now.
+    pub(crate) fn in_service(&self) -> Vec<Arc<Share>> {
+        self.read(|state| state.shares.values().cloned().collect())
     }
 
     /// The keys that can sign now.
@@ -470,7 +500,8 @@ impl Signer {
                 facts.as_ref().map(|facts| facts.is_software),
                 boot::is_secure(&self.config.efivars),
             ),
-            import_key: vault.map(|vault| vault.import_key().public_hex()),
+            release_key: vault.as_ref().map(|vault| hex::encode(vault.release_key().public_key().as_bytes())),
+            import_key: self.import_key().ok().map(|key| key.public_hex()),
             tpm: facts,
             shares: shares.into_values().collect(),
             problems,
@@ -590,7 +621,7 @@ pub(crate) fn ledger_problem(error: &LedgerError) -> Problem {
         LedgerError::Conflict(_) => ("share_conflict", "Check that the file belongs to this cluster."),
         LedgerError::Retired(_) => (
             "share_retired",
-            "Use the share that took its place. If this box does not have it, import that one with its history.",
+            "Use the share that took its place, or the box that it moved to. If there is none any more, make all shares anew (`recreate`) with the other members.",
         ),
         LedgerError::Frozen(_) => (
             "share_being_replaced",
@@ -604,6 +635,7 @@ pub(crate) fn ledger_problem(error: &LedgerError) -> Problem {
             "signs_elsewhere",
             "Find what else signs with it and end it for good, let the share go on on the page, and begin the change again.",
         ),
+        LedgerError::SignedMeanwhile => ("move_again", "Order the move again."),
         LedgerError::NothingPrepared => (
             "edit_not_prepared",
             "Hand in the lock of the change that this box took part in, or begin the change again.",

@@ -1,7 +1,7 @@
 //! The box's own secrets: one key that the TPM keeps, and the shares sealed under it.
 //!
-//! `vault.tpm` is a key that the TPM made and that works only after the signed boot. From it come the vault key and the
-//! private half of the import key, each as its HMAC of a label, so nobody else can ever have chosen or seen them.
+//! `vault.tpm` is a key that the TPM made and that works only after the signed boot. From it come the vault key, the private
+//! halves of the import keys and the release key, each as its HMAC of a label, so nobody else can ever have chosen or seen them.
 //! Every share is sealed under the vault key (XChaCha20-Poly1305) together with the facts that belong to it, so that none
 //! of them can be swapped. One TPM operation opens a thousand shares (decision 0122).
 
@@ -11,12 +11,15 @@ use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
     aead::{Aead as _, KeyInit as _, Payload},
 };
+use cluster::IdentityKey;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use ipc::{
     Problem,
     envelope::ImportSecret,
     signer::{ChainClock, ChainPreset, TpmFacts},
 };
 use rand::TryRngCore as _;
+use sha2::Sha256;
 use threshold::{SecretKey, SecretShare, ShareIndex};
 use tpm::{Policy, SealedBlob, Tpm, TpmError, policy::SIGNED_PCR};
 use zeroize::Zeroizing;
@@ -26,6 +29,7 @@ use crate::{boot, config::Config, files, ledger::ShareRow};
 const FILE: &str = "vault.tpm";
 /// Frozen: other labels are other keys, and no share would open.
 const VAULT_LABEL: &[u8] = b"hearth vault key v1";
+const RELEASE_LABEL: &[u8] = b"hearth release key v1";
 const IMPORT_LABEL: &[u8] = b"hearth share import key v1";
 const NONCE_BYTES: usize = 24;
 
@@ -109,7 +113,8 @@ impl VaultError {
 /// The open vault.
 pub(crate) struct Vault {
     key: XChaCha20Poly1305,
-    import: ImportSecret,
+    import: Zeroizing<Vec<u8>>,
+    release: IdentityKey,
     facts: TpmFacts,
 }
 
@@ -131,9 +136,10 @@ impl Vault {
             literal_pcrs: policy.literal_pcrs().to_vec(),
         };
         let limit = u64::try_from(tpm::blob::MAX_BLOB_BYTES).unwrap_or(u64::MAX) + 1;
-        let derive =
-            |tpm: &mut Tpm, blob: &SealedBlob| tpm.derive(blob, &policy, [VAULT_LABEL, IMPORT_LABEL]);
-        let [key, import] = match files::read_small(&path, limit).map_err(io)? {
+        let derive = |tpm: &mut Tpm, blob: &SealedBlob| {
+            tpm.derive(blob, &policy, [VAULT_LABEL, IMPORT_LABEL, RELEASE_LABEL])
+        };
+        let [key, import, release] = match files::read_small(&path, limit).map_err(io)? {
             Some(bytes) => derive(&mut tpm, &SealedBlob::from_bytes(&bytes).map_err(TpmError::Blob)?)?,
             None if shares_exist => return Err(VaultError::Gone { path }),
             None if whole.lacks_secure_boot() => return Err(VaultError::SecureBootOff),
@@ -148,14 +154,23 @@ impl Vault {
         };
         Ok(Self {
             key: XChaCha20Poly1305::new_from_slice(key.as_slice()).map_err(|_| VaultError::Damaged)?,
-            import: ImportSecret::from_bytes(import.as_slice()).ok_or(VaultError::Damaged)?,
+            import: Zeroizing::new(import.as_slice().to_vec()),
+            release: release_key(release.as_slice())?,
             facts,
         })
     }
 
-    /// The key that opens share imports.
-    pub(crate) fn import_key(&self) -> &ImportSecret {
-        &self.import
+    /// The key that opens what is sealed for this box, of one generation (decision 0303).
+    pub(crate) fn import_key(&self, generation: u64) -> Result<ImportSecret, VaultError> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.import).map_err(|_| VaultError::Damaged)?;
+        mac.update(&generation.to_be_bytes());
+        let key = Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes()));
+        ImportSecret::from_bytes(key.as_slice()).ok_or(VaultError::Damaged)
+    }
+
+    /// The key that signs certificates of shares that were given away.
+    pub(crate) fn release_key(&self) -> &IdentityKey {
+        &self.release
     }
 
     /// The TPM it is sealed to.
@@ -201,6 +216,12 @@ impl Vault {
             .then(|| Some(SecretShare::new(ShareIndex::try_from(row.share_index).ok()?, key)))
             .flatten()
     }
+}
+
+/// Out of range once in 2^127.
+fn release_key(bytes: &[u8]) -> Result<IdentityKey, VaultError> {
+    let bytes: [u8; 32] = bytes.try_into().map_err(|_| VaultError::Damaged)?;
+    IdentityKey::from_bytes(Zeroizing::new(bytes)).map_err(|_| VaultError::Damaged)
 }
 
 /// What a share's seal is bound to. Every field has a fixed length, so two different rows never read the same.

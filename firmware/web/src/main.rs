@@ -13,6 +13,7 @@ mod config;
 mod disks;
 mod facts;
 mod key_generation;
+mod moving;
 mod owner;
 mod remote;
 mod server;

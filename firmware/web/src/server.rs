@@ -49,6 +49,10 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
             "/assets/edit.js",
             get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/edit.js"))),
         )
+        .route(
+            "/assets/moving.js",
+            get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/moving.js"))),
+        )
         .route("/assets/hearth.svg", get(|| asset("image/svg+xml", include_str!("../assets/hearth.svg"))))
         .route(STATUS_PATH, get(box_status))
         .route(CLUSTER_PATH, put(set_cluster))
@@ -60,6 +64,7 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
         .route("/metrics", get(metrics))
         .merge(crate::key_generation::routes())
         .merge(crate::cluster_edit::routes())
+        .merge(crate::moving::routes())
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::map_response(harden))
@@ -314,6 +319,20 @@ mod tests {
             (SHARES_PATH, "POST", share),
             (CLUSTER_PATH, "PUT", setup),
             (ipc::web::CLUSTERS_PATH, "POST", setup),
+            (ipc::web::BACKUPS_PATH, "POST", share),
+            (ipc::web::RESTORES_PATH, "POST", share),
+            (ipc::web::MOVES_PATH, "POST", r#"{"to":"00"}"#),
+            (ipc::web::MOVES_PATH, "GET", ""),
+            (
+                ipc::web::ARRIVALS_PATH,
+                "POST",
+                r#"{"from":"00","certificate":{"body":"","enc":"","ciphertext":"","signature":""}}"#,
+            ),
+            (
+                ipc::web::FOLDERS_PATH,
+                "POST",
+                r#"{"sealed":{"enc":"00","ciphertext":"00"},"lock":{},"beacon_nodes":[]}"#,
+            ),
             ("/api/v1/clusters/0xab", "DELETE", ""),
             ("/api/v1/clusters/0xab/exits/files", "GET", ""),
             ("/api/v1/clusters/0xab/exits/files", "POST", "{}"),
@@ -387,6 +406,7 @@ mod tests {
             include_str!("../assets/page.css"),
             include_str!("../assets/page.js"),
             include_str!("../assets/edit.js"),
+            include_str!("../assets/moving.js"),
         ] {
             assert!(!text.contains("http://") && !text.contains("https://"));
             assert!(!text.contains("innerHTML"));

@@ -338,6 +338,7 @@ impl Daemon {
         self.change.store.finish().map_err(|error| kept(&error))?;
         tracing::warn!(cluster = %membership.view.name, share_index = membership.share_index, place = number, "the cluster was changed");
         self.release_place();
+        self.hand_identity_over(&setup, &membership);
         self.seat_and_start(number, membership);
         Ok(())
     }

@@ -98,6 +98,7 @@ impl Daemon {
         let place = Arc::clone(&seat.place);
         let (cluster, share_index) = (membership.view.name.clone(), membership.share_index);
         tracing::info!(cluster, share_index, place = number, "joined a cluster");
+        self.hand_identity_over(&setup, &membership);
         self.seat_and_start(number, membership);
         Ok(place)
     }

@@ -11,6 +11,7 @@ use axum::{
 };
 use ipc::{
     Problem, ShareImport, SignerStatus,
+    folder::{FOLDERS_PATH, FolderImported},
     owner::{
         EXITS_CANCEL_PATH, EXITS_PATH, ExitApprovals, ExitCancel, ExitOrder, OwnerRules, RESUME_PATH,
         RULES_PATH, ResumeShare,
@@ -26,6 +27,8 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
     Router::new()
         .route(STATUS_PATH, get(status))
         .route(SHARES_PATH, post(import))
+        .route(FOLDERS_PATH, post(import_folder))
+        .merge(super::moving::routes())
         .route(RULES_PATH, put(rules))
         .route(EXITS_PATH, get(exits).post(order_exit))
         .route(EXITS_CANCEL_PATH, post(cancel_exit))
@@ -60,6 +63,13 @@ async fn import(State(signer): State<Arc<Signer>>, Body(sealed): Body<ShareImpor
     }
 }
 
+async fn import_folder(State(signer): State<Arc<Signer>>, Body(sealed): Body<ShareImport>) -> Response {
+    // Finished even when the caller hangs up, as above.
+    let importing = tokio::spawn(async move { signer.import_folder(sealed).await });
+    let fault = |_| Err::<FolderImported, _>(crate::folder::fault());
+    answer(importing.await.unwrap_or_else(fault))
+}
+
 async fn rules(State(signer): State<Arc<Signer>>, Body(rules): Body<OwnerRules>) -> Response {
     answer(signer.set_rules(rules).await)
 }
@@ -80,7 +90,7 @@ async fn resume(State(signer): State<Arc<Signer>>, Body(wish): Body<ResumeShare>
     answer(signer.resume_share(wish).await)
 }
 
-fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Response {
+pub(super) fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Response {
     match outcome {
         Ok(done) => Json(done).into_response(),
         Err(problem) => {

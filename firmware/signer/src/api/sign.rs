@@ -6,11 +6,13 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{Path, State},
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use chain::PublicKeyBytes;
 use ipc::{
     SignAnswer, SignRequest,
+    folder::IdentityAnswer,
     web3signer::{
         MAX_SIGNED_AT_ONCE, PUBLIC_KEYS_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer, SeenSignature,
         SignGroup, SignOutcome, UPCHECK_PATH,
@@ -27,6 +29,7 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .route(SEEN_PATH, post(seen))
         .route(PUBLIC_KEYS_PATH, get(public_keys))
         .route(UPCHECK_PATH, get(|| async { Json(serde_json::json!({ "status": "OK" })) }))
+        .route("/v1/identities/{lock_hash}", get(identity).put(keep_identity))
         .merge(crate::ceremony::sign_routes())
         .merge(crate::edit::sign_routes())
         .with_state(signer)
@@ -55,6 +58,26 @@ async fn sign(
 /// The parser's own words would quote what it found, at any length.
 fn unreadable(error: serde_json::Error) -> Refusal {
     Refusal::Malformed(format!("not as expected at line {}, column {}", error.line(), error.column()))
+}
+
+/// The identity key that came in a folder, for `dv-node`, whose key it is.
+async fn identity(State(signer): State<Arc<Signer>>, Path(lock_hash): Path<String>) -> Response {
+    match signer.identity(&lock_hash) {
+        Ok(identity_key) => Json(IdentityAnswer { identity_key }).into_response(),
+        Err(problem) => ipc::server::refusal(crate::api::control::status_of(&problem), problem),
+    }
+}
+
+/// `dv-node` hands in the identity key of a cluster that it joined, so that backups and moves have it.
+async fn keep_identity(
+    State(signer): State<Arc<Signer>>,
+    Path(lock_hash): Path<String>,
+    ipc::server::Body(given): ipc::server::Body<IdentityAnswer>,
+) -> Response {
+    match signer.take_identity(&lock_hash, &given.identity_key) {
+        Ok(()) => Json(serde_json::json!({})).into_response(),
+        Err(problem) => ipc::server::refusal(crate::api::control::status_of(&problem), problem),
+    }
 }
 
 async fn sign_many(

@@ -297,7 +297,13 @@ impl Signer {
                 clock: ceremony.kept.consent.chain,
                 sealed: Vec::new(),
             };
-            incoming.push(Incoming { row, secret: secret.into_key(), history: Entries::default() });
+            incoming.push(Incoming {
+                row,
+                secret: secret.into_key(),
+                history: Entries::default(),
+                more_epochs: 0,
+                stopped: None,
+            });
         }
         self.take_in(incoming).await?;
         Ceremony::discard(dir)?;

@@ -51,12 +51,7 @@ pub(super) async fn delete(State(signer): State<Arc<Signer>>, body: Bytes) -> Re
 
 impl Signer {
     async fn delete_keystores(&self, body: &[u8]) -> Result<Deleted, Problem> {
-        let request: DeleteRequest = serde_json::from_slice(body).map_err(|error| {
-            invalid(&format!("not as expected at line {}, column {}", error.line(), error.column()))
-        })?;
-        if request.pubkeys.len() > MAX_IMPORTED {
-            return Err(invalid(&format!("it names more than {MAX_IMPORTED} keys")));
-        }
+        let named = read_request(body)?;
         let _no_import = self.importing.lock().await;
         let (_, ledger) = self.open_parts()?;
         let gone = ledger.deleted_rows().await.map_err(|error| ledger_problem(&error))?;
@@ -64,8 +59,6 @@ impl Signer {
             gone.iter().map(|row| (row.pubshare, row.genesis_validators_root)).collect();
         let here: BTreeMap<PublicKeyBytes, Root> =
             self.known_rows().iter().map(|row| (row.pubshare, row.genesis_validators_root)).collect();
-        let named: Vec<Option<PublicKeyBytes>> =
-            request.pubkeys.iter().map(|text| text.parse().ok()).collect();
         // One document is of one chain.
         let chain =
             named.iter().flatten().find_map(|key| here.get(key).or_else(|| was_here.get(key))).copied();
@@ -130,9 +123,22 @@ impl Signer {
             self.lock_again(problem.clone());
             return Err(problem);
         }
+        // Another import key is in force now (decision 0303).
+        self.show_keys();
         tracing::warn!(shares = keys.len(), "shares were deleted; what they signed stays known");
         Ok(())
     }
+}
+
+/// The keys that a request names; none where it names something else.
+pub(crate) fn read_request(body: &[u8]) -> Result<Vec<Option<PublicKeyBytes>>, Problem> {
+    let request: DeleteRequest = serde_json::from_slice(body).map_err(|error| {
+        invalid(&format!("not as expected at line {}, column {}", error.line(), error.column()))
+    })?;
+    if request.pubkeys.len() > MAX_IMPORTED {
+        return Err(invalid(&format!("it names more than {MAX_IMPORTED} keys")));
+    }
+    Ok(request.pubkeys.iter().map(|text| text.parse().ok()).collect())
 }
 
 fn invalid(what: &str) -> Problem {

@@ -283,7 +283,7 @@ fn prepare(body: &[u8], before: &BTreeMap<PublicKeyBytes, ShareRow>) -> Result<O
             }
         };
         row.sealed = Vec::new();
-        Ok(Incoming { row, secret, history })
+        Ok(Incoming { row, secret, history, more_epochs: 0, stopped: None })
     });
     Ok(Opened::All(incoming.collect::<Result<_, Problem>>()?))
 }

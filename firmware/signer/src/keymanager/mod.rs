@@ -23,6 +23,7 @@ use axum::{
 use ipc::{Problem, server::Limits};
 use serde::Serialize;
 
+pub(crate) use delete::read_request as read_deletion;
 pub(crate) use import::read_request;
 
 use crate::signer::Signer;

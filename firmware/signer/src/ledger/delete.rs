@@ -39,6 +39,8 @@ impl Writer {
                 params![key.as_slice()],
             )?;
         }
+        // What was sealed for this box until now and is still around must not bring one back either.
+        store::write_generation(&transaction, counter)?;
         store::write_counter(&transaction, counter)?;
         transaction.commit()?;
         self.store().forget_log();
@@ -85,7 +87,7 @@ mod tests {
             clock: CLOCK,
             sealed: vec![number; 72],
         };
-        Import { row, history: (vec![], vec![]), was_damaged: false }
+        Import { row, history: (vec![], vec![]), was_damaged: false, more_epochs: 0, stopped: None }
     }
 
     fn run(dir: &Path, counter: u64) -> Writer {

@@ -406,7 +406,7 @@ fn epoch_ms(clock: &ChainClock) -> u64 {
 }
 
 /// Deletes a share with all that belongs to it, and remembers that it must never come back.
-fn retire(
+pub(super) fn retire(
     transaction: &Transaction<'_>,
     id: i64,
     key: &PublicKeyBytes,
@@ -509,7 +509,13 @@ mod tests {
     fn with_old(dir: &Path) -> Writer {
         let mut writer = open(dir);
         writer.begin_run(1, UnixMillis(5)).unwrap();
-        let import = Import { row: row(OLD, 0xaa), history: Entries::default(), was_damaged: false };
+        let import = Import {
+            row: row(OLD, 0xaa),
+            history: Entries::default(),
+            was_damaged: false,
+            more_epochs: 0,
+            stopped: None,
+        };
         writer.import(&[import], UnixMillis(5)).unwrap();
         let asked = |kind, vote| {
             let (signing_root, asks) = (Root([4; 32]), Asks::Duty);
@@ -642,7 +648,13 @@ mod tests {
     fn an_old_share_never_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = with_old(dir.path());
-        let import = |key| Import { row: row(key, 0xaa), history: Entries::default(), was_damaged: false };
+        let import = |key| Import {
+            row: row(key, 0xaa),
+            history: Entries::default(),
+            was_damaged: false,
+            more_epochs: 0,
+            stopped: None,
+        };
         writer.prepare(&[pending(NEW, Some(OLD), LOCK)]).unwrap();
         writer.freeze(&LOCK).unwrap();
         // A third share of the validator would begin where the frozen one stands, or sign in its place.
@@ -712,7 +724,13 @@ mod tests {
         assert_eq!(writer.leave(&[OLD], &LOCK).unwrap(), 3);
         assert!(writer.store().rows().unwrap().is_empty());
         assert!(writer.held(&OLD).is_none());
-        let again = Import { row: row(OLD, 0xaa), history: Entries::default(), was_damaged: false };
+        let again = Import {
+            row: row(OLD, 0xaa),
+            history: Entries::default(),
+            was_damaged: false,
+            more_epochs: 0,
+            stopped: None,
+        };
         assert!(matches!(writer.import(&[again], at(5)), Err(LedgerError::Retired(OLD))));
     }
 
@@ -726,7 +744,13 @@ mod tests {
         assert!(matches!(writer.prepare(&replacing), Err(LedgerError::NotHere(OLD))));
         assert!(writer.store().pending().unwrap().is_empty());
         // Once it is back, it can be replaced; and then it cannot be deleted.
-        let import = Import { row: row(OLD, 0xaa), history: Entries::default(), was_damaged: false };
+        let import = Import {
+            row: row(OLD, 0xaa),
+            history: Entries::default(),
+            was_damaged: false,
+            more_epochs: 0,
+            stopped: None,
+        };
         writer.import(&[import], at(5)).unwrap();
         writer.prepare(&replacing).unwrap();
         assert!(matches!(writer.delete(&[OLD]), Err(LedgerError::Frozen(_))));

@@ -41,7 +41,12 @@ impl Store {
     }
 }
 
-fn stop(transaction: &Transaction<'_>, key: &PublicKeyBytes, now: UnixMillis) -> Result<(), LedgerError> {
+/// Stops a share. One that is stopped already stays so since then.
+pub(super) fn stop(
+    transaction: &Transaction<'_>,
+    key: &PublicKeyBytes,
+    now: UnixMillis,
+) -> Result<(), LedgerError> {
     transaction.execute(
         "INSERT OR IGNORE INTO stopped (pubshare, seen_at) VALUES (?1, ?2)",
         params![key.as_slice(), to_sql(now.0)?],
@@ -211,7 +216,7 @@ mod tests {
             clock: CLOCK,
             sealed: vec![number],
         };
-        Import { row, history: (vec![], vec![]), was_damaged: false }
+        Import { row, history: (vec![], vec![]), was_damaged: false, more_epochs: 0, stopped: None }
     }
 
     fn vote(number: u8, source: u64, target: u64, root: u8) -> Asked {
@@ -287,5 +292,39 @@ mod tests {
         drop(first);
         let mut second = writer(dir.path(), 3, at_epoch(7));
         assert!(!signs(&mut second, &vote(1, 19, 20, 1), at_epoch(20)));
+    }
+
+    #[test]
+    fn a_stopped_share_that_is_deleted_and_imported_again_stays_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = writer(dir.path(), 1, UnixMillis(5));
+        first.import(&[import(1)], UnixMillis(5)).unwrap();
+        assert_eq!(first.seen(&[vote(1, 2, 3, 8)], at_epoch(3)).unwrap(), [key(1)]);
+        let counter = first.delete(&[key(1)]).unwrap();
+        first.import(&[import(1)], at_epoch(4)).unwrap();
+        assert!(!signs(&mut first, &vote(1, 19, 20, 1), at_epoch(20)));
+        drop(first);
+        let mut second = writer(dir.path(), counter + 2, at_epoch(20));
+        assert!(!signs(&mut second, &vote(1, 29, 30, 1), at_epoch(30)));
+        assert!(second.resume(&key(1), at_epoch(30)).unwrap().is_some(), "only the owner lets it go on");
+        assert!(signs(&mut second, &vote(1, 31, 32, 1), at_epoch(32)));
+    }
+
+    #[test]
+    fn a_share_that_was_stopped_where_it_comes_from_is_stopped_here() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = writer(dir.path(), 1, UnixMillis(5));
+        let stopped = |number| Import { stopped: Some(at_epoch(2)), ..import(number) };
+        first.import(&[stopped(1), import(2)], UnixMillis(5)).unwrap();
+        assert!(!signs(&mut first, &vote(1, 5, 6, 1), at_epoch(6)));
+        assert!(signs(&mut first, &vote(2, 5, 6, 1), at_epoch(6)));
+        // Also one that was here already.
+        first.import(&[stopped(2)], at_epoch(6)).unwrap();
+        assert!(!signs(&mut first, &vote(2, 6, 7, 1), at_epoch(7)));
+        drop(first);
+        let mut second = writer(dir.path(), 4, at_epoch(7));
+        for number in [1, 2] {
+            assert!(!signs(&mut second, &vote(number, 19, 20, 1), at_epoch(20)));
+        }
     }
 }

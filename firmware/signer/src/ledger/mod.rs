@@ -10,20 +10,19 @@ mod digest;
 mod edit;
 mod elsewhere;
 mod owner;
+mod release;
 mod store;
 mod writer;
 
 pub(crate) use edit::{Committed, Pending};
 pub(crate) use elsewhere::Stopped;
+pub(crate) use release::Marks;
 pub(crate) use writer::SLOW_COMMIT;
 
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{PoisonError, atomic::Ordering},
 };
 
 use chain::{Epoch, PublicKeyBytes, Root, UnixMillis};
@@ -70,6 +69,11 @@ pub(crate) struct Import {
     pub history: Entries,
     /// It is held already, and its sealed form did not open: the new one takes its place.
     pub was_damaged: bool,
+    /// By how many epochs more than usual it waits when it is new: another machine may have signed with it until now, by another
+    /// clock.
+    pub more_epochs: u64,
+    /// It was seen signing elsewhere, then, where it was before: it is stopped here too.
+    pub stopped: Option<UnixMillis>,
 }
 
 /// Shares whose floors were raised over all that may have been forgotten, with the first target epoch that each may sign.
@@ -120,8 +124,7 @@ impl Clearance {
 #[derive(Clone)]
 pub(crate) struct Ledger {
     jobs: mpsc::Sender<Job>,
-    recorded_at: Arc<AtomicU64>,
-    stopped: Arc<RwLock<Stopped>>,
+    shown: writer::Shown,
 }
 
 /// A message that needs a record, and whose.
@@ -228,6 +231,18 @@ enum Job {
         generation: u64,
         reply: oneshot::Sender<Result<(), LedgerError>>,
     },
+    Watermarks {
+        reply: oneshot::Sender<Result<Vec<Marks>, LedgerError>>,
+    },
+    Release {
+        shares: Vec<Marks>,
+        id: [u8; 32],
+        certificate: Vec<u8>,
+        reply: oneshot::Sender<Result<u64, LedgerError>>,
+    },
+    Releases {
+        reply: oneshot::Sender<Result<Vec<Vec<u8>>, LedgerError>>,
+    },
     Ping {
         reply: oneshot::Sender<()>,
     },
@@ -241,13 +256,18 @@ impl Ledger {
     pub(crate) fn open(state_dir: &Path, metrics: Metrics) -> Result<Self, LedgerError> {
         let store = Store::open(state_dir)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let (recorded_at, stopped) = writer::start(store, queue, metrics)?;
-        Ok(Self { jobs, recorded_at, stopped })
+        let shown = writer::start(store, queue, metrics)?;
+        Ok(Self { jobs, shown })
+    }
+
+    /// Which of this box's import keys is in force; see decision 0303.
+    pub(crate) fn generation(&self) -> u64 {
+        self.shown.generation.load(Ordering::Relaxed)
     }
 
     /// The latest moment, by the clock of then, at which a vote was recorded; 0 when none was.
     pub(crate) fn recorded_at(&self) -> UnixMillis {
-        UnixMillis(self.recorded_at.load(Ordering::Relaxed))
+        UnixMillis(self.shown.recorded_at.load(Ordering::Relaxed))
     }
 
     /// Clears a message for signing. When it can be punished, its record is durable before this returns.
@@ -411,12 +431,32 @@ impl Ledger {
 
     /// Whether a share was seen signing elsewhere.
     pub(crate) fn is_stopped(&self, key: &PublicKeyBytes) -> bool {
-        self.stopped.read().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+        self.shown.stopped.read().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 
     /// All such shares.
     pub(crate) fn stopped(&self) -> Vec<PublicKeyBytes> {
-        self.stopped.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        self.shown.stopped.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// All that is known of every share, in three numbers each.
+    pub(crate) async fn watermarks(&self) -> Result<Vec<Marks>, LedgerError> {
+        self.ask(|reply| Job::Watermarks { reply }).await?
+    }
+
+    /// Destroys shares for good and keeps the certificate. Gives the counter that the TPM must be brought to before it leaves.
+    pub(crate) async fn release(
+        &self,
+        shares: Vec<Marks>,
+        id: [u8; 32],
+        certificate: Vec<u8>,
+    ) -> Result<u64, LedgerError> {
+        self.ask(|reply| Job::Release { shares, id, certificate, reply }).await?
+    }
+
+    /// The certificates that were kept.
+    pub(crate) async fn releases(&self) -> Result<Vec<Vec<u8>>, LedgerError> {
+        self.ask(|reply| Job::Releases { reply }).await?
     }
 
     /// The least generation of the list of clients outside the box that is believed.

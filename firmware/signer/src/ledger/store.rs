@@ -69,6 +69,9 @@ pub(crate) enum LedgerError {
         /// Version found.
         found: i32,
     },
+    /// A share signed while it was about to be given away.
+    #[error("a share signed while it was about to be given away")]
+    SignedMeanwhile,
     /// The database does not promise what a record needs.
     #[error("the disk's file system does not let records be made durable ({0})")]
     NotDurable(String),
@@ -79,7 +82,9 @@ pub(crate) enum LedgerError {
     #[error("the share {0} is already held with another validator, index or chain")]
     Conflict(PublicKeyBytes),
     /// The share was given up for another one.
-    #[error("the share {0} was replaced when the cluster was changed and must not come back")]
+    #[error(
+        "the share {0} was given up here for good, when the cluster was changed or the shares moved to another box, and must not come back"
+    )]
     Retired(PublicKeyBytes),
     /// The validator's share is in the middle of being replaced.
     #[error("the share of the validator {0} is being replaced")]
@@ -124,6 +129,7 @@ impl Store {
         super::owner::create(&store.connection)?;
         super::edit::create(&store.connection)?;
         super::elsewhere::create(&store.connection)?;
+        super::release::create(&store.connection)?;
         Ok(store)
     }
 
@@ -253,6 +259,11 @@ impl Store {
             transaction.commit()?;
         }
         Ok(())
+    }
+
+    /// Which import key is in force; none before the first run.
+    pub(crate) fn generation(&self) -> Result<Option<u64>, LedgerError> {
+        self.meta("import_generation")?.map(from_sql).transpose()
     }
 
     /// The digest that was written with the last change; see [`super::digest`].
@@ -444,6 +455,11 @@ pub(super) fn write_digest(transaction: &Transaction<'_>, digest: u64) -> Result
 /// Writes the counter.
 pub(super) fn write_counter(transaction: &Transaction<'_>, value: u64) -> Result<(), LedgerError> {
     write_meta(transaction, "counter", to_sql(value)?)
+}
+
+/// From now on another import key is in force. The counter's value is a number that was never used before.
+pub(super) fn write_generation(transaction: &Transaction<'_>, counter: u64) -> Result<(), LedgerError> {
+    write_meta(transaction, "import_generation", to_sql(counter)?)
 }
 
 /// Writes the latest moment at which a vote was recorded.

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Asked, Clearance, Entries, Facts, Import, Imported, Job, LedgerError, Resuming, ShareRow, Stopped,
-    digest, edit, store, store::Store,
+    digest, edit, elsewhere, store, store::Store,
 };
 use crate::{
     clock, clock_guard,
@@ -34,15 +34,26 @@ pub(super) const KEEP_SLOTS: u64 = KEEP_EPOCHS * 32;
 /// Old details are dropped when a share's target reaches a multiple of this.
 const PRUNE_EVERY_EPOCHS: u64 = 64;
 
-/// Gives what it keeps up to date: the latest moment at which a vote was recorded, and the shares that were stopped.
+/// What the writer keeps up to date for everybody to see.
+#[derive(Clone, Default)]
+pub(super) struct Shown {
+    /// The latest moment at which a vote was recorded, by the clock of then: as the database has it.
+    pub(super) recorded_at: Arc<AtomicU64>,
+    /// Which import key is in force.
+    pub(super) generation: Arc<AtomicU64>,
+    /// The shares that were seen elsewhere, as the database has them.
+    pub(super) stopped: Arc<RwLock<Stopped>>,
+}
+
+/// Starts the thread.
 pub(super) fn start(
     store: Store,
     queue: mpsc::Receiver<Job>,
     metrics: Metrics,
-) -> Result<(Arc<AtomicU64>, Arc<RwLock<Stopped>>), LedgerError> {
+) -> Result<Shown, LedgerError> {
     let mut writer = Writer::new(store, metrics);
     writer.reload()?;
-    let shown = (Arc::clone(&writer.recorded_at), Arc::clone(&writer.stopped));
+    let shown = writer.shown.clone();
     std::thread::Builder::new()
         .name("ledger".to_owned())
         .spawn(move || writer.run(queue))
@@ -77,11 +88,8 @@ pub(super) struct Writer {
     begun: bool,
     /// The shares that had to wait since the run began.
     resuming: Resuming,
-    /// The latest moment at which a vote was recorded, by the clock of then: as the database has it.
-    recorded_at: Arc<AtomicU64>,
-    /// The shares that were seen elsewhere: as the database has them, and those of `unkept_stops`.
-    stopped: Arc<RwLock<Stopped>>,
-    /// What was seen of them and could not be written yet.
+    shown: Shown,
+    /// What was seen of shares that sign elsewhere and could not be written yet; they are among the stopped ones all the same.
     unkept_stops: Vec<(Asked, UnixMillis)>,
     metrics: Metrics,
 }
@@ -101,8 +109,7 @@ impl Writer {
             doubtful: false,
             begun: false,
             resuming: Resuming::new(),
-            recorded_at: Arc::default(),
-            stopped: Arc::default(),
+            shown: Shown::default(),
             unkept_stops: Vec::new(),
             metrics,
         }
@@ -206,6 +213,15 @@ impl Writer {
                         self.store.settle().and_then(|()| self.store.keep_remote_generation(generation));
                     let _ = reply.send(outcome);
                 }
+                Job::Watermarks { reply } => {
+                    let _ = reply.send(self.watermarks());
+                }
+                Job::Release { shares, id, certificate, reply } => {
+                    let _ = reply.send(self.release(&shares, &id, &certificate));
+                }
+                Job::Releases { reply } => {
+                    let _ = reply.send(self.store.releases());
+                }
                 Job::Ping { reply } => {
                     let _ = reply.send(());
                 }
@@ -261,7 +277,7 @@ impl Writer {
             self.reload()?;
         }
         self.keep_stops()?;
-        let known = self.recorded_at.load(Ordering::Relaxed);
+        let known = self.shown.recorded_at.load(Ordering::Relaxed);
         if let Some(by_ms) = clock_guard::behind(now, UnixMillis(known)) {
             let refusal = Refusal::ClockBehind { by_s: by_ms.div_ceil(1000) };
             return Ok(batch.iter().map(|_| Err(refusal.clone())).collect());
@@ -269,7 +285,7 @@ impl Writer {
         let transaction = self.store.begin()?;
         let mut verdicts = Vec::with_capacity(batch.len());
         let mut digest = self.digest;
-        let stopped = Arc::clone(&self.stopped);
+        let stopped = Arc::clone(&self.shown.stopped);
         let stopped = stopped.read().unwrap_or_else(PoisonError::into_inner);
         for asked in batch {
             if stopped.contains_key(&asked.key) {
@@ -303,7 +319,7 @@ impl Writer {
         }
         transaction.commit()?;
         self.digest = digest;
-        self.recorded_at.store(latest, Ordering::Relaxed);
+        self.shown.recorded_at.store(latest, Ordering::Relaxed);
         Ok(verdicts)
     }
 
@@ -356,13 +372,17 @@ impl Writer {
                 for sibling in others(&self.shares, &self.siblings, validator, key) {
                     history.raise(sibling.history.last_known());
                 }
-                if let Some(floors) = clock::floors_at(&row.clock, now, history.last_known().target) {
+                let until = clock::epochs_later(&row.clock, now, import.more_epochs);
+                if let Some(floors) = clock::floors_at(&row.clock, until, history.last_known().target) {
                     history.raise(floors);
                     resuming.extend(first_target(&history).map(|epoch| (key, epoch)));
                 }
             }
             digest = digest.wrapping_sub(before).wrapping_add(digest::of_history(&history));
             store::replace_history(&transaction, id, &history)?;
+            if let Some(seen_at) = import.stopped {
+                elsewhere::stop(&transaction, &key, seen_at)?;
+            }
             if import.was_damaged {
                 self.siblings.values_mut().for_each(|keys| {
                     keys.remove(&key);
@@ -380,6 +400,11 @@ impl Writer {
         store::write_counter(&transaction, counter)?;
         transaction.commit()?;
         self.digest = digest;
+        let stopped = shares.iter().filter_map(|import| Some((import.row.pubshare, import.stopped?)));
+        let mut known = self.shown.stopped.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, seen_at) in stopped {
+            known.entry(key).or_insert(seen_at);
+        }
         Ok(Imported { counter, resuming })
     }
 
@@ -403,6 +428,16 @@ impl Writer {
     /// Whether a share is here with its secret.
     pub(super) fn is_here(&self, key: &PublicKeyBytes) -> bool {
         self.shares.get(key).is_some_and(|held| !held.is_deleted)
+    }
+
+    /// All shares, whose they are, and what is known of them.
+    pub(super) fn all_held(&self) -> impl Iterator<Item = (PublicKeyBytes, Validator, &History)> {
+        self.shares.iter().map(|(key, held)| (*key, held.validator, &held.history))
+    }
+
+    /// When a share was seen elsewhere, if it is stopped.
+    pub(super) fn stopped_at(&self, key: &PublicKeyBytes) -> Option<UnixMillis> {
+        self.shown.stopped.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
     }
 
     /// The histories of a validator's shares but one. Frozen ones say nothing: they are about to go.
@@ -461,6 +496,10 @@ impl Writer {
         }
         let now = self.no_earlier_than_recorded(now);
         let was_cut_off = self.store.is_open()? && !self.begun;
+        // A ledger that begins, or that was put back when it held nothing and so may pass, has forgotten what it took in and
+        // gave away: nothing that was sealed for this box before may open any more (decision 0303).
+        let goes_on = self.store.counter()?.map(|known| known.saturating_add(1)) == Some(counter);
+        let generation = self.store.generation()?.filter(|_| goes_on).unwrap_or(counter);
         let transaction = self.store.begin()?;
         let (mut resuming, mut digest) = (Resuming::new(), self.digest);
         if was_cut_off {
@@ -483,9 +522,11 @@ impl Writer {
                 "the last run was cut off: shares wait for up to two epochs"
             );
         }
+        store::write_generation(&transaction, generation)?;
         store::write_counter(&transaction, counter)?;
         store::write_open(&transaction, true)?;
         transaction.commit()?;
+        self.shown.generation.store(generation, Ordering::Relaxed);
         self.digest = digest;
         self.begun = true;
         self.resuming.extend(resuming);
@@ -494,7 +535,7 @@ impl Writer {
 
     /// Floors that are raised over everything up to now are never raised by a clock that has gone back.
     pub(super) fn no_earlier_than_recorded(&self, now: UnixMillis) -> UnixMillis {
-        now.max(UnixMillis(self.recorded_at.load(Ordering::Relaxed)))
+        now.max(UnixMillis(self.shown.recorded_at.load(Ordering::Relaxed)))
     }
 
     /// Ends the run in order. A run that this process did not begin, or whose records are in doubt, stays open.
@@ -535,16 +576,17 @@ impl Writer {
             siblings.entry(validator).or_default().insert(row.pubshare);
             shares.insert(row.pubshare, Held { id, validator, clock: row.clock, history, is_deleted });
         }
-        self.recorded_at.store(self.store.recorded_at()?, Ordering::Relaxed);
+        self.shown.recorded_at.store(self.store.recorded_at()?, Ordering::Relaxed);
+        self.shown.generation.store(self.store.generation()?.unwrap_or_default(), Ordering::Relaxed);
         let mut stopped = self.store.stopped()?;
         stopped.extend(self.unkept_stops.iter().map(|(asked, now)| (asked.key, *now)));
-        *self.stopped.write().unwrap_or_else(PoisonError::into_inner) = stopped;
+        *self.shown.stopped.write().unwrap_or_else(PoisonError::into_inner) = stopped;
         (self.digest, self.shares, self.siblings, self.doubtful) = (found, shares, siblings, false);
         Ok(())
     }
 
     pub(super) fn stop_in_memory(&mut self, asked: &Asked, now: UnixMillis) {
-        self.stopped.write().unwrap_or_else(PoisonError::into_inner).insert(asked.key, now);
+        self.shown.stopped.write().unwrap_or_else(PoisonError::into_inner).insert(asked.key, now);
         // One proof is enough to stop a share; the first stays.
         if !self.unkept_stops.iter().any(|(known, _)| known.key == asked.key) {
             self.unkept_stops.push((asked.clone(), now));
@@ -722,7 +764,7 @@ mod tests {
             clock: CLOCK,
             sealed: vec![number],
         };
-        Import { row, history: (vec![], vec![]), was_damaged: false }
+        Import { row, history: (vec![], vec![]), was_damaged: false, more_epochs: 0, stopped: None }
     }
 
     /// A signer's run on the ledger in `dir`, as far as the ledger sees it.

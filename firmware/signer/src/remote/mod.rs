@@ -360,7 +360,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn check_order(order: &RemoteClientOrder) -> Result<(), Problem> {
+pub(crate) fn check_order(order: &RemoteClientOrder) -> Result<(), Problem> {
     let allowed = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
     if order.name.is_empty()
         || order.name == ALL_CLIENTS

@@ -9,7 +9,7 @@ use ipc::{ClientError, SignRequest};
 use crate::harness::*;
 
 /// A vote of a share, signed by whoever has that secret.
-fn signed_elsewhere(number: u8, by: u8, source: u64, target: u64, root: u8) -> SeenSignature {
+pub(crate) fn signed_elsewhere(number: u8, by: u8, source: u64, target: u64, root: u8) -> SeenSignature {
     let data = vote(source, target, root);
     let request = SignRequest::attestation(fork_info(), &data).unwrap();
     let domain = chain::domain::domain_at(chain::domain::BEACON_ATTESTER, data.target.epoch, &fork_info());

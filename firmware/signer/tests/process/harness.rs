@@ -1,7 +1,6 @@
 //! A real signer process with its own software TPM, for tests.
 
 use std::{
-    io::Read as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -104,7 +103,7 @@ impl Machine {
         let os_release = self.dir.path().join("os-release");
         std::fs::write(&os_release, format!("ID=debian\nIMAGE_ID=hearth\nHEARTH_KEYS={keys}\n")).unwrap();
         let text = format!(
-            "state_dir = \"{dir}/state\"\nlog = \"debug\"\n\
+            "state_dir = \"{dir}/state\"\nlog = \"debug\"\nargon2_memory_kib = 1024\n\
              require_secure_boot = {}\nefivars = \"{dir}/efivars\"\nos_release = \"{dir}/os-release\"\n\
              [tpm]\ntcti = \"{}\"\npcr_public_key = \"{dir}/boot/tpm2-pcr-public-key.pem\"\n\
              pcr_signature = \"{dir}/boot/tpm2-pcr-signature.json\"\nliteral_pcrs = [7, 12]\n\
@@ -149,18 +148,14 @@ impl Machine {
     }
 
     async fn run(&self, mut command: Command) -> Running {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let (mut stderr, kept) = (child.stderr.take().unwrap(), Arc::clone(&log));
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = stderr.read(&mut buffer) {
-                kept.lock().unwrap().extend_from_slice(&buffer[..count]);
-            }
-        });
+        let screen = Arc::new(Mutex::new(Vec::new()));
+        keep(child.stdout.take().unwrap(), Arc::clone(&screen));
+        keep(child.stderr.take().unwrap(), Arc::clone(&log));
         let sign = Client::new(self.dir.path().join("sign.sock"));
         let control = Client::new(self.dir.path().join("control.sock")).with_timeout(Duration::from_secs(60));
-        let mut running = Running { child, log, sign: Arc::new(sign), control };
+        let mut running = Running { child, log, screen, sign: Arc::new(sign), control };
         let begun = Instant::now();
         loop {
             if control_answers(&running.control).await {
@@ -211,6 +206,15 @@ impl Machine {
     }
 }
 
+fn keep(mut from: impl std::io::Read + Send + 'static, kept: Arc<Mutex<Vec<u8>>>) {
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            kept.lock().unwrap().extend_from_slice(&buffer[..count]);
+        }
+    });
+}
+
 async fn control_answers(control: &Client) -> bool {
     control.get::<SignerStatus>(STATUS_PATH).await.is_ok()
 }
@@ -219,6 +223,7 @@ async fn control_answers(control: &Client) -> bool {
 pub(crate) struct Running {
     pub child: Child,
     log: Arc<Mutex<Vec<u8>>>,
+    screen: Arc<Mutex<Vec<u8>>>,
     pub sign: Arc<Client>,
     pub control: Client,
 }
@@ -239,6 +244,27 @@ impl Running {
 
     pub(crate) fn log_text(&self) -> String {
         String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned()
+    }
+
+    /// What is on the box's own screen.
+    pub(crate) fn screen_text(&self) -> String {
+        String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
+    }
+
+    /// The last code on the screen, as its owner reads it.
+    pub(crate) fn code_on_screen(&self) -> String {
+        // The line was written before the answer came; what reads it here may be a moment behind.
+        std::thread::sleep(Duration::from_millis(300));
+        let begun = Instant::now();
+        loop {
+            let text = self.screen_text();
+            let code = text.rsplit_once("type ").and_then(|(_, rest)| rest.split(' ').next());
+            match code {
+                Some(code) => return code.to_owned(),
+                None => assert!(begun.elapsed() < Duration::from_secs(5), "no code on the screen: {text}"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Asks it to end, as systemd does, and waits.

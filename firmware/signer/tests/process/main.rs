@@ -3,15 +3,18 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail this way")]
 
 mod attach;
+mod carried;
 mod ceremony;
 mod clock;
 mod crash;
 mod edit;
 mod elsewhere;
+mod folder;
 mod harness;
 mod import;
 mod keymanager;
 mod many;
+mod moving;
 mod owner;
 mod remote;
 mod rollback;

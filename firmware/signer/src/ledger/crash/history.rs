@@ -194,8 +194,8 @@ fn open(dir: &Path, play: Play) -> Ledger {
         set("wal_autocheckpoint", &(4 + play.seed % 23).to_string());
     }
     let (jobs, queue) = mpsc::channel(QUEUE);
-    let (recorded_at, stopped) = writer::start(store, queue, Metrics::default()).unwrap();
-    Ledger { jobs, recorded_at, stopped }
+    let shown = writer::start(store, queue, Metrics::default()).unwrap();
+    Ledger { jobs, shown }
 }
 
 impl Process {
@@ -223,8 +223,7 @@ impl Process {
         }
         // The other way the database's thread is still at it when the next one begins, unless it is waited for.
         let (jobs, _) = mpsc::channel(1);
-        let nothing =
-            Ledger { jobs, recorded_at: std::sync::Arc::default(), stopped: std::sync::Arc::default() };
+        let nothing = Ledger { jobs, shown: writer::Shown::default() };
         let before = std::mem::replace(&mut self.ledger, nothing);
         drop(before);
         let begun = std::time::Instant::now();
@@ -267,7 +266,13 @@ impl Process {
                 marks.push(Mark::Signed { share: *share, vote, root: 255 });
                 marks.push(Mark::Signed { share: *share, vote: Vote::Block { slot }, root: 255 });
             }
-            imports.push(Import { row: row(*share), history, was_damaged: false });
+            imports.push(Import {
+                row: row(*share),
+                history,
+                was_damaged: false,
+                more_epochs: 0,
+                stopped: None,
+            });
             marks.push(Mark::Held(*share));
         }
         let imported = self.ledger.import(imports).await.unwrap();

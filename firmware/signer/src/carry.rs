@@ -1,0 +1,214 @@
+//! What a share is when it leaves the box encrypted, and how it is believed again on the other side.
+
+use std::sync::Arc;
+
+use chain::{Epoch, PublicKeyBytes, Slot, UnixMillis};
+use cluster::IdentityKey;
+use ipc::{
+    Problem, Sensitive,
+    moving::{CarriedIdentity, CarriedSecrets, CarriedShare, Watermarks},
+    signer::MAX_IMPORTED,
+};
+use slashing::{SignedAttestation, SignedBlock};
+use threshold::SecretKey;
+use zeroize::Zeroizing;
+
+use crate::{
+    clock,
+    import::{Incoming, bad},
+    ledger::{Entries, Marks, ShareRow},
+    share::Share,
+    signer::{Signer, ledger_problem},
+    vault::Vault,
+};
+
+/// Shares and identity keys that were opened and checked.
+pub(crate) struct Opened {
+    /// When the file was made, by the clock of where it comes from.
+    pub(crate) made_at: UnixMillis,
+    pub(crate) shares: Vec<Incoming>,
+    pub(crate) identities: Vec<([u8; 32], IdentityKey)>,
+}
+
+/// A share as it is carried.
+pub(crate) fn pack(share: &Share, known: &Marks) -> (CarriedShare, Sensitive) {
+    let (row, marks) = (share.row(), known.floors);
+    let carried = CarriedShare {
+        pubshare: row.pubshare.to_string(),
+        group_key: row.group_key.to_string(),
+        share_index: row.share_index,
+        genesis_validators_root: row.genesis_validators_root.to_string(),
+        chain: row.clock,
+        marks: Watermarks {
+            block: marks.block.map(|slot| slot.0),
+            source: marks.source.map(|epoch| epoch.0),
+            target: marks.target.map(|epoch| epoch.0),
+        },
+        stopped_at_ms: known.stopped.map(|at| at.0),
+    };
+    (carried, secret_of(share))
+}
+
+/// Its secret, as it is carried.
+pub(crate) fn secret_of(share: &Share) -> Sensitive {
+    Sensitive::new(hex::encode(share.expose_bytes().as_slice()))
+}
+
+/// Believes nothing that is said: every secret must be that of its public share.
+pub(crate) fn unpack(
+    made_at_ms: u64,
+    shares: &[CarriedShare],
+    secrets: CarriedSecrets,
+    more_epochs: u64,
+) -> Result<Opened, Problem> {
+    if shares.is_empty() || shares.len() > MAX_IMPORTED || shares.len() != secrets.shares.len() {
+        return Err(invalid("the number of shares in it is not possible"));
+    }
+    let mut incoming: Vec<Incoming> = Vec::with_capacity(shares.len());
+    for (carried, secret) in shares.iter().zip(secrets.shares) {
+        let share = unpack_one(carried, &secret, more_epochs)?;
+        if incoming.iter().any(|known| known.row.pubshare == share.row.pubshare) {
+            return Err(invalid("it has a share twice"));
+        }
+        incoming.push(share);
+    }
+    let identity = |carried: CarriedIdentity| {
+        let hash: Option<[u8; 32]> =
+            hex::decode(&carried.lock_hash).ok().and_then(|hash| hash.try_into().ok());
+        let key = IdentityKey::from_file_text(carried.identity_key.expose_secret()).ok();
+        hash.zip(key).ok_or_else(|| invalid("an identity key in it is none"))
+    };
+    if secrets.identities.len() > MAX_IMPORTED {
+        return Err(invalid("it has more identity keys than clusters"));
+    }
+    let identities = secrets.identities.into_iter().map(identity).collect::<Result<_, _>>()?;
+    Ok(Opened { made_at: UnixMillis(made_at_ms), shares: incoming, identities })
+}
+
+/// The clocks of two boxes may differ by this. Less than an epoch of any chain, which is what a new share waits beyond the clock.
+const CLOCKS_DIFFER_MS: u64 = 60_000;
+
+/// A file from the future means that one of two clocks is wrong. If it is ours, the floors of what comes in would be too low.
+pub(crate) fn not_from_the_future(made_at: UnixMillis, now: UnixMillis) -> Result<(), Problem> {
+    let ahead = made_at.0.saturating_sub(now.0);
+    if ahead <= CLOCKS_DIFFER_MS {
+        return Ok(());
+    }
+    Err(bad(
+        "file_from_the_future",
+        &format!(
+            "the file was made {} s later than this box's clock says it is now: one of the two boxes has a wrong clock",
+            ahead.div_ceil(1000)
+        ),
+        "See what the page says about this box's clock, and try again when it is right.",
+    ))
+}
+
+fn unpack_one(carried: &CarriedShare, secret: &Sensitive, more_epochs: u64) -> Result<Incoming, Problem> {
+    let pubshare: PublicKeyBytes = carried.pubshare.parse().map_err(|_| not_hex())?;
+    let group_key: PublicKeyBytes = carried.group_key.parse().map_err(|_| not_hex())?;
+    threshold::PublicKey::parse(&group_key).map_err(|_| invalid("a validator key in it is no key"))?;
+    let genesis_validators_root = carried.genesis_validators_root.parse().map_err(|_| not_hex())?;
+    clock::timing(&carried.chain).map_err(|error| invalid(&error.to_string()))?;
+    if carried.share_index == 0 {
+        return Err(invalid("share indices start at 1"));
+    }
+    let mut bytes = Zeroizing::new([0_u8; 32]);
+    hex::decode_to_slice(secret.expose_secret(), bytes.as_mut_slice())
+        .map_err(|_| invalid("a secret in it has not 32 bytes"))?;
+    let secret = SecretKey::from_bytes(bytes.as_slice()).map_err(|error| invalid(&error.to_string()))?;
+    if secret.public_key().to_bytes() != pubshare {
+        return Err(invalid("a secret in it is not that of its public share"));
+    }
+    Ok(Incoming {
+        row: ShareRow {
+            pubshare,
+            group_key,
+            share_index: carried.share_index,
+            genesis_validators_root,
+            clock: carried.chain,
+            sealed: Vec::new(),
+        },
+        secret,
+        history: entries(&carried.marks),
+        more_epochs,
+        stopped: carried.stopped_at_ms.map(UnixMillis),
+    })
+}
+
+/// Marks as a minimal history: one entry stands for everything at and below it.
+fn entries(marks: &Watermarks) -> Entries {
+    let block = marks.block.map(|slot| SignedBlock { slot: Slot(slot), signing_root: None });
+    let target = marks.target.max(marks.source);
+    let vote = target.map(|target| SignedAttestation {
+        source_epoch: Epoch(marks.source.unwrap_or(0)),
+        target_epoch: Epoch(target),
+        signing_root: None,
+    });
+    (block.into_iter().collect(), vote.into_iter().collect())
+}
+
+impl Signer {
+    /// All shares, each of which must be open and in nobody's hands at the moment, and the identity keys known here.
+    pub(crate) async fn everything(
+        &self,
+        vault: &Vault,
+    ) -> Result<(Vec<Arc<Share>>, Vec<CarriedIdentity>), Problem> {
+        let shares = self.in_service();
+        if shares.is_empty() {
+            return Err(bad(
+                "nothing_to_carry",
+                "this box holds no share",
+                "Choose the box that holds the shares.",
+            ));
+        }
+        if shares.len() != self.known_rows().len() {
+            return Err(bad(
+                "share_damaged",
+                "not all shares on this box can be opened",
+                "See the problems on the page, and import those shares again first.",
+            ));
+        }
+        // The old share's floors stand above everything then, and the new one is not in force yet.
+        if !self.ledger()?.pending().await.map_err(|error| ledger_problem(&error))?.is_empty() {
+            return Err(bad(
+                "edit_unfinished",
+                "a change of the cluster is not finished",
+                "Finish or discard it first.",
+            ));
+        }
+        Ok((shares, self.identities(vault)?))
+    }
+
+    /// Keeps the identity keys, then takes in the shares.
+    pub(crate) fn keep_identities(
+        &self,
+        vault: &Vault,
+        identities: &[([u8; 32], IdentityKey)],
+    ) -> Result<(), Problem> {
+        identities.iter().try_for_each(|(hash, key)| self.keep_identity(vault, hash, key))
+    }
+}
+
+fn not_hex() -> Problem {
+    invalid("a key or root in it is not hex of the right length")
+}
+
+pub(crate) fn invalid(what: &str) -> Problem {
+    bad("file_invalid", &format!("the file cannot be used: {what}"), "Use the file as the box gave it out.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_from_the_future_is_refused() {
+        let now = UnixMillis(1_000_000);
+        for (made_at, allowed) in
+            [(0, true), (1_000_000, true), (1_060_000, true), (1_060_001, false), (u64::MAX, false)]
+        {
+            assert_eq!(not_from_the_future(UnixMillis(made_at), now).is_ok(), allowed, "{made_at}");
+        }
+    }
+}

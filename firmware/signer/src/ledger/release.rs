@@ -1,0 +1,244 @@
+//! Giving shares away: in one transaction they are destroyed, remembered as gone for good, and the proof is kept.
+
+use chain::{PublicKeyBytes, UnixMillis};
+use rusqlite::{Connection, params};
+use slashing::{Floors, History};
+
+use super::writer::Writer;
+use super::{digest, edit, store, store::LedgerError, store::Store};
+
+/// Added to ledgers that lack it.
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS released (id BLOB PRIMARY KEY, certificate BLOB NOT NULL) STRICT;
+";
+
+/// All that is known of a share in three numbers, and the fingerprint of its history at that moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// The share.
+    pub key: PublicKeyBytes,
+    /// The highest that it signed or may have signed.
+    pub floors: Floors,
+    /// When it was seen elsewhere, if it is stopped.
+    pub stopped: Option<UnixMillis>,
+    history: u64,
+}
+
+/// Adds what a ledger of before lacks.
+pub(super) fn create(connection: &Connection) -> Result<(), LedgerError> {
+    Ok(connection.execute_batch(SCHEMA)?)
+}
+
+impl Store {
+    /// The certificates, sealed.
+    pub(super) fn releases(&self) -> Result<Vec<Vec<u8>>, LedgerError> {
+        let mut query = self.connection().prepare("SELECT certificate FROM released ORDER BY rowid")?;
+        let found = query.query_map([], |row| row.get(0))?;
+        Ok(found.collect::<Result<_, _>>()?)
+    }
+}
+
+impl Writer {
+    /// The marks of every share: the highest that it or another share of its validator signed, deleted ones as well.
+    pub(super) fn watermarks(&mut self) -> Result<Vec<Marks>, LedgerError> {
+        self.ensure_certain()?;
+        self.keep_stops()?;
+        let marks = |(key, validator, history): (PublicKeyBytes, _, &History)| {
+            let others = self.other_histories(validator, Some(key)).map(History::last_known);
+            Marks {
+                key,
+                floors: others.fold(history.last_known(), highest),
+                stopped: self.stopped_at(&key),
+                history: digest::of_history(history),
+            }
+        };
+        Ok(self.all_held().map(marks).collect())
+    }
+
+    /// Destroys the shares, if none of them has signed since its marks were taken. Gives the counter that the TPM must be
+    /// brought to before the certificate leaves.
+    pub(super) fn release(
+        &mut self,
+        shares: &[Marks],
+        id: &[u8; 32],
+        certificate: &[u8],
+    ) -> Result<u64, LedgerError> {
+        let outcome = self.try_release(shares, id, certificate);
+        self.read_back()?;
+        outcome
+    }
+
+    fn try_release(
+        &mut self,
+        shares: &[Marks],
+        id: &[u8; 32],
+        certificate: &[u8],
+    ) -> Result<u64, LedgerError> {
+        self.ensure_certain()?;
+        // What it takes along of stopped shares is what is written here.
+        self.keep_stops()?;
+        let (mut digest, counter) = (self.digest(), self.next_counter()?);
+        let mut leaving = Vec::new();
+        for marks in shares {
+            let (row, _, history) = self.held(&marks.key).ok_or(LedgerError::SignedMeanwhile)?;
+            let known = digest::of_history(&history);
+            if known != marks.history || self.stopped_at(&marks.key) != marks.stopped {
+                return Err(LedgerError::SignedMeanwhile);
+            }
+            digest = digest.wrapping_sub(known);
+            leaving.push((marks.key, row));
+        }
+        let transaction = self.store_mut().begin()?;
+        for (key, row) in leaving {
+            edit::retire(&transaction, row, &key, id)?;
+        }
+        transaction.execute(
+            "INSERT OR REPLACE INTO released VALUES (?1, ?2)",
+            params![id.as_slice(), certificate],
+        )?;
+        store::write_digest(&transaction, digest)?;
+        store::write_counter(&transaction, counter)?;
+        transaction.commit()?;
+        self.store().forget_log();
+        Ok(counter)
+    }
+}
+
+fn highest(one: Floors, other: Floors) -> Floors {
+    Floors {
+        block: one.block.max(other.block),
+        source: one.source.max(other.source),
+        target: one.target.max(other.target),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Asked, Import, ShareRow};
+    use super::*;
+    use crate::{
+        message::{Asks, Kind, Message, Vote},
+        metrics::Metrics,
+    };
+    use chain::{Epoch, Root};
+    use ipc::signer::{ChainClock, ChainPreset};
+    use std::path::Path;
+
+    const NOW: UnixMillis = UnixMillis(5);
+
+    fn key(number: u8) -> PublicKeyBytes {
+        PublicKeyBytes([number; 48])
+    }
+
+    fn import(number: u8, group: u8) -> Import {
+        let clock = ChainClock {
+            genesis_time: 1000,
+            slot_ms: 2000,
+            slots_per_epoch: 8,
+            preset: ChainPreset::Mainnet,
+        };
+        let row = ShareRow {
+            pubshare: key(number),
+            group_key: key(group),
+            share_index: 1,
+            genesis_validators_root: Root([9; 32]),
+            clock,
+            sealed: vec![number; 72],
+        };
+        Import { row, history: (vec![], vec![]), was_damaged: false, more_epochs: 0, stopped: None }
+    }
+
+    fn run(dir: &Path, counter: u64) -> Writer {
+        let mut writer = Writer::new(Store::open(dir).unwrap(), Metrics::default());
+        writer.reload().unwrap();
+        writer.begin_run(counter, NOW).unwrap();
+        writer
+    }
+
+    fn vote(number: u8, source: u64, target: u64, root: u8) -> Asked {
+        let message = Message {
+            kind: Kind::Attestation,
+            signing_root: Root([root; 32]),
+            epoch: Epoch(target),
+            vote: Vote::Attestation { source: Epoch(source), target: Epoch(target) },
+            asks: Asks::Duty,
+        };
+        Asked { key: key(number), message }
+    }
+
+    fn signs(writer: &mut Writer, asked: &Asked) -> bool {
+        writer.record_all(&[asked], NOW).unwrap()[0].is_ok()
+    }
+
+    fn marks_of(writer: &mut Writer, number: u8) -> Marks {
+        writer.watermarks().unwrap().into_iter().find(|marks| marks.key == key(number)).unwrap()
+    }
+
+    #[test]
+    fn what_signed_or_was_stopped_since_its_marks_were_read_does_not_leave() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = run(dir.path(), 1);
+        writer.import(&[import(1, 101)], NOW).unwrap();
+        assert!(signs(&mut writer, &vote(1, 1, 2, 1)));
+        let before = marks_of(&mut writer, 1);
+        assert!(signs(&mut writer, &vote(1, 2, 3, 1)));
+        let meanwhile = |outcome| matches!(outcome, Err(LedgerError::SignedMeanwhile));
+        assert!(meanwhile(writer.release(&[before], &[7; 32], b"x")));
+        let before = marks_of(&mut writer, 1);
+        assert_eq!(writer.seen(&[vote(1, 3, 4, 8)], NOW).unwrap(), [key(1)]);
+        assert!(meanwhile(writer.release(&[before], &[7; 32], b"x")));
+        let unaware = Marks { stopped: None, ..marks_of(&mut writer, 1) };
+        assert!(meanwhile(writer.release(&[unaware], &[7; 32], b"x")));
+        assert!(writer.store().releases().unwrap().is_empty());
+        // What was seen elsewhere is in its marks.
+        let marks = marks_of(&mut writer, 1);
+        assert_eq!((marks.floors.target, marks.stopped), (Some(Epoch(4)), Some(NOW)));
+        writer.release(&[marks], &[7; 32], b"x").unwrap();
+        assert_eq!(writer.store().releases().unwrap(), [b"x"]);
+        assert!(!signs(&mut writer, &vote(1, 9, 10, 1)));
+        assert!(matches!(writer.import(&[import(1, 101)], NOW), Err(LedgerError::Retired(_))));
+    }
+
+    #[test]
+    fn what_a_deleted_share_of_the_same_validator_signed_goes_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = run(dir.path(), 1);
+        writer.import(&[import(1, 101), import(2, 101), import(3, 103)], NOW).unwrap();
+        assert!(signs(&mut writer, &vote(1, 4, 5, 1)));
+        assert!(signs(&mut writer, &vote(2, 1, 6, 1)) || signs(&mut writer, &vote(2, 4, 6, 1)));
+        writer.delete(&[key(2)]).unwrap();
+        let floors = marks_of(&mut writer, 1).floors;
+        assert_eq!((floors.source, floors.target), (Some(Epoch(4)), Some(Epoch(6))));
+        assert_eq!(marks_of(&mut writer, 3).floors, Floors::default());
+    }
+
+    #[test]
+    fn what_was_sealed_for_this_box_opens_until_it_deletes_shares_or_forgets_what_it_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let generation = |writer: &Writer| writer.store().generation().unwrap();
+        let mut writer = run(dir.path(), 7);
+        assert_eq!(generation(&writer), Some(7));
+        let empty = dir.path().join("empty.db");
+        writer.store().forget_log();
+        std::fs::copy(dir.path().join("ledger.db"), &empty).unwrap();
+        writer.import(&[import(1, 101), import(2, 102)], NOW).unwrap();
+        drop(writer);
+        let mut writer = run(dir.path(), 9);
+        assert_eq!(generation(&writer), Some(7), "neither imports nor starts change it");
+        let counter = writer.delete(&[key(1)]).unwrap();
+        assert_eq!(generation(&writer), Some(counter));
+        let marks = [marks_of(&mut writer, 2)];
+        let counter = writer.release(&marks, &[7; 32], b"x").unwrap();
+        drop(writer);
+        // The ledger of the first day, empty, which passes: there is nothing in it to protect.
+        for file in ["ledger.db-wal", "ledger.db-shm"] {
+            let _ = std::fs::remove_file(dir.path().join(file));
+        }
+        std::fs::copy(&empty, dir.path().join("ledger.db")).unwrap();
+        let writer = run(dir.path(), counter + 1);
+        assert_eq!(generation(&writer), Some(counter + 1));
+        drop(writer);
+        std::fs::remove_file(dir.path().join("ledger.db")).unwrap();
+        assert_eq!(generation(&run(dir.path(), counter + 2)), Some(counter + 2));
+    }
+}

@@ -1,0 +1,165 @@
+// Files that hold keys never leave this browser in the clear: they are sealed here to the signer's own key (HPKE, RFC 9180:
+// DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM), and neither the page's server nor the network can open them.
+"use strict";
+{ // Names of its own: other scripts of the page have theirs.
+
+  const utf8 = new TextEncoder();
+  const joined = (...parts) => new Uint8Array(parts.flatMap((part) => [...part]));
+  const twoBytes = (n) => new Uint8Array([n >> 8, n & 255]);
+  const toHex = (bytes) => [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const fromHex = (text) => new Uint8Array((text.match(/../g) || []).map((pair) => parseInt(pair, 16)));
+  const KEM = joined(utf8.encode("KEM"), twoBytes(0x20));
+  const SUITE = joined(utf8.encode("HPKE"), twoBytes(0x20), twoBytes(1), twoBytes(2));
+  const EMPTY = new Uint8Array(0);
+
+  async function hmac(key, data) {
+    // HKDF's empty salt is a block of zeros.
+    const raw = key.length ? key : new Uint8Array(32);
+    const imported = await crypto.subtle.importKey("raw", raw, { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
+    return new Uint8Array(await crypto.subtle.sign("HMAC", imported, data));
+  }
+  const extract = (suite, salt, label, text) => hmac(salt, joined(utf8.encode("HPKE-v1"), suite, utf8.encode(label), text));
+  // One block of HKDF-Expand: nothing here is longer than a hash.
+  const expand = async (suite, key, label, info, length) =>
+    (await hmac(key, joined(twoBytes(length), utf8.encode("HPKE-v1"), suite, utf8.encode(label), info, [1]))).slice(0, length);
+
+  // Seals text to a public key for one purpose. `pair` is made here; it is an argument so that known answers can be tried.
+  async function seal(publicKeyHex, purpose, text, pair) {
+    const receiver = fromHex(publicKeyHex);
+    const own = pair || await crypto.subtle.generateKey({ name: "X25519" }, true, ["deriveBits"]).catch(() => {
+      throw new Error("This browser is too old to seal anything: it does not know X25519. Use a current one.");
+    });
+    const enc = new Uint8Array(await crypto.subtle.exportKey("raw", own.publicKey));
+    const theirs = await crypto.subtle.importKey("raw", receiver, { name: "X25519" }, false, []);
+    const dh = new Uint8Array(await crypto.subtle.deriveBits({ name: "X25519", public: theirs }, own.privateKey, 256));
+    const shared = await expand(KEM, await extract(KEM, EMPTY, "eae_prk", dh), "shared_secret", joined(enc, receiver), 32);
+    const context = joined([0], await extract(SUITE, EMPTY, "psk_id_hash", EMPTY),
+      await extract(SUITE, EMPTY, "info_hash", utf8.encode(purpose)));
+    const secret = await extract(SUITE, shared, "secret", EMPTY);
+    const key = await crypto.subtle.importKey("raw", await expand(SUITE, secret, "key", context, 32), "AES-GCM", false, ["encrypt"]);
+    const iv = await expand(SUITE, secret, "base_nonce", context, 12);
+    const ciphertext = new Uint8Array(await crypto.subtle.encrypt({ name: "AES-GCM", iv }, key, utf8.encode(text)));
+    return { enc: toHex(enc), ciphertext: toHex(ciphertext) };
+  }
+
+  // The key as the box's own screen shows it: 80 bits of its hash.
+  async function fingerprintOf(publicKeyHex) {
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", fromHex(publicKeyHex))).slice(0, 10);
+    const bits = [...digest].map((byte) => byte.toString(2).padStart(8, "0")).join("");
+    return bits.match(/.{5}/g).map((five) => "0123456789ABCDEFGHJKMNPQRSTVWXYZ"[parseInt(five, 2)]).join("").match(/.{4}/g).join("-");
+  }
+
+  // What was done, or why not: the box's own words.
+  async function ask(path, body, code, output, screen) {
+    output.textContent = "Working. Many keys take minutes.";
+    const headers = { authorization: `Bearer ${code.trim()}` };
+    if (body) headers["content-type"] = "application/json";
+    const answer = await fetch(path, { method: body ? "POST" : "GET", headers, cache: "no-store",
+      body: body && JSON.stringify(body) }).catch(() => null);
+    const said = answer ? await answer.json().catch(() => null) : null;
+    if (answer && answer.ok) return said;
+    if (said && said.code === "confirm_on_screen" && screen) screen.focus();
+    throw new Error(said ? `${said.message} ${said.next_step}` : "The box does not answer.");
+  }
+
+  const importKey = () => {
+    const key = answered && answered.signer && answered.signer.import_key;
+    if (!key) throw new Error("The signer cannot take anything now: see the problems above.");
+    return key;
+  };
+
+  // The files of a .charon folder, by name.
+  async function readFolder(files) {
+    const named = (name) => files.find((file) => file.name === name);
+    const lock = named("cluster-lock.json"), identity = named("charon-enr-private-key");
+    if (!lock || !identity) throw new Error("Choose the whole .charon folder: cluster-lock.json or charon-enr-private-key is missing in it.");
+    const keystores = [];
+    for (const file of files.filter((f) => /^keystore-.*\.json$/.test(f.name))) {
+      const password = named(file.name.replace(/\.json$/, ".txt"));
+      if (!password) throw new Error(`The password of ${file.name} is missing: it is in the .txt file of the same name.`);
+      keystores.push({ name: file.name, keystore: JSON.parse(await file.text()), password: (await password.text()).trim() });
+    }
+    return { lock: JSON.parse(await lock.text()), identity_key: (await identity.text()).trim(), keystores };
+  }
+
+  $("folder-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const output = $("folder-said");
+    try {
+      const folder = await readFolder([...$("folder-files").files]);
+      const history = $("folder-history").files[0], chain = $("folder-chain").value.trim();
+      folder.old_node_stopped = $("folder-stopped").checked;
+      folder.past = history ? { interchange: JSON.parse(await history.text()) } : "wait";
+      folder.chain = chain ? JSON.parse(chain) : null;
+      const words = (id) => $(id).value.split(/\s+/).filter(Boolean);
+      const sealed = await seal(importKey(), "hearth charon folder v1", JSON.stringify(folder));
+      const done = await ask("/api/v1/folders", { sealed, lock: folder.lock, beacon_nodes: words("folder-beacons"), peers: words("folder-peers") },
+        $("folder-code").value, output);
+      $("folder-form").reset();
+      output.textContent = `Member ${done.share_index} of ${done.cluster}: ${done.imported.length} new key shares, ${done.already_held.length} already here. `
+        + (done.votes_from_epoch ? `They vote from epoch ${done.votes_from_epoch} on.` : "");
+    } catch (error) { output.textContent = error.message; }
+  });
+
+  // A file for the owner to keep.
+  function keep(name, text) {
+    const link = el("a", { href: URL.createObjectURL(new Blob([text], { type: "application/json" })), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  }
+
+  // A form whose answer, or why there is none, is said below.
+  function onSubmit(id, work) {
+    $(id).addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const output = $("moving-said");
+      try { output.textContent = await work(output); $(id).reset(); } catch (error) { output.textContent = error.message; }
+    });
+  }
+  const sealedOrder = (purpose, order) => seal(importKey(), purpose, JSON.stringify(order));
+  const came = (done) => `${done.imported.length} key shares have come in, ${done.already_held.length} were here already. They vote after some epochs; see above.`;
+
+  onSubmit("backup-form", async (output) => {
+    if ($("backup-words").value !== $("backup-again").value) throw new Error("The two passphrases differ.");
+    const order = { passphrase: $("backup-words").value, code: $("backup-screen").value.trim() || null };
+    const done = await ask("/api/v1/backups", await sealedOrder("hearth backup order v1", order), $("backup-code").value, output, $("backup-screen"));
+    keep("hearth-backup.json", done.file);
+    return `A backup of ${done.shares} key shares was made. Keep the file and the passphrase apart.`;
+  });
+  onSubmit("restore-form", async (output) => {
+    const order = { file: await $("restore-file").files[0].text(), passphrase: $("restore-words").value, old_box_gone: $("restore-gone").checked };
+    return came(await ask("/api/v1/restores", await sealedOrder("hearth restore order v1", order), $("restore-code").value, output));
+  });
+  onSubmit("move-form", async (output) => {
+    const order = { to: $("move-to").value.trim(), code: $("move-screen").value.trim() || null };
+    keep("hearth-move.json", JSON.stringify(await ask("/api/v1/moves", order, $("move-code").value, output, $("move-screen"))));
+    return "The shares are gone from this box. Hand the certificate to the other one, on its page.";
+  });
+  $("move-again").addEventListener("click", async () => {
+    const output = $("moving-said");
+    try {
+      const { moves } = await ask("/api/v1/moves", null, $("move-code").value, output);
+      moves.forEach((certificate, place) => keep(`hearth-move-${place + 1}.json`, JSON.stringify(certificate)));
+      output.textContent = moves.length ? `${moves.length} certificates were saved.` : "This box has given no shares away.";
+    } catch (error) { output.textContent = error.message; }
+  });
+  onSubmit("arrive-form", async (output) => {
+    const arrival = { from: $("arrive-from").value.trim(), certificate: JSON.parse(await $("arrive-file").files[0].text()) };
+    return came(await ask("/api/v1/arrivals", arrival, $("arrive-code").value, output));
+  });
+  $("move-to").addEventListener("input", async () => {
+    const key = $("move-to").value.trim();
+    $("move-seen").textContent = /^[0-9a-f]{64}$/i.test(key) ? await fingerprintOf(key) : "…";
+  });
+
+  async function showFingerprint() {
+    const signer = (answered && answered.signer) || {};
+    $("own-key").textContent = signer.import_key || "none now";
+    $("own-release").textContent = signer.release_key || "none now";
+    const shown = signer.import_key ? await fingerprintOf(signer.import_key) : "…";
+    for (const place of document.querySelectorAll(".signer-key")) place.textContent = shown;
+    $("release-key").textContent = signer.release_key ? await fingerprintOf(signer.release_key) : "…";
+    setTimeout(showFingerprint, 2000);
+  }
+  showFingerprint();
+}
