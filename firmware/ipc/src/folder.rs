@@ -17,7 +17,7 @@ pub const IDENTITIES_PATH: &str = "/v1/identities";
 /// HPKE's `info`: binds an envelope to this purpose.
 pub const FOLDER_INFO: &[u8] = b"hearth charon folder v1";
 /// The largest plaintext: the lock and the keystores of a thousand validators are about 3 MiB.
-pub const MAX_FOLDER_BYTES: usize = 6 * 1024 * 1024;
+pub const MAX_FOLDER_BYTES: usize = 5 * 1024 * 1024;
 
 /// Where `dv-node` asks for the identity key that belongs to a cluster.
 pub fn identity_path(lock_hash: &str) -> String {

@@ -30,6 +30,11 @@ pub const MOVE_INFO: &[u8] = b"hearth move v1";
 /// The largest backup or certificate that is read.
 pub const MAX_CARRIED_BYTES: usize = 4 * 1024 * 1024;
 
+/// Shares in one backup or certificate at most.
+pub const MAX_CARRIED_SHARES: usize = 2048;
+/// Identity keys that a signer keeps at most.
+pub const MAX_IDENTITIES: usize = 64;
+
 /// The owner wants a backup. Sealed by the page.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

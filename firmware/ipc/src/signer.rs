@@ -128,12 +128,15 @@ pub struct ShareImport {
 }
 
 /// The signer's answer to an import.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Default, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareImported {
     /// Shares that were new.
     pub imported: Vec<HeldShare>,
     /// Public keys of shares that were there already, with the same group key and index.
     pub already_held: Vec<String>,
+    /// Public keys of shares that were given up on this box for good, and were left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// The plaintext inside [`ShareImport`]. It exists where the owner's files are (the page, a tool) and in the signer.

@@ -52,6 +52,7 @@ impl Signer {
         }
         let (shares, identities) = self.everything(&vault).await?;
         let line = format!("a backup of {} key shares is asked for", shares.len());
+        self.trust_clock().map_err(|refusal| refusal.to_problem())?;
         self.presence.confirm(b"backup", &line, order.code.as_deref(), Instant::now())?;
         let marks = ledger.watermarks().await.map_err(|error| ledger_problem(&error))?;
         let (mut carried, mut secrets) = (Vec::new(), Vec::new());
@@ -101,7 +102,7 @@ impl Signer {
         self.may_come_in(&shares)?;
         carry::not_from_the_future(made_at, now())?;
         self.keep_identities(&vault, &identities)?;
-        let taken = self.take_in(shares).await?;
+        let taken = self.take_in_what_may_come_back(shares).await?;
         tracing::warn!(shares = taken.imported.len(), "a backup was restored");
         Ok(taken)
     }
@@ -139,10 +140,12 @@ pub(crate) fn encrypt(
     };
     let key = passphrase::key(passphrase, salt, memory_kib, envelope.passes)?;
     let plain = Zeroizing::new(serde_json::to_vec(content).ok()?);
+    // What could not be brought back is no backup.
+    read(&plain).ok()?;
     let payload = Payload { msg: &plain, aad: &header(&envelope) };
     let cipher = XChaCha20Poly1305::new_from_slice(key.as_slice()).ok()?;
     envelope.ciphertext = hex::encode(cipher.encrypt(XNonce::from_slice(nonce), payload).ok()?);
-    serde_json::to_string(&envelope).ok()
+    serde_json::to_string(&envelope).ok().filter(|file| file.len() <= MAX_CARRIED_BYTES)
 }
 
 /// What the ciphertext is bound to.

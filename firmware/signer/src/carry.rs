@@ -6,8 +6,8 @@ use chain::{Epoch, PublicKeyBytes, Slot, UnixMillis};
 use cluster::IdentityKey;
 use ipc::{
     Problem, Sensitive,
-    moving::{CarriedIdentity, CarriedSecrets, CarriedShare, Watermarks},
-    signer::MAX_IMPORTED,
+    moving::{CarriedIdentity, CarriedSecrets, CarriedShare, MAX_CARRIED_SHARES, MAX_IDENTITIES, Watermarks},
+    signer::ShareImported,
 };
 use slashing::{SignedAttestation, SignedBlock};
 use threshold::SecretKey;
@@ -61,7 +61,7 @@ pub(crate) fn unpack(
     secrets: CarriedSecrets,
     more_epochs: u64,
 ) -> Result<Opened, Problem> {
-    if shares.is_empty() || shares.len() > MAX_IMPORTED || shares.len() != secrets.shares.len() {
+    if shares.is_empty() || shares.len() > MAX_CARRIED_SHARES || shares.len() != secrets.shares.len() {
         return Err(invalid("the number of shares in it is not possible"));
     }
     let mut incoming: Vec<Incoming> = Vec::with_capacity(shares.len());
@@ -78,10 +78,9 @@ pub(crate) fn unpack(
         let key = IdentityKey::from_file_text(carried.identity_key.expose_secret()).ok();
         hash.zip(key).ok_or_else(|| invalid("an identity key in it is none"))
     };
-    if secrets.identities.len() > MAX_IMPORTED {
-        return Err(invalid("it has more identity keys than clusters"));
-    }
-    let identities = secrets.identities.into_iter().map(identity).collect::<Result<_, _>>()?;
+    // More than a box keeps are not worth losing shares for.
+    let identities =
+        secrets.identities.into_iter().take(MAX_IDENTITIES).map(identity).collect::<Result<_, _>>()?;
     Ok(Opened { made_at: UnixMillis(made_at_ms), shares: incoming, identities })
 }
 
@@ -162,6 +161,16 @@ impl Signer {
                 "Choose the box that holds the shares.",
             ));
         }
+        if shares.len() > MAX_CARRIED_SHARES {
+            return Err(bad(
+                "too_many_to_carry",
+                &format!(
+                    "this box holds {} shares, and {MAX_CARRIED_SHARES} can be carried at once",
+                    shares.len()
+                ),
+                "Keep the shares where they are: nothing was changed.",
+            ));
+        }
         if shares.len() != self.known_rows().len() {
             return Err(bad(
                 "share_damaged",
@@ -178,6 +187,21 @@ impl Signer {
             ));
         }
         Ok((shares, self.identities(vault)?))
+    }
+
+    /// Takes in all but those that were given up here for good, and says which those are: one of them must not cost the others.
+    pub(crate) async fn take_in_what_may_come_back(
+        self: &Arc<Self>,
+        mut shares: Vec<Incoming>,
+    ) -> Result<ShareImported, Problem> {
+        let keys = shares.iter().map(|share| share.row.pubshare).collect();
+        let retired = self.ledger()?.retired_among(keys).await.map_err(|error| ledger_problem(&error))?;
+        if retired.len() < shares.len() {
+            shares.retain(|share| !retired.contains(&share.row.pubshare));
+        }
+        let mut taken = self.take_in(shares).await?;
+        taken.left_out = retired.iter().map(ToString::to_string).collect();
+        Ok(taken)
     }
 
     /// Keeps the identity keys, then takes in the shares.

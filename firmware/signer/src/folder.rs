@@ -16,7 +16,7 @@ use ipc::{
     folder::{
         CharonFolder, FOLDER_INFO, FolderImported, FolderKeystore, MAX_FOLDER_BYTES, Past, StatedChain,
     },
-    moving::CarriedIdentity,
+    moving::{CarriedIdentity, MAX_IDENTITIES},
     owner::OwnerRules,
     signer::{ChainClock, ChainPreset, History as StatedHistory},
 };
@@ -34,6 +34,8 @@ use crate::{
 pub(crate) const CLOCKS_APART: u64 = 1;
 /// Binds a sealed identity key to its purpose.
 const IDENTITY_LABEL: &[u8] = b"hearth identity key v1";
+/// The lock of a thousand validators in a cluster of ten has a quarter of it.
+const MAX_FOLDER_PARTS: usize = 400_000;
 /// 64 hex digits, sealed.
 const MAX_SEALED_IDENTITY: u64 = 512;
 
@@ -120,11 +122,7 @@ impl Signer {
     /// All identity keys that were given to this signer.
     pub(crate) fn identities(&self, vault: &Vault) -> Result<Vec<CarriedIdentity>, Problem> {
         let mut found = Vec::new();
-        for entry in std::fs::read_dir(&self.config.state_dir).map_err(|error| disk(&error))? {
-            let path = entry.map_err(|error| disk(&error))?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let hash = name.strip_prefix("identity-").and_then(|name| name.strip_suffix(".sealed"));
-            let Some(hash) = hash.and_then(parse_hash) else { continue };
+        for (path, hash) in self.identity_files()?.into_iter().take(MAX_IDENTITIES) {
             let sealed = files::read_small(&path, MAX_SEALED_IDENTITY).map_err(|error| disk(&error))?;
             let opened = sealed.and_then(|sealed| vault.open_bytes(&identity_label(&hash), &sealed));
             // One that was changed is left out: it is worth nothing, and the shares matter more.
@@ -132,6 +130,21 @@ impl Signer {
             let text = String::from_utf8(opened.to_vec()).map_err(|_| fault())?;
             found.push(CarriedIdentity { lock_hash: hex::encode(hash), identity_key: Sensitive::new(text) });
         }
+        Ok(found)
+    }
+
+    /// The files of identity keys, and of which cluster each is.
+    fn identity_files(&self) -> Result<Vec<(PathBuf, [u8; 32])>, Problem> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.config.state_dir).map_err(|error| disk(&error))? {
+            let path = entry.map_err(|error| disk(&error))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let hash = name.strip_prefix("identity-").and_then(|name| name.strip_suffix(".sealed"));
+            if let Some(hash) = hash.and_then(parse_hash) {
+                found.push((path, hash));
+            }
+        }
+        found.sort();
         Ok(found)
     }
 
@@ -158,6 +171,14 @@ impl Signer {
         lock_hash: &[u8; 32],
         identity: &IdentityKey,
     ) -> Result<(), Problem> {
+        let is_new = !self.identity_file(lock_hash).exists();
+        if is_new && self.identity_files()?.len() >= MAX_IDENTITIES {
+            return Err(bad(
+                "too_many_identities",
+                &format!("this box keeps {MAX_IDENTITIES} identity keys and no more"),
+                "Hand in the identity key (charon-enr-private-key) with the cluster lock.",
+            ));
+        }
         let sealed = vault.seal_bytes(&identity_label(lock_hash), identity.to_file_text().as_bytes())?;
         files::write_atomically(&self.identity_file(lock_hash), &sealed).map_err(|error| disk(&error))
     }
@@ -177,6 +198,15 @@ fn parse_hash(text: &str) -> Option<[u8; 32]> {
 
 /// The plaintext as JSON. The parser's own words may quote a secret: only the place is passed on.
 pub(crate) fn read(text: &[u8]) -> Result<CharonFolder, Problem> {
+    // Eight bytes of JSON can be six hundred in memory.
+    let parts = text.iter().filter(|byte| b",:[{".contains(byte)).count();
+    if parts > MAX_FOLDER_PARTS {
+        return Err(bad(
+            "folder_invalid",
+            "the folder has more parts than that of a thousand validators",
+            "Take the folder of the node as it is.",
+        ));
+    }
     serde_json::from_slice(text).map_err(|error| {
         bad(
             "folder_invalid",

@@ -88,7 +88,7 @@ impl Signer {
     pub(crate) async fn take_in(self: &Arc<Self>, shares: Vec<Incoming>) -> Result<ShareImported, Problem> {
         self.may_come_in(&shares)?;
         let (vault, ledger) = self.open_parts()?;
-        let mut imported = ShareImported { imported: Vec::new(), already_held: Vec::new() };
+        let mut imported = ShareImported::default();
         let (mut imports, mut adopted) = (Vec::new(), Vec::new());
         for Incoming { mut row, secret, history, more_epochs, stopped } in shares {
             let known = self.known_row(&row.pubshare);

@@ -57,7 +57,9 @@ pub use refusal::Refusal;
 /// A thousand keystores with scrypt take minutes on a small board.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(900);
 /// An envelope is hex in JSON: twice the plaintext, and a little.
-const MAX_IMPORT_BYTES: usize = 2 * ipc::folder::MAX_FOLDER_BYTES + 4096;
+const MAX_IMPORT_BYTES: usize = 2 * ipc::envelope::MAX_PLAINTEXT_BYTES + 4096;
+/// Folders and files of shares that are carried are larger, and few at a time.
+const MAX_LARGE_BYTES: usize = 2 * ipc::folder::MAX_FOLDER_BYTES + 4096;
 
 /// Runs the signer until it is asked to stop.
 pub async fn run(config: Config) -> anyhow::Result<()> {

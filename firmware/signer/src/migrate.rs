@@ -5,7 +5,10 @@
 //! opens any more; and only then the certificate leaves. It can be asked for again after a crash. The new box takes nothing
 //! but a certificate that is signed by the old one and sealed to itself, and begins above every mark in it and above the clock.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use cluster::identity::IdentityPublicKey;
 use ipc::{
@@ -62,11 +65,13 @@ impl Signer {
         }
         let (shares, identities) = self.everything(&vault).await?;
         let line = format!(
-            "all {} key shares shall move to the box with the key {} and leave this one for good",
+            "all {} key shares shall move to the box with the key {} and leave this one for good; a box that once gave them away cannot take them back",
             shares.len(),
             fingerprint(&to)
         );
         let what = [b"move".as_slice(), &to].concat();
+        // What is written beside the shares is a moment, which the other box compares with its own.
+        self.trust_clock().map_err(|refusal| refusal.to_problem())?;
         self.presence.confirm(&what, &line, order.code.as_deref(), Instant::now())?;
 
         let keys: Vec<_> = shares.iter().map(|share| share.row().pubshare).collect();
@@ -127,6 +132,19 @@ impl Signer {
         let _one_at_a_time = self.importing.lock().await;
         let (vault, ledger) = self.open_parts()?;
         let kept = ledger.releases().await.map_err(|error| ledger_problem(&error))?;
+        if kept.is_empty() {
+            return Ok(Moves::default());
+        }
+        // A copy of the disk from before the move, started and cut off, may be where the counter is now. One step further
+        // and none is: a start writes one number beyond the counter and no more.
+        if !self.certificates_may_leave.load(Ordering::Relaxed) {
+            let counter = ledger.advance().await.map_err(|error| ledger_problem(&error))?;
+            if let Err(problem) = rollback::settle(&self.config.tpm, counter).await {
+                self.lock_again(problem.clone());
+                return Err(problem);
+            }
+            self.certificates_may_leave.store(true, Ordering::Relaxed);
+        }
         let open = |kept: Vec<u8>| serde_json::from_slice(&vault.open_bytes(KEPT_LABEL, &kept)?).ok();
         Ok(Moves { moves: kept.into_iter().filter_map(open).collect() })
     }
@@ -139,12 +157,12 @@ impl Signer {
         }
         let (vault, _) = self.open_parts()?;
         let key = self.import_key()?;
-        let Opened { made_at, shares, identities } =
+        // The marks in it are exact, so the other box's clock does not matter.
+        let Opened { made_at: _, shares, identities } =
             blocking(move || open(&key, &arrival)).await.ok_or_else(fault)??;
         self.may_come_in(&shares)?;
-        carry::not_from_the_future(made_at, now())?;
         self.keep_identities(&vault, &identities)?;
-        let taken = self.take_in(shares).await?;
+        let taken = self.take_in_what_may_come_back(shares).await?;
         tracing::warn!(shares = taken.imported.len(), "shares of another box have arrived");
         Ok(taken)
     }
@@ -167,6 +185,10 @@ fn certify(
     };
     let body = serde_json::to_string(&body).map_err(|_| fault())?;
     let plain = Zeroizing::new(serde_json::to_vec(secrets).map_err(|_| fault())?);
+    // The other box's own rules, before anything is destroyed.
+    let read_back: MoveBody = serde_json::from_str(&body).map_err(|_| fault())?;
+    let secrets_back = serde_json::from_slice(&plain).map_err(|_| fault())?;
+    carry::unpack(read_back.issued_at_ms, &read_back.shares, secrets_back, CLOCKS_APART)?;
     let context: [u8; 32] = Sha256::digest(body.as_bytes()).into();
     let (enc, ciphertext) = seal_for(to, MOVE_INFO, &context, &plain)
         .map_err(|error| bad("key_invalid", &error.to_string(), "Copy it from the other box's page."))?;
@@ -177,6 +199,8 @@ fn certify(
         signature: String::new(),
     };
     certificate.signature = hex::encode(vault.release_key().sign(&digest(&certificate)));
+    let from = hex::encode(vault.release_key().public_key().as_bytes());
+    read(&Arrival { from, certificate: certificate.clone() })?;
     Ok(certificate)
 }
 

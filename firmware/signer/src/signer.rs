@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -33,6 +36,8 @@ use crate::{
 
 /// How often the clock is looked at when nobody asks for signatures.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
+/// Sealed files in memory at once. Each may take twelve megabytes of what may be locked.
+const LARGE_BODIES: usize = 4;
 /// How often a locked signer tries again: the TPM's driver may come up after us.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -47,6 +52,10 @@ pub(crate) struct Signer {
     state: RwLock<State>,
     /// Imports go one after the other: each may take 256 MB for a keystore's scrypt.
     pub(crate) importing: tokio::sync::Mutex<()>,
+    /// Since the last start the counter has gone one further: no copy of the disk with shares is current any more.
+    pub(crate) certificates_may_leave: AtomicBool,
+    /// Large bodies are read for a few callers at a time; see [`crate::api`].
+    pub(crate) places: Arc<tokio::sync::Semaphore>,
     /// Who stands before the box.
     pub(crate) presence: crate::presence::Presence,
     /// Key generation under way.
@@ -98,6 +107,8 @@ impl Signer {
             ledger,
             state,
             importing,
+            certificates_may_leave: AtomicBool::new(false),
+            places: Arc::new(tokio::sync::Semaphore::new(LARGE_BODIES)),
             presence,
             wishing,
             ceremonies,
@@ -171,7 +182,12 @@ impl Signer {
             Err(error) => return self.stay_locked(ledger_problem(&error)),
         };
         let config = self.config.clone();
-        let shares_exist = !rows.is_empty() || !waiting.is_empty();
+        let given_away = match ledger.releases().await {
+            Ok(kept) => kept,
+            Err(error) => return self.stay_locked(ledger_problem(&error)),
+        };
+        // A certificate is sealed like a share: with another vault it would be lost without a word.
+        let shares_exist = !rows.is_empty() || !waiting.is_empty() || !given_away.is_empty();
         let opened = blocking(move || Vault::open(&config, shares_exist)).await;
         let vault = match opened {
             Some(Ok(vault)) => vault,
@@ -222,6 +238,7 @@ impl Signer {
 
     /// Signs nothing and takes nothing in until [`Self::keep_unlocking`] has put it right.
     pub(crate) fn lock_again(&self, problem: Problem) {
+        self.certificates_may_leave.store(false, Ordering::Relaxed);
         self.metrics.holding(0);
         self.write(|state| {
             state.vault = None;

@@ -117,7 +117,8 @@
     });
   }
   const sealedOrder = (purpose, order) => seal(importKey(), purpose, JSON.stringify(order));
-  const came = (done) => `${done.imported.length} key shares have come in, ${done.already_held.length} were here already. They vote after some epochs; see above.`;
+  const came = (done) => `${done.imported.length} key shares have come in, ${done.already_held.length} were here already. They vote after some epochs; see above.`
+    + (done.left_out ? ` ${done.left_out.length} were given up on this box before and were left out.` : "");
 
   onSubmit("backup-form", async (output) => {
     if ($("backup-words").value !== $("backup-again").value) throw new Error("The two passphrases differ.");

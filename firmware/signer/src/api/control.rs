@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::State,
-    http::{StatusCode, header},
+    extract::{DefaultBodyLimit, FromRequestParts, State},
+    http::{StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
     routing::{get, post, put},
 };
@@ -27,7 +27,7 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
     Router::new()
         .route(STATUS_PATH, get(status))
         .route(SHARES_PATH, post(import))
-        .route(FOLDERS_PATH, post(import_folder))
+        .route(FOLDERS_PATH, post(import_folder).layer(DefaultBodyLimit::max(crate::MAX_LARGE_BYTES)))
         .merge(super::moving::routes())
         .route(RULES_PATH, put(rules))
         .route(EXITS_PATH, get(exits).post(order_exit))
@@ -46,9 +46,37 @@ async fn status(State(signer): State<Arc<Signer>>) -> Json<SignerStatus> {
     Json(signer.status().await)
 }
 
-async fn import(State(signer): State<Arc<Signer>>, Body(sealed): Body<ShareImport>) -> Response {
+/// A place among those whose large bodies are in memory. Asked for before the body is read, and kept until the work is done,
+/// whether the caller waits for it or not.
+pub(super) struct Place(
+    #[expect(dead_code, reason = "it is given back when dropped")] tokio::sync::OwnedSemaphorePermit,
+);
+
+impl FromRequestParts<Arc<Signer>> for Place {
+    type Rejection = Response;
+
+    async fn from_request_parts(_: &mut Parts, signer: &Arc<Signer>) -> Result<Self, Response> {
+        Arc::clone(&signer.places).try_acquire_owned().map(Self).map_err(|_| {
+            let problem = Problem::new(
+                "signer_busy",
+                "The signer has its hands full with other files.",
+                "Try again in a minute.",
+            );
+            ipc::server::refusal(StatusCode::SERVICE_UNAVAILABLE, problem)
+        })
+    }
+}
+
+async fn import(
+    State(signer): State<Arc<Signer>>,
+    place: Place,
+    Body(sealed): Body<ShareImport>,
+) -> Response {
     // Finished even when the caller hangs up: what is begun is stored whole, and the caller can ask again.
-    let importing = tokio::spawn(async move { signer.import(sealed).await });
+    let importing = tokio::spawn(async move {
+        let _place = place;
+        signer.import(sealed).await
+    });
     match importing.await {
         Ok(Ok(imported)) => Json(imported).into_response(),
         Ok(Err(problem)) => {
@@ -63,9 +91,16 @@ async fn import(State(signer): State<Arc<Signer>>, Body(sealed): Body<ShareImpor
     }
 }
 
-async fn import_folder(State(signer): State<Arc<Signer>>, Body(sealed): Body<ShareImport>) -> Response {
+async fn import_folder(
+    State(signer): State<Arc<Signer>>,
+    place: Place,
+    Body(sealed): Body<ShareImport>,
+) -> Response {
     // Finished even when the caller hangs up, as above.
-    let importing = tokio::spawn(async move { signer.import_folder(sealed).await });
+    let importing = tokio::spawn(async move {
+        let _place = place;
+        signer.import_folder(sealed).await
+    });
     let fault = |_| Err::<FolderImported, _>(crate::folder::fault());
     answer(importing.await.unwrap_or_else(fault))
 }

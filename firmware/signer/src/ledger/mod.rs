@@ -240,6 +240,13 @@ enum Job {
         certificate: Vec<u8>,
         reply: oneshot::Sender<Result<u64, LedgerError>>,
     },
+    Advance {
+        reply: oneshot::Sender<Result<u64, LedgerError>>,
+    },
+    RetiredAmong {
+        keys: Vec<PublicKeyBytes>,
+        reply: oneshot::Sender<Result<Vec<PublicKeyBytes>, LedgerError>>,
+    },
     Releases {
         reply: oneshot::Sender<Result<Vec<Vec<u8>>, LedgerError>>,
     },
@@ -452,6 +459,19 @@ impl Ledger {
         certificate: Vec<u8>,
     ) -> Result<u64, LedgerError> {
         self.ask(|reply| Job::Release { shares, id, certificate, reply }).await?
+    }
+
+    /// One step further, with nothing else changed. Gives the counter that the TPM must be brought to.
+    pub(crate) async fn advance(&self) -> Result<u64, LedgerError> {
+        self.ask(|reply| Job::Advance { reply }).await?
+    }
+
+    /// Those of these shares that were given up here for good.
+    pub(crate) async fn retired_among(
+        &self,
+        keys: Vec<PublicKeyBytes>,
+    ) -> Result<Vec<PublicKeyBytes>, LedgerError> {
+        self.ask(|reply| Job::RetiredAmong { keys, reply }).await?
     }
 
     /// The certificates that were kept.

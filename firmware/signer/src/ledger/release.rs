@@ -55,6 +55,32 @@ impl Writer {
         Ok(self.all_held().map(marks).collect())
     }
 
+    /// One step further, with nothing else changed.
+    pub(super) fn advance(&mut self) -> Result<u64, LedgerError> {
+        self.ensure_certain()?;
+        let counter = self.next_counter()?;
+        let transaction = self.store_mut().begin()?;
+        store::write_counter(&transaction, counter)?;
+        transaction.commit()?;
+        Ok(counter)
+    }
+
+    /// Those of these shares that were given up here for good.
+    pub(super) fn retired_among(
+        &mut self,
+        keys: &[PublicKeyBytes],
+    ) -> Result<Vec<PublicKeyBytes>, LedgerError> {
+        self.ensure_certain()?;
+        let transaction = self.store_mut().begin()?;
+        let mut retired = Vec::new();
+        for key in keys {
+            if edit::is_retired(&transaction, key)? {
+                retired.push(*key);
+            }
+        }
+        Ok(retired)
+    }
+
     /// Destroys the shares, if none of them has signed since its marks were taken. Gives the counter that the TPM must be
     /// brought to before the certificate leaves.
     pub(super) fn release(

@@ -219,6 +219,12 @@ impl Writer {
                 Job::Release { shares, id, certificate, reply } => {
                     let _ = reply.send(self.release(&shares, &id, &certificate));
                 }
+                Job::Advance { reply } => {
+                    let _ = reply.send(self.advance());
+                }
+                Job::RetiredAmong { keys, reply } => {
+                    let _ = reply.send(self.retired_among(&keys));
+                }
                 Job::Releases { reply } => {
                     let _ = reply.send(self.store.releases());
                 }
@@ -478,7 +484,10 @@ impl Writer {
     fn facts(&self) -> Result<Facts, LedgerError> {
         // A share that waits for its change is one: without it in the count, a copy of the disk from before would pass.
         // So is one that was given up: its history must not be put back either.
-        let shares_exist = !self.shares.is_empty() || !self.store.pending()?.is_empty();
+        // And so is what was given away: a certificate must not leave a ledger that other copies have gone past.
+        let shares_exist = !self.shares.is_empty()
+            || !self.store.pending()?.is_empty()
+            || !self.store.releases()?.is_empty();
         Ok(Facts { counter: self.store.counter()?, shares_exist })
     }
 
