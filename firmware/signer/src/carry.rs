@@ -204,13 +204,13 @@ impl Signer {
         Ok(taken)
     }
 
-    /// Keeps the identity keys, then takes in the shares.
-    pub(crate) fn keep_identities(
-        &self,
-        vault: &Vault,
-        identities: &[([u8; 32], IdentityKey)],
-    ) -> Result<(), Problem> {
-        identities.iter().try_for_each(|(hash, key)| self.keep_identity(vault, hash, key))
+    /// Keeps the identity keys. One that cannot be kept is handed in again with its lock; the shares matter more.
+    pub(crate) fn keep_identities(&self, vault: &Vault, identities: &[([u8; 32], IdentityKey)]) {
+        for (hash, key) in identities {
+            if let Err(problem) = self.keep_identity(vault, hash, key) {
+                tracing::warn!(code = %problem.code, "an identity key that came along was not kept");
+            }
+        }
     }
 }
 

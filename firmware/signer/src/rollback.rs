@@ -246,6 +246,96 @@ mod tests {
         assert_eq!(world.start(ENOUGH), Ok(true));
     }
 
+    /// What is on a disk, or on a copy of one.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    struct Disk {
+        ledger: u64,
+        /// It has the shares; otherwise it gave them away, and has the certificate.
+        shares: bool,
+    }
+
+    /// Every disk there ever was, any of which may be put back, and the TPM.
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    struct Copies {
+        disks: std::collections::BTreeSet<Disk>,
+        tpm: u64,
+        certificate_is_out: bool,
+    }
+
+    impl Copies {
+        /// Starts a disk, cut off after so many actions; none when it is refused. What it leaves is one more disk.
+        fn start(&self, disk: Disk, actions: usize) -> Option<(Self, Disk, bool)> {
+            let mut world = World { ledger: Some(disk.ledger), tpm: Some(self.tpm), shares_exist: true };
+            let whole = world.start(actions).ok()?;
+            let disk = Disk { ledger: world.ledger?, ..disk };
+            let mut after = self.clone();
+            after.tpm = world.tpm?;
+            after.disks.insert(disk);
+            Some((after, disk, whole))
+        }
+
+        /// The ledger goes one further with this in it, then the TPM, unless it is cut off in between.
+        fn go_on(&self, disk: Disk, cut: bool) -> (Self, Disk) {
+            let disk = Disk { ledger: disk.ledger + 1, shares: false };
+            let mut after = self.clone();
+            after.disks.insert(disk);
+            after.tpm += u64::from(!cut);
+            (after, disk)
+        }
+
+        /// What can happen next: a start of any disk, cut off anywhere, and what its owner does then.
+        fn next(&self, steps_before_it_leaves: bool) -> Vec<Self> {
+            let mut found = Vec::new();
+            for disk in &self.disks {
+                for cut in [0, 1, 2, ENOUGH] {
+                    let Some((started, disk, whole)) = self.start(*disk, cut) else { continue };
+                    if whole && disk.shares {
+                        found.push(started.go_on(disk, true).0);
+                        let moved = started.go_on(disk, false).0;
+                        found.push(Self { certificate_is_out: true, ..moved });
+                    } else if whole {
+                        let shown = if steps_before_it_leaves {
+                            found.push(started.go_on(disk, true).0);
+                            started.go_on(disk, false).0
+                        } else {
+                            started.clone()
+                        };
+                        found.push(Self { certificate_is_out: true, ..shown });
+                    }
+                    found.push(started);
+                }
+            }
+            found
+        }
+
+        /// The shares are on their way to another box, and a disk with them starts here.
+        fn is_double(&self) -> bool {
+            let starts = |disk: &&Disk| disk.shares && self.start(**disk, ENOUGH).is_some();
+            self.certificate_is_out && self.disks.iter().any(|disk| starts(&disk))
+        }
+    }
+
+    fn some_order_of_starts_leaves_two_boxes(steps_before_it_leaves: bool) -> bool {
+        let first =
+            Copies { disks: [Disk { ledger: 50, shares: true }].into(), tpm: 50, certificate_is_out: false };
+        let mut seen = std::collections::BTreeSet::from([first]);
+        for _ in 0..5 {
+            let next = seen.iter().flat_map(|copies| copies.next(steps_before_it_leaves));
+            let next: std::collections::BTreeSet<Copies> = next.collect();
+            if next.iter().any(Copies::is_double) {
+                return true;
+            }
+            seen = next;
+        }
+        false
+    }
+
+    #[test]
+    fn once_a_certificate_is_out_no_disk_with_its_shares_starts_whatever_was_copied_and_cut_off_before() {
+        assert!(!some_order_of_starts_leaves_two_boxes(true));
+        assert!(some_order_of_starts_leaves_two_boxes(false), "the step before it leaves is needed");
+    }
+
     #[test]
     fn a_counter_that_somebody_else_steps_is_not_believed() {
         for found in [None, Some(5), Some(8), Some(9)] {

@@ -197,3 +197,59 @@ async fn nothing_comes_in_by_a_clock_that_nobody_vouches_for() {
     arrive(&to, &release_key, &certificate).await.unwrap();
     assert_eq!(keys(&to).await.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_nobody_vouches_for_lets_nothing_out_either() {
+    let (mut old, new) = (Machine::new(), Machine::new());
+    let mark = old.dir.path().join("synchronised");
+    old.clock_mark = Some(mark.clone());
+    std::fs::File::create(&mark).unwrap().set_modified(SystemTime::now()).unwrap();
+    let (from, to) = (old.start().await, new.start().await);
+    from.import_only(&bundle(&[1], History::NeverSigned)).await.unwrap();
+    let target = to.status().await.import_key.unwrap();
+    std::fs::remove_file(&mark).unwrap();
+    for _ in 0..200 {
+        if !from.status().await.clock.unwrap().trusted {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let doubted = refused(503, "clock_unsynchronised");
+    assert_eq!(code(order_backup(&from, WORDS, None).await), doubted);
+    assert_eq!(code(order_move(&from, &target, None).await), doubted);
+    assert_eq!(keys(&from).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_cannot_come_back_does_not_cost_the_others() {
+    let (one, other) = (Machine::new(), Machine::new());
+    let (first, second) = (one.start().await, other.start().await);
+    first.import_only(&bundle(&[1], History::NeverSigned)).await.unwrap();
+    second.import_only(&bundle(&[2], History::NeverSigned)).await.unwrap();
+    let (certificate, release_key) = move_to(&first, &second).await;
+    arrive(&second, &release_key, &certificate).await.unwrap();
+    assert_eq!(keys(&second).await.len(), 2);
+    // Back to the first box, which gave one of them away.
+    let (certificate, release_key) = move_to(&second, &first).await;
+    let taken = arrive(&first, &release_key, &certificate).await.unwrap();
+    assert_eq!(taken.left_out, [pubshare(1).to_string()]);
+    assert_eq!(keys(&first).await, [pubshare(2)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identity_keys_beyond_any_number_of_clusters_are_not_kept_and_hold_no_move_up() {
+    let (old, new) = (Machine::new(), Machine::new());
+    let (from, to) = (old.start().await, new.start().await);
+    from.import_only(&bundle(&[1], History::NeverSigned)).await.unwrap();
+    let mut kept = 0;
+    for number in 0..70_u8 {
+        let key = ipc::Sensitive::new(hex::encode([number.max(1); 32]));
+        let path = ipc::folder::identity_path(&hex::encode([number; 32]));
+        let given = ipc::folder::IdentityAnswer { identity_key: key };
+        let answer = from.sign.put::<serde_json::Value>(&path, &given).await;
+        kept += usize::from(answer.is_ok());
+    }
+    assert_eq!(kept, ipc::moving::MAX_IDENTITIES);
+    let (certificate, release_key) = move_to(&from, &to).await;
+    assert_eq!(arrive(&to, &release_key, &certificate).await.unwrap().imported.len(), 1);
+}
