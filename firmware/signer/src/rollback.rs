@@ -319,7 +319,7 @@ mod tests {
         let first =
             Copies { disks: [Disk { ledger: 50, shares: true }].into(), tpm: 50, certificate_is_out: false };
         let mut seen = std::collections::BTreeSet::from([first]);
-        for _ in 0..5 {
+        for _ in 0..6 {
             let next = seen.iter().flat_map(|copies| copies.next(steps_before_it_leaves));
             let next: std::collections::BTreeSet<Copies> = next.collect();
             if next.iter().any(Copies::is_double) {
