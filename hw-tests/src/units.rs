@@ -121,6 +121,41 @@ mod tests {
         assert_eq!(level("Failed to load"), None);
     }
 
+    /// Whoever may open a stream to the journal can have it on the screen, so for everybody else that door is shut as well.
+    #[test]
+    fn only_the_signer_and_fixed_sentences_reach_the_screen() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/system");
+        let mut on_screen = Vec::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "service") {
+                continue;
+            }
+            let unit = path.file_name().unwrap().to_string_lossy().into_owned();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let lines = || text.lines().map(str::trim);
+            let said = |key: &str, word: &str| {
+                lines().any(|line| {
+                    line.strip_prefix(key)
+                        .is_some_and(|value| value.split_whitespace().any(|one| one == word))
+                })
+            };
+            for key in ["StandardOutput=", "StandardError=", "TTYPath="] {
+                for value in lines().filter_map(|line| line.strip_prefix(key)) {
+                    match value {
+                        "journal" => {}
+                        "journal+console" if key == "StandardOutput=" => on_screen.push(unit.clone()),
+                        file => assert!(file.starts_with("truncate:/run/"), "{unit}: {key}{file}"),
+                    }
+                }
+            }
+            let is_shut = said("InaccessiblePaths=", "-/run/systemd/journal/stdout");
+            assert_eq!(is_shut, unit != "signer.service", "{unit}");
+        }
+        on_screen.sort();
+        assert_eq!(on_screen, ["screen.service", "signer.service"]);
+    }
+
     #[test]
     fn a_unit_without_locks_is_found_wanting() {
         let dir = tempfile::tempdir().unwrap();

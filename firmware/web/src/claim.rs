@@ -15,6 +15,8 @@ use sha2::{Digest as _, Sha256};
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const GROUPS: usize = 3;
 const GROUP_LENGTH: usize = 4;
+/// With its hyphens.
+pub(crate) const CODE_LENGTH: usize = GROUPS * GROUP_LENGTH + GROUPS - 1;
 /// Wrong guesses allowed in one window.
 const GUESSES: u32 = 5;
 const WINDOW: Duration = Duration::from_secs(60);
@@ -80,7 +82,7 @@ fn digest(code: &str) -> [u8; 32] {
 pub(crate) fn load_or_create(state_dir: &Path) -> std::io::Result<String> {
     let path = state_dir.join("claim-code");
     match std::fs::read_to_string(&path) {
-        Ok(code) if code.trim().len() == GROUPS * GROUP_LENGTH + GROUPS - 1 => {
+        Ok(code) if is_code(code.trim()) => {
             return Ok(code.trim().to_owned());
         }
         Ok(_) => {} // Not a code of ours: an interrupted write cannot leave this, so make a new one.
@@ -90,6 +92,13 @@ pub(crate) fn load_or_create(state_dir: &Path) -> std::io::Result<String> {
     let code = generate();
     write_private(&path, code.as_bytes())?;
     Ok(code)
+}
+
+/// Whether this is a code, exactly as one is shown.
+pub(crate) fn is_code(text: &str) -> bool {
+    let is_group =
+        |group: &str| group.len() == GROUP_LENGTH && group.bytes().all(|letter| ALPHABET.contains(&letter));
+    text.split('-').count() == GROUPS && text.split('-').all(is_group)
 }
 
 fn generate() -> String {

@@ -16,6 +16,9 @@ pub(crate) struct Config {
     /// Where to listen when systemd hands over no socket named `https`.
     #[serde(default)]
     pub(crate) listen: Option<SocketAddr>,
+    /// Where to leave what belongs on the box's screen. Without it, it goes to standard output.
+    #[serde(default)]
+    pub(crate) notice: Option<PathBuf>,
     /// The dv-node's control socket.
     pub(crate) node_socket: PathBuf,
     /// The signer's control socket.

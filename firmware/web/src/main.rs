@@ -14,6 +14,7 @@ mod disks;
 mod facts;
 mod key_generation;
 mod moving;
+mod notice;
 mod owner;
 mod remote;
 mod server;
@@ -32,6 +33,7 @@ use tokio::net::TcpListener;
 
 use crate::claim::Claim;
 use crate::config::Config;
+use crate::notice::Notice;
 use crate::server::Web;
 
 /// Connections at once, for everybody together.
@@ -48,10 +50,16 @@ struct Arguments {
     /// The configuration.
     #[arg(long, default_value = "/usr/lib/hearth/web.toml")]
     config: PathBuf,
+    /// Serves nothing: shows on the box's screen what the page has left there to be shown, and ends.
+    #[arg(long)]
+    show: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if arguments.show {
+        return show(&Config::load(&arguments.config)?);
+    }
     ipc::logging::start("info");
     ipc::service::end_on_panic();
     tokio::runtime::Builder::new_multi_thread()
@@ -60,6 +68,13 @@ fn main() -> anyhow::Result<()> {
         .build()
         .context("cannot start")?
         .block_on(run(&arguments.config))
+}
+
+/// What `screen.service` runs, as another user than the page's.
+fn show(config: &Config) -> anyhow::Result<()> {
+    let path = config.notice.as_deref().context("the configuration has no `notice`")?;
+    print!("{}", notice::read(path)?.sentences(&config.name));
+    Ok(())
 }
 
 async fn run(config_path: &Path) -> anyhow::Result<()> {
@@ -75,10 +90,12 @@ async fn run(config_path: &Path) -> anyhow::Result<()> {
         claim: Mutex::new(Claim::new(&code)),
     });
 
-    // The box's own screen: the one place where the code is shown. The unit sends standard output to the console.
-    println!("hearth: page https://{}.local", config.name);
-    println!("hearth: certificate SHA-256 {}", tls.fingerprint);
-    println!("hearth: claim code {code}");
+    // The box's own screen is the one place where the code is shown. It is not ours to write on (decision 0304).
+    let notice = Notice::new(&tls.fingerprint, &code).context("the claim code is none")?;
+    match &config.notice {
+        Some(path) => notice.leave(path).with_context(|| format!("cannot write {}", path.display()))?,
+        None => print!("{}", notice.sentences(&config.name)),
+    }
     ipc::service::ready("serving the page");
     tokio::spawn(ipc::service::watchdog(|| async { true }));
 

@@ -131,6 +131,24 @@ const FACTS: &[Fact] = &[
         prints: Exactly("refused\nwritten"),
     },
     Fact {
+        // Later words are not looked at, whatever they are: as the page's own user, in place of the page.
+        name: "what the page has to say is on the screen once",
+        command: "said() { systemctl show --property ActiveState --value screen.service; \
+                  journalctl -b -o cat --no-pager -u screen.service | grep -c '^hearth: '; }; said; \
+                  setpriv --reuid web --regid web --clear-groups sh -c \
+                  'cd /run/hearth/screen && printf \"\\033[2Jpainted\" >new && mv new notice && echo changed'; sleep 2; said",
+        prints: Exactly("active\n3\nchanged\nactive\n3"),
+    },
+    Fact {
+        // Such a stream can ask to be on the screen. The second, outside the page's view of the files, shows that the first would work.
+        name: "neither page nor node can open a stream to the journal",
+        command: "for u in web dv-node ''; do ns=/proc/self/ns/mnt; \
+                  [ -z \"$u\" ] || ns=/proc/$(systemctl show --property MainPID --value $u.service)/ns/mnt; \
+                  nsenter --mount=$ns setpriv --reuid ${u:-web} --regid ${u:-web} --clear-groups systemd-cat true 2>/dev/null \
+                  && echo reached || echo refused; done",
+        prints: Exactly("refused\nrefused\nreached"),
+    },
+    Fact {
         name: "time is chrony's business",
         command: "systemctl is-active chrony",
         prints: Exactly("active"),

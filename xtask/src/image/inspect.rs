@@ -178,7 +178,7 @@ fn in_command_line(line: &str, profile: Profile) -> Vec<String> {
 /// Whether a word of the kernel's command line lets somebody in, or starts something else than the system that ships
 /// (kernel-command-line(7), the kernel's kernel-parameters.txt).
 fn opens_the_system(word: &str) -> bool {
-    const WAYS: [&str; 24] = [
+    const WAYS: [&str; 25] = [
         "init",
         "rdinit",
         "systemd.unit",
@@ -202,6 +202,8 @@ fn opens_the_system(word: &str) -> bool {
         "earlycon",
         "earlyprintk",
         "netconsole",
+        // What any daemon says would stand on the screen beside the signer's codes (decision 0304).
+        "systemd.journald.forward_to_console",
         "kgdboc",
     ];
     let (key, value) = word.split_once('=').unwrap_or((word, ""));
@@ -398,6 +400,7 @@ mod tests {
             "S",
             "SYSTEMD_SULOGIN_FORCE=1",
             "netconsole=@/,@10.0.0.1/",
+            "systemd.journald.forward_to_console=1",
         ] {
             assert!(opens_the_system(word), "{word}");
         }

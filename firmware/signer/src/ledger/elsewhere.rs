@@ -11,8 +11,9 @@ use slashing::{AttestationVote, BlockProposal, Origin, SignedAttestation, Signed
 
 use super::{
     Asked, digest,
+    record::{KEEP_EPOCHS, KEEP_SLOTS},
     store::{self, LedgerError, Store, bytes, from_sql, to_sql},
-    writer::{KEEP_EPOCHS, KEEP_SLOTS, Writer, first_target},
+    writer::{Writer, first_target},
 };
 use crate::{clock, message::Vote};
 

@@ -10,6 +10,7 @@ mod digest;
 mod edit;
 mod elsewhere;
 mod owner;
+mod record;
 mod release;
 mod store;
 mod writer;
