@@ -224,7 +224,63 @@ pub(crate) fn invalid(what: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use ipc::{
+        moving::{BackupContent, MAX_CARRIED_BYTES},
+        signer::{ChainClock, ChainPreset},
+    };
+
     use super::*;
+    use crate::backup;
+
+    /// So many shares, each as long as one can be.
+    fn content(number: u16) -> BackupContent {
+        let longest = u64::MAX;
+        let (mut shares, mut secrets) = (Vec::new(), Vec::new());
+        for n in 1..=number {
+            let mut bytes = [0x20_u8; 32];
+            bytes[30..].copy_from_slice(&n.to_be_bytes());
+            let pubshare = SecretKey::from_bytes(&bytes).unwrap().public_key().to_bytes();
+            shares.push(CarriedShare {
+                pubshare: pubshare.to_string(),
+                group_key: pubshare.to_string(),
+                share_index: u8::MAX,
+                genesis_validators_root: format!("0x{}", "ab".repeat(32)),
+                chain: ChainClock {
+                    genesis_time: 1_700_000_000,
+                    slot_ms: 12_000,
+                    slots_per_epoch: 32,
+                    preset: ChainPreset::Mainnet,
+                },
+                marks: Watermarks { block: Some(longest), source: Some(longest), target: Some(longest) },
+                stopped_at_ms: Some(longest),
+            });
+            secrets.push(Sensitive::new(hex::encode(bytes)));
+        }
+        let identity = IdentityKey::from_bytes(Zeroizing::new([7; 32])).unwrap();
+        let identities = (0..MAX_IDENTITIES).map(|n| CarriedIdentity {
+            lock_hash: hex::encode([u8::try_from(n).unwrap(); 32]),
+            identity_key: Sensitive::new(identity.to_file_text().to_string()),
+        });
+        let secrets = CarriedSecrets { shares: secrets, identities: identities.collect() };
+        BackupContent { made_at_ms: longest, shares, secrets }
+    }
+
+    #[test]
+    fn as_many_shares_as_a_box_gives_out_at_once_fit_in_a_file_and_come_out_again_and_one_more_makes_none() {
+        let most = u16::try_from(MAX_CARRIED_SHARES).unwrap();
+        let encrypt = |content: &BackupContent| backup::encrypt(content, "words", 64, &[1; 16], &[2; 24]);
+        let file = encrypt(&content(most)).expect("what a box holds fits");
+        let opened = backup::decrypt(file.as_bytes(), "words").unwrap();
+        assert_eq!((opened.shares.len(), opened.identities.len()), (MAX_CARRIED_SHARES, MAX_IDENTITIES));
+        let too_many = content(most + 1);
+        assert!(unpack(1, &too_many.shares, too_many.secrets, 0).is_err());
+        assert_eq!(encrypt(&content(most + 1)), None);
+        // The certificate of a move, as it is written: digits and what is said of each share.
+        let content = content(most);
+        let body = serde_json::to_string(&content.shares).unwrap().len();
+        let secrets = serde_json::to_vec(&content.secrets).unwrap().len() * 2;
+        assert!(body + secrets + 4096 < MAX_CARRIED_BYTES, "{body} {secrets}");
+    }
 
     #[test]
     fn a_file_from_the_future_is_refused() {

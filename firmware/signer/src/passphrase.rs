@@ -58,5 +58,6 @@ mod tests {
         {
             assert!(key("x", &[0; SALT_BYTES], memory, passes).is_none(), "{memory} {passes}");
         }
+        assert!(key("x", &[0; SALT_BYTES], MOST_MEMORY_KIB, 1).is_some(), "the largest that is allowed");
     }
 }

@@ -117,7 +117,11 @@ async fn a_restored_backup_signs_nothing_that_conflicts_with_what_the_old_box_si
     let second = new.start().await;
     until_epoch(&chain, restored_at + 4).await;
     let early = epoch_of(&chain);
-    assert!(early >= restored_at + 6 || second.attest(&share, &vote(early - 1, early, 2)).await.is_err());
+    if early < restored_at + 6 {
+        assert_eq!(code(second.attest(&share, &vote(early - 1, early, 2)).await).0, 412);
+    } else {
+        println!("the machine was too slow to see the wait after a restart");
+    }
     until_epoch(&chain, restored_at + 8).await;
     let later = epoch_of(&chain);
     let signature = second.attest(&share, &vote(later - 1, later, 2)).await.unwrap();
@@ -295,7 +299,10 @@ async fn a_move_killed_at_any_moment_leaves_one_box_that_signs_at_most() {
         let release_key = from.status().await.release_key.unwrap();
         assert_eq!(code(order_move(&from, &target, None).await), refused(422, "confirm_on_screen"));
         let order = order_move(&from, &target, Some(from.code_on_screen()));
-        let cut = tokio::time::timeout(Duration::from_micros(u64::from(round) * 2500), order).await;
+        // From nearly at once to long after the end, which the last one reaches.
+        let after = if round < 9 { Duration::from_millis(1 << round) } else { Duration::from_secs(60) };
+        let cut = tokio::time::timeout(after, order).await;
+        assert!(round < 9 || matches!(cut, Ok(Ok(_))), "{cut:?}");
         drop(from); // kill -9
         old.forget_the_power_cut();
         let from = old.start().await;
@@ -317,7 +324,8 @@ async fn a_move_killed_at_any_moment_leaves_one_box_that_signs_at_most() {
         }
         from.stop();
     }
-    println!("{moved} of 10 interrupted moves had happened");
+    println!("{moved} of 10 moves had happened, nine of which were interrupted");
+    assert!(moved >= 1);
     assert_eq!(keys(&to).await.len(), 2 * moved);
 }
 
@@ -328,10 +336,9 @@ async fn a_copy_of_the_disk_from_before_a_move_signs_no_more() {
     let target = to.status().await.import_key.unwrap();
     let from = old.start().await;
     from.import_only(&bundle(&[1], History::NeverSigned)).await.unwrap();
-    from.stop();
+    // Made within the run that moves, so that nothing but the move's own step of the counter is between it and the end.
     let before = old.dir.path().join("before");
     copy(&old.state(), &before);
-    let from = old.start().await;
     let release_key = from.status().await.release_key.unwrap();
     assert_eq!(code(order_move(&from, &target, None).await), refused(422, "confirm_on_screen"));
     let certificate = order_move(&from, &target, Some(from.code_on_screen())).await.unwrap();
