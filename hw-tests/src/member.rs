@@ -16,6 +16,8 @@ use crate::swtpm::{Swtpm, SwtpmError};
 
 /// How long a daemon may take to open its sockets.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How far what is shown may be behind the answer that speaks of it.
+const CODE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Why a native member does not run.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,9 @@ pub enum MemberError {
     /// Its page does not answer.
     #[error(transparent)]
     Page(#[from] PageError),
+    /// Its signer has shown no code.
+    #[error("no code appeared on the box's screen (signer.log) within 20 s")]
+    NoCode,
     /// A daemon did not open its socket.
     #[error("{what} did not appear within 60 s; see the logs in {dir}")]
     Silent {
@@ -183,6 +188,35 @@ impl Member {
         let path = self.dir.join("web/claim-code");
         let code = fs::read_to_string(&path).map_err(|source| MemberError::File { path, source })?;
         Ok(Page::new(self.page_address()).with_claim_code(code.trim()))
+    }
+
+    /// Everything that its signer has shown on the box's own screen, which for a native member is its output.
+    ///
+    /// # Errors
+    /// When there is no such file.
+    pub fn screen(&self) -> Result<String, MemberError> {
+        let path = self.dir.join("signer.log");
+        fs::read_to_string(&path).map_err(|source| MemberError::File { path, source })
+    }
+
+    /// The last code that its signer has shown after the first `seen` bytes of its screen, as somebody before the box reads it.
+    ///
+    /// # Errors
+    /// When none is shown.
+    pub fn code_on_screen(&self, seen: usize) -> Result<String, MemberError> {
+        let begun = Instant::now();
+        loop {
+            let screen = self.screen()?;
+            let news = screen.get(seen..).unwrap_or_default();
+            let line = news.lines().rev().find(|line| line.ends_with("to allow it")).unwrap_or_default();
+            if let Some(code) = line.rsplit_once("type ").and_then(|(_, rest)| rest.split(' ').next()) {
+                return Ok(code.to_owned());
+            }
+            if begun.elapsed() > CODE_PATIENCE {
+                return Err(MemberError::NoCode);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// The control socket of dv-node.

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chain::ExecutionAddress;
 use cluster::Network;
@@ -38,25 +38,6 @@ fn claim_code(member: &Member) -> String {
     std::fs::read_to_string(member.dir().join("web/claim-code")).unwrap().trim().to_owned()
 }
 
-/// The last code that the signer showed on the box's own screen after `seen` bytes of it.
-fn code_on_screen(member: &Member, seen: usize) -> String {
-    let begun = Instant::now();
-    loop {
-        let screen = screen(member);
-        let news = screen.get(seen..).unwrap_or_default();
-        let line = news.lines().rev().find(|line| line.ends_with("to allow it")).unwrap_or_default();
-        if let Some(code) = line.rsplit_once("type ").and_then(|(_, rest)| rest.split(' ').next()) {
-            return code.to_owned();
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "no code on the screen: {screen}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn screen(member: &Member) -> String {
-    std::fs::read_to_string(member.dir().join("signer.log")).unwrap()
-}
-
 fn shares(member: &Member) -> usize {
     member.page().unwrap().status().unwrap().signer.unwrap().shares.len()
 }
@@ -81,7 +62,7 @@ fn an_owner_brings_a_charon_node_in_backs_it_up_and_moves_to_another_box_by_the_
     let key = old.page().unwrap().import_key().unwrap();
     owner.reads("own-key", &key).unwrap();
     let fingerprint = ipc::envelope::fingerprint(&hex::decode(&key).unwrap());
-    assert!(screen(&old).contains(&fingerprint), "the screen shows what the page shows");
+    assert!(old.screen().unwrap().contains(&fingerprint), "the screen shows what the page shows");
     picture(&owner, "h-folder", "folder.png");
     picture(&owner, "h-moving", "moving.png");
 
@@ -100,7 +81,7 @@ fn an_owner_brings_a_charon_node_in_backs_it_up_and_moves_to_another_box_by_the_
     assert_eq!(cluster.name, "moves house");
 
     // A backup needs the code from the box's screen.
-    let seen = screen(&old).len();
+    let seen = old.screen().unwrap().len();
     for field in ["backup-words", "backup-again"] {
         owner.fill(field, "five words that nobody guesses").unwrap();
     }
@@ -108,23 +89,23 @@ fn an_owner_brings_a_charon_node_in_backs_it_up_and_moves_to_another_box_by_the_
     owner.click("#backup-form button[type=submit]").unwrap();
     owner.reads("moving-said", "its screen shows a code now").unwrap();
     picture(&owner, "h-moving", "confirm.png");
-    owner.fill("backup-screen", &code_on_screen(&old, seen)).unwrap();
+    owner.fill("backup-screen", &old.code_on_screen(seen).unwrap()).unwrap();
     owner.click("#backup-form button[type=submit]").unwrap();
     owner.reads("moving-said", "A backup of 2 key shares was made").unwrap();
 
     // The move: the other box's key, compared on both screens, and a code.
     std::thread::sleep(Duration::from_secs(6)); // Between two codes.
-    let seen = screen(&old).len();
+    let seen = old.screen().unwrap().len();
     let target = new.page().unwrap().import_key().unwrap();
     let fingerprint = ipc::envelope::fingerprint(&hex::decode(&target).unwrap());
-    assert!(screen(&new).contains(&fingerprint));
+    assert!(new.screen().unwrap().contains(&fingerprint));
     owner.fill("move-to", &target).unwrap();
     owner.reads("move-seen", &fingerprint).unwrap();
     owner.fill("move-code", &claim_code(&old)).unwrap();
     owner.click("#move-form button[type=submit]").unwrap();
     owner.reads("moving-said", "its screen shows a code now").unwrap();
-    assert!(screen(&old)[seen..].contains(&fingerprint), "the screen says where to");
-    owner.fill("move-screen", &code_on_screen(&old, seen)).unwrap();
+    assert!(old.screen().unwrap()[seen..].contains(&fingerprint), "the screen says where to");
+    owner.fill("move-screen", &old.code_on_screen(seen).unwrap()).unwrap();
     owner.click("#move-form button[type=submit]").unwrap();
     owner.reads("moving-said", "The shares are gone from this box").unwrap();
     assert_eq!(shares(&old), 0);

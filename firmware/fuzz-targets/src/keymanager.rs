@@ -103,6 +103,7 @@ fn remote_client_seeds() -> Vec<Vec<u8>> {
         name: name.to_owned(),
         may: may.iter().copied().collect(),
         addresses: addresses.iter().map(|address| (*address).to_owned()).collect(),
+        code: None,
     };
     [
         order("lighthouse-1", &[RemoteRight::Sign], &[]),

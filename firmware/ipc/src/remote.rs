@@ -70,6 +70,9 @@ pub struct RemoteClientOrder {
     /// certificate, for clients that compare.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// The code that the box's own screen shows for this order. Without one it shows one, and the answer says `confirm_on_screen`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 /// What the client needs, shown this once.

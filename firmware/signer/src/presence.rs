@@ -1,6 +1,6 @@
 //! Proof that somebody stands before the box.
 //!
-//! `web` is the owner's only way to the signer, and may be in foreign hands. What would let a share out needs more than its word: a
+//! `web` is the owner's only way to the signer, and may be in foreign hands. What would let a share or signatures out needs more than its word: a
 //! code that the signer shows on the box's own screen for exactly this order, and that works once, for ten minutes. The
 //! journal keeps it too, which does no harm after that.
 
@@ -78,7 +78,7 @@ impl Presence {
         *shown = Some(Shown { order, digest: digest(&code), since: now, wrong: 0 });
         Err(Problem::new(
             "confirm_on_screen",
-            "Shares leave this box only for somebody who stands before it: its screen shows a code now.",
+            "Only somebody who stands before this box can allow that: its screen shows a code now.",
             "Read the code on the box's own screen, compare what it says there with what you want, and order again with the code.",
         ))
     }

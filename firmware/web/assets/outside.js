@@ -37,8 +37,10 @@ $("outside-form").addEventListener("submit", async (event) => {
   const wish = event.submitter ? event.submitter.value : "list";
   if (wish === "let_in") {
     const made = await askOutside("/api/v1/remote/clients",
-      { name, may: [$("outside-may").value], addresses: [location.hostname.replace(/^\[|\]$/g, "")] });
-    if (!made) return;
+      { name, may: [$("outside-may").value], addresses: [location.hostname.replace(/^\[|\]$/g, "")],
+        code: $("outside-screen").value.trim() || null });
+    if (!made) return $("outside-screen").focus();
+    $("outside-screen").value = "";
     saveAs(`hearth-client-${name}.json`, JSON.stringify(made, null, 2));
   } else if (wish === "shut_out") {
     if (!(await askOutside("/api/v1/remote/clients/remove", { name }))) return;

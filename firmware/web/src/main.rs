@@ -93,7 +93,12 @@ async fn run(config_path: &Path) -> anyhow::Result<()> {
     // The box's own screen is the one place where the code is shown. It is not ours to write on (decision 0304).
     let notice = Notice::new(&tls.fingerprint, &code).context("the claim code is none")?;
     match &config.notice {
-        Some(path) => notice.leave(path).with_context(|| format!("cannot write {}", path.display()))?,
+        Some(path) => {
+            // A page without its code on the screen still shows the box.
+            if let Err(error) = notice.leave(path) {
+                tracing::error!(%error, path = %path.display(), "the claim code is not shown on the screen");
+            }
+        }
         None => print!("{}", notice.sentences(&config.name)),
     }
     ipc::service::ready("serving the page");

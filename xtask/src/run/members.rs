@@ -12,7 +12,7 @@ use hw_tests::devnet::scribe::Scribe;
 use hw_tests::devnet::witness::Witness;
 use hw_tests::join::{ChainFacts, NodeFolder};
 use hw_tests::member::Member;
-use hw_tests::page::Page;
+use hw_tests::page::{Page, PageError};
 use hw_tests::remote_signer::RemoteSigner;
 use hw_tests::stock_client::StockClient;
 use hw_tests::vm::{HOST_FROM_GUEST, Vm};
@@ -146,11 +146,20 @@ impl Seat {
             bail!("only a native member can have a client that asks its signer");
         };
         let socket = member.signer_remote_socket();
-        let made = page.let_in(&RemoteClientOrder {
+        let mut order = RemoteClientOrder {
             name: "prysm".to_owned(),
             may: BTreeSet::from([RemoteRight::Sign]),
             addresses: Vec::new(),
-        })?;
+            code: None,
+        };
+        let seen = member.screen()?.len();
+        match page.let_in(&order) {
+            Err(PageError::Refused { problem, .. }) if problem.code == "confirm_on_screen" => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => bail!("a client was let in without the code from the box's screen"),
+        }
+        order.code = Some(member.code_on_screen(seen)?);
+        let made = page.let_in(&order)?;
         let scribe = Scribe::start(&format!("http://{api}"))?;
         let home = self.home(dir).join("client");
         let remote = RemoteSigner::open(&home.join("remote"), &socket, &made)?;

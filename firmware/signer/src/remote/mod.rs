@@ -13,6 +13,7 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
+    time::Instant,
 };
 
 use ipc::{
@@ -242,12 +243,6 @@ impl Signer {
             RemoteClient { name: order.name, may: order.may, fingerprint: issued.fingerprint.clone() };
         clients.push(client.clone());
         clients.sort_by(|a, b| a.name.cmp(&b.name));
-        // Before the list, so that a client is never let in whose token could not be made.
-        let keymanager_token = if client.may.contains(&RemoteRight::ManageKeys) {
-            Some(Sensitive::new(self.keymanager_token()?.to_string()))
-        } else {
-            None
-        };
         let door = Door::new(generation, authority, addresses, clients).map_err(|error| match error {
             AuthorityError::Make(_) => invalid(
                 "One of the addresses is neither a host name nor an IP address.",
@@ -255,6 +250,15 @@ impl Signer {
             ),
             other @ (AuthorityError::Use(_) | AuthorityError::Verifier(_)) => unusable(&other.to_string()),
         })?;
+        // A page in foreign hands could let itself in otherwise. Asked when nothing but the disk can fail any more.
+        let (what, line) = on_screen(&client, &order.addresses);
+        self.presence.confirm(&what, &line, order.code.as_deref(), Instant::now())?;
+        // Before the list, so that a client is never let in whose token could not be made.
+        let keymanager_token = if client.may.contains(&RemoteRight::ManageKeys) {
+            Some(Sensitive::new(self.keymanager_token()?.to_string()))
+        } else {
+            None
+        };
         self.keep_door(&door).await?;
         let door = self.adopt_door(door);
         tracing::warn!(client = %client.name, may = ?client.may, "the owner lets a client outside the box ask this signer");
@@ -358,6 +362,25 @@ fn remove(path: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// What is allowed by a code, and how that is said on the screen. The name's alphabet was checked.
+fn on_screen(client: &RemoteClient, addresses: &[String]) -> (Vec<u8>, String) {
+    let rights: Vec<&str> = client
+        .may
+        .iter()
+        .map(|right| match right {
+            RemoteRight::Sign => "ask for signatures",
+            RemoteRight::ManageKeys => "bring in and delete key shares",
+        })
+        .collect();
+    let rights = rights.join(" and ");
+    let mut what = format!("let in\n{}\n{rights}", client.name).into_bytes();
+    for address in addresses {
+        what.push(b'\n');
+        what.extend_from_slice(address.as_bytes());
+    }
+    (what, format!("a machine outside the box, called {}, shall {rights}", client.name))
 }
 
 pub(crate) fn check_order(order: &RemoteClientOrder) -> Result<(), Problem> {

@@ -117,15 +117,24 @@ pub(crate) fn order(name: &str, may: &[RemoteRight]) -> RemoteClientOrder {
         name: name.to_owned(),
         may: may.iter().copied().collect::<BTreeSet<_>>(),
         addresses: vec!["box.local".to_owned()],
+        code: None,
     }
 }
 
+/// Lets a client in with the code from the screen, unless it is refused before.
 pub(crate) async fn try_let_in(
     signer: &Running,
     name: &str,
     may: &[RemoteRight],
 ) -> Result<RemoteClientMade, ipc::ClientError> {
-    signer.control.post(REMOTE_CLIENTS_PATH, &order(name, may)).await
+    let mut order = order(name, may);
+    let asked = signer.control.post::<RemoteClientMade>(REMOTE_CLIENTS_PATH, &order).await;
+    match asked {
+        Err(ipc::ClientError::Refused { problem, .. }) if problem.code == "confirm_on_screen" => {}
+        other => return other,
+    }
+    order.code = Some(signer.code_on_screen());
+    signer.control.post(REMOTE_CLIENTS_PATH, &order).await
 }
 
 async fn let_in(signer: &Running, name: &str) -> RemoteClientMade {
@@ -238,6 +247,22 @@ async fn who_is_shut_out_is_out_at_once_and_stays_out() {
         let asked = try_let_in(&signer, bad, &[RemoteRight::Sign]).await;
         assert_eq!(code(asked), refused(422, "remote_client_invalid"), "{bad}");
     }
+    // A page in foreign hands cannot read the screen, and a code for one client lets no other in.
+    let mut other = order("other", &[RemoteRight::Sign]);
+    let asked = signer.control.post::<RemoteClientMade>(REMOTE_CLIENTS_PATH, &other).await;
+    assert_eq!(code(asked), refused(422, "confirm_on_screen"));
+    assert!(signer.screen_text().contains("called other, shall ask for signatures"));
+    other.may.insert(RemoteRight::ManageKeys);
+    for guess in [signer.code_on_screen(), "0000-0000".to_owned()] {
+        other.code = Some(guess);
+        let asked = signer.control.post::<RemoteClientMade>(REMOTE_CLIENTS_PATH, &other).await;
+        assert!(asked.is_err(), "for more than was shown");
+    }
+    other.may.remove(&RemoteRight::ManageKeys);
+    let asked = signer.control.post::<RemoteClientMade>(REMOTE_CLIENTS_PATH, &other).await;
+    assert!(asked.is_err(), "a guess");
+    let known: RemoteStatus = signer.control.get(REMOTE_PATH).await.unwrap();
+    assert_eq!(known.clients.len(), 2, "{known:?}");
     let idle = try_let_in(&signer, "idle", &[]).await;
     assert_eq!(code(idle), refused(422, "remote_client_invalid"));
 
