@@ -19,6 +19,7 @@ pub mod logging;
 pub mod moving;
 pub mod node;
 pub mod owner;
+pub mod passphrase;
 pub mod preflight;
 pub mod remote;
 pub mod server;

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::owner::ExitApproval;
+use crate::passphrase::PassphraseStatus;
 use crate::{Problem, Sensitive};
 
 /// Path of [`SignerStatus`] on the control socket.
@@ -42,6 +43,9 @@ pub struct SignerStatus {
     /// Who vouches for the clock; absent in answers of the first versions.
     #[serde(default)]
     pub clock: Option<ClockVouched>,
+    /// On a board without a TPM: where its passphrase stands.
+    #[serde(default)]
+    pub passphrase: Option<PassphraseStatus>,
 }
 
 /// Who vouches for the clock that signing goes by.
@@ -70,6 +74,8 @@ pub enum ProtectionTier {
     TpmMeasuredBoot,
     /// Sealed to the board's TPM, but this boot was not checked by Secure Boot.
     TpmWithoutSecureBoot,
+    /// Encrypted under the owner's passphrase, on a board that has no TPM: neither other software nor an old copy of the disk is noticed.
+    Passphrase,
     /// Sealed to a TPM made of software, as in tests: whoever has its state files has the shares.
     SoftwareTpm,
     /// Nothing can be sealed: no share is accepted and nothing is signed.

@@ -31,6 +31,9 @@ pub struct Config {
     pub argon2_memory_kib: u32,
     /// What secrets are sealed to.
     pub tpm: TpmConfig,
+    /// What may take the TPM's place on a board that has none. Left out, nothing.
+    #[serde(default)]
+    pub passphrase: PassphraseConfig,
     /// Who may call.
     pub callers: Callers,
     /// Who vouches for the clock.
@@ -59,6 +62,15 @@ pub struct TpmConfig {
     /// NV index of the anti-rollback counter.
     #[serde(default = "default_counter_index")]
     pub counter_index: u32,
+}
+
+/// When the owner's passphrase takes the TPM's place.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PassphraseConfig {
+    /// Files that are there, and folders that are not empty, when the board has a TPM, whether it answers or not. Only when there
+    /// is nothing of all of them a passphrase will do. An empty list means that none ever does.
+    pub signs_of_a_tpm: Vec<PathBuf>,
 }
 
 /// Who vouches for the clock.
@@ -157,5 +169,10 @@ mod tests {
         assert_eq!(mark.parent(), Some(Path::new("/run/hearth-clock")));
         assert_eq!(config.tpm.literal_pcrs, [7, 12]);
         assert_eq!(config.tpm.counter_index, default_counter_index());
+        let signs: Vec<&str> =
+            config.passphrase.signs_of_a_tpm.iter().filter_map(|path| path.to_str()).collect();
+        for sign in ["/sys/class/tpm", "/sys/class/tpmrm", "/sys/firmware/acpi/tables/TPM2"] {
+            assert!(signs.contains(&sign), "{signs:?}");
+        }
     }
 }

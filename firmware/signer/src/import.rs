@@ -111,7 +111,7 @@ impl Signer {
         }
         // The ledger first, the TPM's counter after it; see `rollback`.
         let stored = ledger.import(imports).await.map_err(|error| ledger_problem(&error))?;
-        if let Err(problem) = rollback::settle(&self.config.tpm, stored.counter).await {
+        if let Err(problem) = rollback::settle(self.witness(), stored.counter).await {
             // The shares are stored and the ledger is one ahead. Nothing is signed or taken in before the TPM has caught up.
             tracing::error!(code = %problem.code, "the TPM's counter could not be stepped after an import");
             self.lock_again(problem.clone());

@@ -29,6 +29,7 @@ mod ledger;
 mod many;
 mod message;
 mod metrics;
+mod no_tpm;
 mod migrate;
 #[doc(hidden)]
 pub mod outside;

@@ -46,6 +46,13 @@ impl Signer {
     pub(crate) async fn move_away(self: &Arc<Self>, order: MoveOrder) -> Result<MoveCertificate, Problem> {
         let _one_at_a_time = self.importing.lock().await;
         let (vault, _) = self.open_parts()?;
+        if vault.facts().is_none() {
+            return Err(bad(
+                "move_needs_tpm",
+                "a move ends with the proof that no copy of this box's disk opens any more, and a board without a TPM cannot give it",
+                "Make a backup, switch this box off for good, and restore on the other one: the shares wait there until nothing of this box can matter.",
+            ));
+        }
         let to: [u8; 32] = hex::decode(order.to.trim().trim_start_matches("0x"))
             .ok()
             .and_then(|key| key.try_into().ok())
@@ -85,7 +92,7 @@ impl Signer {
                 return Err(problem);
             }
         };
-        if let Err(problem) = rollback::settle(&self.config.tpm, counter).await {
+        if let Err(problem) = rollback::settle(self.witness(), counter).await {
             // It leaves when the TPM has caught up: no copy of the disk from before may open then.
             self.lock_again(problem.clone());
             return Err(problem);
@@ -139,7 +146,7 @@ impl Signer {
         // and none is: a start writes one number beyond the counter and no more.
         if !self.certificates_may_leave.load(Ordering::Relaxed) {
             let counter = ledger.advance().await.map_err(|error| ledger_problem(&error))?;
-            if let Err(problem) = rollback::settle(&self.config.tpm, counter).await {
+            if let Err(problem) = rollback::settle(self.witness(), counter).await {
                 self.lock_again(problem.clone());
                 return Err(problem);
             }

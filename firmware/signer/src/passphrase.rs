@@ -26,15 +26,24 @@ pub(crate) fn key(
     memory_kib: u32,
     passes: u32,
 ) -> Option<Zeroizing<[u8; 32]>> {
-    if memory_kib > MOST_MEMORY_KIB || passes > MOST_PASSES {
-        return None;
-    }
-    let params = Params::new(memory_kib, passes, 1, Some(32)).ok()?;
+    let params = params(memory_kib, passes)?;
     let mut key = Zeroizing::new([0_u8; 32]);
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into(passphrase.as_bytes(), salt, key.as_mut_slice())
         .ok()?;
     Some(key)
+}
+
+/// Whether a box can pay this.
+pub(crate) fn is_affordable(memory_kib: u32, passes: u32) -> bool {
+    params(memory_kib, passes).is_some()
+}
+
+fn params(memory_kib: u32, passes: u32) -> Option<Params> {
+    if memory_kib > MOST_MEMORY_KIB || passes > MOST_PASSES {
+        return None;
+    }
+    Params::new(memory_kib, passes, 1, Some(32)).ok()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tpm::{Tpm, TpmError};
 
 use crate::{
     config::TpmConfig,
-    ledger::Ledger,
+    ledger::{Ledger, Past},
     signer::{blocking, ledger_problem},
     vault::VaultError,
 };
@@ -31,16 +31,29 @@ enum Action {
     Finished,
 }
 
+/// What beside the disk knows how old the ledger is.
+#[derive(Clone, Copy)]
+pub(crate) enum Witness<'a> {
+    /// The TPM's counter.
+    Tpm(&'a TpmConfig),
+    /// Nothing: each start may be one on an old copy, and is treated as one (decision 0321).
+    Nobody,
+}
+
 /// Begins a run: both sides go to a number that neither ever had. Asks the ledger anew on each attempt.
-pub(crate) async fn begin_run(config: &TpmConfig, ledger: &Ledger) -> Result<(), Problem> {
+pub(crate) async fn begin_run(witness: Witness<'_>, ledger: &Ledger) -> Result<(), Problem> {
     let facts = ledger.facts().await.map_err(|error| ledger_problem(&error))?;
+    let Witness::Tpm(config) = witness else {
+        let next = facts.counter.unwrap_or_default().saturating_add(1);
+        return ledger.begin_run(next, Past::Unknown).await.map_err(|error| ledger_problem(&error));
+    };
     let mut found = read(config).await?;
     for _ in 0..MAX_ACTIONS {
         match before_a_run(facts.counter, found, facts.shares_exist)? {
             Action::Step => found = Some(step(config).await?),
             Action::Write(next) => {
-                ledger.begin_run(next).await.map_err(|error| ledger_problem(&error))?;
-                return settle(config, next).await;
+                ledger.begin_run(next, Past::Known).await.map_err(|error| ledger_problem(&error))?;
+                return settle(witness, next).await;
             }
             Action::Finished => break,
         }
@@ -50,7 +63,8 @@ pub(crate) async fn begin_run(config: &TpmConfig, ledger: &Ledger) -> Result<(),
 
 /// Brings the TPM to the number that the ledger has just been given. When this fails, nothing may be signed until
 /// [`begin_run`] went well again.
-pub(crate) async fn settle(config: &TpmConfig, target: u64) -> Result<(), Problem> {
+pub(crate) async fn settle(witness: Witness<'_>, target: u64) -> Result<(), Problem> {
+    let Witness::Tpm(config) = witness else { return Ok(()) };
     let mut found = read(config).await?;
     for _ in 0..MAX_ACTIONS {
         match after_writing(target, found)? {

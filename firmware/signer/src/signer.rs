@@ -28,7 +28,7 @@ use crate::{
     owner::Confirmed,
     real_chain::{self, ImageKeys},
     refusal::Refusal,
-    rollback,
+    rollback::{self, Witness},
     rules::{self, Permitted, Rules, Subject},
     share::{self, Share},
     vault::{Vault, VaultError},
@@ -66,6 +66,8 @@ pub(crate) struct Signer {
     pub(crate) editing: tokio::sync::Mutex<Option<edit::Ceremony>>,
     /// The door for clients outside the box.
     pub(crate) remote: crate::remote::Remote,
+    /// The passphrase of a board without a TPM.
+    pub(crate) no_tpm: crate::no_tpm::NoTpm,
 }
 
 #[derive(Default)]
@@ -114,7 +116,9 @@ impl Signer {
             ceremonies,
             editing,
             remote,
+            no_tpm: crate::no_tpm::NoTpm::default(),
         });
+        signer.show_passphrase_key();
         signer.unlock().await;
         signer
     }
@@ -158,7 +162,7 @@ impl Signer {
 
     /// Clock, TPM, vault, anti-rollback, shares; in this order, and each only if the one before went well. The clock is the
     /// first: by it the floors are raised over what may have been forgotten.
-    async fn unlock(&self) {
+    pub(crate) async fn unlock(&self) {
         let Ok(ledger) = &self.ledger else { return };
         if let Err(refusal) = self.trust_clock() {
             return self.stay_locked(refusal.to_problem());
@@ -190,11 +194,17 @@ impl Signer {
         let shares_exist = !rows.is_empty() || !waiting.is_empty() || !given_away.is_empty();
         let opened = blocking(move || Vault::open(&config, shares_exist)).await;
         let vault = match opened {
-            Some(Ok(vault)) => vault,
-            Some(Err(error)) => return self.stay_locked(error.to_problem()),
+            Some(Ok(vault)) => Arc::new(vault),
+            Some(Err(error)) => {
+                let typed = self.no_tpm.opened().filter(|_| matches!(error, VaultError::PassphraseNeeded));
+                match typed {
+                    Some(vault) => vault,
+                    None => return self.stay_locked(error.to_problem()),
+                }
+            }
             None => return self.stay_locked(crashed()),
         };
-        if let Err(problem) = rollback::begin_run(&self.config.tpm, ledger).await {
+        if let Err(problem) = rollback::begin_run(vault.witness(&self.config.tpm), ledger).await {
             return self.stay_locked(problem);
         }
         let mut problems = Vec::new();
@@ -221,11 +231,28 @@ impl Signer {
         tracing::info!(shares = shares.len(), "unlocked: ready to sign");
         self.metrics.holding(shares.len());
         self.write(|state| {
-            state.vault = Some(Arc::new(vault));
+            state.vault = Some(vault);
             state.problems = problems;
             state.shares = shares;
         });
         self.show_keys();
+    }
+
+    /// What beside the disk knows how old the ledger is. With a locked vault that is the TPM, which then has to answer.
+    pub(crate) fn witness(&self) -> Witness<'_> {
+        let vault = self.read(|state| state.vault.clone());
+        vault.map_or(Witness::Tpm(&self.config.tpm), |vault| vault.witness(&self.config.tpm))
+    }
+
+    /// Whether there is a vault in use.
+    pub(crate) fn is_unlocked(&self) -> bool {
+        self.read(|state| state.vault.is_some())
+    }
+
+    /// Whether one of these problems keeps it locked.
+    pub(crate) fn is_locked_for(&self, codes: &[&str]) -> bool {
+        let one_of = |problem: &Problem| codes.contains(&problem.code.as_str());
+        self.read(|state| state.vault.is_none() && state.problems.first().is_some_and(one_of))
     }
 
     /// Which keys are this signer's, for whoever stands before the box.
@@ -481,11 +508,22 @@ impl Signer {
                             share.last_signed = signed.then_some(marks);
                         }
                     }
+                    let (code, why) = if self.no_tpm.opened().is_some() {
+                        (
+                            "waiting_after_start",
+                            "This board has no TPM, so after each start its record of what was signed could be an old copy.",
+                        )
+                    } else {
+                        (
+                            "waiting_after_power_cut",
+                            "The box was switched off without warning, so it cannot know for certain what it signed last.",
+                        )
+                    };
                     problems.extend(waiting(
                         &rows,
                         &ledger.resuming().await.unwrap_or_default(),
-                        "waiting_after_power_cut",
-                        "The box was switched off without warning, so it cannot know for certain what it signed last.",
+                        code,
+                        why,
                     ));
                     problems.extend(unfinished_edit(&ledger.pending().await.unwrap_or_default()));
                     let beginning = self.read(|state| state.beginning.clone());
@@ -510,13 +548,17 @@ impl Signer {
                 .map_or_else(|| self.clock.explanation().to_owned(), |doubt| doubt.message.clone()),
         };
         problems.extend(doubt.filter(|doubt| problems.iter().all(|known| known.code != doubt.code)));
-        let facts = vault.as_ref().map(|vault| vault.facts().clone());
+        let facts = vault.as_ref().and_then(|vault| vault.facts().cloned());
+        let passphrase = self.passphrase_status();
+        let keeper = match (&facts, &passphrase) {
+            (Some(facts), _) => Keeper::Tpm { is_software: facts.is_software },
+            (None, Some(_)) => Keeper::Passphrase,
+            (None, None) => Keeper::Nobody,
+        };
         SignerStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            protection: protection(
-                facts.as_ref().map(|facts| facts.is_software),
-                boot::is_secure(&self.config.efivars),
-            ),
+            protection: protection(&keeper, boot::is_secure(&self.config.efivars)),
+            passphrase,
             release_key: vault.as_ref().map(|vault| hex::encode(vault.release_key().public_key().as_bytes())),
             import_key: self.import_key().ok().map(|key| key.public_hex()),
             tpm: facts,
@@ -586,21 +628,32 @@ fn unfinished_edit(pending: &[Pending]) -> Option<Problem> {
     })
 }
 
-fn protection(is_software: Option<bool>, secure_boot: bool) -> KeyProtection {
-    let (tier, explanation) = match is_software {
-        Some(false) if !secure_boot => (
+/// What keeps the shares.
+enum Keeper {
+    Tpm { is_software: bool },
+    Passphrase,
+    Nobody,
+}
+
+fn protection(keeper: &Keeper, secure_boot: bool) -> KeyProtection {
+    let (tier, explanation) = match keeper {
+        Keeper::Tpm { is_software: false } if !secure_boot => (
             ProtectionTier::TpmWithoutSecureBoot,
             "Shares are sealed to this board's TPM, but Secure Boot is off: whoever has the box in hand can start other software that opens them.",
         ),
-        Some(false) => (
+        Keeper::Tpm { is_software: false } => (
             ProtectionTier::TpmMeasuredBoot,
             "Shares are sealed to this board's TPM and open only for software signed by the image's maker.",
         ),
-        Some(true) => (
+        Keeper::Tpm { is_software: true } => (
             ProtectionTier::SoftwareTpm,
             "Shares are sealed to a TPM made of software: good for trying things out, no protection against whoever can read its files.",
         ),
-        None => (
+        Keeper::Passphrase => (
+            ProtectionTier::Passphrase,
+            "A lower tier: this board has no TPM. A stolen disk opens only with your passphrase, but neither changed software nor an old copy of the disk is noticed: whoever changes the box while it is off learns the passphrase when you type it next. After each start the shares wait for two epochs.",
+        ),
+        Keeper::Nobody => (
             ProtectionTier::None,
             "Nothing can be sealed or opened now: no share is accepted and nothing is signed.",
         ),
@@ -683,14 +736,16 @@ mod tests {
 
     #[test]
     fn the_protection_shown_is_the_one_there_is() {
-        for (is_software, secure_boot, tier) in [
-            (Some(false), true, ProtectionTier::TpmMeasuredBoot),
-            (Some(false), false, ProtectionTier::TpmWithoutSecureBoot),
-            (Some(true), true, ProtectionTier::SoftwareTpm),
-            (Some(true), false, ProtectionTier::SoftwareTpm),
-            (None, true, ProtectionTier::None),
+        let (chip, program) = (Keeper::Tpm { is_software: false }, Keeper::Tpm { is_software: true });
+        for (keeper, secure_boot, tier) in [
+            (&chip, true, ProtectionTier::TpmMeasuredBoot),
+            (&chip, false, ProtectionTier::TpmWithoutSecureBoot),
+            (&Keeper::Passphrase, true, ProtectionTier::Passphrase),
+            (&program, true, ProtectionTier::SoftwareTpm),
+            (&program, false, ProtectionTier::SoftwareTpm),
+            (&Keeper::Nobody, true, ProtectionTier::None),
         ] {
-            assert_eq!(protection(is_software, secure_boot).tier, tier);
+            assert_eq!(protection(keeper, secure_boot).tier, tier);
         }
     }
 }

@@ -3,7 +3,8 @@
 //! `vault.tpm` is a key that the TPM made and that works only after the signed boot. From it come the vault key, the private
 //! halves of the import keys and the release key, each as its HMAC of a label, so nobody else can ever have chosen or seen them.
 //! Every share is sealed under the vault key (XChaCha20-Poly1305) together with the facts that belong to it, so that none
-//! of them can be swapped. One TPM operation opens a thousand shares (decision 0122).
+//! of them can be swapped. One TPM operation opens a thousand shares (decision 0122). On a board that has no TPM at all the
+//! same keys come from a root under the owner's passphrase; see [`crate::no_tpm`].
 
 use std::path::PathBuf;
 
@@ -24,9 +25,17 @@ use threshold::{SecretKey, SecretShare, ShareIndex};
 use tpm::{Policy, SealedBlob, Tpm, TpmError, policy::SIGNED_PCR};
 use zeroize::Zeroizing;
 
-use crate::{boot, config::Config, files, ledger::ShareRow};
+use crate::{
+    boot,
+    config::{Config, TpmConfig},
+    files,
+    ledger::ShareRow,
+    no_tpm,
+    rollback::Witness,
+};
 
-const FILE: &str = "vault.tpm";
+/// The file's name in the state folder.
+pub(crate) const FILE: &str = "vault.tpm";
 /// Frozen: other labels are other keys, and no share would open.
 const VAULT_LABEL: &[u8] = b"hearth vault key v1";
 const RELEASE_LABEL: &[u8] = b"hearth release key v1";
@@ -57,6 +66,15 @@ pub(crate) enum VaultError {
         /// The file.
         path: PathBuf,
     },
+    /// This board has no TPM, and no passphrase was chosen yet.
+    #[error("this board has no TPM, and no passphrase was chosen yet")]
+    PassphraseUnset,
+    /// This board has no TPM, and the passphrase was not typed since the last start.
+    #[error("this board has no TPM, and they wait for your passphrase after each start")]
+    PassphraseNeeded,
+    /// The shares are under a passphrase, and there is a TPM now.
+    #[error("they were put under a passphrase when this board had no TPM, and it has one now")]
+    TpmAppeared,
     /// A vault made now would open for anything.
     #[error("Secure Boot is off")]
     SecureBootOff,
@@ -94,6 +112,18 @@ impl VaultError {
                 "vault_damaged",
                 "Do not restore an old copy of the disk. Set the box up anew and import the shares with their history.",
             ),
+            Self::PassphraseUnset => (
+                "passphrase_unset",
+                "Choose a passphrase on the page, after you compared the key there with the one on the box's screen. Better: use a board with a TPM.",
+            ),
+            Self::PassphraseNeeded => (
+                "passphrase_needed",
+                "Type the passphrase on the page, after you compared the key there with the one on the box's screen.",
+            ),
+            Self::TpmAppeared => (
+                "tpm_appeared",
+                "Type nothing: a passphrase is never asked for on a board with a TPM. If you switched the TPM on, make a backup without it, set the box up anew with it and restore; otherwise find out who changed the board.",
+            ),
             Self::SecureBootOff => return boot::secure_boot_off(),
             Self::Gone { .. } => {
                 ("vault_missing", "Set the box up anew and import the shares with their history.")
@@ -115,16 +145,22 @@ pub(crate) struct Vault {
     key: XChaCha20Poly1305,
     import: Zeroizing<Vec<u8>>,
     release: IdentityKey,
-    facts: TpmFacts,
+    facts: Option<TpmFacts>,
 }
 
 impl Vault {
-    /// Opens the vault in the state directory, or makes one when there is none and nothing depends on one.
+    /// Opens the TPM's vault in the state directory, or makes one when there is none and nothing depends on one.
     pub(crate) fn open(whole: &Config, shares_exist: bool) -> Result<Self, VaultError> {
         let config = &whole.tpm;
         let path = whole.state_dir.join(FILE);
         let io = |source| VaultError::Io { path: path.clone(), source };
-        let mut tpm = Tpm::open(&config.tcti)?;
+        let mut tpm = match Tpm::open(&config.tcti) {
+            Ok(tpm) => tpm,
+            Err(missing) => return Err(no_tpm::instead_of(missing.into(), whole, shares_exist)),
+        };
+        if !path.exists() && no_tpm::file(whole).exists() {
+            return Err(VaultError::TpmAppeared);
+        }
         let policy = Policy::load(&config.pcr_public_key, &config.pcr_signature, &config.literal_pcrs)?;
         let identity = tpm.identity()?;
         let facts = TpmFacts {
@@ -156,8 +192,32 @@ impl Vault {
             key: XChaCha20Poly1305::new_from_slice(key.as_slice()).map_err(|_| VaultError::Damaged)?,
             import: Zeroizing::new(import.as_slice().to_vec()),
             release: release_key(release.as_slice())?,
-            facts,
+            facts: Some(facts),
         })
+    }
+
+    /// The vault of a board without a TPM, by its root. What is sealed for the box is sealed to a key of this start alone: a
+    /// ledger that was put back, which nothing notices there, would bring an old one back to life (decision 0303).
+    pub(crate) fn from_root(root: &[u8; no_tpm::ROOT_BYTES]) -> Result<Self, VaultError> {
+        let derive = |label: &[u8]| -> Result<Zeroizing<[u8; 32]>, VaultError> {
+            let mut mac = Hmac::<Sha256>::new_from_slice(root).map_err(|_| VaultError::Damaged)?;
+            mac.update(label);
+            Ok(Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes())))
+        };
+        let mut import = Zeroizing::new(vec![0; 32]);
+        rand::rngs::OsRng.try_fill_bytes(&mut import).map_err(|_| VaultError::NoRandomness)?;
+        let key = derive(VAULT_LABEL)?;
+        Ok(Self {
+            key: XChaCha20Poly1305::new_from_slice(key.as_slice()).map_err(|_| VaultError::Damaged)?,
+            import,
+            release: release_key(derive(RELEASE_LABEL)?.as_slice())?,
+            facts: None,
+        })
+    }
+
+    /// What beside the disk knows how old the ledger is.
+    pub(crate) fn witness<'a>(&self, tpm: &'a TpmConfig) -> Witness<'a> {
+        if self.facts.is_some() { Witness::Tpm(tpm) } else { Witness::Nobody }
     }
 
     /// The key that opens what is sealed for this box, of one generation (decision 0303).
@@ -173,9 +233,9 @@ impl Vault {
         &self.release
     }
 
-    /// The TPM it is sealed to.
-    pub(crate) fn facts(&self) -> &TpmFacts {
-        &self.facts
+    /// The TPM it is sealed to; none where a passphrase takes its place.
+    pub(crate) fn facts(&self) -> Option<&TpmFacts> {
+        self.facts.as_ref()
     }
 
     /// Seals a share's secret together with the facts in `row` (whose `sealed` is not looked at).

@@ -16,6 +16,7 @@ use ipc::{
         EXITS_CANCEL_PATH, EXITS_PATH, ExitApprovals, ExitCancel, ExitOrder, OwnerRules, RESUME_PATH,
         RULES_PATH, ResumeShare,
     },
+    passphrase::PASSPHRASE_PATH,
     server::Body,
     signer::{SHARES_PATH, STATUS_PATH},
 };
@@ -33,6 +34,7 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .route(EXITS_PATH, get(exits).post(order_exit))
         .route(EXITS_CANCEL_PATH, post(cancel_exit))
         .route(RESUME_PATH, post(resume))
+        .route(PASSPHRASE_PATH, get(passphrase).post(order_passphrase))
         .merge(crate::edit::control_routes())
         .merge(crate::remote::control_routes())
         .merge(crate::history::control_routes())
@@ -125,6 +127,22 @@ async fn resume(State(signer): State<Arc<Signer>>, Body(wish): Body<ResumeShare>
     answer(signer.resume_share(wish).await)
 }
 
+async fn passphrase(State(signer): State<Arc<Signer>>) -> Response {
+    answer(signer.passphrase_status().ok_or_else(|| {
+        Problem::new(
+            "passphrase_not_wanted",
+            "This board has a TPM, or nothing may take its place.",
+            "Nothing to do.",
+        )
+    }))
+}
+
+async fn order_passphrase(State(signer): State<Arc<Signer>>, Body(sealed): Body<ShareImport>) -> Response {
+    // Finished even when the caller hangs up, as above.
+    let ordered = tokio::spawn(async move { signer.passphrase_order(sealed).await });
+    answer(ordered.await.unwrap_or_else(|_| Err(crate::folder::fault())))
+}
+
 pub(super) fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Response {
     match outcome {
         Ok(done) => Json(done).into_response(),
@@ -137,8 +155,12 @@ pub(super) fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Respon
 
 /// The box's own trouble is 503; everything else is about the file.
 pub(crate) fn status_of(problem: &Problem) -> StatusCode {
-    const OURS: [&str; 23] = [
+    const OURS: [&str; 27] = [
         "starting",
+        "passphrase_unset",
+        "passphrase_needed",
+        "passphrase_too_often",
+        "tpm_appeared",
         "tpm_missing",
         "tpm_unsupported",
         "tpm_unavailable",

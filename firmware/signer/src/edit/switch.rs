@@ -331,7 +331,7 @@ impl Signer {
 
     /// Brings the TPM's counter to the ledger's, so that no copy of the disk from before can take the step back.
     async fn settle_edit(&self, counter: u64) -> Result<(), Problem> {
-        match rollback::settle(&self.config.tpm, counter).await {
+        match rollback::settle(self.witness(), counter).await {
             Ok(()) => Ok(()),
             Err(problem) => Err(self.lock_for(problem)),
         }

@@ -119,7 +119,7 @@ impl Signer {
         };
         // The ledger has refused these keys since; now they are out of memory too.
         self.replace(keys, Vec::new(), Resuming::new());
-        if let Err(problem) = rollback::settle(&self.config.tpm, counter).await {
+        if let Err(problem) = rollback::settle(self.witness(), counter).await {
             self.lock_again(problem.clone());
             return Err(problem);
         }

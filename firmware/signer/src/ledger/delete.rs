@@ -93,7 +93,7 @@ mod tests {
     fn run(dir: &Path, counter: u64) -> Writer {
         let mut writer = Writer::new(Store::open(dir).unwrap(), Metrics::default());
         writer.reload().unwrap();
-        writer.begin_run(counter, UnixMillis(5)).unwrap();
+        writer.begin_run(counter, crate::ledger::Past::Known, UnixMillis(5)).unwrap();
         writer
     }
 

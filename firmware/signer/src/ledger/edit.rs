@@ -508,7 +508,7 @@ mod tests {
     /// A ledger with one share that voted from 3 to 4 in epoch 4.
     fn with_old(dir: &Path) -> Writer {
         let mut writer = open(dir);
-        writer.begin_run(1, UnixMillis(5)).unwrap();
+        writer.begin_run(1, crate::ledger::Past::Known, UnixMillis(5)).unwrap();
         let import = Import {
             row: row(OLD, 0xaa),
             history: Entries::default(),
@@ -555,7 +555,7 @@ mod tests {
             }
             let mut next = open(copy.path());
             assert_eq!(powers(&next), expected, "{step}, after a crash");
-            next.begin_run(9, at(5)).unwrap();
+            next.begin_run(9, crate::ledger::Past::Known, at(5)).unwrap();
             assert_eq!(powers(&next), expected, "{step}, in the next run");
             let found = (next.store().rows().unwrap().len(), next.store().pending().unwrap().len());
             assert_eq!(found, there, "{step}");
@@ -713,7 +713,7 @@ mod tests {
     fn who_joins_begins_above_the_clock_and_who_leaves_keeps_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = open(dir.path());
-        writer.begin_run(1, UnixMillis(5)).unwrap();
+        writer.begin_run(1, crate::ledger::Past::Known, UnixMillis(5)).unwrap();
         writer.prepare(&[pending(NEW, None, LOCK)]).unwrap();
         assert_eq!(writer.freeze(&LOCK).unwrap(), Some(2));
         let committed = writer.commit(&LOCK, at(5)).unwrap();

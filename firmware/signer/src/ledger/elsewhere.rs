@@ -204,7 +204,7 @@ mod tests {
     fn writer(dir: &std::path::Path, counter: u64, now: UnixMillis) -> Writer {
         let mut writer = Writer::new(Store::open(dir).unwrap(), Metrics::default());
         writer.reload().unwrap();
-        writer.begin_run(counter, now).unwrap();
+        writer.begin_run(counter, crate::ledger::Past::Known, now).unwrap();
         writer
     }
 

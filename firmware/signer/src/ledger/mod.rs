@@ -80,6 +80,15 @@ pub(crate) struct Import {
 /// Shares whose floors were raised over all that may have been forgotten, with the first target epoch that each may sign.
 pub(crate) type Resuming = BTreeMap<PublicKeyBytes, Epoch>;
 
+/// Whether somebody beside the disk vouches for the ledger being the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Past {
+    /// The TPM's counter does.
+    Known,
+    /// Nobody does: it may be a copy of any day.
+    Unknown,
+}
+
 /// What an import did.
 pub(crate) struct Imported {
     /// What the TPM's counter must be brought to.
@@ -156,6 +165,7 @@ enum Job {
     },
     BeginRun {
         counter: u64,
+        past: Past,
         now: UnixMillis,
         reply: oneshot::Sender<Result<(), LedgerError>>,
     },
@@ -339,9 +349,9 @@ impl Ledger {
     }
 
     /// Begins a run: stores what the TPM's counter is about to be, marks the ledger as in use, and, when it was left so
-    /// by a run that never ended, raises all floors over what may have been forgotten.
-    pub(crate) async fn begin_run(&self, counter: u64) -> Result<(), LedgerError> {
-        self.ask(|reply| Job::BeginRun { counter, now: now(), reply }).await?
+    /// by a run that never ended or its past is unknown, raises all floors over what may have been forgotten.
+    pub(crate) async fn begin_run(&self, counter: u64, past: Past) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::BeginRun { counter, past, now: now(), reply }).await?
     }
 
     /// The shares that waited since this run began.

@@ -177,7 +177,7 @@ mod tests {
     fn run(dir: &Path, counter: u64) -> Writer {
         let mut writer = Writer::new(Store::open(dir).unwrap(), Metrics::default());
         writer.reload().unwrap();
-        writer.begin_run(counter, NOW).unwrap();
+        writer.begin_run(counter, crate::ledger::Past::Known, NOW).unwrap();
         writer
     }
 

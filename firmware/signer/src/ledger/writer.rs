@@ -15,8 +15,8 @@ use slashing::{AttestationVote, BlockProposal, History, Retention};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Asked, Clearance, Facts, Import, Imported, Job, LedgerError, Resuming, ShareRow, Stopped, digest, edit,
-    elsewhere,
+    Asked, Clearance, Facts, Import, Imported, Job, LedgerError, Past, Resuming, ShareRow, Stopped, digest,
+    edit, elsewhere,
     record::{record, with_imported},
     store,
     store::Store,
@@ -140,8 +140,8 @@ impl Writer {
                 Job::Rows { reply } => {
                     let _ = reply.send(self.store.rows());
                 }
-                Job::BeginRun { counter, now, reply } => {
-                    let _ = reply.send(self.begin_run(counter, now));
+                Job::BeginRun { counter, past, now, reply } => {
+                    let _ = reply.send(self.begin_run(counter, past, now));
                 }
                 Job::Resuming { reply } => {
                     let _ = reply.send(self.resuming.clone());
@@ -482,20 +482,26 @@ impl Writer {
         Ok(Facts { counter: self.store.counter()?, shares_exist })
     }
 
-    pub(super) fn begin_run(&mut self, counter: u64, now: UnixMillis) -> Result<(), LedgerError> {
-        let outcome = self.try_begin_run(counter, now);
+    pub(super) fn begin_run(
+        &mut self,
+        counter: u64,
+        past: Past,
+        now: UnixMillis,
+    ) -> Result<(), LedgerError> {
+        let outcome = self.try_begin_run(counter, past, now);
         if outcome.is_err() {
             self.recover();
         }
         outcome
     }
 
-    fn try_begin_run(&mut self, counter: u64, now: UnixMillis) -> Result<(), LedgerError> {
+    fn try_begin_run(&mut self, counter: u64, past: Past, now: UnixMillis) -> Result<(), LedgerError> {
         if self.doubtful {
             self.reload()?;
         }
         let now = self.no_earlier_than_recorded(now);
-        let was_cut_off = self.store.is_open()? && !self.begun;
+        // Without a witness an orderly end proves nothing: this may be the copy of another day.
+        let was_cut_off = (self.store.is_open()? || past == Past::Unknown) && !self.begun;
         // A ledger that begins, or that was put back when it held nothing and so may pass, has forgotten what it took in and
         // gave away: nothing that was sealed for this box before may open any more (decision 0303).
         let goes_on = self.store.counter()?.map(|known| known.saturating_add(1)) == Some(counter);
@@ -519,7 +525,8 @@ impl Writer {
             store::write_digest(&transaction, digest)?;
             tracing::warn!(
                 shares = resuming.len(),
-                "the last run was cut off: shares wait for up to two epochs"
+                ?past,
+                "the last run was cut off, or nothing knows whether this ledger is the newest: shares wait for up to two epochs"
             );
         }
         store::write_generation(&transaction, generation)?;

@@ -14,6 +14,7 @@ use chain::{
 use cluster::keystore::{KdfCost, Keystore};
 use ipc::{
     Client, ClientError, Sensitive, SignAnswer, SignRequest, SignerStatus,
+    passphrase::{PASSPHRASE_INFO, PASSPHRASE_PATH, PassphraseOrder, PassphraseStatus},
     signer::{
         ChainClock, ChainPreset, History, SHARES_PATH, STATUS_PATH, ShareBundle, ShareEntry, ShareImported,
     },
@@ -36,6 +37,8 @@ pub(crate) struct Machine {
     pub secure_boot: bool,
     /// Whether the system says that it is signed with its maker's own keys.
     pub release_keys: bool,
+    /// Whether the configuration lets a passphrase take the place of a TPM that is not there.
+    pub passphrase: bool,
     /// The time service's mark, where there is one.
     pub clock_mark: Option<PathBuf>,
     /// Another user that the signer runs as, and who may ask it then.
@@ -55,6 +58,7 @@ impl Machine {
             callers: "[\"self\"]".to_owned(),
             secure_boot: false,
             release_keys: true,
+            passphrase: false,
             clock_mark: None,
             user: None,
         }
@@ -68,6 +72,22 @@ impl Machine {
             std::fs::copy(file.path(), other.dir.path().join("boot").join(file.file_name())).unwrap();
         }
         other
+    }
+
+    /// Another board of that kind, with the same maker's image.
+    pub(crate) fn sibling_without_tpm(&self) -> Self {
+        let mut other = self.sibling();
+        (other.swtpm, other.passphrase) = (None, true);
+        other.tcti.clone_from(&self.tcti);
+        other
+    }
+
+    /// A board that has no TPM.
+    pub(crate) fn without_tpm() -> Self {
+        let mut machine = Self::new();
+        (machine.swtpm, machine.passphrase) = (None, true);
+        machine.tcti = "device:/dev/no-such-tpm".to_owned();
+        machine
     }
 
     /// From now on the signer runs as this user, and `caller` may ask it. Needs root unless that is the user already.
@@ -113,7 +133,9 @@ impl Machine {
             self.secure_boot, self.tcti, self.callers
         );
         let mark = self.clock_mark.as_ref().map(|mark| format!("[clock]\nmark = \"{}\"\n", mark.display()));
-        std::fs::write(&path, text + &mark.unwrap_or_default()).unwrap();
+        let signs = format!("[passphrase]\nsigns_of_a_tpm = [\"{dir}/sys/tpm\", \"{dir}/sys/TPM2\"]\n");
+        let signs = if self.passphrase { signs } else { String::new() };
+        std::fs::write(&path, text + &mark.unwrap_or_default() + &signs).unwrap();
         path
     }
 
@@ -271,7 +293,8 @@ impl Running {
     pub(crate) fn stop(mut self) {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        assert!(self.child.wait().unwrap().success(), "{}", self.log_text());
+        let ended = self.child.wait().unwrap();
+        assert!(ended.success(), "{ended}: {}", self.log_text());
     }
 
     /// Makes it crash, as a fault of its own would.
@@ -302,6 +325,14 @@ impl Running {
         let key = self.status().await.import_key.expect("an import key");
         let sealed = ipc::envelope::seal(&key, bundle).unwrap();
         self.control.post(SHARES_PATH, &sealed).await
+    }
+
+    /// The owner's word about the passphrase, sealed as the page seals it.
+    pub(crate) async fn passphrase(&self, order: &PassphraseOrder) -> Result<PassphraseStatus, ClientError> {
+        let known: PassphraseStatus = self.control.get(PASSPHRASE_PATH).await?;
+        let text = serde_json::to_vec(order).unwrap();
+        let sealed = ipc::envelope::seal_as_page(&known.key, PASSPHRASE_INFO, &text).unwrap();
+        self.control.post(PASSPHRASE_PATH, &sealed).await
     }
 
     pub(crate) async fn attest(

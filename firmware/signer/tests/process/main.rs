@@ -16,6 +16,7 @@ mod keymanager;
 mod many;
 mod moving;
 mod owner;
+mod passphrase;
 mod remote;
 mod rollback;
 mod sealing;

@@ -210,7 +210,7 @@ impl Process {
     async fn begin(&mut self) {
         let facts = self.ledger.facts().await.unwrap();
         let next = facts.counter.unwrap_or(0) + 1;
-        self.ledger.begin_run(next).await.unwrap();
+        self.ledger.begin_run(next, crate::ledger::Past::Known).await.unwrap();
         self.say(&[Mark::Counter(next)]);
         if self.ledger.rows().await.unwrap().len() < SHARES.len() {
             self.import_these(&SHARES, false).await;

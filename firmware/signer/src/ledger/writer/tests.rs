@@ -33,7 +33,7 @@ fn import(number: u8, group: u8) -> Import {
 fn run(dir: &Path, counter: u64, now: UnixMillis) -> Writer {
     let mut writer = Writer::new(Store::open(dir).unwrap(), Metrics::default());
     writer.reload().unwrap();
-    writer.begin_run(counter, now).unwrap();
+    writer.begin_run(counter, Past::Known, now).unwrap();
     writer
 }
 
@@ -85,6 +85,27 @@ fn a_run_that_ended_in_order_costs_nothing() {
 }
 
 #[test]
+fn without_a_witness_an_orderly_end_proves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = run(dir.path(), 1, BEFORE_GENESIS);
+    first.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
+    first.close().unwrap();
+    let mut second = Writer::new(Store::open(dir.path()).unwrap(), Metrics::default());
+    second.reload().unwrap();
+    second.begin_run(3, Past::Unknown, at_epoch(5)).unwrap();
+    assert_eq!(second.resuming, Resuming::from([(key(1), Epoch(7))]));
+    for (source, target, allowed) in [(4, 5, false), (4, 6, false), (3, 7, false), (4, 7, true)] {
+        assert_eq!(attest(&mut second, 1, source, target, 2), allowed, "{source} to {target}");
+    }
+    for (slot, allowed) in [(40, false), (55, false), (56, true)] {
+        assert_eq!(propose(&mut second, 1, slot, 2), allowed, "slot {slot}");
+    }
+    // Within one process nothing can have been forgotten.
+    second.begin_run(4, Past::Unknown, at_epoch(9)).unwrap();
+    assert!(attest(&mut second, 1, 7, 8, 1));
+}
+
+#[test]
 fn only_the_run_that_was_begun_here_is_ended_here() {
     let dir = tempfile::tempdir().unwrap();
     let mut first = run(dir.path(), 1, BEFORE_GENESIS);
@@ -96,7 +117,7 @@ fn only_the_run_that_was_begun_here_is_ended_here() {
     let mut third = run(dir.path(), 3, at_epoch(5));
     assert_eq!(third.resuming.len(), 1, "and the cut is not forgotten");
     // A second attempt within the same process is no second power cut.
-    third.begin_run(4, at_epoch(9)).unwrap();
+    third.begin_run(4, Past::Known, at_epoch(9)).unwrap();
     assert!(attest(&mut third, 1, 6, 7, 1));
 }
 
