@@ -59,6 +59,8 @@ pub struct Member {
     name: String,
     dir: PathBuf,
     binaries: PathBuf,
+    /// It is a board without a TPM, and goes by its owner's passphrase.
+    has_no_tpm: bool,
     p2p_port: u16,
     page_port: u16,
     api_port: u16,
@@ -75,11 +77,24 @@ impl Member {
     /// # Errors
     /// When a daemon does not come up.
     pub fn start(name: &str, dir: &Path, binaries: &Path) -> Result<Self, MemberError> {
+        Self::begin(name, dir, binaries, false)
+    }
+
+    /// The same on a board that has no TPM.
+    ///
+    /// # Errors
+    /// When a daemon does not come up.
+    pub fn start_without_tpm(name: &str, dir: &Path, binaries: &Path) -> Result<Self, MemberError> {
+        Self::begin(name, dir, binaries, true)
+    }
+
+    fn begin(name: &str, dir: &Path, binaries: &Path, has_no_tpm: bool) -> Result<Self, MemberError> {
         let ports = free_ports(3);
         let mut member = Self {
             name: name.to_owned(),
             dir: dir.to_owned(),
             binaries: binaries.to_owned(),
+            has_no_tpm,
             p2p_port: ports[0],
             page_port: ports[1],
             api_port: ports[2],
@@ -112,7 +127,7 @@ impl Member {
     /// # Errors
     /// When a daemon does not come up.
     pub fn power_on(&mut self) -> Result<(), MemberError> {
-        if self.tpm.is_none() {
+        if self.tpm.is_none() && !self.has_no_tpm {
             self.tpm = Some(Swtpm::start(&self.dir.join("tpm"))?);
         }
         if self.signer.is_none() {
@@ -132,7 +147,7 @@ impl Member {
     /// # Errors
     /// When a daemon does not come up.
     pub fn power_on_without_signer(&mut self) -> Result<(), MemberError> {
-        if self.tpm.is_none() {
+        if self.tpm.is_none() && !self.has_no_tpm {
             self.tpm = Some(Swtpm::start(&self.dir.join("tpm"))?);
         }
         if self.node.is_none() {
@@ -267,12 +282,14 @@ impl Member {
         let boot = self.dir.join("boot");
         let approval =
             tpm::devpolicy::make(&boot, &[tpm::devpolicy::UNMEASURED]).map_err(self.file(&boot))?;
-        let tcti = self.tpm.as_ref().map(Swtpm::tcti).unwrap_or_default();
+        let tcti = self.tpm.as_ref().map_or("device:/dev/no-such-tpm", Swtpm::tcti);
         let dir = self.dir.display();
+        let signs = format!("[passphrase]\nsigns_of_a_tpm = [\"{dir}/signs-of-a-tpm\"]\n\n");
+        let signs = if self.has_no_tpm { signs } else { String::new() };
         let config = format!(
             "state_dir = \"{dir}/signer\"\nos_release = \"{dir}/os-release\"\n\n\
              [tpm]\ntcti = \"{tcti}\"\npcr_public_key = \"{}\"\npcr_signature = \"{}\"\nliteral_pcrs = [7, 12]\n\n\
-             [exits]\ndelay_s = 2\nleast_delay_s = 1\n\n\
+             {signs}[exits]\ndelay_s = 2\nleast_delay_s = 1\n\n\
              [callers]\nsign = [\"self\"]\ncontrol = [\"self\"]\nremote = [\"self\"]\n\n\
              [listen]\nsign = \"{dir}/run/sign.sock\"\ncontrol = \"{dir}/run/signer-control.sock\"\n\
              remote = \"{dir}/run/signer-remote.sock\"\n",

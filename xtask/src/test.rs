@@ -153,6 +153,7 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 // The daemons it starts are built by the line above.
                 run_executables(&mut tally, built, |test| test.is("key_generation"), &[]);
                 run_executables(&mut tally, built, |test| test.is("moving_page"), &[]);
+                run_executables(&mut tally, built, |test| test.is("passphrase_page"), &[]);
                 // Five members each, whose clocks are fast: one test at a time.
                 let one_by_one = [("RUST_TEST_THREADS", PathBuf::from("1"))];
                 run_executables(&mut tally, built, |test| test.is("cluster_edit"), &one_by_one);
@@ -305,6 +306,7 @@ impl Executable {
             "image_more",
             "key_generation",
             "moving_page",
+            "passphrase_page",
             "power_cuts",
             "two_clusters",
         ]

@@ -15,6 +15,7 @@ mod local;
 mod moving;
 mod network;
 mod node;
+mod passphrase;
 mod ssz_forms;
 mod wire;
 mod world;
@@ -79,6 +80,7 @@ pub fn targets() -> Vec<Target> {
         key_shares::TARGETS,
         keymanager::TARGETS,
         moving::TARGETS,
+        passphrase::TARGETS,
         beacon_api::TARGETS,
         network::TARGETS,
         node::TARGETS,

@@ -27,6 +27,8 @@ pub const RESTORES_PATH: &str = "/api/v1/restores";
 /// Path that takes [`crate::moving::MoveOrder`] and answers [`crate::moving::MoveCertificate`]; `GET` answers those given before.
 /// Both need the claim code.
 pub const MOVES_PATH: &str = "/api/v1/moves";
+/// Path that takes a sealed [`crate::passphrase::PassphraseOrder`] on a board without a TPM; needs the claim code.
+pub const PASSPHRASE_PATH: &str = "/api/v1/passphrase";
 /// Path that takes [`crate::moving::Arrival`]; needs the claim code.
 pub const ARRIVALS_PATH: &str = "/api/v1/arrivals";
 

@@ -29,8 +29,8 @@ mod ledger;
 mod many;
 mod message;
 mod metrics;
-mod no_tpm;
 mod migrate;
+mod no_tpm;
 #[doc(hidden)]
 pub mod outside;
 mod owner;

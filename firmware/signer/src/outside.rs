@@ -79,6 +79,28 @@ pub fn make_backup(content: &ipc::moving::BackupContent, passphrase: &str) -> Op
     crate::backup::encrypt(content, passphrase, 64, &[1; 16], &[2; 24])
 }
 
+/// Reads the file of a vault under a passphrase, and writes it anew.
+pub fn passphrase_vault(file: &[u8]) -> Option<Vec<u8>> {
+    Some(crate::no_tpm::Wrapped::read(file)?.to_bytes())
+}
+
+/// Whether it opens; nothing where trying would cost more than a moment.
+pub fn open_passphrase_vault(file: &[u8], words: &str) -> Option<bool> {
+    let wrapped = crate::no_tpm::Wrapped::read(file)?;
+    wrapped.is_cheap().then(|| wrapped.open(words).is_some())
+}
+
+/// A vault that is always the same and whose passphrase is tried in no time.
+pub fn make_passphrase_vault(words: &str) -> Option<Vec<u8>> {
+    let fresh = crate::no_tpm::Fresh { salt: [1; 16], nonce: [2; 24] };
+    Some(crate::no_tpm::Wrapped::wrap(&[3; crate::no_tpm::ROOT_BYTES], words, 64, &fresh)?.to_bytes())
+}
+
+/// Whether a passphrase may be chosen.
+pub fn is_strong(words: &str) -> bool {
+    crate::no_tpm::weakness(words).is_none()
+}
+
 /// What an old box signs of a certificate.
 pub fn certificate_digest(certificate: &ipc::moving::MoveCertificate) -> [u8; 32] {
     crate::migrate::digest(certificate)

@@ -519,12 +519,7 @@ impl Signer {
                             "The box was switched off without warning, so it cannot know for certain what it signed last.",
                         )
                     };
-                    problems.extend(waiting(
-                        &rows,
-                        &ledger.resuming().await.unwrap_or_default(),
-                        code,
-                        why,
-                    ));
+                    problems.extend(waiting(&rows, &ledger.resuming().await.unwrap_or_default(), code, why));
                     problems.extend(unfinished_edit(&ledger.pending().await.unwrap_or_default()));
                     let beginning = self.read(|state| state.beginning.clone());
                     problems.extend(waiting(

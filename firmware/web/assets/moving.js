@@ -163,4 +163,7 @@
     setTimeout(showFingerprint, 2000);
   }
   showFingerprint();
+
+  // For the page's other scripts.
+  window.sealing = { seal, ask, fingerprintOf };
 }

@@ -9,9 +9,12 @@ use axum::{Json, Router};
 use ipc::folder::{self, FolderImported};
 use ipc::moving::{self, Arrival, BackupFile, MoveBody, MoveCertificate, MoveOrder, Moves};
 use ipc::node::{self, ClusterEntry, NodeStatus, cluster_path};
+use ipc::passphrase::{self, PassphraseStatus};
 use ipc::server::Body;
 use ipc::signer::ShareImported;
-use ipc::web::{ARRIVALS_PATH, BACKUPS_PATH, FOLDERS_PATH, FolderUpload, MOVES_PATH, RESTORES_PATH};
+use ipc::web::{
+    ARRIVALS_PATH, BACKUPS_PATH, FOLDERS_PATH, FolderUpload, MOVES_PATH, PASSPHRASE_PATH, RESTORES_PATH,
+};
 use ipc::{Client, ClientError, ClusterSetup, Sensitive, ShareImport};
 use serde_json::Value;
 
@@ -28,6 +31,7 @@ pub(crate) fn routes() -> Router<Arc<Web>> {
         .route(RESTORES_PATH, post(restore))
         .route(MOVES_PATH, post(move_away).get(moves))
         .route(ARRIVALS_PATH, post(arrive))
+        .route(PASSPHRASE_PATH, post(passphrase))
 }
 
 fn patient(web: &Web) -> Client {
@@ -115,4 +119,13 @@ async fn arrive(
     Body(arrival): Body<Arrival>,
 ) -> Result<Json<ShareImported>, Refusal> {
     Ok(Json(patient(&web).post(moving::ARRIVALS_PATH, &arrival).await?))
+}
+
+/// `POST /api/v1/passphrase`: on a board without a TPM, sealed to the signer.
+async fn passphrase(
+    State(web): State<Arc<Web>>,
+    _owner: Owner,
+    Body(sealed): Body<ShareImport>,
+) -> Result<Json<PassphraseStatus>, Refusal> {
+    Ok(Json(patient(&web).post(passphrase::PASSPHRASE_PATH, &sealed).await?))
 }

@@ -53,6 +53,10 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
             "/assets/moving.js",
             get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/moving.js"))),
         )
+        .route(
+            "/assets/passphrase.js",
+            get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/passphrase.js"))),
+        )
         .route("/assets/hearth.svg", get(|| asset("image/svg+xml", include_str!("../assets/hearth.svg"))))
         .route(STATUS_PATH, get(box_status))
         .route(CLUSTER_PATH, put(set_cluster))
@@ -407,6 +411,7 @@ mod tests {
             include_str!("../assets/page.js"),
             include_str!("../assets/edit.js"),
             include_str!("../assets/moving.js"),
+            include_str!("../assets/passphrase.js"),
         ] {
             assert!(!text.contains("http://") && !text.contains("https://"));
             assert!(!text.contains("innerHTML"));

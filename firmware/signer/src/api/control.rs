@@ -131,8 +131,8 @@ async fn passphrase(State(signer): State<Arc<Signer>>) -> Response {
     answer(signer.passphrase_status().ok_or_else(|| {
         Problem::new(
             "passphrase_not_wanted",
-            "This board has a TPM, or nothing may take its place.",
-            "Nothing to do.",
+            "No passphrase is asked for: this board has a TPM, or no passphrase helps with what keeps it locked.",
+            "See what the status says is wrong.",
         )
     }))
 }

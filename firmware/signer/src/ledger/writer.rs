@@ -482,12 +482,7 @@ impl Writer {
         Ok(Facts { counter: self.store.counter()?, shares_exist })
     }
 
-    pub(super) fn begin_run(
-        &mut self,
-        counter: u64,
-        past: Past,
-        now: UnixMillis,
-    ) -> Result<(), LedgerError> {
+    pub(super) fn begin_run(&mut self, counter: u64, past: Past, now: UnixMillis) -> Result<(), LedgerError> {
         let outcome = self.try_begin_run(counter, past, now);
         if outcome.is_err() {
             self.recover();

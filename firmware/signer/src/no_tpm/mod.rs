@@ -7,7 +7,8 @@
 mod strength;
 mod wrapped;
 
-pub(crate) use wrapped::{ROOT_BYTES, Wrapped};
+pub(crate) use strength::weakness;
+pub(crate) use wrapped::{Fresh, ROOT_BYTES, Wrapped};
 
 use std::{
     io::ErrorKind,
@@ -130,9 +131,8 @@ fn has_none(config: &Config) -> bool {
 
 /// A file, or a folder with something in it. What cannot be looked at counts as there.
 fn is_there(path: &Path) -> bool {
-    let found = std::fs::metadata(path).and_then(|facts| {
-        Ok(!facts.is_dir() || std::fs::read_dir(path)?.next().is_some())
-    });
+    let found = std::fs::metadata(path)
+        .and_then(|facts| Ok(!facts.is_dir() || std::fs::read_dir(path)?.next().is_some()));
     found.unwrap_or_else(|error| error.kind() != ErrorKind::NotFound)
 }
 
@@ -267,7 +267,7 @@ impl Signer {
 
     /// Puts the root under a passphrase: the old file or the new one is there, whatever happens.
     async fn keep_under(&self, root: &[u8; ROOT_BYTES], passphrase: ipc::Sensitive) -> Result<(), Problem> {
-        let mut fresh = wrapped::Fresh::default();
+        let mut fresh = Fresh::default();
         rand::rngs::OsRng
             .try_fill_bytes(&mut fresh.salt)
             .and_then(|()| rand::rngs::OsRng.try_fill_bytes(&mut fresh.nonce))
@@ -276,9 +276,10 @@ impl Signer {
         let root = Zeroizing::new(*root);
         let written = blocking(move || {
             let wrapped = Wrapped::wrap(&root, passphrase.expose_secret(), memory_kib, &fresh)?;
-            Some(files::write_atomically(&path, &wrapped.to_bytes()).map_err(|source| {
-                VaultError::Io { path, source }.to_problem()
-            }))
+            Some(
+                files::write_atomically(&path, &wrapped.to_bytes())
+                    .map_err(|source| VaultError::Io { path, source }.to_problem()),
+            )
         });
         written.await.flatten().ok_or_else(fault)?
     }
@@ -292,7 +293,7 @@ impl Signer {
 }
 
 fn check(passphrase: &str) -> Result<(), Problem> {
-    strength::weakness(passphrase).map_or(Ok(()), |weakness| {
+    weakness(passphrase).map_or(Ok(()), |weakness| {
         Err(bad(
             "passphrase_weak",
             &weakness,

@@ -11,7 +11,7 @@ const KEYBOARD: [&str; 6] = ["qwertyuiop", "asdfghjkl", "zxcvbnm", "qwertzuiop",
 
 /// Why it is no good; nothing when it is. Repetitions, sequences, rows of the keyboard and half of all digits do not
 /// count, so that a long but empty one does not pass. It does not know the words that people love: no rule does.
-pub(super) fn weakness(passphrase: &str) -> Option<String> {
+pub(crate) fn weakness(passphrase: &str) -> Option<String> {
     if passphrase.len() > MAX_PASSPHRASE_BYTES {
         return Some(format!("the passphrase is longer than {MAX_PASSPHRASE_BYTES} bytes"));
     }

@@ -277,7 +277,10 @@ async fn the_passphrase_is_changed_whole_or_not_at_all_and_guessing_is_slow() {
     let (machine, _) = board_with_a_share(1).await;
     let signer = start_and_open(&machine, WORDS).await;
     assert_eq!(code(signer.passphrase(&change(WORDS, "weak")).await), refused(422, "passphrase_weak"));
-    assert_eq!(code(signer.passphrase(&change("not it", OTHER_WORDS)).await), refused(422, "passphrase_wrong"));
+    assert_eq!(
+        code(signer.passphrase(&change("not it", OTHER_WORDS)).await),
+        refused(422, "passphrase_wrong")
+    );
     signer.passphrase(&change(WORDS, OTHER_WORDS)).await.unwrap();
     signer.stop();
     let signer = machine.start().await;
@@ -321,8 +324,9 @@ async fn a_damaged_or_missing_file_of_the_passphrase_is_not_replaced() {
     std::fs::remove_file(&path).unwrap();
     let signer = machine.start().await;
     assert_eq!(signer.problem_codes().await, ["vault_missing"]);
-    assert_eq!(code(signer.passphrase(&first(WORDS)).await), refused(503, "vault_missing"));
+    assert_eq!(code(signer.passphrase(&first(WORDS)).await), refused(422, "passphrase_not_wanted"));
     signer.stop();
+    assert!(!path.exists());
     std::fs::write(&path, &good).unwrap();
     start_and_open(&machine, WORDS).await.stop();
 }
