@@ -282,7 +282,7 @@ impl Member {
         let boot = self.dir.join("boot");
         let approval =
             tpm::devpolicy::make(&boot, &[tpm::devpolicy::UNMEASURED]).map_err(self.file(&boot))?;
-        let tcti = self.tpm.as_ref().map_or("device:/dev/no-such-tpm", Swtpm::tcti);
+        let tcti = self.tpm.as_ref().map_or_else(|| "device:/dev/no-such-tpm".to_owned(), Swtpm::tcti);
         let dir = self.dir.display();
         let signs = format!("[passphrase]\nsigns_of_a_tpm = [\"{dir}/signs-of-a-tpm\"]\n\n");
         let signs = if self.has_no_tpm { signs } else { String::new() };

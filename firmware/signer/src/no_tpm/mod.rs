@@ -201,6 +201,8 @@ impl Signer {
                     .map_err(|_| VaultError::NoRandomness.to_problem())?;
                 self.keep_under(&root, passphrase).await?;
                 tracing::warn!("a passphrase was chosen for this board, which has no TPM");
+                // If it was not the owner, the owner should know.
+                screen::show("a passphrase was chosen for this box on its page");
                 self.adopt_root(&root).await?;
             }
             PassphraseOrder::Change { passphrase, new } => {
@@ -208,6 +210,7 @@ impl Signer {
                 let root = self.root(passphrase).await?;
                 self.keep_under(&root, new).await?;
                 tracing::warn!("the passphrase was changed");
+                screen::show("the passphrase of this box was changed on its page");
             }
         }
         self.passphrase_status().ok_or_else(fault)
