@@ -183,16 +183,16 @@ impl Signer {
                 }
             }
             PassphraseOrder::First { passphrase } => {
-                match self.what_stops_the_vault().await? {
-                    VaultError::PassphraseUnset => {}
-                    VaultError::PassphraseNeeded => {
-                        return Err(bad(
-                            "passphrase_set",
-                            "a passphrase was chosen before",
-                            "Type that one. If you never chose one, somebody else did: set the box up anew.",
-                        ));
-                    }
-                    other => return Err(other.to_problem()),
+                let stopped_by = self.what_stops_the_vault().await?;
+                if matches!(stopped_by, VaultError::PassphraseNeeded) {
+                    return Err(bad(
+                        "passphrase_set",
+                        "a passphrase was chosen before",
+                        "Type that one. If you never chose one, somebody else did: set the box up anew.",
+                    ));
+                }
+                if !matches!(stopped_by, VaultError::PassphraseUnset) {
+                    return Err(stopped_by.to_problem());
                 }
                 check(passphrase.expose_secret())?;
                 let mut root = Zeroizing::new([0; ROOT_BYTES]);
@@ -238,9 +238,9 @@ impl Signer {
 
     /// What the passphrase opens, if this board goes by one and it is the right one.
     async fn root(&self, passphrase: ipc::Sensitive) -> Result<Zeroizing<[u8; ROOT_BYTES]>, Problem> {
-        match self.what_stops_the_vault().await? {
-            VaultError::PassphraseNeeded => {}
-            other => return Err(other.to_problem()),
+        let stopped_by = self.what_stops_the_vault().await?;
+        if !matches!(stopped_by, VaultError::PassphraseNeeded) {
+            return Err(stopped_by.to_problem());
         }
         self.no_tpm.tries().allow(Instant::now())?;
         let limit = u64::try_from(wrapped::MAX_BYTES).unwrap_or(u64::MAX) + 1;

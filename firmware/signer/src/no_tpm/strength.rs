@@ -41,7 +41,7 @@ fn is_fresh(letters: &[char], place: usize) -> bool {
         let (left, right) = (row.find(letter), row.find(before));
         left.zip(right).is_some_and(|(left, right)| left.abs_diff(right) == 1)
     };
-    if KEYBOARD.iter().any(|row| beside(&row)) {
+    if KEYBOARD.iter().any(beside) {
         return false;
     }
     // Two letters that stood together before at a distance: the pattern goes on.
