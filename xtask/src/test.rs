@@ -152,7 +152,6 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 tally.judge("four native members do every kind of duty on chain", run::check_fast());
                 // The daemons it starts are built by the line above.
                 run_executables(&mut tally, built, |test| test.is("key_generation"), &[]);
-                run_executables(&mut tally, built, |test| test.is("moving_page"), &[]);
                 run_executables(&mut tally, built, |test| test.is("passphrase_page"), &[]);
                 // Five members each, whose clocks are fast: one test at a time.
                 let one_by_one = [("RUST_TEST_THREADS", PathBuf::from("1"))];
