@@ -484,3 +484,40 @@ fn the_threshold_is_changed_and_what_was_said_under_the_old_lock_is_kept() {
     let pinned = read(dir.join("chain.json"));
     assert_eq!(pinned["lock_hash"].as_str().unwrap(), lock.lock_hash_hex().trim_start_matches("0x"));
 }
+
+/// The node's memory of the change is gone, as it is when another one was begun over it or its disk was damaged.
+#[test]
+fn the_complete_lock_is_all_that_a_member_needs_whose_node_has_forgotten_the_change() {
+    let mut world = World::new(4, 1);
+    let voted = world.vote_with_old_shares();
+    let dir = world.members[0].dir().join("dv-node");
+    let before = std::fs::read(dir.join("cluster.json")).unwrap();
+    let edit = Edit::Replace { old: world.enr(3), new: world.enr(4) };
+    for place in [0, 1, 2, 4] {
+        world.begin(place, &edit);
+    }
+    world.wait(1, "the new lock", |progress| progress.new_lock_hash.is_some());
+    world.members[0].power_cut().unwrap();
+    std::fs::write(dir.join("cluster.json"), &before).unwrap();
+    // The node may have changed over already; then it remembers nothing of that either.
+    if dir.join("chain.json").exists() {
+        std::fs::remove_file(dir.join("chain.json")).unwrap();
+    }
+    std::fs::remove_dir_all(dir.join("edit")).unwrap();
+    world.members[0].power_on().unwrap();
+    let given: EditCommit = world.runtime.block_on(world.node(1).get(CLUSTER_EDIT_LOCK_PATH)).unwrap();
+    // Neither a lock that nobody signed nor the one in force is anything to change over to.
+    let mut unsigned = given.lock.clone();
+    unsigned["signature_aggregate"] = serde_json::json!("");
+    for lock in [unsigned, world.lock_json()] {
+        let refused: Result<ClusterEditStatus, _> =
+            world.runtime.block_on(world.node(0).put(CLUSTER_EDIT_LOCK_PATH, &EditCommit { lock }));
+        assert!(matches!(&refused, Err(ClientError::Refused { status: 422, .. })), "{refused:?}");
+    }
+    let status: ClusterEditStatus =
+        world.runtime.block_on(world.node(0).put(CLUSTER_EDIT_LOCK_PATH, &given)).unwrap();
+    assert_eq!(status.edit.unwrap().phase, "done");
+    let lock = world.changed(&[0, 1, 2, 4]);
+    world.assert_in_force(&[0, 1, 2, 4], &lock, voted);
+    world.assert_served(&[0], &lock);
+}

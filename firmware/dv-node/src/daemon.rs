@@ -23,6 +23,7 @@ use crate::setup::{self, Membership};
 use crate::signer::Signer;
 use crate::store::StoreError;
 
+mod brought;
 mod change;
 mod joining;
 mod key_generation;

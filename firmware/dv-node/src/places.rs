@@ -101,7 +101,8 @@ impl Place {
         self.facts().map(|facts| facts.name).unwrap_or_default()
     }
 
-    fn has(&self, validator: &PublicKeyBytes) -> bool {
+    /// Whether its cluster has that validator.
+    pub fn has(&self, validator: &PublicKeyBytes) -> bool {
         lock(&self.facts).as_ref().is_some_and(|facts| facts.validators.contains_key(validator))
     }
 }

@@ -19,14 +19,14 @@ use crate::store::{Store, StoreError};
 
 /// A change, if there is one.
 pub(super) struct Change {
-    store: EditStore,
-    running: Option<edit::Running>,
+    pub(super) store: EditStore,
+    pub(super) running: Option<edit::Running>,
     /// The place on this box of its cluster.
-    place: Option<u8>,
+    pub(super) place: Option<u8>,
     /// How the one that is over, or could not be gone on with, stands.
-    last: Option<ClusterEditProgress>,
+    pub(super) last: Option<ClusterEditProgress>,
     /// When an interrupted one is tried again.
-    resume_at: Option<Instant>,
+    pub(super) resume_at: Option<Instant>,
     /// How long the next pause before that is.
     resume_pause: Duration,
 }
@@ -150,7 +150,7 @@ impl Daemon {
     }
 
     /// The place is its cluster's again, or nobody's.
-    fn release_place(&mut self) {
+    pub(super) fn release_place(&mut self) {
         if self.reserved == self.change.place && self.ceremony.is_none() {
             self.reserved = None;
         }
@@ -184,7 +184,7 @@ impl Daemon {
     }
 
     /// A new change, or the same one again where it was.
-    async fn begin_change(&mut self, wanted: ClusterEdit) -> Result<(), Problem> {
+    pub(super) async fn begin_change(&mut self, wanted: ClusterEdit) -> Result<(), Problem> {
         if self.ceremony.is_some() || self.born.is_some() || self.resume_at.is_some() {
             return Err(Problem::new(
                 "ceremony_under_way",
@@ -257,29 +257,12 @@ impl Daemon {
         Ok(())
     }
 
-    fn serve_as_before(&mut self) {
+    pub(super) fn serve_as_before(&mut self) {
         let place = self.change.place;
         self.release_place();
         if let Some(place) = place {
             self.start_again(place);
         }
-    }
-
-    async fn bring_lock(&mut self, lock: &serde_json::Value) -> Result<(), Problem> {
-        if self.change.running.is_none() {
-            let request = self.change.store.request().map_err(|error| kept(&error))?.ok_or_else(|| {
-                Problem::new(
-                    "edit_none",
-                    "No change of a cluster is under way on this box.",
-                    "A box that takes no part needs no lock.",
-                )
-            })?;
-            self.begin_change(request).await?;
-        }
-        if let Some(running) = &self.change.running {
-            running.bring_lock(lock).await;
-        }
-        Ok(())
     }
 
     /// The change is over: the node serves what is in force now.
@@ -322,7 +305,7 @@ impl Daemon {
 
     /// The signer has the new shares. Every step may be repeated after a crash: until the end, the change is gone on with at
     /// the next start, before any node.
-    async fn change_over(&mut self, setup: ClusterSetup) -> Result<(), Problem> {
+    pub(super) async fn change_over(&mut self, setup: ClusterSetup) -> Result<(), Problem> {
         let (membership, setup) = self.verify(setup).await?;
         let number = self.change.place.unwrap_or_default();
         self.room_beside_others(&membership, number)?;
@@ -394,7 +377,7 @@ impl Daemon {
 }
 
 /// A change of which nothing is known but how it ended.
-fn over(problems: Vec<Problem>) -> ClusterEditProgress {
+pub(super) fn over(problems: Vec<Problem>) -> ClusterEditProgress {
     ClusterEditProgress {
         name: String::new(),
         lock_hash: String::new(),
@@ -425,7 +408,7 @@ fn no_lock() -> Problem {
     )
 }
 
-fn kept(error: &std::io::Error) -> Problem {
+pub(super) fn kept(error: &std::io::Error) -> Problem {
     Problem::new(
         "disk_write_failed",
         setup::sentence(&format!("the change of the cluster cannot be kept: {error}")),

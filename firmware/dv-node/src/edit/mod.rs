@@ -11,7 +11,8 @@ mod signer;
 mod store;
 
 pub use control::router;
-pub use shell::{Ending, Running, Surroundings, check, start};
+pub use shell::{Ending, Running, Surroundings, check, setup_after, start};
+pub use signer::commit;
 pub use store::{EditStore, FOLDER};
 
 use ipc::Problem;

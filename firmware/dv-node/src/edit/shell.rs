@@ -562,33 +562,16 @@ impl Shell {
         if own.is_some_and(|own| own.new.is_none()) {
             return Ending::Left;
         }
-        let identity = self.identity.to_file_text();
-        let mut peers = self.request.peers.clone();
-        let present = self.present.as_ref();
-        // Addresses of who is not in the new cluster would be refused there.
-        let staying: BTreeSet<PeerId> = self
-            .plan
-            .members()
-            .iter()
-            .filter(|member| member.new.is_some())
-            .map(|member| PeerId::from_public_key(&member.public_key))
-            .collect();
-        peers.extend(present.iter().flat_map(|present| present.peers.clone()));
-        peers.retain(|text| parse_member_address(text).is_ok_and(|(peer, _)| staying.contains(&peer)));
-        peers.sort_unstable();
-        peers.dedup();
-        let beacon_nodes = match present {
-            Some(present) => present.beacon_nodes.clone(),
-            None => self.request.beacon_nodes.clone(),
-        };
-        Ending::Changed(Box::new(ClusterSetup {
+        let staying = self.plan.members().iter().filter(|member| member.new.is_some());
+        let staying = staying.map(|member| PeerId::from_public_key(&member.public_key)).collect();
+        let identity = Sensitive::new(self.identity.to_file_text().to_string());
+        Ending::Changed(Box::new(setup_after(
             lock,
-            identity_key: Sensitive::new(identity.to_string()),
-            beacon_nodes,
-            peers,
-            relays: present.and_then(|present| present.relays.clone()).or(self.request.relays),
-            signing: present.map_or(ipc::Signing::BuiltIn, |present| present.signing),
-        }))
+            identity,
+            &staying,
+            self.present.as_ref(),
+            Some(&self.request),
+        )))
     }
 
     fn note(&mut self, problem: Problem) {
@@ -600,6 +583,38 @@ impl Shell {
     fn show(&self) {
         let progress = show(&self.plan, &self.editing, &self.problems, self.lock.as_ref());
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+    }
+}
+
+/// How this box serves the changed cluster: as it served it before, or as it was told when it was to join, and with all
+/// addresses that are known for who is in it now.
+pub fn setup_after(
+    lock: serde_json::Value,
+    identity_key: Sensitive,
+    operators: &BTreeSet<PeerId>,
+    present: Option<&ClusterSetup>,
+    request: Option<&ClusterEdit>,
+) -> ClusterSetup {
+    let asked = request.into_iter().flat_map(|request| request.peers.clone());
+    let mut peers: Vec<String> =
+        asked.chain(present.into_iter().flat_map(|present| present.peers.clone())).collect();
+    // Addresses of who is not in the new cluster would be refused there.
+    peers.retain(|text| parse_member_address(text).is_ok_and(|(peer, _)| operators.contains(&peer)));
+    peers.sort_unstable();
+    peers.dedup();
+    let beacon_nodes = match present {
+        Some(present) => present.beacon_nodes.clone(),
+        None => request.map(|request| request.beacon_nodes.clone()).unwrap_or_default(),
+    };
+    ClusterSetup {
+        lock,
+        identity_key,
+        beacon_nodes,
+        peers,
+        relays: present
+            .and_then(|present| present.relays.clone())
+            .or_else(|| request.and_then(|request| request.relays.clone())),
+        signing: present.map_or(ipc::Signing::BuiltIn, |present| present.signing),
     }
 }
 

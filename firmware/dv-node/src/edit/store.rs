@@ -44,9 +44,7 @@ impl EditStore {
     /// Begins a change anew: of what was there before, nothing is left.
     pub fn begin(&self, request: &ClusterEdit, place: u8) -> io::Result<()> {
         self.discard()?;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        // What is kept in it lasts only if the folder itself does.
-        crate::store::sync_parent(&self.dir)?;
+        self.make_folder()?;
         self.write(PLACE, place.to_string().as_bytes())?;
         self.keep_request(request)
     }
@@ -128,6 +126,7 @@ impl EditStore {
 
     /// Keeps the complete new lock.
     pub fn save_lock(&self, lock: &[u8]) -> io::Result<()> {
+        self.make_folder()?;
         self.write(LOCK, lock)
     }
 
@@ -135,6 +134,12 @@ impl EditStore {
     pub fn lock(&self) -> io::Result<Option<serde_json::Value>> {
         let Some(bytes) = read(&self.dir.join(LOCK))? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged("the lock"))
+    }
+
+    fn make_folder(&self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        // What is kept in it lasts only if the folder itself does.
+        crate::store::sync_parent(&self.dir)
     }
 
     fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! One edit in memory, until the new shares are sealed. A signer that is switched off before begins it again; nothing is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use chain::{PublicKeyBytes, Root, SignatureBytes};
 use cluster::edit::{Edit, EditPlan};
@@ -23,6 +24,9 @@ use threshold::{PublicKey, SecretKey, SecretShare, Signature};
 use super::{bad, hash_text, hex_bytes, malformed, out_of_order};
 use crate::clock;
 
+/// So long after the owner's word dealing may begin. Owners who do not meet in a quarter of an hour try again within that.
+const CONSENT_HOLDS: Duration = Duration::from_secs(3_600);
+
 /// One edit. See the module.
 pub(crate) struct Ceremony {
     pub(super) plan: EditPlan,
@@ -32,6 +36,8 @@ pub(crate) struct Ceremony {
     pub(super) clock: ChainClock,
     /// Every member of the lock in force gets new shares, and nobody else does.
     pub(super) is_recreate: bool,
+    /// When the owner allowed it.
+    allowed: Instant,
     profile: Profile,
     key: EphemeralKey,
     /// Positions in the lock in force of members whose identity is enough, by the owner's word.
@@ -97,6 +103,7 @@ impl Ceremony {
             genesis_validators_root,
             clock: consent.chain,
             is_recreate: matches!(edit, Edit::Recreate { .. }),
+            allowed: Instant::now(),
             profile,
             key: EphemeralKey::random(&mut rand::rng()),
             unvouched,
@@ -106,6 +113,11 @@ impl Ceremony {
             outcomes: BTreeMap::new(),
             prepared: None,
         })
+    }
+
+    /// Whether the owner's word is too old to begin by. What has begun dealing goes on.
+    pub(super) fn is_stale(&self, now: Instant) -> bool {
+        self.keys.is_none() && self.prepared.is_none() && now.duration_since(self.allowed) > CONSENT_HOLDS
     }
 
     pub(super) fn validators(&self) -> usize {

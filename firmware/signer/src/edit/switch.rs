@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use chain::{PublicKeyBytes, SignatureBytes};
-use cluster::Lock;
+use cluster::{Lock, SchemaVersion};
 use ipc::Problem;
 use ipc::edit::{
     EditBegun, EditCheck, EditChecked, EditCommit, EditCommitted, EditConsent, EditDryRun, EditKeys,
@@ -95,6 +96,15 @@ impl Signer {
         let (vault, ledger) = self.open_parts()?;
         let rows = ledger.rows().await.map_err(|error| ledger_problem(&error))?;
         let mut editing = self.editing.lock().await;
+        // What was allowed once and never came about must not be dug out long after the owner has forgotten it.
+        if editing.as_ref().is_some_and(|ceremony| ceremony.is_stale(Instant::now())) {
+            *editing = None;
+            return Err(bad(
+                "edit_consent_expired",
+                "the owner allowed this change more than an hour ago, and it has not begun since",
+                "Begin it again on the box's page.",
+            ));
+        }
         let ceremony = editing.as_mut().ok_or_else(none_under_way)?;
         ceremony.begin(|share| {
             rows.iter().find(|row| row.pubshare == share).and_then(|row| vault.open_share(row))
@@ -343,14 +353,23 @@ impl Signer {
     }
 }
 
-/// The shares that this member gives up, when the lock is the one of the edit in which it leaves.
+/// The shares that this member gives up, when the lock is the one of the edit in which it leaves: the one that this signer
+/// worked out itself while it dealt. A signer that was switched off since does not know that one any more; then the new
+/// operators' signatures, which locks have since v1.7, show that it is no lock of somebody's own making.
 fn leaving(ceremony: &Ceremony, lock: &Lock) -> Option<Vec<PublicKeyBytes>> {
     if ceremony.own_new_index().is_some() {
         return None;
     }
-    let public: Vec<_> = lock.validators.iter().map(|validator| validator.public_shares.clone()).collect();
-    let planned = ceremony.plan.lock(&public).ok()?;
-    if planned.lock_hash == lock.lock_hash { ceremony.own_old_shares() } else { None }
+    let is_it = match &ceremony.prepared {
+        Some(prepared) => prepared.lock_hash == lock.lock_hash,
+        None => {
+            let public: Vec<_> =
+                lock.validators.iter().map(|validator| validator.public_shares.clone()).collect();
+            lock.definition.version >= SchemaVersion::V1_7
+                && ceremony.plan.lock(&public).is_ok_and(|planned| planned.lock_hash == lock.lock_hash)
+        }
+    };
+    if is_it { ceremony.own_old_shares() } else { None }
 }
 
 fn prepared(lock: &Lock) -> Result<EditPrepared, Problem> {
@@ -425,4 +444,84 @@ fn check(request: &EditCheck) -> Result<EditChecked, Problem> {
 
 fn fault() -> Problem {
     Problem::new("edit_fault", "The change of the cluster stopped by a fault of ours.", "Report this.")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chain::ExecutionAddress;
+    use cluster::Network;
+    use cluster::create::{self, Addresses, CreateOptions, CreatedCluster};
+    use ipc::edit::EditNetwork;
+    use ipc::signer::{ChainClock, ChainPreset};
+    use threshold::SecretKey;
+
+    use super::*;
+
+    /// A cluster of five which the first member leaves, and what its owner allows.
+    fn leaver() -> (CreatedCluster, Ceremony) {
+        let network = Network {
+            name: "local".to_owned(),
+            chain_id: 1337,
+            genesis_fork_version: chain::ForkVersion([0x20, 0, 0, 0x89]),
+            genesis_time: 1_700_000_000,
+        };
+        let addresses =
+            Addresses { fee_recipient: ExecutionAddress([1; 20]), withdrawal: ExecutionAddress([2; 20]) };
+        let options = CreateOptions::new("five", 5, 1, network.clone(), addresses);
+        let created = create::cluster(&options, &mut rand::rng()).unwrap();
+        let enr = created.lock.definition.operators[0].enr.clone();
+        let consent = EditConsent {
+            lock: serde_json::from_slice(&created.lock.to_json().unwrap()).unwrap(),
+            edit: serde_json::json!({ "remove": { "operators": [enr], "dealing": [enr] } }),
+            identity: hex::encode(created.nodes[0].identity.public_key().as_bytes()),
+            minor: 10,
+            genesis_validators_root: chain::Root([7; 32]).to_string(),
+            chain: ChainClock {
+                genesis_time: network.genesis_time,
+                slot_ms: 12_000,
+                slots_per_epoch: 32,
+                preset: ChainPreset::Mainnet,
+            },
+            network: Some(EditNetwork { name: network.name, chain_id: network.chain_id }),
+            unvouched: Vec::new(),
+        };
+        let ceremony = Ceremony::new(consent).unwrap();
+        (created, ceremony)
+    }
+
+    fn lock_of(ceremony: &Ceremony) -> Lock {
+        let share = || {
+            let secret = SecretKey::random(&mut rand::rng());
+            secret.public_key().to_bytes()
+        };
+        ceremony.plan.lock(&[(0..4).map(|_| share()).collect()]).unwrap()
+    }
+
+    #[test]
+    fn who_leaves_gives_its_shares_up_for_the_lock_that_it_dealt_and_for_no_other() {
+        let (_, mut ceremony) = leaver();
+        let (dealt, other) = (lock_of(&ceremony), lock_of(&ceremony));
+        ceremony.prepared = Some(dealt.clone());
+        assert_eq!(leaving(&ceremony, &dealt), ceremony.own_old_shares());
+        assert_eq!(leaving(&ceremony, &other), None);
+        // Switched off since: any lock of this change that its operators signed.
+        ceremony.prepared = None;
+        assert!(leaving(&ceremony, &other).is_some());
+        let old = Lock { definition: older(&other), ..other };
+        assert_eq!(leaving(&ceremony, &old), None);
+    }
+
+    fn older(lock: &Lock) -> cluster::Definition {
+        cluster::Definition { version: SchemaVersion::V1_6, ..lock.definition.clone() }
+    }
+
+    #[test]
+    fn the_owner_s_word_holds_for_an_hour_until_dealing_begins() {
+        let (_, ceremony) = leaver();
+        let now = Instant::now();
+        assert!(!ceremony.is_stale(now + Duration::from_secs(3_500)));
+        assert!(ceremony.is_stale(now + Duration::from_secs(3_700)));
+    }
 }

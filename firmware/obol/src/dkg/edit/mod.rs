@@ -22,7 +22,7 @@ mod types;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use chain::SignatureBytes;
+use chain::{PublicKeyBytes, SignatureBytes};
 use cluster::edit::EditPlan;
 use cluster::{IdentityKey, IdentityPublicKey, Lock, Network};
 
@@ -580,6 +580,10 @@ impl Editing {
             let base = self.plan.base();
             let read = read_announcement(&base.definition_hash, base.validators.len(), bytes);
             let announcement = read.map_err(|why| why.to_string())?;
+            // Its hash names no sender: signed with other shares in it, ours would pass for a word of whoever holds those.
+            if announcement.shares != self.old_shares_of(member) {
+                return Err("it announces other shares than the lock in force has for it".to_owned());
+            }
             // Every member's identity signed this very message; the sender's signature is the one that its signer's key counts by.
             let signature = delivered.signatures.get(member).cloned().unwrap_or_default();
             return Ok(Content::Announced(SignedAnnouncement { announcement, signature }));
@@ -594,6 +598,13 @@ impl Editing {
             );
         }
         Ok(Content::NodeSignature(signature))
+    }
+
+    /// The public shares of a member in the lock in force, one for each validator; none for one that joins.
+    fn old_shares_of(&self, member: usize) -> Option<Vec<PublicKeyBytes>> {
+        let old = self.plan.members().get(member)?.old?;
+        let validators = 0..self.plan.base().validators.len();
+        validators.map(|validator| self.plan.old_shares(validator)?.get(&old).copied()).collect()
     }
 
     fn take_delivered(
