@@ -512,7 +512,8 @@ fn the_complete_lock_is_all_that_a_member_needs_whose_node_has_forgotten_the_cha
     for lock in [unsigned, world.lock_json()] {
         let refused: Result<ClusterEditStatus, _> =
             world.runtime.block_on(world.node(0).put(CLUSTER_EDIT_LOCK_PATH, &EditCommit { lock }));
-        assert!(matches!(&refused, Err(ClientError::Refused { status: 422, .. })), "{refused:?}");
+        let Err(ClientError::Refused { status: 422, problem }) = refused else { panic!("{refused:?}") };
+        assert!(["lock_invalid", "edit_lock_in_force"].contains(&problem.code.as_str()), "{problem:?}");
     }
     let status: ClusterEditStatus =
         world.runtime.block_on(world.node(0).put(CLUSTER_EDIT_LOCK_PATH, &given)).unwrap();

@@ -82,6 +82,7 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
     ));
     daemon.resume_change().await;
     daemon.resume().await;
+    daemon.resume_brought();
     daemon.resume_ceremony().await;
     ipc::service::ready("serving");
     let (alive_to, mut alive) = mpsc::channel::<oneshot::Sender<bool>>(1);
@@ -104,6 +105,7 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
                 Ended::CeremonyPause => daemon.resume_ceremony().await,
                 Ended::ChangePause => daemon.resume_change().await,
                 Ended::Change(ending) => daemon.on_change_ended(*ending).await,
+                Ended::Brought(brought) => daemon.on_brought(*brought).await,
             },
         }
     }
@@ -308,7 +310,7 @@ impl Daemon {
             setup = key_generation::finished(&mut self.ceremony, &self.born) => Ended::KeyGeneration(setup),
             () = key_generation::to_be_resumed(self.resume_at) => Ended::CeremonyPause,
             () = key_generation::to_be_resumed(change_at) => Ended::ChangePause,
-            ending = self.change.ended() => Ended::Change(Box::new(ending)),
+            ended = self.change.ended() => ended,
         }
     }
 
@@ -349,6 +351,8 @@ enum Ended {
     /// The pause before an interrupted change of a cluster is tried again.
     ChangePause,
     Change(Box<edit::Ending>),
+    /// What the signer said to a lock that was handed in.
+    Brought(Box<brought::Brought>),
 }
 
 async fn paused(pause: Option<(tokio::time::Instant, u8)>) -> u8 {

@@ -10,9 +10,10 @@ use ipc::{ClusterSetup, Problem};
 use obol::dkg::edit::Record;
 use tokio::time::Instant;
 
+use super::brought::Bringing;
 use super::joining::{left_name, unreadable_name};
 use super::key_generation::{RESUME_AGAIN, longer};
-use super::{Daemon, disk, setup};
+use super::{Daemon, Ended, disk, setup};
 use crate::edit::{self, EditStore, Ending, Request};
 use crate::setup::Membership;
 use crate::store::{Store, StoreError};
@@ -29,6 +30,8 @@ pub(super) struct Change {
     pub(super) resume_at: Option<Instant>,
     /// How long the next pause before that is.
     resume_pause: Duration,
+    /// A lock that was handed in, while the signer is asked about it.
+    pub(super) bringing: Option<Bringing>,
 }
 
 impl Change {
@@ -41,6 +44,7 @@ impl Change {
             last: None,
             resume_at: None,
             resume_pause: RESUME_AGAIN,
+            bringing: None,
         }
     }
 
@@ -54,15 +58,22 @@ impl Change {
         self.resume_at
     }
 
-    /// How it ended; never, while there is none.
-    pub(super) async fn ended(&mut self) -> Ending {
-        match &mut self.running {
-            Some(running) => running.ended().await,
-            None => std::future::pending().await,
+    /// How it ended, or what the signer said to a lock; never, while there is neither.
+    pub(super) async fn ended(&mut self) -> Ended {
+        let running = &mut self.running;
+        let change = async {
+            match running {
+                Some(running) => running.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ending = change => Ended::Change(Box::new(ending)),
+            brought = Bringing::ended(&mut self.bringing) => Ended::Brought(Box::new(brought)),
         }
     }
 
-    fn status(&self) -> ClusterEditStatus {
+    pub(super) fn status(&self) -> ClusterEditStatus {
         let now = self.running.as_ref().map(edit::Running::progress);
         ClusterEditStatus { edit: now.or_else(|| self.last.clone()) }
     }
@@ -171,10 +182,7 @@ impl Daemon {
                 let result = self.discard_change().await.map(|()| self.change.status());
                 drop(answer.send(result));
             }
-            Request::Lock(lock, answer) => {
-                let result = self.bring_lock(&lock).await.map(|()| self.change.status());
-                drop(answer.send(result));
-            }
+            Request::Lock(lock, answer) => self.on_lock(lock, answer).await,
             Request::GiveLock(answer) => {
                 let lock = self.change.store.lock().map_err(|error| kept(&error));
                 let lock = lock.and_then(|lock| lock.map(|lock| EditCommit { lock }).ok_or_else(no_lock));
@@ -192,6 +200,9 @@ impl Daemon {
                 "Finish or discard it first.",
             ));
         }
+        if self.change.bringing.is_some() {
+            return Err(lock_is_looked_at());
+        }
         let known = self.change.store.request().map_err(|error| kept(&error))?;
         let records = self.change.store.records().map_err(|error| kept(&error))?;
         let has = |wanted: fn(&Record) -> bool| records.iter().any(wanted);
@@ -203,6 +214,13 @@ impl Daemon {
         } else {
             self.place_of_change(&wanted)?
         };
+        if self.change.is_running() && self.change.place != Some(place) {
+            return Err(Problem::new(
+                "edit_under_way",
+                "Another cluster of this box is being changed.",
+                "Finish that change or give it up first.",
+            ));
+        }
         if !goes_on {
             let may_be_promised = known.is_some() && has(|record| matches!(record, Record::Promised));
             if may_be_promised && wanted.edit.get("recreate").is_none() {
@@ -242,6 +260,9 @@ impl Daemon {
 
     /// Gives a change up that nobody can be waiting for.
     async fn discard_change(&mut self) -> Result<(), Problem> {
+        if self.change.bringing.is_some() {
+            return Err(lock_is_looked_at());
+        }
         let known = self.change.store.request().map_err(|error| kept(&error))?;
         let records = self.change.store.records().map_err(|error| kept(&error))?;
         if known.is_some() && records.iter().any(|record| matches!(record, Record::Promised)) {
@@ -316,6 +337,16 @@ impl Daemon {
             return Err(Problem::new("internal", "A place is missing by a fault of ours.", "Report this."));
         };
         let (store, old) = (seat.place.store.clone(), seat.membership.clone());
+        // Another cluster's files are never written over.
+        let same =
+            |old: &Membership| membership.keys.keys().any(|validator| old.keys.contains_key(validator));
+        if old.as_ref().is_some_and(|old| !same(old)) {
+            return Err(Problem::new(
+                "edit_place_taken",
+                "Another cluster has taken the place on this box that the changed one was to have.",
+                "Leave that cluster, or send us the log.",
+            ));
+        }
         self.put_old_memory_away(number, &store, old.as_ref(), &membership).map_err(|error| disk(&error))?;
         store.change_cluster(&setup, &membership).map_err(|error| disk(&error))?;
         self.change.store.finish().map_err(|error| kept(&error))?;
@@ -397,6 +428,14 @@ fn promised() -> Problem {
         "edit_promised",
         "The old shares may be silent for the change that was begun, and other members may have finished it.",
         "Begin the same change again: it goes on where it was. Or hand in the new cluster lock from another member. If nobody has it, make all shares anew (`recreate`) with every member.",
+    )
+}
+
+fn lock_is_looked_at() -> Problem {
+    Problem::new(
+        "busy",
+        "The signer is looking at a cluster lock that was handed in.",
+        "Try again in a minute.",
     )
 }
 

@@ -180,7 +180,10 @@ impl Seat {
     /// Ends the node. When it does not end it stays where it is, and nothing else is started in its place.
     pub(super) async fn end(&mut self) -> Result<(), Problem> {
         self.ask_to_stop();
-        let Some(running) = &mut self.running else { return Ok(()) };
+        let Some(running) = &mut self.running else {
+            self.pause = None;
+            return Ok(());
+        };
         match tokio::time::timeout(PATIENCE, &mut running.done).await {
             Ok(outcome) => {
                 if let Ok(Outcome::Crashed(what)) = outcome {

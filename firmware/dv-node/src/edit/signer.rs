@@ -23,16 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Pause before the signer is asked again when it could not be reached.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// How long the owner waits for the answer to a lock that was handed in. The signer finishes all the same.
-const OWNER_WAITS: Duration = Duration::from_secs(40);
-
 /// Asks the signer once to change over to a complete lock. It verifies the lock itself, and does it only for new shares of its
 /// own that wait for exactly that one.
 pub async fn commit(socket: &Path, lock: serde_json::Value) -> Result<EditCommitted, Problem> {
-    let client = Client::new(socket).with_timeout(OWNER_WAITS);
+    let client = Client::new(socket).with_timeout(PATIENCE);
     match client.post(EDIT_COMMIT_PATH, &EditCommit { lock }).await {
         Ok(committed) => Ok(committed),
-        Err(ClientError::Refused { problem, .. }) => Err(problem),
+        Err(ClientError::Refused { status: 400..500, problem }) => Err(problem),
         Err(error) => Err(Problem::new(
             "signer_unavailable",
             crate::setup::sentence(&format!("the signer cannot be asked: {error}")),

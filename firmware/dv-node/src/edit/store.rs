@@ -18,6 +18,8 @@ const REQUEST: &str = "request.json";
 const RECORDS: &str = "records";
 /// Why an attempt ended without a new cluster; while it is there, nothing is gone on with by itself.
 const ENDED: &str = "ended.json";
+/// A lock that was handed in and about which the signer is asked.
+const BROUGHT: &str = "brought-lock.json";
 /// The complete new lock; it outlives the rest, for members that are late.
 const LOCK: &str = "cluster-lock.json";
 /// A thousand validators and thirty members come to some ten megabytes.
@@ -74,7 +76,7 @@ impl EditStore {
     /// The cluster was changed, and the node has the new one: only the lock stays.
     pub fn finish(&self) -> io::Result<()> {
         // The request first: without it nothing is gone on with.
-        for name in [REQUEST, RECORDS, ENDED, PLACE] {
+        for name in [REQUEST, RECORDS, ENDED, PLACE, BROUGHT] {
             remove(&self.dir.join(name))?;
         }
         File::open(&self.dir)?.sync_all()
@@ -128,6 +130,25 @@ impl EditStore {
     pub fn save_lock(&self, lock: &[u8]) -> io::Result<()> {
         self.make_folder()?;
         self.write(LOCK, lock)
+    }
+
+    /// Keeps a lock that was handed in until it is known what becomes of it.
+    pub fn keep_brought(&self, lock: &serde_json::Value) -> io::Result<()> {
+        self.make_folder()?;
+        let text = serde_json::to_vec(lock).map_err(|_| damaged("the lock"))?;
+        self.write(BROUGHT, &text)
+    }
+
+    /// The lock that was handed in and not done with.
+    pub fn brought(&self) -> io::Result<Option<serde_json::Value>> {
+        let Some(bytes) = read(&self.dir.join(BROUGHT))? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged("the lock that was handed in"))
+    }
+
+    /// It was refused.
+    pub fn forget_brought(&self) -> io::Result<()> {
+        remove(&self.dir.join(BROUGHT))?;
+        File::open(&self.dir)?.sync_all()
     }
 
     /// The complete lock of the last change.

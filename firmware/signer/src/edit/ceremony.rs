@@ -115,6 +115,11 @@ impl Ceremony {
         })
     }
 
+    /// Whether the members' keys are taken, so that shares are dealt.
+    pub(super) fn has_begun(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// Whether the owner's word is too old to begin by. What has begun dealing goes on.
     pub(super) fn is_stale(&self, now: Instant) -> bool {
         self.keys.is_none() && self.prepared.is_none() && now.duration_since(self.allowed) > CONSENT_HOLDS

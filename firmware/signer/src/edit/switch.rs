@@ -96,15 +96,7 @@ impl Signer {
         let (vault, ledger) = self.open_parts()?;
         let rows = ledger.rows().await.map_err(|error| ledger_problem(&error))?;
         let mut editing = self.editing.lock().await;
-        // What was allowed once and never came about must not be dug out long after the owner has forgotten it.
-        if editing.as_ref().is_some_and(|ceremony| ceremony.is_stale(Instant::now())) {
-            *editing = None;
-            return Err(bad(
-                "edit_consent_expired",
-                "the owner allowed this change more than an hour ago, and it has not begun since",
-                "Begin it again on the box's page.",
-            ));
-        }
+        forget_stale(&mut editing)?;
         let ceremony = editing.as_mut().ok_or_else(none_under_way)?;
         ceremony.begin(|share| {
             rows.iter().find(|row| row.pubshare == share).and_then(|row| vault.open_share(row))
@@ -114,6 +106,7 @@ impl Signer {
     /// The members' keys.
     pub(crate) async fn edit_keys(&self, keys: EditKeys) -> Result<EditStatus, Problem> {
         let mut editing = self.editing.lock().await;
+        forget_stale(&mut editing)?;
         let ceremony = editing.as_mut().ok_or_else(none_under_way)?;
         ceremony.take_keys(&keys)?;
         Ok(ceremony.status())
@@ -262,6 +255,18 @@ impl Signer {
             }
             return self.already_committed(&lock).await;
         }
+        // While all members make their shares anew, the others count on the old share that this one vouched with: an earlier
+        // change of it may have been dropped by them already.
+        let anew = editing.as_ref().filter(|ceremony| ceremony.is_recreate && ceremony.has_begun());
+        if anew.is_some_and(|ceremony| {
+            ceremony.prepared.as_ref().is_none_or(|prepared| prepared.lock_hash != lock.lock_hash)
+        }) {
+            return Err(bad(
+                "edit_under_way",
+                "all shares are being made anew, which the other members count on",
+                "Let that come to its end. If it cannot, give it up on every member, then hand the lock in again.",
+            ));
+        }
         // The floors of the new shares are as good as the clock.
         self.trust_clock().map_err(|refusal| refusal.to_problem())?;
         // Out of memory first: from here on the old shares make no signature of any kind.
@@ -353,6 +358,19 @@ impl Signer {
     }
 }
 
+/// What was allowed once and never came about must not be dug out long after the owner has forgotten it.
+fn forget_stale(editing: &mut Option<Ceremony>) -> Result<(), Problem> {
+    if !editing.as_ref().is_some_and(|ceremony| ceremony.is_stale(Instant::now())) {
+        return Ok(());
+    }
+    *editing = None;
+    Err(bad(
+        "edit_consent_expired",
+        "the owner allowed this change more than an hour ago, and shares were not dealt since",
+        "Begin it again on the box's page.",
+    ))
+}
+
 /// The shares that this member gives up, when the lock is the one of the edit in which it leaves: the one that this signer
 /// worked out itself while it dealt. A signer that was switched off since does not know that one any more; then the new
 /// operators' signatures, which locks have since v1.7, show that it is no lock of somebody's own making.
@@ -362,6 +380,8 @@ fn leaving(ceremony: &Ceremony, lock: &Lock) -> Option<Vec<PublicKeyBytes>> {
     }
     let is_it = match &ceremony.prepared {
         Some(prepared) => prepared.lock_hash == lock.lock_hash,
+        // No honest lock is complete before this member has prepared its own.
+        None if ceremony.has_begun() => false,
         None => {
             let public: Vec<_> =
                 lock.validators.iter().map(|validator| validator.public_shares.clone()).collect();
