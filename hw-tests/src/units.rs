@@ -126,7 +126,7 @@ mod tests {
     fn only_the_signer_and_fixed_sentences_reach_the_screen() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/system");
         let mut on_screen = Vec::new();
-        for entry in std::fs::read_dir(folder).unwrap() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_none_or(|extension| extension != "service") {
                 continue;
@@ -154,6 +154,14 @@ mod tests {
         }
         on_screen.sort();
         assert_eq!(on_screen, ["screen.service", "signer.service"]);
+        // The distribution's own daemons that read what strangers send.
+        for unit in ["systemd-resolved", "systemd-networkd"] {
+            let path = folder.join(format!("{unit}.service.d/10-hearth.conf"));
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(text.lines().any(|line| {
+                line.starts_with("InaccessiblePaths=") && line.contains("-/run/systemd/journal/stdout")
+            }));
+        }
     }
 
     #[test]

@@ -37,10 +37,15 @@ pub(crate) fn floors_at(clock: &ChainClock, now: UnixMillis, known: Option<Epoch
     })
 }
 
-/// The time some epochs later; now while the chain has not begun, when nothing can have been signed.
+/// The time some epochs later. While the chain has not begun nothing can have been signed; the epochs in which another holder of
+/// the same share would be noticed can then only be those after its beginning.
 pub(crate) fn epochs_later(clock: &ChainClock, now: UnixMillis, epochs: u64) -> UnixMillis {
     let ms = clock.slot_ms.saturating_mul(clock.slots_per_epoch).saturating_mul(epochs);
-    epoch_at(clock, now).map_or(now, |_| UnixMillis(now.0.saturating_add(ms)))
+    let begins = match (epoch_at(clock, now), epochs) {
+        (Some(_), _) | (None, 0) => now.0,
+        (None, _) => now.0.max(clock.genesis_time.saturating_mul(1_000)),
+    };
+    UnixMillis(begins.saturating_add(ms))
 }
 
 #[cfg(test)]
@@ -56,8 +61,12 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_has_not_begun_makes_nobody_wait() {
-        assert_eq!(epochs_later(&CLOCK, UnixMillis(5), 3), UnixMillis(5));
+    fn a_chain_that_has_not_begun_makes_nobody_wait_but_whoever_may_not_be_alone() {
+        assert_eq!(epochs_later(&CLOCK, UnixMillis(5), 0), UnixMillis(5));
+        // A copy whose other holder can first be heard when the chain begins.
+        let until = epochs_later(&CLOCK, UnixMillis(5), 3);
+        assert_eq!(until, UnixMillis(1_000_000 + 3 * 8 * 2000));
+        assert_eq!(floors_at(&CLOCK, until, None).and_then(|floors| floors.target), Some(Epoch(4)));
         assert_eq!(epochs_later(&CLOCK, at(5), 3), at(8));
         assert_eq!(epochs_later(&CLOCK, at(5), u64::MAX), UnixMillis(u64::MAX));
     }

@@ -39,6 +39,15 @@ const MAX_FOLDER_PARTS: usize = 400_000;
 /// 64 hex digits, sealed.
 const MAX_SEALED_IDENTITY: u64 = 512;
 
+/// Who says that an identity key is the one of a cluster.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// A verified lock, or another box's sealed word.
+    ByTheLock,
+    /// The network process, for a cluster that was joined by hand.
+    ByTheNode,
+}
+
 /// A folder that was checked from end to end.
 pub(crate) struct Checked {
     lock: serde_json::Value,
@@ -72,7 +81,7 @@ impl Signer {
         self.image_keys.allow_fork(view.fork_version)?;
         self.may_come_in(&shares)?;
         // Before the shares: a folder whose shares are in can always be joined with. Without them it does no harm.
-        self.keep_identity(&vault, &view.lock_hash, &identity)?;
+        self.keep_identity(&vault, &view.lock_hash, &identity, Said::ByTheLock)?;
         let taken = self.take_in(shares).await?;
         drop(one_at_a_time);
         let rules = OwnerRules { lock, capella_fork_version: None, payments: Vec::new() };
@@ -161,23 +170,44 @@ impl Signer {
             )
         })?;
         let (vault, _) = self.open_parts()?;
-        self.keep_identity(&vault, &hash, &identity)
+        self.keep_identity(&vault, &hash, &identity, Said::ByTheNode)
     }
 
-    /// Seals an identity key, durably.
+    /// Seals an identity key, durably. What a verified lock says is the cluster's counts more than what `dv-node` says: that may
+    /// neither write over another key nor keep such a one out.
     pub(crate) fn keep_identity(
         &self,
         vault: &Vault,
         lock_hash: &[u8; 32],
         identity: &IdentityKey,
+        said: Said,
     ) -> Result<(), Problem> {
-        let is_new = !self.identity_file(lock_hash).exists();
-        if is_new && self.identity_files()?.len() >= MAX_IDENTITIES {
+        let path = self.identity_file(lock_hash);
+        let known = files::read_small(&path, MAX_SEALED_IDENTITY).map_err(|error| disk(&error))?;
+        let known = known.and_then(|sealed| vault.open_bytes(&identity_label(lock_hash), &sealed));
+        if let Some(known) = &known
+            && known.as_slice() != identity.to_file_text().as_bytes()
+            && said == Said::ByTheNode
+        {
             return Err(bad(
-                "too_many_identities",
-                &format!("this box keeps {MAX_IDENTITIES} identity keys and no more"),
-                "Hand in the identity key (charon-enr-private-key) with the cluster lock.",
+                "identity_conflict",
+                "another identity key of this cluster is kept here",
+                "Import the cluster's folder, whose lock says which key is this box's.",
             ));
+        }
+        if !path.exists() {
+            let mut kept = self.identity_files()?;
+            if kept.len() >= MAX_IDENTITIES && said == Said::ByTheNode {
+                return Err(bad(
+                    "too_many_identities",
+                    &format!("this box keeps {MAX_IDENTITIES} identity keys and no more"),
+                    "Import the cluster's folder, which makes room.",
+                ));
+            }
+            kept.sort_by_key(|(path, _)| std::fs::metadata(path).and_then(|found| found.modified()).ok());
+            for (oldest, _) in kept.iter().take((kept.len() + 1).saturating_sub(MAX_IDENTITIES)) {
+                std::fs::remove_file(oldest).map_err(|error| disk(&error))?;
+            }
         }
         let sealed = vault.seal_bytes(&identity_label(lock_hash), identity.to_file_text().as_bytes())?;
         files::write_atomically(&self.identity_file(lock_hash), &sealed).map_err(|error| disk(&error))
