@@ -204,9 +204,10 @@ impl Signer {
                     "Import the cluster's folder, which makes room.",
                 ));
             }
+            // The youngest make room: what a network process in foreign hands put here came after the keys that are in use.
             kept.sort_by_key(|(path, _)| std::fs::metadata(path).and_then(|found| found.modified()).ok());
-            for (oldest, _) in kept.iter().take((kept.len() + 1).saturating_sub(MAX_IDENTITIES)) {
-                std::fs::remove_file(oldest).map_err(|error| disk(&error))?;
+            for (youngest, _) in kept.iter().skip(MAX_IDENTITIES - 1) {
+                std::fs::remove_file(youngest).map_err(|error| disk(&error))?;
             }
         }
         let sealed = vault.seal_bytes(&identity_label(lock_hash), identity.to_file_text().as_bytes())?;

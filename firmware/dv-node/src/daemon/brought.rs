@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use chain::PublicKeyBytes;
 use cluster::{IdentityKey, Lock, Network, PeerId};
@@ -21,6 +22,9 @@ use super::change::{kept, over};
 use super::{Daemon, disk};
 use crate::edit;
 use crate::setup::sentence;
+
+/// After a restart a signer that is not ready is asked this often.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// To whom the outcome is said; nobody waits after a restart.
 type To = Option<oneshot::Sender<Result<ClusterEditStatus, Problem>>>;
@@ -51,6 +55,8 @@ struct Taken {
 struct Known {
     present: Option<ClusterSetup>,
     request: Option<ipc::edit::ClusterEdit>,
+    /// The lock is in force already, and a cut kept the steps after that from being done.
+    unfinished: bool,
 }
 
 impl Bringing {
@@ -111,11 +117,10 @@ impl Daemon {
 
     /// Whether the change that is kept here has sealed its shares for exactly that lock.
     fn goes_on_with(&self, lock: &Value) -> bool {
-        let hash = |lock: &Value| lock.get("lock_hash")?.as_str().map(str::to_ascii_lowercase);
         let is_it = |record: &Record| {
             let Record::Prepared { lock: bytes, .. } = record else { return false };
             let prepared = serde_json::from_slice::<Value>(bytes).ok();
-            prepared.as_ref().and_then(hash).is_some_and(|known| Some(known) == hash(lock))
+            prepared.as_ref().and_then(hash_of).is_some_and(|known| Some(known) == hash_of(lock))
         };
         matches!(self.change.store.request(), Ok(Some(_)))
             && self.change.store.records().is_ok_and(|records| records.iter().any(is_it))
@@ -130,7 +135,9 @@ impl Daemon {
             Ok((number, known)) => {
                 let (socket, networks) = (self.config.signer_socket.clone(), self.config.custom_networks());
                 let given = lock.clone();
-                let task = tokio::spawn(async move { take(given, known, &socket, networks).await });
+                // After a restart the signer may be a while, and nobody is there to hand the lock in again.
+                let patient = to.is_none();
+                let task = tokio::spawn(async move { take(given, known, &socket, networks, patient).await });
                 self.change.bringing = Some(Bringing { task, number, lock, to });
             }
             Err(problem) => {
@@ -161,7 +168,15 @@ impl Daemon {
                 ));
             }
             let present = place.store.load_cluster().map_err(|error| disk(&error))?;
-            return Ok((place.number, Known { present, request }));
+            let hash = hash_of(lock);
+            let in_force = present.as_ref().is_some_and(|present| hash_of(&present.lock) == hash);
+            // The memory is still the old member's, or the change from the old lock is not put away.
+            let chain = place.store.load_chain().ok().flatten().and_then(|chain| chain.lock_hash);
+            let plain = hash.as_deref().map(|hash| hash.trim_start_matches("0x"));
+            let unfinished = in_force
+                && (chain.is_some_and(|known| Some(known.as_str()) != plain)
+                    || request.as_ref().is_some_and(|request| hash_of(&request.lock) != hash));
+            return Ok((place.number, Known { present, request, unfinished }));
         }
         // A box that joins has no cluster yet, but what it was told when the change began.
         if request.as_ref().is_none_or(|request| request.identity_key.is_none()) {
@@ -172,7 +187,7 @@ impl Daemon {
             Some(number) => number,
             None => self.place_of_ceremony()?,
         };
-        Ok((number, Known { present: None, request }))
+        Ok((number, Known { present: None, request, unfinished: false }))
     }
 
     /// The signer has answered.
@@ -239,7 +254,13 @@ impl Daemon {
 
 /// Verifies the lock, has the signer change over, and makes sure that it did: that it also recognises locks which it left long
 /// ago, or which are in force, is no reason to serve them.
-async fn take(lock: Value, known: Known, socket: &Path, networks: Vec<Network>) -> Result<Taken, Problem> {
+async fn take(
+    lock: Value,
+    known: Known,
+    socket: &Path,
+    networks: Vec<Network>,
+    patient: bool,
+) -> Result<Taken, Problem> {
     let given = lock.clone();
     let read = tokio::task::spawn_blocking(move || {
         let lock = Lock::from_value(given).map_err(|error| invalid(&error.to_string()))?;
@@ -250,7 +271,10 @@ async fn take(lock: Value, known: Known, socket: &Path, networks: Vec<Network>) 
     if parsed.signature_aggregate.is_empty() {
         return Err(invalid("it is not signed by the new shares"));
     }
-    let Known { present, request } = known;
+    let Known { present, request, unfinished } = known;
+    if unfinished {
+        return Ok(Taken { setup: present });
+    }
     let key = present.as_ref().map(|present| &present.identity_key);
     let key = key.or_else(|| request.as_ref()?.identity_key.as_ref()).ok_or_else(nothing_known)?;
     let identity = IdentityKey::from_file_text(key.expose_secret()).map_err(|error| {
@@ -272,7 +296,15 @@ async fn take(lock: Value, known: Known, socket: &Path, networks: Vec<Network>) 
             "Hand in the new lock, from a member whose page says that the change is done.",
         ));
     }
-    let committed = edit::commit(socket, lock.clone()).await?;
+    let committed = loop {
+        match edit::commit(socket, lock.clone()).await {
+            Ok(committed) => break committed,
+            Err(problem) if patient && problem.code == "signer_unavailable" => {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            Err(problem) => return Err(problem),
+        }
+    };
     if !has_changed_over(&committed, &old, &new) {
         return Err(Problem::new(
             "edit_lock_not_newest",
@@ -296,6 +328,11 @@ fn has_changed_over(committed: &EditCommitted, old: &[PublicKeyBytes], new: &[Pu
     };
     new.iter().all(|key| among(&committed.shares, key))
         && old.iter().all(|key| among(&committed.retired, key))
+}
+
+/// What a lock calls itself.
+fn hash_of(lock: &Value) -> Option<String> {
+    lock.get("lock_hash")?.as_str().map(str::to_ascii_lowercase)
 }
 
 fn shares_at(lock: &Lock, index: usize) -> Vec<PublicKeyBytes> {

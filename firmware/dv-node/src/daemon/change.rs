@@ -48,9 +48,9 @@ impl Change {
         }
     }
 
-    /// Whether one is under way, or waits to go on.
+    /// Whether one is under way, or waits to go on, or may be over by a lock that was handed in.
     pub(super) fn is_running(&self) -> bool {
-        self.running.is_some() || self.resume_at.is_some()
+        self.running.is_some() || self.resume_at.is_some() || self.bringing.is_some()
     }
 
     /// When an interrupted one is to be tried again.
@@ -223,7 +223,9 @@ impl Daemon {
         }
         if !goes_on {
             let may_be_promised = known.is_some() && has(|record| matches!(record, Record::Promised));
-            if may_be_promised && wanted.edit.get("recreate").is_none() {
+            // Made anew, a cluster's shares leave its own promise behind, and never another cluster's.
+            let of_another = self.change.store.place().map_err(|error| kept(&error))? != Some(place);
+            if may_be_promised && (of_another || wanted.edit.get("recreate").is_none()) {
                 return Err(promised());
             }
             edit::check(&wanted, &self.around_change(place)?).await?;

@@ -120,6 +120,11 @@ impl Ceremony {
         self.keys.is_some()
     }
 
+    /// Whether our old shares have vouched for our key: from then on others may count on them.
+    pub(super) fn has_vouched(&self) -> bool {
+        self.voucher.is_some()
+    }
+
     /// Whether the owner's word is too old to begin by. What has begun dealing goes on.
     pub(super) fn is_stale(&self, now: Instant) -> bool {
         self.keys.is_none() && self.prepared.is_none() && now.duration_since(self.allowed) > CONSENT_HOLDS

@@ -257,9 +257,12 @@ impl Signer {
         }
         // While all members make their shares anew, the others count on the old share that this one vouched with: an earlier
         // change of it may have been dropped by them already.
-        let anew = editing.as_ref().filter(|ceremony| ceremony.is_recreate && ceremony.has_begun());
+        let anew = editing.as_ref().filter(|ceremony| ceremony.is_recreate && ceremony.has_vouched());
         if anew.is_some_and(|ceremony| {
-            ceremony.prepared.as_ref().is_none_or(|prepared| prepared.lock_hash != lock.lock_hash)
+            let vouched = ceremony.own_old_shares().unwrap_or_default();
+            let other = ceremony.prepared.as_ref().is_none_or(|known| known.lock_hash != lock.lock_hash);
+            let of_it = |pending: &&Pending| pending.replaces.is_some_and(|old| vouched.contains(&old));
+            other && waiting.iter().any(of_it)
         }) {
             return Err(bad(
                 "edit_under_way",

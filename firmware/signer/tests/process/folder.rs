@@ -120,12 +120,12 @@ async fn a_charon_folder_comes_in_whole_and_its_shares_sign() {
 
     until_epoch(&charon.clock, 20).await;
     let share = charon.pubshare(2, 0);
-    let signed = signer.attest(&share, &vote(1, 2, 1)).await.unwrap();
-    assert!(signs(&share, &vote(1, 2, 1), &signed));
+    let signed = signer.attest(&share, &vote(2, 3, 1)).await.unwrap();
+    assert!(signs(&share, &vote(2, 3, 1), &signed));
     // Handed in again, nothing is new, and what was signed is known.
     let again = hand_in(&signer, &charon.folder(2)).await.unwrap();
     assert_eq!((again.imported.len(), again.already_held.len()), (0, 3));
-    assert_eq!(code(signer.attest(&share, &vote(1, 2, 2)).await), refused(412, "slashable"));
+    assert_eq!(code(signer.attest(&share, &vote(2, 3, 2)).await), refused(412, "slashable"));
 
     // On the disk there is nothing in the clear, and in the log neither.
     let secrets: Vec<String> = [charon.created.nodes[2].identity.to_file_text().to_string()]
