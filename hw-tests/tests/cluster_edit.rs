@@ -483,6 +483,18 @@ fn the_threshold_is_changed_and_what_was_said_under_the_old_lock_is_kept() {
     assert!(!dir.join("journal").exists());
     let pinned = read(dir.join("chain.json"));
     assert_eq!(pinned["lock_hash"].as_str().unwrap(), lock.lock_hash_hex().trim_start_matches("0x"));
+    // A lock that was handed in, and a power cut between the writing of the new cluster and of what it remembers.
+    world.members[0].power_cut().unwrap();
+    std::fs::write(dir.join("chain.json"), chain.to_string()).unwrap();
+    std::fs::write(dir.join("edit/brought-lock.json"), lock.to_json().unwrap()).unwrap();
+    world.members[0].power_on().unwrap();
+    let begun = Instant::now();
+    while dir.join("edit/brought-lock.json").exists() {
+        assert!(begun.elapsed() < PATIENCE, "it stays unfinished");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(read(dir.join("chain.json")), pinned);
+    world.assert_served(&[0], &lock);
 }
 
 /// The node's memory of the change is gone, as it is when another one was begun over it or its disk was damaged.
