@@ -145,7 +145,15 @@ impl Signer {
         // A copy of the disk from before the move, started and cut off, may be where the counter is now. One step further
         // and none is: a start writes one number beyond the counter and no more.
         if !self.certificates_may_leave.load(Ordering::Relaxed) {
-            let counter = ledger.advance().await.map_err(|error| ledger_problem(&error))?;
+            let counter = match ledger.advance().await {
+                Ok(counter) => counter,
+                Err(error) => {
+                    // Whether it is on the disk is not known: the next start finds out before anything is signed.
+                    let problem = ledger_problem(&error);
+                    self.lock_again(problem.clone());
+                    return Err(problem);
+                }
+            };
             if let Err(problem) = rollback::settle(self.witness(), counter).await {
                 self.lock_again(problem.clone());
                 return Err(problem);
