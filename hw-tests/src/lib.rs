@@ -23,4 +23,3 @@ pub mod swtpm;
 pub mod units;
 pub mod vectors;
 pub mod vm;
-pub mod watched;

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::page::{Page, PageError};
@@ -18,6 +19,9 @@ use crate::swtpm::{Swtpm, SwtpmError};
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How far what is shown may be behind the answer that speaks of it.
 const CODE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// As often as the image's time service.
+const VOUCHES_EVERY: Duration = Duration::from_secs(20);
 
 /// Why a native member does not run.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,8 @@ pub struct Member {
     binaries: PathBuf,
     /// It is a board without a TPM, and goes by its owner's passphrase.
     has_no_tpm: bool,
+    /// As long as this is held, somebody vouches for that board's clock.
+    time_service: Option<Arc<()>>,
     p2p_port: u16,
     page_port: u16,
     api_port: u16,
@@ -95,6 +101,7 @@ impl Member {
             dir: dir.to_owned(),
             binaries: binaries.to_owned(),
             has_no_tpm,
+            time_service: None,
             p2p_port: ports[0],
             page_port: ports[1],
             api_port: ports[2],
@@ -283,11 +290,11 @@ impl Member {
         let approval =
             tpm::devpolicy::make(&boot, &[tpm::devpolicy::UNMEASURED]).map_err(self.file(&boot))?;
         let tcti = self.tpm.as_ref().map_or_else(|| "device:/dev/no-such-tpm".to_owned(), Swtpm::tcti);
+        let signs = if self.has_no_tpm { self.show_no_tpm()? } else { String::new() };
         let dir = self.dir.display();
-        let signs = format!("[passphrase]\nsigns_of_a_tpm = [\"{dir}/signs-of-a-tpm\"]\n\n");
-        let signs = if self.has_no_tpm { signs } else { String::new() };
+        let efivars = if self.has_no_tpm { format!("efivars = \"{dir}/efivars\"\n") } else { String::new() };
         let config = format!(
-            "state_dir = \"{dir}/signer\"\nos_release = \"{dir}/os-release\"\n\n\
+            "state_dir = \"{dir}/signer\"\n{efivars}os_release = \"{dir}/os-release\"\n\n\
              [tpm]\ntcti = \"{tcti}\"\npcr_public_key = \"{}\"\npcr_signature = \"{}\"\nliteral_pcrs = [7, 12]\n\n\
              {signs}[exits]\ndelay_s = 2\nleast_delay_s = 1\n\n\
              [callers]\nsign = [\"self\"]\ncontrol = [\"self\"]\nremote = [\"self\"]\n\n\
@@ -299,6 +306,34 @@ impl Member {
         self.signer = Some(self.launch("signer", &config)?);
         self.wait_for_file("run/sign.sock")?;
         self.wait_for_file("run/signer-control.sock")
+    }
+
+    /// What the kernel of a board without a TPM shows, and a time service that vouches for the clock as long as this member is there.
+    fn show_no_tpm(&mut self) -> Result<String, MemberError> {
+        let (dir, mark) = (self.dir.display(), self.dir.join("synchronised"));
+        for sub in ["tpm-class", "efivars"] {
+            self.make_dir(sub)?;
+        }
+        let variable = self.dir.join("efivars/BootOrder");
+        std::fs::write(&variable, [7, 0, 0, 0, 0, 0]).map_err(self.file(&variable))?;
+        std::fs::write(&mark, []).map_err(self.file(&mark))?;
+        let text = format!(
+            "[clock]\nmark = \"{}\"\n\n[passphrase]\nsigns_of_a_tpm = [\"{dir}/signs-of-a-tpm\"]\n\
+             tpm_class = \"{dir}/tpm-class\"\ndevice_tree = \"{dir}/no-device-tree\"\n\n",
+            mark.display()
+        );
+        if self.time_service.is_none() {
+            let here = Arc::new(());
+            let still_here = Arc::downgrade(&here);
+            self.time_service = Some(here);
+            std::thread::spawn(move || {
+                // A folder that is gone ends it as well.
+                while still_here.upgrade().is_some() && std::fs::write(&mark, []).is_ok() {
+                    std::thread::sleep(VOUCHES_EVERY);
+                }
+            });
+        }
+        Ok(text)
     }
 
     fn start_node(&mut self) -> Result<(), MemberError> {

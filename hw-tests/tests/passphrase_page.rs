@@ -65,6 +65,18 @@ fn an_owner_chooses_types_and_changes_the_passphrase_of_a_board_without_a_tpm_on
     owner.reads("passphrase-state", "was typed").unwrap();
     type_in(&owner, &member, "passphrase-change", &change, "Changed.");
 
+    // Somebody else answers by the time the words are sent: they are not sealed to a key that nobody compared.
+    owner.fill("passphrase-old", OTHER_WORDS).unwrap();
+    member.power_cut().unwrap();
+    member.power_on().unwrap();
+    owner.reads("passphrase-key", &fingerprint(&member)).unwrap();
+    for (field, text) in &change[1..] {
+        owner.fill(field, text).unwrap();
+    }
+    owner.fill("passphrase-change-code", &claim_code(&member)).unwrap();
+    owner.click("#passphrase-change button[type=submit]").unwrap();
+    owner.reads("passphrase-said", "The key has changed since you began to type").unwrap();
+
     member.power_cut().unwrap();
     member.power_on().unwrap();
     owner.open(member.page_address()).unwrap();

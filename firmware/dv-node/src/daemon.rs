@@ -257,10 +257,11 @@ impl Daemon {
         }
         let lock_hash = hex::encode(membership.view.lock_hash);
         let key = ipc::Sensitive::new(setup.identity_key.expose_secret().to_owned());
+        let lock = setup.lock.clone();
         let signer = Signer::new(&self.config.signer_socket);
         // A signer that does not answer holds nothing up.
         tokio::spawn(async move {
-            if let Err(problem) = signer.keep_identity(&lock_hash, &key).await {
+            if let Err(problem) = signer.keep_identity(&lock_hash, &key, lock).await {
                 tracing::warn!(code = %problem.code, "the signer did not take the identity key: backups will lack it");
             }
         });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chain::{ForkInfo, PublicKeyBytes, Root, SignatureBytes, VoluntaryExit};
 use duty::SignError;
-use ipc::folder::{IdentityAnswer, identity_path};
+use ipc::folder::{IdentityAnswer, IdentityGiven, identity_path};
 use ipc::web3signer::{
     PUBLIC_KEYS_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer, SeenSignature, SignAnswer, SignGroup,
     SignOutcome, SignRequest, sign_lists, sign_path,
@@ -16,6 +16,8 @@ use ipc::{Client, ClientError, Problem, Sensitive};
 
 /// A signature later than this is of no use in its slot; the signer is on this box.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// How long it may take to look at a whole lock, on a small board.
+const LOCK_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The signer's signing socket.
 #[derive(Debug, Clone)]
@@ -55,11 +57,18 @@ impl Signer {
     }
 
     /// Gives the identity key of a cluster to the signer, which keeps it sealed for backups and moves.
-    pub async fn keep_identity(&self, lock_hash: &str, key: &Sensitive) -> Result<(), Problem> {
+    pub async fn keep_identity(
+        &self,
+        lock_hash: &str,
+        key: &Sensitive,
+        lock: serde_json::Value,
+    ) -> Result<(), Problem> {
         let hash = path_hash(lock_hash)?;
-        let given = IdentityAnswer { identity_key: Sensitive::new(key.expose_secret().trim().to_owned()) };
-        let kept: Result<serde_json::Value, ClientError> =
-            self.client.put(&identity_path(hash), &given).await;
+        let identity_key = Sensitive::new(key.expose_secret().trim().to_owned());
+        let given = IdentityGiven { identity_key, lock: Some(lock) };
+        // It looks at every signature in the lock.
+        let patient = Client::new(self.client.socket()).with_timeout(LOCK_PATIENCE);
+        let kept: Result<serde_json::Value, ClientError> = patient.put(&identity_path(hash), &given).await;
         kept.map(drop).map_err(silent)
     }
 

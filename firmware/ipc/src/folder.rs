@@ -100,6 +100,17 @@ pub struct FolderImported {
     pub votes_from_epoch: Option<u64>,
 }
 
+/// An identity key on its way from `dv-node` to the signer, for backups and moves.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityGiven {
+    /// As in `charon-enr-private-key`.
+    pub identity_key: Sensitive,
+    /// The cluster's complete lock, which shows whose the key is.
+    #[serde(default)]
+    pub lock: Option<serde_json::Value>,
+}
+
 /// An identity key on its way to `dv-node`, which speaks to the other members with it.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct IdentityAnswer {

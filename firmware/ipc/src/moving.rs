@@ -29,6 +29,9 @@ pub const ARRIVALS_PATH: &str = "/v1/arrivals";
 pub const MOVE_INFO: &[u8] = b"hearth move v1";
 /// The largest backup or certificate that is read.
 pub const MAX_CARRIED_BYTES: usize = 4 * 1024 * 1024;
+/// The largest answer with one: as JSON in JSON it is longer, and an answer with several ends with the one that passes
+/// [`MAX_CARRIED_BYTES`].
+pub const MAX_CARRIED_ANSWER: usize = 4 * MAX_CARRIED_BYTES;
 
 /// Shares in one backup or certificate at most.
 pub const MAX_CARRIED_SHARES: usize = 2048;
@@ -67,11 +70,15 @@ pub struct RestoreOrder {
     pub old_box_gone: bool,
 }
 
+/// At the end of a box's key for moves, when its image is signed with keys that everybody has: it would refuse shares of a public
+/// chain for ever, and they would be gone by then.
+pub const TEST_KEYS_MARK: &str = "-test";
+
 /// The owner moves all shares to another box.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MoveOrder {
-    /// The other signer's import key, hex, as its page shows it.
+    /// The other box's [`crate::signer::SignerStatus::arrival_key`], as its page shows it.
     pub to: String,
     /// The code on this box's screen; none to have one shown.
     #[serde(default)]
@@ -92,11 +99,22 @@ pub struct MoveCertificate {
     pub signature: String,
 }
 
-/// Certificates given before.
+/// Which of the certificates given before are asked for: those after so many.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct MovesAfter {
+    /// How many are known already.
+    #[serde(default)]
+    pub after: usize,
+}
+
+/// Certificates given before, the first first: as many as one answer takes, and one at least.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moves {
-    /// All of them.
+    /// These.
     pub moves: Vec<MoveCertificate>,
+    /// After how many the next ones come; none when these are the last.
+    #[serde(default)]
+    pub next: Option<usize>,
 }
 
 /// The owner hands a certificate to the new box.

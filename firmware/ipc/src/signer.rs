@@ -30,6 +30,11 @@ pub struct SignerStatus {
     pub tpm: Option<TpmFacts>,
     /// The HPKE public key that share imports are sealed to, 32 bytes in hex; none while nothing can be sealed.
     pub import_key: Option<String>,
+    /// What another box is told when its shares shall move to this one: an HPKE public key, 32 bytes in hex, and after it
+    /// [`crate::moving::TEST_KEYS_MARK`] where the image is signed with everybody's keys. Without a TPM the key is not the import
+    /// key, which is another one after each start.
+    #[serde(default)]
+    pub arrival_key: Option<String>,
     /// The secp256k1 public key that signs certificates of shares that were given away, 33 bytes in hex.
     #[serde(default)]
     pub release_key: Option<String>,

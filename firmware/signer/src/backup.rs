@@ -100,9 +100,9 @@ impl Signer {
                 .await
                 .ok_or_else(fault)??;
         self.may_come_in(&shares)?;
-        carry::not_from_the_future(made_at, now())?;
-        self.keep_identities(&vault, &identities);
+        carry::not_from_the_future(made_at, now(), shares.iter().map(|share| &share.row.clock))?;
         let taken = self.take_in_what_may_come_back(shares).await?;
+        self.keep_identities(&vault, &identities);
         tracing::warn!(shares = taken.imported.len(), "a backup was restored");
         Ok(taken)
     }

@@ -7,7 +7,7 @@ use cluster::IdentityKey;
 use ipc::{
     Problem, Sensitive,
     moving::{CarriedIdentity, CarriedSecrets, CarriedShare, MAX_CARRIED_SHARES, MAX_IDENTITIES, Watermarks},
-    signer::ShareImported,
+    signer::{ChainClock, ShareImported},
 };
 use slashing::{SignedAttestation, SignedBlock};
 use threshold::SecretKey;
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     clock,
-    folder::Said,
+    identities::Said,
     import::{Incoming, bad},
     ledger::{Entries, Marks, ShareRow},
     share::Share,
@@ -85,13 +85,19 @@ pub(crate) fn unpack(
     Ok(Opened { made_at: UnixMillis(made_at_ms), shares: incoming, identities })
 }
 
-/// The clocks of two boxes may differ by this. Less than an epoch of any chain, which is what a new share waits beyond the clock.
+/// The clocks of two boxes may differ by this.
 const CLOCKS_DIFFER_MS: u64 = 60_000;
 
-/// A file from the future means that one of two clocks is wrong. If it is ours, the floors of what comes in would be too low.
-pub(crate) fn not_from_the_future(made_at: UnixMillis, now: UnixMillis) -> Result<(), Problem> {
+/// A file from the future means that one of two clocks is wrong. If it is ours, the floors of what comes in would be too low. They
+/// allow for an epoch between the clocks of two boxes, which some chains have in less than a minute.
+pub(crate) fn not_from_the_future<'a>(
+    made_at: UnixMillis,
+    now: UnixMillis,
+    chains: impl Iterator<Item = &'a ChainClock>,
+) -> Result<(), Problem> {
+    let shortest = chains.map(|clock| clock.slot_ms.saturating_mul(clock.slots_per_epoch)).min();
     let ahead = made_at.0.saturating_sub(now.0);
-    if ahead <= CLOCKS_DIFFER_MS {
+    if ahead <= shortest.unwrap_or(CLOCKS_DIFFER_MS).min(CLOCKS_DIFFER_MS) {
         return Ok(());
     }
     Err(bad(
@@ -208,7 +214,7 @@ impl Signer {
     /// Keeps the identity keys. One that cannot be kept is handed in again with its lock; the shares matter more.
     pub(crate) fn keep_identities(&self, vault: &Vault, identities: &[([u8; 32], IdentityKey)]) {
         for (hash, key) in identities {
-            if let Err(problem) = self.keep_identity(vault, hash, key, Said::ByTheLock) {
+            if let Err(problem) = self.keep_identity(vault, hash, key, Said::AnotherBox) {
                 tracing::warn!(code = %problem.code, "an identity key that came along was not kept");
             }
         }
@@ -227,7 +233,7 @@ pub(crate) fn invalid(what: &str) -> Problem {
 mod tests {
     use ipc::{
         moving::{BackupContent, MAX_CARRIED_BYTES},
-        signer::{ChainClock, ChainPreset},
+        signer::ChainPreset,
     };
 
     use super::*;
@@ -286,10 +292,27 @@ mod tests {
     #[test]
     fn a_file_from_the_future_is_refused() {
         let now = UnixMillis(1_000_000);
-        for (made_at, allowed) in
-            [(0, true), (1_000_000, true), (1_060_000, true), (1_060_001, false), (u64::MAX, false)]
-        {
-            assert_eq!(not_from_the_future(UnixMillis(made_at), now).is_ok(), allowed, "{made_at}");
+        let chain = |slot_ms, slots_per_epoch| ChainClock {
+            genesis_time: 0,
+            slot_ms,
+            slots_per_epoch,
+            preset: ChainPreset::Mainnet,
+        };
+        // Epochs of six minutes, and among them some of 48 seconds.
+        let (long, short) = (chain(12_000, 32), chain(6_000, 8));
+        for (made_at, by_long, by_both) in [
+            (0, true, true),
+            (1_000_000, true, true),
+            (1_048_000, true, true),
+            (1_048_001, true, false),
+            (1_060_000, true, false),
+            (1_060_001, false, false),
+            (u64::MAX, false, false),
+        ] {
+            let made_at = UnixMillis(made_at);
+            assert_eq!(not_from_the_future(made_at, now, [&long].into_iter()).is_ok(), by_long, "{made_at}");
+            let both = [&long, &short].into_iter();
+            assert_eq!(not_from_the_future(made_at, now, both).is_ok(), by_both, "{made_at}");
         }
     }
 }

@@ -75,6 +75,8 @@ struct Step {
 pub(crate) struct ClockGuard {
     last: Option<Reading>,
     step: Option<Step>,
+    /// How often the clock was set since the start.
+    steps: u64,
 }
 
 impl ClockGuard {
@@ -118,6 +120,7 @@ impl ClockGuard {
             moved_ms = moved,
             "the clock was set: nothing is signed until it is vouched for again"
         );
+        self.steps = self.steps.saturating_add(1);
         self.step = Some(Step { by_ms, seen: now, mark });
     }
 }
@@ -169,6 +172,11 @@ impl ClockWatch {
                 "No time service vouches for the clock here: nothing is signed for a minute after the clock is set, and a clock that was wrong from the start is not noticed."
             }
         }
+    }
+
+    /// How often the clock was set since the start, as far as anybody has looked.
+    pub(crate) fn steps(&self) -> u64 {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner).steps
     }
 
     /// Looks at everything. Cheap: it is asked before each signature.
@@ -232,6 +240,7 @@ mod tests {
         for by in [-3_600_000_i64, -20_000, -10_000, -700, 700, 10_000, 3_600_000] {
             let mut guard = ClockGuard::default();
             assert_eq!(guard.judge(at(0, 0), mark(-5_000)), Ok(()));
+            assert_eq!(guard.steps, 0);
             let refused = Err(Doubt::Stepped { by_ms: by });
             assert_eq!(guard.judge(at(1_000 + by, 1_000), mark(-5_000)), refused, "{by}");
             // Time alone does not heal, nor does the mark of before, even when it looks fresh.
@@ -240,6 +249,7 @@ mod tests {
                 assert_eq!(guard.judge(now, mark(-5_000)), refused, "{by} at {second} s");
             }
             assert_eq!(guard.judge(at(40_000 + by, 40_000), mark(39_900 + by)), Ok(()), "{by}");
+            assert_eq!(guard.steps, 1, "it is remembered after it is over");
         }
     }
 

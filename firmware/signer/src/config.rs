@@ -65,12 +65,29 @@ pub struct TpmConfig {
 }
 
 /// When the owner's passphrase takes the TPM's place.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PassphraseConfig {
     /// Files that are there, and folders that are not empty, when the board has a TPM, whether it answers or not. Only when there
     /// is nothing of all of them a passphrase will do. An empty list means that none ever does.
     pub signs_of_a_tpm: Vec<PathBuf>,
+    /// Where the kernel lists the TPMs it knows: a folder that is there and empty on a board that has none. One that is missing
+    /// proves nothing.
+    #[serde(default = "default_tpm_class")]
+    pub tpm_class: PathBuf,
+    /// Where the firmware's description of the board is, when it is a device tree.
+    #[serde(default = "default_device_tree")]
+    pub device_tree: PathBuf,
+}
+
+impl Default for PassphraseConfig {
+    fn default() -> Self {
+        Self {
+            signs_of_a_tpm: Vec::new(),
+            tpm_class: default_tpm_class(),
+            device_tree: default_device_tree(),
+        }
+    }
 }
 
 /// Who vouches for the clock.
@@ -117,6 +134,14 @@ fn default_efivars() -> PathBuf {
 
 fn default_os_release() -> PathBuf {
     "/usr/lib/os-release".into()
+}
+
+fn default_tpm_class() -> PathBuf {
+    "/sys/class/tpm".into()
+}
+
+fn default_device_tree() -> PathBuf {
+    "/sys/firmware/devicetree/base".into()
 }
 
 fn default_argon2_memory() -> u32 {

@@ -10,12 +10,15 @@ use std::{
 /// Writes a file so that after a crash at any moment the old or the new content is there: temporary file, fsync, rename,
 /// fsync of the directory.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    // By the whole name: two files that differ in their ending only must not share it.
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let temporary = Path::new(&temporary);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
     drop(file);
-    std::fs::rename(&temporary, path)?;
+    std::fs::rename(temporary, path)?;
     sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 

@@ -7,46 +7,32 @@
 //! The node that used the folder must be stopped (the owner says so), and what it signed until now must not matter: its
 //! history is imported when there is one, and in any case the shares begin above the clock (decisions 0127 and 0300).
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use chain::{PublicKeyBytes, Root};
 use cluster::{ClusterView, IdentityKey, Lock, Network, keystore::Keystore};
 use ipc::{
-    Problem, Sensitive, ShareImport,
+    Problem, ShareImport,
     folder::{
         CharonFolder, FOLDER_INFO, FolderImported, FolderKeystore, MAX_FOLDER_BYTES, Past, StatedChain,
     },
-    moving::{CarriedIdentity, MAX_IDENTITIES},
     owner::OwnerRules,
     signer::{ChainClock, ChainPreset, History as StatedHistory},
 };
 use threshold::SecretKey;
 
 use crate::{
-    boot, clock, files,
+    boot, clock,
+    identities::{Said, shares_of},
     import::{Incoming, bad, histories},
     ledger::ShareRow,
     signer::{Signer, blocking},
-    vault::Vault,
 };
 
 /// The other machine's clock may differ from ours.
 pub(crate) const CLOCKS_APART: u64 = 1;
-/// Binds a sealed identity key to its purpose.
-const IDENTITY_LABEL: &[u8] = b"hearth identity key v1";
 /// The lock of a thousand validators in a cluster of ten has a quarter of it.
 const MAX_FOLDER_PARTS: usize = 400_000;
-/// 64 hex digits, sealed.
-const MAX_SEALED_IDENTITY: u64 = 512;
-
-/// Who says that an identity key is the one of a cluster.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Said {
-    /// A verified lock, or another box's sealed word.
-    ByTheLock,
-    /// The network process, for a cluster that was joined by hand.
-    ByTheNode,
-}
 
 /// A folder that was checked from end to end.
 pub(crate) struct Checked {
@@ -81,7 +67,8 @@ impl Signer {
         self.image_keys.allow_fork(view.fork_version)?;
         self.may_come_in(&shares)?;
         // Before the shares: a folder whose shares are in can always be joined with. Without them it does no harm.
-        self.keep_identity(&vault, &view.lock_hash, &identity, Said::ByTheLock)?;
+        let share = shares_of(&view, &identity.public_key()).first().copied().ok_or_else(fault)?;
+        self.keep_identity(&vault, &view.lock_hash, &identity, Said::Lock(share))?;
         let taken = self.take_in(shares).await?;
         drop(one_at_a_time);
         let rules = OwnerRules { lock, capella_fork_version: None, payments: Vec::new() };
@@ -102,129 +89,6 @@ impl Signer {
             votes_from_epoch: begins.map(|epoch| epoch.0),
         })
     }
-
-    /// The identity key that came with a cluster's folder.
-    pub(crate) fn identity(&self, lock_hash: &str) -> Result<Sensitive, Problem> {
-        let unknown = || {
-            Problem::new(
-                "identity_unknown",
-                "No identity key of this cluster was imported.",
-                "Hand in the identity key (charon-enr-private-key) with the cluster lock.",
-            )
-        };
-        let hash = parse_hash(lock_hash).ok_or_else(unknown)?;
-        let (vault, _) = self.open_parts()?;
-        let sealed = files::read_small(&self.identity_file(&hash), MAX_SEALED_IDENTITY)
-            .map_err(|error| disk(&error))?;
-        let text =
-            vault.open_bytes(&identity_label(&hash), &sealed.ok_or_else(unknown)?).ok_or_else(|| {
-                Problem::new(
-                    "identity_damaged",
-                    "The sealed identity key of this cluster was changed and does not open.",
-                    "Hand in the identity key (charon-enr-private-key) with the cluster lock.",
-                )
-            })?;
-        let text = std::str::from_utf8(&text).map_err(|_| unknown())?;
-        Ok(Sensitive::new(text.to_owned()))
-    }
-
-    /// All identity keys that were given to this signer.
-    pub(crate) fn identities(&self, vault: &Vault) -> Result<Vec<CarriedIdentity>, Problem> {
-        let mut found = Vec::new();
-        for (path, hash) in self.identity_files()?.into_iter().take(MAX_IDENTITIES) {
-            let sealed = files::read_small(&path, MAX_SEALED_IDENTITY).map_err(|error| disk(&error))?;
-            let opened = sealed.and_then(|sealed| vault.open_bytes(&identity_label(&hash), &sealed));
-            // One that was changed is left out: it is worth nothing, and the shares matter more.
-            let Some(opened) = opened else { continue };
-            let text = String::from_utf8(opened.to_vec()).map_err(|_| fault())?;
-            found.push(CarriedIdentity { lock_hash: hex::encode(hash), identity_key: Sensitive::new(text) });
-        }
-        Ok(found)
-    }
-
-    /// The files of identity keys, and of which cluster each is.
-    fn identity_files(&self) -> Result<Vec<(PathBuf, [u8; 32])>, Problem> {
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&self.config.state_dir).map_err(|error| disk(&error))? {
-            let path = entry.map_err(|error| disk(&error))?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let hash = name.strip_prefix("identity-").and_then(|name| name.strip_suffix(".sealed"));
-            if let Some(hash) = hash.and_then(parse_hash) {
-                found.push((path, hash));
-            }
-        }
-        found.sort();
-        Ok(found)
-    }
-
-    /// Keeps the identity key with which `dv-node` speaks to a cluster's members, for backups and moves.
-    pub(crate) fn take_identity(&self, lock_hash: &str, key: &Sensitive) -> Result<(), Problem> {
-        let hash = parse_hash(lock_hash).ok_or_else(|| {
-            bad("lock_invalid", "this is no lock hash", "Get the original cluster-lock.json.")
-        })?;
-        let identity = IdentityKey::from_file_text(key.expose_secret()).map_err(|error| {
-            bad(
-                "identity_key_invalid",
-                &error.to_string(),
-                "Restore charon-enr-private-key from your backup.",
-            )
-        })?;
-        let (vault, _) = self.open_parts()?;
-        self.keep_identity(&vault, &hash, &identity, Said::ByTheNode)
-    }
-
-    /// Seals an identity key, durably. What a verified lock says is the cluster's counts more than what `dv-node` says: that may
-    /// neither write over another key nor keep such a one out.
-    pub(crate) fn keep_identity(
-        &self,
-        vault: &Vault,
-        lock_hash: &[u8; 32],
-        identity: &IdentityKey,
-        said: Said,
-    ) -> Result<(), Problem> {
-        let path = self.identity_file(lock_hash);
-        let known = files::read_small(&path, MAX_SEALED_IDENTITY).map_err(|error| disk(&error))?;
-        let known = known.and_then(|sealed| vault.open_bytes(&identity_label(lock_hash), &sealed));
-        if let Some(known) = &known
-            && known.as_slice() != identity.to_file_text().as_bytes()
-            && said == Said::ByTheNode
-        {
-            return Err(bad(
-                "identity_conflict",
-                "another identity key of this cluster is kept here",
-                "Import the cluster's folder, whose lock says which key is this box's.",
-            ));
-        }
-        if !path.exists() {
-            let mut kept = self.identity_files()?;
-            if kept.len() >= MAX_IDENTITIES && said == Said::ByTheNode {
-                return Err(bad(
-                    "too_many_identities",
-                    &format!("this box keeps {MAX_IDENTITIES} identity keys and no more"),
-                    "Import the cluster's folder, which makes room.",
-                ));
-            }
-            // The youngest make room: what a network process in foreign hands put here came after the keys that are in use.
-            kept.sort_by_key(|(path, _)| std::fs::metadata(path).and_then(|found| found.modified()).ok());
-            for (youngest, _) in kept.iter().skip(MAX_IDENTITIES - 1) {
-                std::fs::remove_file(youngest).map_err(|error| disk(&error))?;
-            }
-        }
-        let sealed = vault.seal_bytes(&identity_label(lock_hash), identity.to_file_text().as_bytes())?;
-        files::write_atomically(&self.identity_file(lock_hash), &sealed).map_err(|error| disk(&error))
-    }
-
-    fn identity_file(&self, lock_hash: &[u8; 32]) -> PathBuf {
-        self.config.state_dir.join(format!("identity-{}.sealed", hex::encode(lock_hash)))
-    }
-}
-
-fn identity_label(lock_hash: &[u8; 32]) -> Vec<u8> {
-    [IDENTITY_LABEL, lock_hash].concat()
-}
-
-fn parse_hash(text: &str) -> Option<[u8; 32]> {
-    hex::decode(text.strip_prefix("0x").unwrap_or(text)).ok()?.try_into().ok()
 }
 
 /// The plaintext as JSON. The parser's own words may quote a secret: only the place is passed on.

@@ -23,6 +23,7 @@ mod files;
 mod folder;
 mod harden;
 mod history;
+mod identities;
 mod import;
 mod keymanager;
 mod ledger;

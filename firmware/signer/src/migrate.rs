@@ -29,6 +29,7 @@ use crate::{
     folder::{CLOCKS_APART, fault},
     import::bad,
     ledger::{LedgerError, Marks, Resuming},
+    real_chain::ImageKeys,
     rollback,
     share::Share,
     signer::{Signer, blocking, ledger_problem},
@@ -53,17 +54,19 @@ impl Signer {
                 "Make a backup, switch this box off for good, and restore on the other one: the shares wait there until nothing of this box can matter.",
             ));
         }
-        let to: [u8; 32] = hex::decode(order.to.trim().trim_start_matches("0x"))
+        let (to, other_image) = ImageKeys::of_named(order.to.trim());
+        let to: [u8; 32] = hex::decode(to.trim_start_matches("0x"))
             .ok()
             .and_then(|key| key.try_into().ok())
             .ok_or_else(|| {
                 bad(
                     "key_invalid",
-                    "the other box's key is not 32 bytes of hex",
+                    "the other box's key is not 32 bytes of hex, as its page shows them",
                     "Copy it from the other box's page.",
                 )
             })?;
-        if to.as_slice() == self.import_key()?.public_bytes().as_slice() {
+        let own = [self.import_key()?.public_bytes(), self.arrival_key()?.public_bytes()];
+        if own.iter().any(|own| own.as_slice() == to.as_slice()) {
             return Err(bad(
                 "move_to_itself",
                 "this is the key of this very box",
@@ -71,6 +74,18 @@ impl Signer {
             ));
         }
         let (shares, identities) = self.everything(&vault).await?;
+        // What the other box would refuse for ever, asked while the shares are still here.
+        let forbidden =
+            shares.iter().find_map(|share| other_image.forbidden(&share.row().genesis_validators_root));
+        if let Some(chain) = forbidden {
+            return Err(bad(
+                "other_box_test_keys",
+                &format!(
+                    "the other box's image is signed with keys that everybody has, and takes in no share of {chain}"
+                ),
+                "Install an image there that is signed with its maker's own keys, and copy its key again. Nothing was changed.",
+            ));
+        }
         let line = format!(
             "all {} key shares shall move to the box with the key {} and leave this one for good; a box that once gave them away cannot take them back",
             shares.len(),
@@ -84,6 +99,8 @@ impl Signer {
         let keys: Vec<_> = shares.iter().map(|share| share.row().pubshare).collect();
         // From here on no new signature begins. Whatever happens below, only the ledger says what is held.
         self.withdraw(&keys);
+        // A copy of the disk as it was until now goes on to be current until the counter has stepped for this move, too.
+        self.certificates_may_leave.store(false, Ordering::Relaxed);
         let released = self.give_away(&vault, &shares, identities, &to).await;
         let (certificate, counter) = match released {
             Ok(released) => released,
@@ -134,8 +151,8 @@ impl Signer {
         Err(ledger_problem(&LedgerError::SignedMeanwhile))
     }
 
-    /// The certificates given before, for an answer that got lost.
-    pub(crate) async fn releases(&self) -> Result<Moves, Problem> {
+    /// The certificates given before but for so many, for an answer that got lost. As many as one answer takes.
+    pub(crate) async fn releases(&self, after: usize) -> Result<Moves, Problem> {
         let _one_at_a_time = self.importing.lock().await;
         let (vault, ledger) = self.open_parts()?;
         let kept = ledger.releases().await.map_err(|error| ledger_problem(&error))?;
@@ -160,8 +177,7 @@ impl Signer {
             }
             self.certificates_may_leave.store(true, Ordering::Relaxed);
         }
-        let open = |kept: Vec<u8>| serde_json::from_slice(&vault.open_bytes(KEPT_LABEL, &kept)?).ok();
-        Ok(Moves { moves: kept.into_iter().filter_map(open).collect() })
+        Ok(answer_with(kept, after, |kept| vault.open_bytes(KEPT_LABEL, kept)))
     }
 
     /// Takes over what another box gave away to this one.
@@ -171,16 +187,40 @@ impl Signer {
             return Err(boot::secure_boot_off());
         }
         let (vault, _) = self.open_parts()?;
-        let key = self.import_key()?;
+        // Whichever of its keys the owner has told the other box.
+        let keys = [self.arrival_key()?, self.import_key()?];
         // The marks in it are exact, so the other box's clock does not matter.
         let Opened { made_at: _, shares, identities } =
-            blocking(move || open(&key, &arrival)).await.ok_or_else(fault)??;
+            blocking(move || open(&keys, &arrival)).await.ok_or_else(fault)??;
         self.may_come_in(&shares)?;
-        self.keep_identities(&vault, &identities);
+        // Handed in again it brings those in that a power cut left out: the shares it then knows.
         let taken = self.take_in_what_may_come_back(shares).await?;
+        self.keep_identities(&vault, &identities);
         tracing::warn!(shares = taken.imported.len(), "shares of another box have arrived");
         Ok(taken)
     }
+}
+
+/// The kept certificates after so many, up to the one with which an answer is full.
+fn answer_with(
+    kept: Vec<Vec<u8>>,
+    after: usize,
+    open: impl Fn(&[u8]) -> Option<Zeroizing<Vec<u8>>>,
+) -> Moves {
+    let (mut moves, mut bytes) = (Vec::new(), 0_usize);
+    let all = kept.len();
+    let mut seen = after.min(all);
+    for sealed in kept.into_iter().skip(after) {
+        if bytes >= MAX_CARRIED_BYTES {
+            break;
+        }
+        seen += 1;
+        bytes = bytes.saturating_add(sealed.len());
+        // One that was changed on the disk does not keep the others back.
+        let opened = open(&sealed).and_then(|text| serde_json::from_slice(&text).ok());
+        moves.extend::<Option<MoveCertificate>>(opened);
+    }
+    Moves { moves, next: (seen < all).then_some(seen) }
 }
 
 fn certify(
@@ -264,15 +304,15 @@ pub(crate) fn read(arrival: &Arrival) -> Result<MoveBody, Problem> {
     Ok(body)
 }
 
-fn open(key: &ImportSecret, arrival: &Arrival) -> Result<Opened, Problem> {
+fn open(keys: &[ImportSecret], arrival: &Arrival) -> Result<Opened, Problem> {
     let body = read(arrival)?;
-    if body.to != key.public_hex() {
-        return Err(bad(
+    let key = keys.iter().find(|key| body.to == key.public_hex()).ok_or_else(|| {
+        bad(
             "certificate_for_another_box",
             "the certificate is for another box, or for a time before this one deleted shares or was set up anew",
             "Hand it to the box whose key was named when the shares were given away.",
-        ));
-    }
+        )
+    })?;
     let part = |text: &str| hex::decode(text).map_err(|_| invalid("it was changed"));
     let (enc, ciphertext) = (part(&arrival.certificate.enc)?, part(&arrival.certificate.ciphertext)?);
     let context: [u8; 32] = Sha256::digest(arrival.certificate.body.as_bytes()).into();
@@ -281,4 +321,46 @@ fn open(key: &ImportSecret, arrival: &Arrival) -> Result<Opened, Problem> {
     let secrets: CarriedSecrets =
         serde_json::from_slice(&plain).map_err(|_| invalid("its content is not as expected"))?;
     carry::unpack(body.issued_at_ms, &body.shares, secrets, CLOCKS_APART)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipc::moving::MAX_CARRIED_ANSWER;
+
+    #[test]
+    fn certificates_that_do_not_fit_in_one_answer_come_in_several() {
+        // Five moves of as many shares as there can be in one: about one and a half megabytes each.
+        let certificate = |number: usize| MoveCertificate {
+            body: "b".repeat(1_000_000),
+            enc: number.to_string(),
+            ciphertext: "c".repeat(500_000),
+            signature: String::new(),
+        };
+        let kept = || -> Vec<Vec<u8>> {
+            (0..5).map(|number| serde_json::to_vec(&certificate(number)).unwrap()).collect()
+        };
+        let open = |sealed: &[u8]| Some(Zeroizing::new(sealed.to_vec()));
+        let mut known = Vec::new();
+        let mut next = Some(0);
+        while let Some(after) = next {
+            let answer = answer_with(kept(), after, open);
+            let size = serde_json::to_vec(&answer).unwrap().len();
+            assert!(size < MAX_CARRIED_ANSWER, "{size}");
+            known.extend(answer.moves.into_iter().map(|certificate| certificate.enc));
+            next = answer.next;
+            assert_eq!(next, (known.len() < 5).then_some(3), "after {after}");
+        }
+        assert_eq!(known, ["0", "1", "2", "3", "4"]);
+        for after in [5, 6, usize::MAX] {
+            assert_eq!(answer_with(kept(), after, open), Moves::default(), "{after}");
+        }
+        // One that does not open is passed over.
+        let only_first = |sealed: &[u8]| open(sealed).filter(|text| text.starts_with(b"{\"body\""));
+        let mut spoilt = kept();
+        spoilt[0] = b"x".to_vec();
+        let answer = answer_with(spoilt, 0, only_first);
+        assert_eq!((answer.moves.len(), answer.moves[0].enc.as_str()), (3, "1"));
+        assert_eq!(answer.next, Some(4));
+    }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use chain::{ForkVersion, Root};
 use cluster::Network;
-use ipc::Problem;
+use ipc::{Problem, moving::TEST_KEYS_MARK};
 
 /// A public network that Obol's files do not name: fork version and genesis validators root.
 const HOLESKY: ([u8; 4], &str) =
@@ -36,6 +36,19 @@ impl ImageKeys {
             (Some("release"), None) => Self::Release,
             (Some(_) | None, _) => Self::Others,
         }
+    }
+
+    /// What is put behind this box's key for moves, so that the other box asks before its shares are gone.
+    pub(crate) fn mark(self) -> &'static str {
+        match self {
+            Self::Release => "",
+            Self::Others => TEST_KEYS_MARK,
+        }
+    }
+
+    /// The key that a box was named by, and whose keys signed its image.
+    pub(crate) fn of_named(to: &str) -> (&str, Self) {
+        to.strip_suffix(TEST_KEYS_MARK).map_or((to, Self::Release), |key| (key, Self::Others))
     }
 
     /// The public chain that may not be served here.

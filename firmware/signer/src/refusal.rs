@@ -122,6 +122,11 @@ pub enum Refusal {
         /// By how much; negative is back.
         by_ms: i64,
     },
+    /// The clock was set, and what nobody remembers any more must be waited for once more.
+    #[error(
+        "this box's clock was set, and its shares are made to wait for what may have been forgotten until now"
+    )]
+    ClockWasSet,
     /// The clock has gone back since something was recorded.
     #[error("this box's clock is {by_s} seconds behind the moment at which it last recorded a vote")]
     ClockBehind {
@@ -165,6 +170,7 @@ impl Refusal {
             Self::SignsElsewhere => "signs_elsewhere",
             Self::ClockUnsynchronised => "clock_unsynchronised",
             Self::ClockStepped { .. } => "clock_stepped",
+            Self::ClockWasSet => "clock_was_set",
             Self::ClockBehind { .. } => "clock_behind",
             Self::Slashable(_) => "slashable",
             Self::NotDurable(_) => "not_durable",
@@ -173,7 +179,7 @@ impl Refusal {
     }
 
     /// Every code, so that each is a metric from the start.
-    pub const CODES: [&'static str; 25] = [
+    pub const CODES: [&'static str; 26] = [
         "unknown_key",
         "malformed",
         "not_supported_yet",
@@ -195,6 +201,7 @@ impl Refusal {
         "signs_elsewhere",
         "clock_unsynchronised",
         "clock_stepped",
+        "clock_was_set",
         "clock_behind",
         "slashable",
         "not_durable",
@@ -225,6 +232,7 @@ impl Refusal {
             | Self::Slashable(_) => StatusCode::PRECONDITION_FAILED,
             Self::ClockUnsynchronised
             | Self::ClockStepped { .. }
+            | Self::ClockWasSet
             | Self::ClockBehind { .. }
             | Self::NotDurable(_)
             | Self::NotReady(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -283,6 +291,9 @@ impl Refusal {
             }
             Self::ClockStepped { .. } => {
                 "Nothing to do: signing goes on as soon as the time service confirms the clock, or after a calm minute where there is none."
+            }
+            Self::ClockWasSet => {
+                "Nothing to do: it takes a moment, then the shares wait for some epochs as after a start."
             }
             Self::ClockBehind { .. } => {
                 "Set this box's clock right, or let it reach its time servers. Signing goes on by itself then."

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -48,6 +48,8 @@ pub(crate) struct Signer {
     /// Whose keys signed this system.
     pub(crate) image_keys: ImageKeys,
     clock: ClockWatch,
+    /// How often the clock had been set when the floors were raised last. Counts where they are all there is against an old copy.
+    floors_know_of: AtomicU64,
     ledger: Result<Ledger, Problem>,
     state: RwLock<State>,
     /// Imports go one after the other: each may take 256 MB for a keystore's scrypt.
@@ -106,6 +108,7 @@ impl Signer {
             metrics,
             image_keys,
             clock,
+            floors_know_of: AtomicU64::new(0),
             ledger,
             state,
             importing,
@@ -146,13 +149,37 @@ impl Signer {
         loop {
             tokio::time::sleep(LOOK_AT_CLOCK).await;
             // What it says now, whoever asks next is told.
-            let _verdict = self.clock.judge();
+            if self.clock.judge().is_ok() && self.floors_are_behind() {
+                self.raise_floors_after_a_step().await;
+            }
+        }
+    }
+
+    /// Whether the clock was set since the floors were raised by it, where only they keep an old copy of the ledger from
+    /// signing again. That holds for a whole machine that was put back while it ran, too: its clock makes a step.
+    fn floors_are_behind(&self) -> bool {
+        self.is_unlocked()
+            && matches!(self.witness(), Witness::Nobody)
+            && self.clock.steps() != self.floors_know_of.load(Ordering::Relaxed)
+    }
+
+    /// Raises them by the clock as it is now. When that fails nothing is signed, and it is tried again.
+    async fn raise_floors_after_a_step(&self) {
+        let Ok(ledger) = &self.ledger else { return };
+        // A step that comes meanwhile counts as not known.
+        let steps = self.clock.steps();
+        match ledger.raise_floors().await {
+            Ok(()) => self.floors_know_of.store(steps, Ordering::Relaxed),
+            Err(error) => tracing::error!(%error, "the floors could not be raised: nothing is signed"),
         }
     }
 
     /// Whether the clock may be believed.
     pub(crate) fn trust_clock(&self) -> Result<(), Refusal> {
         self.clock.judge().map_err(clock_guard::Doubt::to_refusal)?;
+        if self.floors_are_behind() {
+            return Err(Refusal::ClockWasSet);
+        }
         let Ok(ledger) = &self.ledger else { return Ok(()) };
         match clock_guard::behind(now(), ledger.recorded_at()) {
             Some(by_ms) => Err(Refusal::ClockBehind { by_s: by_ms.div_ceil(1000) }),
@@ -204,8 +231,14 @@ impl Signer {
             }
             None => return self.stay_locked(crashed()),
         };
-        if let Err(problem) = rollback::begin_run(vault.witness(&self.config.tpm), ledger).await {
+        let witness = vault.witness(&self.config.tpm);
+        let by_the_clock_alone = matches!(witness, Witness::Nobody);
+        if let Err(problem) = rollback::begin_run(witness, ledger).await {
             return self.stay_locked(problem);
+        }
+        if by_the_clock_alone && self.clock.steps() != self.floors_know_of.load(Ordering::Relaxed) {
+            // A run is begun once, and it may have been before the step.
+            self.raise_floors_after_a_step().await;
         }
         let mut problems = Vec::new();
         let mut shares = BTreeMap::new();
@@ -261,6 +294,14 @@ impl Signer {
         let fingerprint = ipc::envelope::fingerprint(&key.public_bytes());
         let release = ipc::envelope::fingerprint(vault.release_key().public_key().as_bytes());
         crate::screen::show(&format!("key of the signer {fingerprint}, its release key {release}"));
+        if let Ok(arrival) = self.arrival_key()
+            && arrival.public_bytes() != key.public_bytes()
+        {
+            let arrival = ipc::envelope::fingerprint(&arrival.public_bytes());
+            crate::screen::show(&format!(
+                "no TPM here; the key that other boxes move shares to is {arrival}"
+            ));
+        }
     }
 
     /// Signs nothing and takes nothing in until [`Self::keep_unlocking`] has put it right.
@@ -434,6 +475,12 @@ impl Signer {
         Ok(vault.import_key(ledger.generation())?)
     }
 
+    /// The key that opens what other boxes give away to this one.
+    pub(crate) fn arrival_key(&self) -> Result<ImportSecret, Problem> {
+        let (vault, ledger) = self.open_parts()?;
+        Ok(vault.arrival_key(ledger.generation())?)
+    }
+
     /// The share of that key as the ledger has it, and whether it could be opened.
     pub(crate) fn known_row(&self, key: &PublicKeyBytes) -> Option<(ShareRow, bool)> {
         self.read(|state| {
@@ -556,6 +603,7 @@ impl Signer {
             passphrase,
             release_key: vault.as_ref().map(|vault| hex::encode(vault.release_key().public_key().as_bytes())),
             import_key: self.import_key().ok().map(|key| key.public_hex()),
+            arrival_key: self.arrival_key().ok().map(|key| key.public_hex() + self.image_keys.mark()),
             tpm: facts,
             shares: shares.into_values().collect(),
             problems,
@@ -646,7 +694,7 @@ fn protection(keeper: &Keeper, secure_boot: bool) -> KeyProtection {
         ),
         Keeper::Passphrase => (
             ProtectionTier::Passphrase,
-            "A lower tier: this board has no TPM. A stolen disk opens only with your passphrase, but neither changed software nor an old copy of the disk is noticed: whoever changes the box while it is off learns the passphrase when you type it next. After each start the shares wait for two epochs.",
+            "A lower tier: this board has no TPM. A stolen disk opens only with your passphrase, but neither changed software nor an old copy of the disk is noticed: whoever changes the box while it is off learns the passphrase when you type it next. After each start the shares wait for three epochs.",
         ),
         Keeper::Nobody => (
             ProtectionTier::None,

@@ -40,6 +40,8 @@ pub(crate) const FILE: &str = "vault.tpm";
 const VAULT_LABEL: &[u8] = b"hearth vault key v1";
 const RELEASE_LABEL: &[u8] = b"hearth release key v1";
 const IMPORT_LABEL: &[u8] = b"hearth share import key v1";
+/// Where there is no TPM; with one, what arrives is sealed to the import key.
+const ARRIVAL_LABEL: &[u8] = b"hearth arrival key v1";
 const NONCE_BYTES: usize = 24;
 
 /// Why the vault does not open.
@@ -60,6 +62,9 @@ pub(crate) enum VaultError {
         #[source]
         source: std::io::Error,
     },
+    /// This board has no TPM, and no time service vouches for its clock.
+    #[error("this board has no TPM, and no time service vouches for its clock")]
+    ClockUnvouched,
     /// Shares are there and the vault is not.
     #[error("{} is gone, and the shares cannot be opened without it", .path.display())]
     Gone {
@@ -120,6 +125,10 @@ impl VaultError {
                 "passphrase_needed",
                 "Type the passphrase on the page, after you compared the key there with the one on the box's screen.",
             ),
+            Self::ClockUnvouched => (
+                "time_service_missing",
+                "Set `mark` in the `[clock]` part of signer.toml to a file that the time service keeps fresh. Without a TPM only the clock keeps an old copy of the disk from signing again, so it must be vouched for.",
+            ),
             Self::TpmAppeared => (
                 "tpm_appeared",
                 "Type nothing: a passphrase is never asked for on a board with a TPM. If you switched the TPM on, make a backup without it, set the box up anew with it and restore; otherwise find out who changed the board.",
@@ -144,6 +153,7 @@ impl VaultError {
 pub(crate) struct Vault {
     key: XChaCha20Poly1305,
     import: Zeroizing<Vec<u8>>,
+    arrival: Zeroizing<Vec<u8>>,
     release: IdentityKey,
     facts: Option<TpmFacts>,
 }
@@ -191,13 +201,15 @@ impl Vault {
         Ok(Self {
             key: XChaCha20Poly1305::new_from_slice(key.as_slice()).map_err(|_| VaultError::Damaged)?,
             import: Zeroizing::new(import.as_slice().to_vec()),
+            arrival: Zeroizing::new(import.as_slice().to_vec()),
             release: release_key(release.as_slice())?,
             facts: Some(facts),
         })
     }
 
     /// The vault of a board without a TPM, by its root. What is sealed for the box is sealed to a key of this start alone: a
-    /// ledger that was put back, which nothing notices there, would bring an old one back to life (decision 0303).
+    /// ledger that was put back, which nothing notices there, would bring an old one back to life (decision 0303). But what
+    /// another box gave away for good, and now exists in its certificate only, must open after a restart, too (decision 0321).
     pub(crate) fn from_root(root: &[u8; no_tpm::ROOT_BYTES]) -> Result<Self, VaultError> {
         let derive = |label: &[u8]| -> Result<Zeroizing<[u8; 32]>, VaultError> {
             let mut mac = Hmac::<Sha256>::new_from_slice(root).map_err(|_| VaultError::Damaged)?;
@@ -210,6 +222,7 @@ impl Vault {
         Ok(Self {
             key: XChaCha20Poly1305::new_from_slice(key.as_slice()).map_err(|_| VaultError::Damaged)?,
             import,
+            arrival: Zeroizing::new(derive(ARRIVAL_LABEL)?.to_vec()),
             release: release_key(derive(RELEASE_LABEL)?.as_slice())?,
             facts: None,
         })
@@ -222,10 +235,13 @@ impl Vault {
 
     /// The key that opens what is sealed for this box, of one generation (decision 0303).
     pub(crate) fn import_key(&self, generation: u64) -> Result<ImportSecret, VaultError> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.import).map_err(|_| VaultError::Damaged)?;
-        mac.update(&generation.to_be_bytes());
-        let key = Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes()));
-        ImportSecret::from_bytes(key.as_slice()).ok_or(VaultError::Damaged)
+        of_generation(&self.import, generation)
+    }
+
+    /// The key that opens certificates of moves to this box: the import key, or where that is another one after each start, one
+    /// that stays.
+    pub(crate) fn arrival_key(&self, generation: u64) -> Result<ImportSecret, VaultError> {
+        of_generation(&self.arrival, generation)
     }
 
     /// The key that signs certificates of shares that were given away.
@@ -276,6 +292,13 @@ impl Vault {
             .then(|| Some(SecretShare::new(ShareIndex::try_from(row.share_index).ok()?, key)))
             .flatten()
     }
+}
+
+fn of_generation(secret: &[u8], generation: u64) -> Result<ImportSecret, VaultError> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).map_err(|_| VaultError::Damaged)?;
+    mac.update(&generation.to_be_bytes());
+    let key = Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes()));
+    ImportSecret::from_bytes(key.as_slice()).ok_or(VaultError::Damaged)
 }
 
 /// Out of range once in 2^127.

@@ -188,8 +188,9 @@ pub fn check_attestation(history: &History, vote: &AttestationVote) -> Result<At
             target_epoch: known.target_epoch,
         });
     }
-    if !repeat {
-        // The repeat of a recorded vote adds nothing that was not signed already, so the floors do not bind it.
+    if !repeat || history.binds_repeats() {
+        // The repeat of a recorded vote adds nothing that was not signed already, so the floors do not bind it, unless the record
+        // itself may be a forged one.
         if let Some(floor) = history.floors().source.filter(|floor| source < *floor) {
             return Err(Refusal::SourceBelowFloor { floor });
         }
@@ -210,7 +211,9 @@ pub fn check_block(history: &History, proposal: &BlockProposal) -> Result<BlockP
         }
         repeat = true;
     }
-    if !repeat && let Some(floor) = history.floors().block.filter(|floor| slot <= *floor) {
+    if (!repeat || history.binds_repeats())
+        && let Some(floor) = history.floors().block.filter(|floor| slot <= *floor)
+    {
         return Err(Refusal::BlockBelowFloor { floor });
     }
     Ok(BlockPermit { key: history.key(), proposal: *proposal, repeat })
@@ -360,6 +363,26 @@ mod tests {
         {
             let found = check_attestation(&history, &vote(source, target, 1)).is_ok();
             assert_eq!(found, allowed, "{source} to {target}");
+        }
+    }
+
+    #[test]
+    fn where_records_may_be_forged_the_floors_bind_repeats_and_entries_refuse_as_before() {
+        let mut history = signed(&[(2, 3, Some(1)), (8, 9, Some(1))]);
+        let permit = check_block(&history, &proposal(70, 1)).unwrap();
+        history.record_block(permit).unwrap();
+        history.raise(Floors { block: Some(Slot(70)), source: Some(Epoch(5)), target: Some(Epoch(7)) });
+        assert!(check_attestation(&history, &vote(2, 3, 1)).unwrap().is_repeat());
+        assert!(check_block(&history, &proposal(70, 1)).unwrap().is_repeat());
+        history.distrust_repeats();
+        let below = Some(Refusal::SourceBelowFloor { floor: Epoch(5) });
+        assert_eq!(check_attestation(&history, &vote(2, 3, 1)).err(), below);
+        let below = Some(Refusal::BlockBelowFloor { floor: Slot(70) });
+        assert_eq!(check_block(&history, &proposal(70, 1)).err(), below);
+        // What lies above the floors was recorded after they were raised.
+        assert!(check_attestation(&history, &vote(8, 9, 1)).unwrap().is_repeat());
+        for (source, target) in [(8, 9), (7, 10), (9, 9)] {
+            assert!(check_attestation(&history, &vote(source, target, 2)).is_err(), "{source} to {target}");
         }
     }
 

@@ -59,6 +59,17 @@ pub struct History {
     blocks: BTreeSet<SignedBlock>,
     /// By target epoch.
     attestations: BTreeMap<Epoch, BTreeSet<SignedAttestation>>,
+    /// Whether the entries at and below the floors are believed so far that what they name may be signed once more.
+    repeats: Repeats,
+}
+
+/// Whether the floors bind the repeat of a recorded message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeats {
+    /// They do not: it adds nothing that was not signed already.
+    Allowed,
+    /// They do: the record may be a forged one.
+    BoundByFloors,
 }
 
 /// Why a permit was not recorded. Nothing may be signed then.
@@ -81,6 +92,7 @@ impl History {
             floors: Floors::default(),
             blocks: BTreeSet::new(),
             attestations: BTreeMap::new(),
+            repeats: Repeats::Allowed,
         }
     }
 
@@ -105,6 +117,18 @@ impl History {
     /// The low watermarks.
     pub fn floors(&self) -> Floors {
         self.floors
+    }
+
+    /// From now on the floors bind the repeat of a recorded message, too. For a ledger that others may have written to: whoever
+    /// exchanges a recorded signing root would otherwise have the signer repeat what it never signed. Entries go on to refuse
+    /// whatever they refused.
+    pub fn distrust_repeats(&mut self) {
+        self.repeats = Repeats::BoundByFloors;
+    }
+
+    /// Whether a repeat is asked the floors.
+    pub(crate) fn binds_repeats(&self) -> bool {
+        self.repeats == Repeats::BoundByFloors
     }
 
     /// All known blocks, oldest first.

@@ -108,44 +108,6 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   }
 
-  // How this box is in its clusters, which the one that gets its shares joins with. Nothing in it is secret but the addresses.
-  async function clustersOf(code, output) {
-    const setups = [];
-    for (const { lock_hash } of await ask("/api/v1/clusters", null, code, output)) {
-      // What cannot be read here, any member has. Shares that a validator client holds do not go along.
-      const setup = await ask(`/api/v1/clusters/${lock_hash}/setup`, null, code, output).catch(() => null);
-      if (setup && setup.signing === "built_in") setups.push(setup);
-    }
-    return setups;
-  }
-  const fromJson = (text) => { try { return JSON.parse(text); } catch { return null; } };
-  async function savedFile(id) {
-    const file = fromJson(await $(id).files[0].text());
-    if (!file) throw new Error("This is not a file that a box or a member of the cluster has saved.");
-    return file;
-  }
-
-  // Joins each of these clusters with the shares and the identity key that are in the signer.
-  async function join(setups, beacons, peers, code, output) {
-    const joined = [];
-    for (const setup of setups) {
-      const wanted = { ...setup, identity_key: "", beacon_nodes: beacons.length ? beacons : setup.beacon_nodes || [],
-        peers: peers.length ? peers : setup.peers || [] };
-      if (!wanted.beacon_nodes.length) throw new Error("A cluster lock names no beacon node: fill one in.");
-      const { cluster } = await ask("/api/v1/clusters", wanted, code, output);
-      joined.push(cluster ? cluster.name : "its cluster");
-    }
-    return joined.length ? ` This box is in ${joined.join(" and ")} now.` : " Join their cluster below; until then they do no duty.";
-  }
-
-  // What came in, and the clusters at once when the file says how to join them.
-  async function cameAndJoin(done, clusters, code, output) {
-    const said = came(done);
-    return said + await join(clusters || [], [], [], code, output).catch((error) => {
-      throw new Error(`${said} But this box is not in their cluster yet: ${error.message} Then join it below, with the same file.`);
-    });
-  }
-
   // A form whose answer, or why there is none, is said below.
   function onSubmit(id, work) {
     $(id).addEventListener("submit", async (event) => {
@@ -160,55 +122,48 @@
 
   onSubmit("backup-form", async (output) => {
     if ($("backup-words").value !== $("backup-again").value) throw new Error("The two passphrases differ.");
-    const clusters = await clustersOf($("backup-code").value, output);
     const order = { passphrase: $("backup-words").value, code: $("backup-screen").value.trim() || null };
     const done = await ask("/api/v1/backups", await sealedOrder("hearth backup order v1", order), $("backup-code").value, output, $("backup-screen"));
-    keep("hearth-backup.json", JSON.stringify({ backup: done.file, clusters }));
+    keep("hearth-backup.json", done.file);
     return `A backup of ${done.shares} key shares was made. Keep the file and the passphrase apart.`;
   });
   onSubmit("restore-form", async (output) => {
-    const text = await $("restore-file").files[0].text(), { backup, clusters } = fromJson(text) || {}, code = $("restore-code").value;
-    const order = { file: backup || text, passphrase: $("restore-words").value, old_box_gone: $("restore-gone").checked };
-    return cameAndJoin(await ask("/api/v1/restores", await sealedOrder("hearth restore order v1", order), code, output), clusters, code, output);
+    const order = { file: await $("restore-file").files[0].text(), passphrase: $("restore-words").value, old_box_gone: $("restore-gone").checked };
+    return came(await ask("/api/v1/restores", await sealedOrder("hearth restore order v1", order), $("restore-code").value, output));
   });
   onSubmit("move-form", async (output) => {
-    // Before the shares go: with them, this box leaves its clusters.
-    const clusters = await clustersOf($("move-code").value, output);
     const order = { to: $("move-to").value.trim(), code: $("move-screen").value.trim() || null };
-    const certificate = await ask("/api/v1/moves", order, $("move-code").value, output, $("move-screen"));
-    keep("hearth-move.json", JSON.stringify({ certificates: [certificate], clusters }));
+    keep("hearth-move.json", JSON.stringify(await ask("/api/v1/moves", order, $("move-code").value, output, $("move-screen"))));
     return "The shares are gone from this box. Hand the certificate to the other one, on its page.";
   });
   $("move-again").addEventListener("click", async () => {
     const output = $("moving-said");
     try {
-      const { moves } = await ask("/api/v1/moves", null, $("move-code").value, output);
-      if (moves.length) keep("hearth-move.json", JSON.stringify({ certificates: moves }));
-      output.textContent = moves.length ? `${moves.length} certificates were saved in one file.` : "This box has given no shares away.";
+      const moves = [];
+      for (let after = 0; typeof after === "number";) {
+        const given = await ask(`/api/v1/moves?after=${after}`, null, $("move-code").value, output);
+        moves.push(...given.moves);
+        after = given.next;
+      }
+      moves.forEach((certificate, place) => keep(`hearth-move-${place + 1}.json`, JSON.stringify(certificate)));
+      output.textContent = moves.length ? `${moves.length} certificates were saved.` : "This box has given no shares away.";
     } catch (error) { output.textContent = error.message; }
   });
   onSubmit("arrive-form", async (output) => {
-    const file = await savedFile("arrive-file"), code = $("arrive-code").value;
-    // Of several, the last one for this box: the signer takes no other.
-    const certificates = file.certificates || [file], key = importKey();
-    const ours = certificates.filter(({ body }) => JSON.parse(body).to === key).pop();
-    const arrival = { from: $("arrive-from").value.trim(), certificate: ours || certificates[certificates.length - 1] };
-    return cameAndJoin(await ask("/api/v1/arrivals", arrival, code, output), file.clusters, code, output);
-  });
-  onSubmit("rejoin-form", async (output) => {
-    const file = await savedFile("rejoin-file");
-    const words = (id) => $(id).value.split(/\s+/).filter(Boolean);
-    // A lock alone, or what an old box has saved about each of its clusters.
-    return (await join(file.clusters || [{ lock: file }], words("rejoin-beacons"), words("rejoin-peers"), $("rejoin-code").value, output)).trim();
+    const arrival = { from: $("arrive-from").value.trim(), certificate: JSON.parse(await $("arrive-file").files[0].text()) };
+    return came(await ask("/api/v1/arrivals", arrival, $("arrive-code").value, output));
   });
   $("move-to").addEventListener("input", async () => {
     const key = $("move-to").value.trim();
-    $("move-seen").textContent = /^[0-9a-f]{64}$/i.test(key) ? await fingerprintOf(key) : "…";
+    $("move-seen").textContent = /^[0-9a-f]{64}(-test)?$/i.test(key) ? await fingerprintOf(key.slice(0, 64)) : "…";
   });
 
   async function showFingerprint() {
     const signer = (answered && answered.signer) || {};
-    $("own-key").textContent = signer.import_key || "none now";
+    // What another box is told to move shares here. Without a TPM it is a key of its own, which outlives a restart.
+    const arrival = signer.arrival_key || signer.import_key;
+    $("own-key").textContent = arrival || "none now";
+    $("arrival-key").textContent = arrival ? await fingerprintOf(arrival.slice(0, 64)) : "…";
     $("own-release").textContent = signer.release_key || "none now";
     const shown = signer.import_key ? await fingerprintOf(signer.import_key) : "…";
     for (const place of document.querySelectorAll(".signer-key")) place.textContent = shown;

@@ -32,13 +32,18 @@
   };
 
   function onOrder(id, code, order, done) {
+    // The key that was on the page when the owner began to type, and may have compared it with the screen.
+    let seen = null;
+    $(id).addEventListener("input", () => { seen = seen || (known() && known().key); });
+    $(id).addEventListener("reset", () => { seen = null; });
     $(id).addEventListener("submit", async (event) => {
       event.preventDefault();
       const output = $("passphrase-said");
       try {
         const passphrase = known();
         if (!passphrase) throw new Error("The signer asks for no passphrase now: see the problems above.");
-        const sealed = await seal(passphrase.key, "hearth passphrase v1", JSON.stringify(order()));
+        if (passphrase.key !== seen) throw new Error("The key has changed since you began to type: the box was started again, or somebody else answers. Nothing was sent. Compare the new key with the one on the box's screen, then type again.");
+        const sealed = await seal(seen, "hearth passphrase v1", JSON.stringify(order()));
         await ask("/api/v1/passphrase", sealed, $(code).value, output);
         output.textContent = done;
       } catch (error) { output.textContent = error.message; }
@@ -46,7 +51,7 @@
     });
   }
   onOrder("passphrase-open", "passphrase-open-code", () => ({ open: { passphrase: typed("passphrase-words") } }),
-    "Right. The key shares wait for two epochs more before they vote.");
+    "Right. The key shares wait for three epochs more before they vote.");
   onOrder("passphrase-first", "passphrase-first-code",
     () => ({ first: { passphrase: chosenWords("passphrase-new", "passphrase-again") } }),
     "Kept. You will be asked for it after each start.");

@@ -1,17 +1,18 @@
 //! How shares come in and move: everything here is sealed to a signer before it reaches this process, or encrypted by one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::routing::post;
 use axum::{Json, Router};
 use ipc::folder::{self, FolderImported};
-use ipc::moving::{self, Arrival, BackupFile, MoveBody, MoveCertificate, MoveOrder, Moves};
+use ipc::moving::{self, Arrival, BackupFile, MoveBody, MoveCertificate, MoveOrder, Moves, MovesAfter};
 use ipc::node::{self, ClusterEntry, NodeStatus, cluster_path};
 use ipc::passphrase::{self, PassphraseStatus};
 use ipc::server::Body;
-use ipc::signer::ShareImported;
+use ipc::signer::{STATUS_PATH, ShareImported, SignerStatus};
 use ipc::web::{
     ARRIVALS_PATH, BACKUPS_PATH, FOLDERS_PATH, FolderUpload, MOVES_PATH, PASSPHRASE_PATH, RESTORES_PATH,
 };
@@ -35,7 +36,7 @@ pub(crate) fn routes() -> Router<Arc<Web>> {
 }
 
 fn patient(web: &Web) -> Client {
-    Client::new(web.signer.socket()).with_timeout(PATIENCE)
+    Client::new(web.signer.socket()).with_timeout(PATIENCE).with_answer_limit(moving::MAX_CARRIED_ANSWER)
 }
 
 /// `POST /api/v1/folders`: the shares first, all of them or none; then `dv-node` joins, and gets the identity key from the
@@ -87,15 +88,24 @@ async fn move_away(
     tracing::warn!("the owner moved all shares to another box");
     // Without its shares it can do no duty. That it stops speaking for this member is a courtesy to the new box, which the
     // certificate does not wait for.
-    if let Err(error) = leave_clusters(&web, &certificate).await {
-        tracing::warn!(%error, "a cluster whose shares have moved was not left");
-    }
+    leave_clusters(&web, std::slice::from_ref(&certificate)).await;
     Ok(Json(certificate))
 }
 
-async fn leave_clusters(web: &Web, certificate: &MoveCertificate) -> Result<(), ClientError> {
-    let Ok(body) = serde_json::from_str::<MoveBody>(&certificate.body) else { return Ok(()) };
-    let moved = |key: &str| body.shares.iter().any(|share| share.group_key == key);
+async fn leave_clusters(web: &Web, certificates: &[MoveCertificate]) {
+    if let Err(error) = try_to_leave_clusters(web, certificates).await {
+        tracing::warn!(%error, "a cluster whose shares have moved was not left");
+    }
+}
+
+async fn try_to_leave_clusters(web: &Web, certificates: &[MoveCertificate]) -> Result<(), ClientError> {
+    let bodies = certificates.iter().filter_map(|given| serde_json::from_str::<MoveBody>(&given.body).ok());
+    let mut moved: BTreeSet<String> =
+        bodies.flat_map(|body| body.shares).map(|share| share.group_key).collect();
+    // A validator of which this box has got another share since, in a change of its cluster, is served here again.
+    let held: SignerStatus = web.signer.get(STATUS_PATH).await?;
+    moved.retain(|key| held.shares.iter().all(|share| share.group_key != *key));
+    let moved = |key: &str| moved.contains(key);
     let entries: Vec<ClusterEntry> = web.node.get(node::CLUSTERS_PATH).await?;
     for entry in entries {
         let status: NodeStatus = web.node.get(&cluster_path(&entry.lock_hash)).await?;
@@ -107,9 +117,16 @@ async fn leave_clusters(web: &Web, certificate: &MoveCertificate) -> Result<(), 
     Ok(())
 }
 
-/// `GET /api/v1/moves`: for an answer that got lost.
-async fn moves(State(web): State<Arc<Web>>, _owner: Owner) -> Result<Json<Moves>, Refusal> {
-    Ok(Json(web.signer.get(moving::MOVES_PATH).await?))
+/// `GET /api/v1/moves?after=N`: for an answer that got lost. It may have been lost before the clusters were left.
+async fn moves(
+    State(web): State<Arc<Web>>,
+    _owner: Owner,
+    Query(MovesAfter { after }): Query<MovesAfter>,
+) -> Result<Json<Moves>, Refusal> {
+    let path = format!("{}?after={after}", moving::MOVES_PATH);
+    let given: Moves = patient(&web).get(&path).await?;
+    leave_clusters(&web, &given.moves).await;
+    Ok(Json(given))
 }
 
 /// `POST /api/v1/arrivals`: shares that another box gave to this one.

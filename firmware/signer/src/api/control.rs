@@ -155,7 +155,7 @@ pub(super) fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Respon
 
 /// The box's own trouble is 503; everything else is about the file.
 pub(crate) fn status_of(problem: &Problem) -> StatusCode {
-    const OURS: [&str; 27] = [
+    const OURS: [&str; 29] = [
         "starting",
         "passphrase_unset",
         "passphrase_needed",
@@ -182,6 +182,8 @@ pub(crate) fn status_of(problem: &Problem) -> StatusCode {
         "token_unusable",
         "clock_unsynchronised",
         "clock_stepped",
+        "clock_was_set",
+        "time_service_missing",
         "clock_behind",
     ];
     if OURS.contains(&problem.code.as_str()) {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{DefaultBodyLimit, Query, State, rejection::QueryRejection},
     response::Response,
     routing::post,
 };
 use ipc::{
     Problem, ShareImport,
-    moving::{ARRIVALS_PATH, Arrival, BACKUPS_PATH, MOVES_PATH, MoveOrder, RESTORES_PATH},
+    moving::{ARRIVALS_PATH, Arrival, BACKUPS_PATH, MOVES_PATH, MoveOrder, MovesAfter, RESTORES_PATH},
     server::Body,
 };
 
@@ -57,8 +57,12 @@ async fn release(State(signer): State<Arc<Signer>>, place: Place, Body(order): B
     answer(finished(place, async move { signer.move_away(order).await }).await)
 }
 
-async fn releases(State(signer): State<Arc<Signer>>) -> Response {
-    answer(signer.releases().await)
+async fn releases(
+    State(signer): State<Arc<Signer>>,
+    after: Result<Query<MovesAfter>, QueryRejection>,
+) -> Response {
+    let Query(MovesAfter { after }) = after.unwrap_or_default();
+    answer(signer.releases(after).await)
 }
 
 async fn arrive(State(signer): State<Arc<Signer>>, place: Place, Body(arrival): Body<Arrival>) -> Response {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Path, State},
+    extract::{DefaultBodyLimit, Path, State},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use chain::PublicKeyBytes;
 use ipc::{
     SignAnswer, SignRequest,
-    folder::IdentityAnswer,
+    folder::{IdentityAnswer, IdentityGiven},
     web3signer::{
         MAX_SIGNED_AT_ONCE, PUBLIC_KEYS_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer, SeenSignature,
         SignGroup, SignOutcome, UPCHECK_PATH,
@@ -29,7 +29,10 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .route(SEEN_PATH, post(seen))
         .route(PUBLIC_KEYS_PATH, get(public_keys))
         .route(UPCHECK_PATH, get(|| async { Json(serde_json::json!({ "status": "OK" })) }))
-        .route("/v1/identities/{lock_hash}", get(identity).put(keep_identity))
+        .route(
+            "/v1/identities/{lock_hash}",
+            get(identity).put(keep_identity).layer(DefaultBodyLimit::max(crate::MAX_LARGE_BYTES)),
+        )
         .merge(crate::ceremony::sign_routes())
         .merge(crate::edit::sign_routes())
         .with_state(signer)
@@ -72,9 +75,9 @@ async fn identity(State(signer): State<Arc<Signer>>, Path(lock_hash): Path<Strin
 async fn keep_identity(
     State(signer): State<Arc<Signer>>,
     Path(lock_hash): Path<String>,
-    ipc::server::Body(given): ipc::server::Body<IdentityAnswer>,
+    ipc::server::Body(given): ipc::server::Body<IdentityGiven>,
 ) -> Response {
-    match signer.take_identity(&lock_hash, &given.identity_key) {
+    match signer.take_identity(&lock_hash, &given.identity_key, given.lock).await {
         Ok(()) => Json(serde_json::json!({})).into_response(),
         Err(problem) => ipc::server::refusal(crate::api::control::status_of(&problem), problem),
     }

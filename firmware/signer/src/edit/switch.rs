@@ -54,6 +54,12 @@ impl Signer {
                 ));
             }
         }
+        if !ceremony.is_recreate {
+            // In place of making all shares anew, if that was begun with these: the owner has given that up.
+            let given_up =
+                ledger.forget_recreating(Some(ceremony.own_old_shares().unwrap_or_default())).await;
+            given_up.map_err(|error| ledger_problem(&error))?;
+        }
         let status = ceremony.status();
         tracing::info!(
             threshold = ceremony.plan.threshold(),
@@ -67,9 +73,11 @@ impl Signer {
     /// Takes the consent back. What was promised stays.
     pub(crate) async fn discard_edit(&self) -> Result<EditStatus, Problem> {
         let (_, ledger) = self.open_parts()?;
-        if let Some(ceremony) = self.editing.lock().await.take()
-            && let Some(lock) = ceremony.prepared
-        {
+        let ceremony = self.editing.lock().await.take();
+        // Of that cluster. Without a change in memory, as after a start, the owner means whatever is left of one.
+        let shares = ceremony.as_ref().map(|ceremony| ceremony.own_old_shares().unwrap_or_default());
+        ledger.forget_recreating(shares).await.map_err(|error| ledger_problem(&error))?;
+        if let Some(lock) = ceremony.and_then(|ceremony| ceremony.prepared) {
             ledger.discard(lock.lock_hash).await.map_err(|error| ledger_problem(&error))?;
         }
         self.edit_status().await
@@ -98,6 +106,11 @@ impl Signer {
         let mut editing = self.editing.lock().await;
         forget_stale(&mut editing)?;
         let ceremony = editing.as_mut().ok_or_else(none_under_way)?;
+        // Before the voucher leaves, durably: the others count on it from then on, whatever becomes of this process.
+        if ceremony.is_recreate && !ceremony.has_vouched() {
+            let shares = ceremony.own_old_shares().unwrap_or_default();
+            ledger.keep_recreating(shares, None).await.map_err(|error| ledger_problem(&error))?;
+        }
         ceremony.begin(|share| {
             rows.iter().find(|row| row.pubshare == share).and_then(|row| vault.open_share(row))
         })
@@ -170,6 +183,11 @@ impl Signer {
             }
             let replaces = replaced.as_ref().and_then(|shares| shares.get(validator).copied());
             pending.push(Pending { row, replaces, lock_hash: lock.lock_hash, is_frozen: false });
+        }
+        if ceremony.is_recreate {
+            let shares = replaced.unwrap_or_default();
+            let kept = ledger.keep_recreating(shares, Some(lock.lock_hash)).await;
+            kept.map_err(|error| ledger_problem(&error))?;
         }
         if !pending.is_empty() {
             let counter = ledger.prepare(pending).await.map_err(|error| ledger_problem(&error))?;
@@ -257,13 +275,12 @@ impl Signer {
         }
         // While all members make their shares anew, the others count on the old share that this one vouched with: an earlier
         // change of it may have been dropped by them already.
-        let anew = editing.as_ref().filter(|ceremony| ceremony.is_recreate && ceremony.has_vouched());
-        if anew.is_some_and(|ceremony| {
-            let vouched = ceremony.own_old_shares().unwrap_or_default();
-            let other = ceremony.prepared.as_ref().is_none_or(|known| known.lock_hash != lock.lock_hash);
-            let of_it = |pending: &&Pending| pending.replaces.is_some_and(|old| vouched.contains(&old));
-            other && waiting.iter().any(of_it)
-        }) {
+        let vouched = ledger.recreating().await.map_err(|error| ledger_problem(&error))?;
+        let for_another = |pending: &&Pending| {
+            let known = pending.replaces.and_then(|old| vouched.get(&old));
+            known.is_some_and(|known| *known != Some(lock.lock_hash))
+        };
+        if waiting.iter().any(for_another) {
             return Err(bad(
                 "edit_under_way",
                 "all shares are being made anew, which the other members count on",

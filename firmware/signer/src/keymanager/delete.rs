@@ -85,7 +85,9 @@ impl Signer {
                         return Outcome::error(problem);
                     }
                     shown.push(*key);
-                    Outcome::new("deleted", "")
+                    // Where nothing counts starts, no answer can say that the share is gone for good.
+                    let copies = matches!(self.witness(), rollback::Witness::Nobody);
+                    Outcome::new("deleted", if copies { COPIES_MAY_BE_LEFT } else { "" })
                 } else if of_chain(key, &was_here) {
                     shown.push(*key);
                     Outcome::new("not_active", "This share was deleted before; its history is still known.")
@@ -129,6 +131,9 @@ impl Signer {
         Ok(())
     }
 }
+
+/// What a board without a TPM cannot promise (decision 0321).
+const COPIES_MAY_BE_LEFT: &str = "This board has no TPM: an older copy of its disk, if there is one, still opens this share with the passphrase. Before the share signs elsewhere, be sure that no copy is left or will be started.";
 
 /// The keys that a request names; none where it names something else.
 pub(crate) fn read_request(body: &[u8]) -> Result<Vec<Option<PublicKeyBytes>>, Problem> {

@@ -416,6 +416,7 @@ pub(super) fn retire(
     transaction.execute("DELETE FROM blocks WHERE share = ?1", [id])?;
     transaction.execute("DELETE FROM shares WHERE id = ?1", [id])?;
     transaction.execute("DELETE FROM stopped WHERE pubshare = ?1", [key.as_slice()])?;
+    transaction.execute("DELETE FROM recreating WHERE pubshare = ?1", [key.as_slice()])?;
     transaction.execute(
         "INSERT OR REPLACE INTO retired VALUES (?1, ?2)",
         params![key.as_slice(), lock_hash.as_slice()],

@@ -11,12 +11,14 @@ mod edit;
 mod elsewhere;
 mod owner;
 mod record;
+mod recreate;
 mod release;
 mod store;
 mod writer;
 
 pub(crate) use edit::{Committed, Pending};
 pub(crate) use elsewhere::Stopped;
+pub(crate) use recreate::Recreating;
 pub(crate) use release::Marks;
 pub(crate) use writer::SLOW_COMMIT;
 
@@ -169,6 +171,10 @@ enum Job {
         now: UnixMillis,
         reply: oneshot::Sender<Result<(), LedgerError>>,
     },
+    RaiseFloors {
+        now: UnixMillis,
+        reply: oneshot::Sender<Result<(), LedgerError>>,
+    },
     Resuming {
         reply: oneshot::Sender<Resuming>,
     },
@@ -196,6 +202,18 @@ enum Job {
     Prepare {
         shares: Vec<Pending>,
         reply: oneshot::Sender<Result<Option<u64>, LedgerError>>,
+    },
+    KeepRecreating {
+        shares: Vec<PublicKeyBytes>,
+        lock_hash: Option<[u8; 32]>,
+        reply: oneshot::Sender<Result<(), LedgerError>>,
+    },
+    ForgetRecreating {
+        shares: Option<Vec<PublicKeyBytes>>,
+        reply: oneshot::Sender<Result<(), LedgerError>>,
+    },
+    Recreating {
+        reply: oneshot::Sender<Result<Recreating, LedgerError>>,
     },
     Discard {
         lock_hash: [u8; 32],
@@ -354,6 +372,11 @@ impl Ledger {
         self.ask(|reply| Job::BeginRun { counter, past, now: now(), reply }).await?
     }
 
+    /// Raises all floors over what can have been signed by now, because the clock by which that was done before was set since.
+    pub(crate) async fn raise_floors(&self) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::RaiseFloors { now: now(), reply }).await?
+    }
+
     /// The shares that waited since this run began.
     pub(crate) async fn resuming(&self) -> Result<Resuming, LedgerError> {
         self.ask(|reply| Job::Resuming { reply }).await
@@ -392,6 +415,28 @@ impl Ledger {
     /// Puts new shares beside the old ones. Gives the counter that the TPM must be brought to, when it must.
     pub(crate) async fn prepare(&self, shares: Vec<Pending>) -> Result<Option<u64>, LedgerError> {
         self.ask(|reply| Job::Prepare { shares, reply }).await?
+    }
+
+    /// From now on nothing but this lock takes the place of these shares; nothing at all as long as it is not known.
+    pub(crate) async fn keep_recreating(
+        &self,
+        shares: Vec<PublicKeyBytes>,
+        lock_hash: Option<[u8; 32]>,
+    ) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::KeepRecreating { shares, lock_hash, reply }).await?
+    }
+
+    /// Any lock may again, of these shares or of all.
+    pub(crate) async fn forget_recreating(
+        &self,
+        shares: Option<Vec<PublicKeyBytes>>,
+    ) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::ForgetRecreating { shares, reply }).await?
+    }
+
+    /// The shares of which that is so, and for which lock.
+    pub(crate) async fn recreating(&self) -> Result<Recreating, LedgerError> {
+        self.ask(|reply| Job::Recreating { reply }).await?
     }
 
     /// Drops what was prepared for a lock, unless an old share was frozen for it.

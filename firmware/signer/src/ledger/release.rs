@@ -122,6 +122,7 @@ impl Writer {
             "INSERT OR REPLACE INTO released VALUES (?1, ?2)",
             params![id.as_slice(), certificate],
         )?;
+        transaction.pragma_update(None, "user_version", store::GAVE_AWAY_VERSION)?;
         store::write_digest(&transaction, digest)?;
         store::write_counter(&transaction, counter)?;
         transaction.commit()?;
@@ -223,6 +224,27 @@ mod tests {
         assert_eq!(writer.store().releases().unwrap(), [b"x"]);
         assert!(!signs(&mut writer, &vote(1, 9, 10, 1)));
         assert!(matches!(writer.import(&[import(1, 101)], NOW), Err(LedgerError::Retired(_))));
+    }
+
+    #[test]
+    fn software_from_before_there_were_moves_refuses_a_ledger_that_gave_shares_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = run(dir.path(), 1);
+        writer.import(&[import(1, 101)], NOW).unwrap();
+        let version = |writer: &Writer| -> i32 {
+            let connection = writer.store().connection();
+            connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+        };
+        assert_eq!(version(&writer), 2, "the newest that such software knows");
+        let marks = marks_of(&mut writer, 1);
+        writer.release(&[marks], &[7; 32], b"x").unwrap();
+        assert_eq!(version(&writer), 3);
+        drop(writer);
+        assert_eq!(run(dir.path(), 3).store().releases().unwrap(), [b"x"]);
+        let connection = rusqlite::Connection::open(dir.path().join("ledger.db")).unwrap();
+        connection.pragma_update(None, "user_version", 4).unwrap();
+        drop(connection);
+        assert!(matches!(Store::open(dir.path()), Err(LedgerError::Newer { found: 4 })));
     }
 
     #[test]

@@ -19,6 +19,9 @@ const FILE: &str = "ledger.db";
 /// "Hrth", so that `file` and a careful person can tell what this is.
 const APPLICATION_ID: i32 = 0x4872_7468;
 const SCHEMA_VERSION: i32 = 2;
+/// That of a ledger which has given shares away. Software from before there were moves does not count a kept certificate as
+/// something to protect, and would let an old copy with one in it pass; it refuses a version that it does not know.
+pub(super) const GAVE_AWAY_VERSION: i32 = 3;
 
 const SCHEMA: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
@@ -64,7 +67,7 @@ pub(crate) enum LedgerError {
     #[error("the ledger is damaged ({0})")]
     Damaged(String),
     /// The file was written by newer software.
-    #[error("the ledger has version {found}, this software knows version {SCHEMA_VERSION}")]
+    #[error("the ledger has version {found}, this software knows version {GAVE_AWAY_VERSION}")]
     Newer {
         /// Version found.
         found: i32,
@@ -128,6 +131,7 @@ impl Store {
         store.create_or_check()?;
         super::owner::create(&store.connection)?;
         super::edit::create(&store.connection)?;
+        super::recreate::create(&store.connection)?;
         super::elsewhere::create(&store.connection)?;
         super::release::create(&store.connection)?;
         Ok(store)
@@ -149,7 +153,7 @@ impl Store {
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
                 Ok(transaction.commit()?)
             }
-            (APPLICATION_ID, SCHEMA_VERSION) => Ok(()),
+            (APPLICATION_ID, SCHEMA_VERSION | GAVE_AWAY_VERSION) => Ok(()),
             (APPLICATION_ID, found) => Err(LedgerError::Newer { found }),
             (other, _) => Err(LedgerError::Damaged(format!("another program's file, {other:#x}"))),
         }

@@ -11,6 +11,7 @@ use std::{
 
 use chain::{Epoch, PublicKeyBytes, Root, UnixMillis};
 use ipc::signer::{ChainClock, LastSigned};
+use rusqlite::Transaction;
 use slashing::{AttestationVote, BlockProposal, History, Retention};
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,7 +22,7 @@ use super::{
     store,
     store::Store,
 };
-use crate::{clock, clock_guard, message::Vote, metrics::Metrics, refusal::Refusal};
+use crate::{clock, clock_guard, folder::CLOCKS_APART, message::Vote, metrics::Metrics, refusal::Refusal};
 
 /// Votes committed together at most; more only makes the first wait longer.
 const MAX_BATCH: usize = 512;
@@ -77,6 +78,8 @@ pub(super) struct Writer {
     doubtful: bool,
     /// This process has marked the ledger as in use, so that only it may take the mark away.
     begun: bool,
+    /// What vouches for what is on the disk, as the run that was begun last says.
+    past: Past,
     /// The shares that had to wait since the run began.
     resuming: Resuming,
     shown: Shown,
@@ -99,6 +102,7 @@ impl Writer {
             digest: 0,
             doubtful: false,
             begun: false,
+            past: Past::Known,
             resuming: Resuming::new(),
             shown: Shown::default(),
             unkept_stops: Vec::new(),
@@ -143,6 +147,9 @@ impl Writer {
                 Job::BeginRun { counter, past, now, reply } => {
                     let _ = reply.send(self.begin_run(counter, past, now));
                 }
+                Job::RaiseFloors { now, reply } => {
+                    let _ = reply.send(self.raise_floors(now));
+                }
                 Job::Resuming { reply } => {
                     let _ = reply.send(self.resuming.clone());
                 }
@@ -168,6 +175,15 @@ impl Writer {
                 }
                 Job::Prepare { shares, reply } => {
                     let _ = reply.send(self.prepare(&shares));
+                }
+                Job::KeepRecreating { shares, lock_hash, reply } => {
+                    let _ = reply.send(self.keep_recreating(&shares, lock_hash));
+                }
+                Job::ForgetRecreating { shares, reply } => {
+                    let _ = reply.send(self.forget_recreating(shares.as_deref()));
+                }
+                Job::Recreating { reply } => {
+                    let _ = reply.send(self.store.recreating());
                 }
                 Job::Discard { lock_hash, reply } => {
                     let _ = reply.send(self.discard(&lock_hash));
@@ -363,6 +379,9 @@ impl Writer {
                 None => (true, 0, History::never_signed(key, Retention::Complete)),
             };
             let mut history = with_imported(&old, &import.history);
+            if self.past == Past::Unknown {
+                history.distrust_repeats();
+            }
             // Whoever kept the file, or a copy of an older ledger, may have signed with it since: a new share begins
             // where nothing of that kind can be, and no lower than the validator's other shares.
             if is_new || comes_back || import.was_damaged {
@@ -501,27 +520,21 @@ impl Writer {
         // gave away: nothing that was sealed for this box before may open any more (decision 0303).
         let goes_on = self.store.counter()?.map(|known| known.saturating_add(1)) == Some(counter);
         let generation = self.store.generation()?.filter(|_| goes_on).unwrap_or(counter);
+        // What is on the disk may be a forger's as well as of another day, wherever nothing but the disk tells.
+        self.past = past;
+        if past == Past::Unknown {
+            self.shares.values_mut().for_each(|held| held.history.distrust_repeats());
+        }
         let transaction = self.store.begin()?;
         let (mut resuming, mut digest) = (Resuming::new(), self.digest);
         if was_cut_off {
             // This may be a copy made during a run, which does not know what that run signed afterwards.
-            for (key, held) in &mut self.shares {
-                if edit::is_frozen(&held.history) {
-                    continue; // It votes no more, and its successor begins above the clock of that day.
-                }
-                let known = held.history.last_known().target;
-                let Some(floors) = clock::floors_at(&held.clock, now, known) else { continue };
-                let before = digest::of_history(&held.history);
-                held.history.raise(floors);
-                digest = digest.wrapping_sub(before).wrapping_add(digest::of_history(&held.history));
-                store::replace_history(&transaction, held.id, &held.history)?;
-                resuming.extend(first_target(&held.history).map(|epoch| (*key, epoch)));
-            }
+            (resuming, digest) = raise_all(&transaction, &mut self.shares, digest, past, now)?;
             store::write_digest(&transaction, digest)?;
             tracing::warn!(
                 shares = resuming.len(),
                 ?past,
-                "the last run was cut off, or nothing knows whether this ledger is the newest: shares wait for up to two epochs"
+                "the last run was cut off, or nothing knows whether this ledger is the newest: shares wait for some epochs"
             );
         }
         store::write_generation(&transaction, generation)?;
@@ -531,6 +544,28 @@ impl Writer {
         self.shown.generation.store(generation, Ordering::Relaxed);
         self.digest = digest;
         self.begun = true;
+        self.resuming.extend(resuming);
+        Ok(())
+    }
+
+    /// Raises all floors once more, within a run: the clock by which they were raised when it began was set since.
+    pub(super) fn raise_floors(&mut self, now: UnixMillis) -> Result<(), LedgerError> {
+        let outcome = self.try_raise_floors(now);
+        if outcome.is_err() {
+            self.recover();
+        }
+        outcome
+    }
+
+    fn try_raise_floors(&mut self, now: UnixMillis) -> Result<(), LedgerError> {
+        self.ensure_certain()?;
+        let now = self.no_earlier_than_recorded(now);
+        let transaction = self.store.begin()?;
+        let (resuming, digest) = raise_all(&transaction, &mut self.shares, self.digest, self.past, now)?;
+        store::write_digest(&transaction, digest)?;
+        transaction.commit()?;
+        tracing::warn!(shares = resuming.len(), "the clock was set: shares wait once more");
+        self.digest = digest;
         self.resuming.extend(resuming);
         Ok(())
     }
@@ -573,7 +608,10 @@ impl Writer {
         let (kept, deleted) = (self.store.rows()?, self.store.deleted_rows()?);
         let with = |rows: Vec<ShareRow>, is_deleted| rows.into_iter().map(move |row| (row, is_deleted));
         for (row, is_deleted) in with(kept, false).chain(with(deleted, true)) {
-            let Some((id, history)) = histories.remove(&row.pubshare) else { continue };
+            let Some((id, mut history)) = histories.remove(&row.pubshare) else { continue };
+            if self.past == Past::Unknown {
+                history.distrust_repeats();
+            }
             let validator = (row.group_key, row.genesis_validators_root);
             siblings.entry(validator).or_default().insert(row.pubshare);
             shares.insert(row.pubshare, Held { id, validator, clock: row.clock, history, is_deleted });
@@ -615,6 +653,35 @@ impl Writer {
         };
         self.shares.iter().map(|(key, held)| (*key, marks(held))).collect()
     }
+}
+
+/// Raises the floors of all shares over everything that can have been signed by now. Gives who waits for which epoch, and the digest.
+fn raise_all(
+    transaction: &Transaction<'_>,
+    shares: &mut BTreeMap<PublicKeyBytes, Held>,
+    mut digest: u64,
+    past: Past,
+    now: UnixMillis,
+) -> Result<(Resuming, u64), LedgerError> {
+    let mut resuming = Resuming::new();
+    for (key, held) in shares {
+        if edit::is_frozen(&held.history) {
+            continue; // It votes no more, and its successor begins above the clock of that day.
+        }
+        // What another copy has signed, it may have signed in another box, by another clock.
+        let until = match past {
+            Past::Known => now,
+            Past::Unknown => clock::epochs_later(&held.clock, now, CLOCKS_APART),
+        };
+        let known = held.history.last_known().target;
+        let Some(floors) = clock::floors_at(&held.clock, until, known) else { continue };
+        let before = digest::of_history(&held.history);
+        held.history.raise(floors);
+        digest = digest.wrapping_sub(before).wrapping_add(digest::of_history(&held.history));
+        store::replace_history(transaction, held.id, &held.history)?;
+        resuming.extend(first_target(&held.history).map(|epoch| (*key, epoch)));
+    }
+    Ok((resuming, digest))
 }
 
 /// The validator's other shares.

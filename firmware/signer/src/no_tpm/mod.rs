@@ -4,26 +4,28 @@
 //! it answers, refuses or was cleared, nothing here happens, and a vault of one kind never becomes one of the other. Nothing but
 //! the disk knows how old the ledger is there, so every start is treated as one on an old copy (decision 0321).
 
+mod evidence;
 mod strength;
 mod wrapped;
 
+use evidence::has_none;
 pub(crate) use strength::weakness;
 pub(crate) use wrapped::{Fresh, ROOT_BYTES, Wrapped};
 
 use std::{
-    io::ErrorKind,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use ipc::{
-    Problem, ShareImport,
+    Problem, Sensitive, ShareImport,
     envelope::{ImportSecret, fingerprint},
     passphrase::{MAX_ORDER_BYTES, PASSPHRASE_INFO, PassphraseOrder, PassphraseState, PassphraseStatus},
 };
 use rand::TryRngCore as _;
 use tpm::TpmError;
+use unicode_normalization::UnicodeNormalization as _;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -33,7 +35,7 @@ use crate::{
     import::bad,
     screen,
     signer::{Signer, blocking, ledger_problem},
-    vault::{self, Vault, VaultError},
+    vault::{Vault, VaultError},
 };
 
 /// Wrong passphrases before somebody has to wait.
@@ -111,6 +113,10 @@ pub(crate) fn instead_of(missing: VaultError, config: &Config, shares_exist: boo
     if config.lacks_secure_boot() {
         return VaultError::SecureBootOff;
     }
+    // By the clock alone the shares are kept from signing twice (decision 0321).
+    if config.clock.mark.is_none() {
+        return VaultError::ClockUnvouched;
+    }
     let path = file(config);
     if path.exists() {
         VaultError::PassphraseNeeded
@@ -121,21 +127,6 @@ pub(crate) fn instead_of(missing: VaultError, config: &Config, shares_exist: boo
     }
 }
 
-/// Whether there is no sign of a TPM, neither on the board nor in what was kept by an earlier one.
-fn has_none(config: &Config) -> bool {
-    let signs = &config.passphrase.signs_of_a_tpm;
-    !signs.is_empty()
-        && !signs.iter().any(|path| is_there(path))
-        && !is_there(&config.state_dir.join(vault::FILE))
-}
-
-/// A file, or a folder with something in it. What cannot be looked at counts as there.
-fn is_there(path: &Path) -> bool {
-    let found = std::fs::metadata(path)
-        .and_then(|facts| Ok(!facts.is_dir() || std::fs::read_dir(path)?.next().is_some()));
-    found.unwrap_or_else(|error| error.kind() != ErrorKind::NotFound)
-}
-
 impl Signer {
     /// Where the passphrase stands; nothing on a board that needs none.
     pub(crate) fn passphrase_status(&self) -> Option<PassphraseStatus> {
@@ -143,7 +134,7 @@ impl Signer {
             PassphraseState::Open
         } else if self.is_unlocked() || !has_none(&self.config) || self.config.lacks_secure_boot() {
             return None;
-        } else if self.is_locked_for(&["tpm_appeared", "vault_missing"]) {
+        } else if self.is_locked_for(&["tpm_appeared", "vault_missing", "time_service_missing"]) {
             return None; // No passphrase helps.
         } else if file(&self.config).exists() {
             PassphraseState::Locked
@@ -175,10 +166,12 @@ impl Signer {
             .map_err(|error| unsealed(&error.to_string()))?;
         let order: PassphraseOrder =
             serde_json::from_slice(&text).map_err(|_| unsealed("the order is not as expected"))?;
+        let order = in_one_spelling(order);
         match order {
             PassphraseOrder::Open { passphrase } => {
+                // While it is open the words are tried all the same: a wrong passphrase must not look like the right one.
+                let root = self.root(passphrase).await?;
                 if self.no_tpm.opened().is_none() {
-                    let root = self.root(passphrase).await?;
                     self.adopt_root(&root).await?;
                 }
             }
@@ -295,6 +288,23 @@ impl Signer {
     }
 }
 
+/// One spelling of a letter, whatever keyboard or tool it comes from, as the page sends it: NFC.
+fn in_one_spelling(order: PassphraseOrder) -> PassphraseOrder {
+    let nfc = |words: Sensitive| {
+        // With room for all of it, so that no part is left behind in memory by growing.
+        let mut spelt = String::with_capacity(words.expose_secret().len().saturating_mul(3));
+        spelt.extend(words.expose_secret().nfc());
+        Sensitive::new(spelt)
+    };
+    match order {
+        PassphraseOrder::Open { passphrase } => PassphraseOrder::Open { passphrase: nfc(passphrase) },
+        PassphraseOrder::First { passphrase } => PassphraseOrder::First { passphrase: nfc(passphrase) },
+        PassphraseOrder::Change { passphrase, new } => {
+            PassphraseOrder::Change { passphrase: nfc(passphrase), new: nfc(new) }
+        }
+    }
+}
+
 fn check(passphrase: &str) -> Result<(), Problem> {
     weakness(passphrase).map_or(Ok(()), |weakness| {
         Err(bad(
@@ -322,20 +332,5 @@ mod tests {
         assert!(tries.allow(now + Duration::from_secs(599)).is_err());
         assert!(tries.allow(now + LONGEST_WAIT).is_ok());
         assert!(Tries::default().allow(now).is_ok());
-    }
-
-    #[test]
-    fn whatever_speaks_of_a_tpm_is_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name);
-        std::fs::create_dir(path("empty")).unwrap();
-        std::fs::create_dir_all(path("class/tpm0")).unwrap();
-        std::fs::write(path("TPM2"), b"").unwrap();
-        for (name, there) in [("none", false), ("none/below", false), ("empty", false), ("class", true)] {
-            assert_eq!(is_there(&path(name)), there, "{name}");
-        }
-        assert!(is_there(&path("TPM2")));
-        // What cannot be looked at: a file in the place of a folder.
-        assert!(is_there(&path("TPM2/below")));
     }
 }

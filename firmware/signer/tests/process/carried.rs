@@ -18,7 +18,7 @@ use ipc::{
 use serde_json::json;
 
 /// Moves all shares; the certificate and the old box's release key.
-async fn move_to(from: &Running, to: &Running) -> (MoveCertificate, String) {
+pub(crate) async fn move_to(from: &Running, to: &Running) -> (MoveCertificate, String) {
     let release_key = from.status().await.release_key.unwrap();
     let target = to.status().await.import_key.unwrap();
     assert_eq!(code(order_move(from, &target, None).await), refused(422, "confirm_on_screen"));
@@ -156,6 +156,11 @@ async fn nothing_of_a_public_chain_comes_in_where_everybody_can_sign_the_image()
     let forbidden = refused(422, "test_keys_real_chain");
     assert_eq!(code(hand_in(&to, &public.folder(0)).await), forbidden);
     assert_eq!(code(restore(&to, &back_up(&from).await.file, WORDS).await), forbidden);
+    // A move there is refused before anything is gone: the key that people copy says what kind of box it is.
+    let target = to.status().await.arrival_key.unwrap();
+    assert_eq!(code(order_move(&from, &target, None).await), refused(422, "other_box_test_keys"));
+    assert_eq!(keys(&from).await, [pubshare(1)]);
+    // Somebody who leaves that away is refused there all the same.
     let (certificate, release_key) = move_to(&from, &to).await;
     assert_eq!(code(arrive(&to, &release_key, &certificate).await), forbidden);
     assert_eq!(to.status().await.shares, []);
@@ -245,7 +250,7 @@ async fn identity_keys_beyond_any_number_of_clusters_are_not_kept_and_hold_no_mo
     for number in 0..70_u8 {
         let key = ipc::Sensitive::new(hex::encode([number.max(1); 32]));
         let path = ipc::folder::identity_path(&hex::encode([number; 32]));
-        let given = ipc::folder::IdentityAnswer { identity_key: key };
+        let given = ipc::folder::IdentityGiven { identity_key: key, lock: None };
         let answer = from.sign.put::<serde_json::Value>(&path, &given).await;
         kept += usize::from(answer.is_ok());
     }

@@ -77,17 +77,35 @@ impl Machine {
     /// Another board of that kind, with the same maker's image.
     pub(crate) fn sibling_without_tpm(&self) -> Self {
         let mut other = self.sibling();
-        (other.swtpm, other.passphrase) = (None, true);
+        other.swtpm = None;
+        other.let_a_passphrase_do();
         other.tcti.clone_from(&self.tcti);
         other
     }
 
-    /// A board that has no TPM.
+    /// A board that has no TPM, whose kernel and firmware say so, and whose clock is vouched for.
     pub(crate) fn without_tpm() -> Self {
         let mut machine = Self::new();
-        (machine.swtpm, machine.passphrase) = (None, true);
+        machine.swtpm = None;
         machine.tcti = "device:/dev/no-such-tpm".to_owned();
+        machine.let_a_passphrase_do();
         machine
+    }
+
+    /// The configuration of such a board, and what its kernel shows.
+    pub(crate) fn let_a_passphrase_do(&mut self) {
+        self.passphrase = true;
+        self.clock_mark = Some(self.dir.path().join("synchronised"));
+        std::fs::create_dir_all(self.dir.path().join("sys/class-tpm")).unwrap();
+        std::fs::create_dir_all(self.dir.path().join("efivars")).unwrap();
+        std::fs::write(self.dir.path().join("efivars/BootOrder"), [7, 0, 0, 0, 0, 0]).unwrap();
+    }
+
+    /// As the time service does every 20 seconds.
+    pub(crate) fn vouch_for_the_clock(&self) {
+        if let Some(mark) = self.clock_mark.as_ref().filter(|_| self.passphrase) {
+            std::fs::write(mark, b"").unwrap();
+        }
     }
 
     /// From now on the signer runs as this user, and `caller` may ask it. Needs root unless that is the user already.
@@ -133,7 +151,10 @@ impl Machine {
             self.secure_boot, self.tcti, self.callers
         );
         let mark = self.clock_mark.as_ref().map(|mark| format!("[clock]\nmark = \"{}\"\n", mark.display()));
-        let signs = format!("[passphrase]\nsigns_of_a_tpm = [\"{dir}/sys/tpm\", \"{dir}/sys/TPM2\"]\n");
+        let signs = format!(
+            "[passphrase]\nsigns_of_a_tpm = [\"{dir}/sys/tpm\", \"{dir}/sys/TPM2\"]\n\
+             tpm_class = \"{dir}/sys/class-tpm\"\ndevice_tree = \"{dir}/sys/devicetree\"\n"
+        );
         let signs = if self.passphrase { signs } else { String::new() };
         std::fs::write(&path, text + &mark.unwrap_or_default() + &signs).unwrap();
         path
@@ -141,6 +162,7 @@ impl Machine {
 
     /// Starts the signer and waits until it answers.
     pub(crate) async fn start(&self) -> Running {
+        self.vouch_for_the_clock();
         let config = self.write_config();
         let mut command = Command::new(self.program());
         command.arg("--config").arg(config);

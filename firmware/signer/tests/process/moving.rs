@@ -8,6 +8,7 @@ use ipc::{
     ClientError, Sensitive,
     folder::{IdentityAnswer, identity_path},
     moving::*,
+    passphrase::PassphraseOrder,
     signer::{History, ShareImported},
     web3signer::PUBLIC_KEYS_PATH,
 };
@@ -283,6 +284,67 @@ async fn shares_move_to_another_box_and_are_gone_from_the_old_one() {
     );
     // Handed in again, it changes nothing.
     assert_eq!(arrive(&to, &release_key, &certificate).await.unwrap().imported, []);
+}
+
+/// A copy of the disk as it was before a move is where the counter is until the counter has stepped for that move.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_counter_steps_anew_for_the_certificates_after_each_move() {
+    let (old, new) = (Machine::new(), Machine::new());
+    let to = new.start().await;
+    let counter = || -> i64 {
+        let database = rusqlite::Connection::open(old.state().join("ledger.db")).unwrap();
+        database.query_row("SELECT value FROM meta WHERE name = 'counter'", [], |row| row.get(0)).unwrap()
+    };
+    old.start().await.stop();
+    let before = counter();
+    let from = old.start().await; // The first step,
+    for (number, certificates) in [(1, 1), (2, 2)] {
+        from.import_only(&bundle(&[number], History::NeverSigned)).await.unwrap(); // one for the import,
+        crate::carried::move_to(&from, &to).await; // one for the move,
+        for _ in 0..2 {
+            // and one for all that are given out then.
+            let given: Moves = from.control.get(MOVES_PATH).await.unwrap();
+            assert_eq!((given.moves.len(), given.next), (certificates, None));
+        }
+    }
+    from.stop();
+    assert_eq!(counter() - before, 1 + 3 + 3);
+}
+
+/// A certificate may be on its way for days, and exists nowhere else.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_moves_to_a_board_without_a_tpm_opens_there_after_its_restarts_too() {
+    let (old, new) = (Machine::new(), Machine::without_tpm());
+    let (from, to) = (old.start().await, new.start().await);
+    from.import_only(&bundle(&[1], History::NeverSigned)).await.unwrap();
+    let words = "copper lantern violet marsh tune";
+    let secret = || ipc::Sensitive::new(words.to_owned());
+    to.passphrase(&PassphraseOrder::First { passphrase: secret() }).await.unwrap();
+    let status = to.status().await;
+    let target = status.arrival_key.unwrap();
+    assert_ne!(Some(&target), status.import_key.as_ref(), "what the page seals is for this start only");
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    let shown = ipc::envelope::fingerprint(&hex::decode(&target).unwrap());
+    assert!(to.screen_text().contains(&shown), "{}", to.screen_text());
+    assert_eq!(code(order_move(&from, &target, None).await), refused(422, "confirm_on_screen"));
+    let certificate = order_move(&from, &target, Some(from.code_on_screen())).await.unwrap();
+    let release_key = from.status().await.release_key.unwrap();
+    to.stop();
+    let to = new.start().await;
+    assert_eq!(code(arrive(&to, &release_key, &certificate).await), refused(503, "passphrase_needed"));
+    to.passphrase(&PassphraseOrder::Open { passphrase: secret() }).await.unwrap();
+    assert_eq!(to.status().await.arrival_key.unwrap(), target);
+    assert_eq!(arrive(&to, &release_key, &certificate).await.unwrap().imported.len(), 1);
+    // What the keymanager API deletes there may be on a copy of the disk, and its answer says so.
+    let token = crate::keymanager::token(&to).await;
+    let body = serde_json::json!({ "pubkeys": [pubshare(1).to_string()] }).to_string();
+    let (_, answer) =
+        crate::keymanager::ask(&new, Some(&token), "DELETE", crate::keymanager::KEYSTORES, &body).await;
+    assert_eq!(answer["data"][0]["status"], "deleted");
+    assert!(answer["data"][0]["message"].as_str().unwrap().contains("an older copy of its disk"), "{answer}");
+    // With a TPM it is one key.
+    let status = from.status().await;
+    assert_eq!(status.arrival_key, status.import_key);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use ipc::{
     passphrase::{PASSPHRASE_PATH, PassphraseOrder, PassphraseState, PassphraseStatus},
     signer::{ChainClock, History, ProtectionTier},
 };
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -101,6 +102,9 @@ async fn a_board_without_a_tpm_waits_for_the_passphrase_after_each_start_and_sho
     assert_eq!(signer.problem_codes().await, [""; 0]);
     assert_eq!(signer.status().await.protection.tier, ProtectionTier::Passphrase);
     signer.attest(&pubshare(1), &vote(now + 3, now + 4, 1)).await.unwrap();
+    // While it is open, too, only the right words are right.
+    assert_eq!(code(signer.passphrase(&open(OTHER_WORDS)).await), refused(422, "passphrase_wrong"));
+    assert_eq!(signer.problem_codes().await, [""; 0]);
     // What it promises cannot be kept here.
     let order = ipc::moving::MoveOrder { to: "09".repeat(32), code: None };
     let outcome = signer.control.post::<serde_json::Value>(ipc::moving::MOVES_PATH, &order).await;
@@ -132,13 +136,36 @@ async fn a_passphrase_never_takes_the_place_of_a_tpm_that_is_there() {
         signer.stop();
         assert!(!machine.state().join("vault.passphrase").exists());
     }
+    // Nowhere to look for one: the kernel has no list of TPMs, or does not show the firmware's variables.
+    for place in ["sys/class-tpm", "efivars"] {
+        let machine = Machine::without_tpm();
+        std::fs::remove_dir_all(machine.dir.path().join(place)).unwrap();
+        let signer = machine.start().await;
+        assert_eq!(signer.problem_codes().await, ["tpm_missing"], "{place}");
+        assert_eq!(code(signer.passphrase(&first(WORDS)).await).1, "passphrase_not_wanted", "{place}");
+        signer.stop();
+        assert!(!machine.state().join("vault.passphrase").exists());
+    }
+    // One that its driver has not found yet, and one that somebody has set up at another address.
+    let machine = Machine::without_tpm();
+    let node = machine.dir.path().join("sys/devicetree/soc/spi@1/tpm@0");
+    std::fs::create_dir_all(&node).unwrap();
+    std::fs::write(node.join("compatible"), b"infineon,slb9670\0tcg,tpm_tis-spi\0").unwrap();
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, ["tpm_missing"]);
+    signer.stop();
+    let mut machine = Machine::without_tpm();
+    machine.tcti = "swtpm:path=/no/such/socket".to_owned();
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, ["tpm_missing"]);
+    signer.stop();
     // A box with a vault in its TPM, whose TPM is hidden afterwards.
     let mut machine = Machine::new();
     let signer = machine.start().await;
     signer.import(&bundle(&[1], History::NeverSigned)).await.unwrap();
     signer.stop();
     let tcti = std::mem::replace(&mut machine.tcti, "device:/dev/no-such-tpm".to_owned());
-    machine.passphrase = true;
+    machine.let_a_passphrase_do();
     let signer = machine.start().await;
     assert_eq!(signer.problem_codes().await, ["tpm_missing"]);
     signer.stop();
@@ -163,6 +190,52 @@ async fn a_passphrase_never_takes_the_place_of_a_tpm_that_is_there() {
     signer.stop();
     machine.set_secure_boot(1, 0);
     assert_eq!(machine.start().await.problem_codes().await, ["passphrase_unset"]);
+}
+
+/// Without a TPM only the clock keeps an old copy from signing again.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_tpm_nothing_opens_by_a_clock_that_nobody_vouches_for() {
+    let (mut machine, _) = board_with_a_share(1).await;
+    let mark = machine.clock_mark.take();
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, ["time_service_missing"]);
+    assert_eq!(signer.status().await.passphrase, None, "nobody is asked for it");
+    signer.stop();
+    let empty = {
+        let mut machine = Machine::without_tpm();
+        machine.clock_mark = None;
+        machine
+    };
+    let signer = empty.start().await;
+    assert_eq!(signer.problem_codes().await, ["time_service_missing"]);
+    assert_eq!(code(signer.passphrase(&first(WORDS)).await).1, "passphrase_not_wanted");
+    signer.stop();
+    // With a time service that has not spoken yet, it opens when that has.
+    machine.clock_mark = mark.clone();
+    let mark = mark.unwrap();
+    let signer = machine.start().await;
+    std::fs::remove_file(&mark).unwrap();
+    assert_eq!(state(signer.passphrase(&open(WORDS)).await), PassphraseState::Open);
+    assert_eq!(signer.status().await.import_key, None);
+    std::fs::write(&mark, b"").unwrap();
+    for _ in 0..100 {
+        if signer.status().await.import_key.is_some() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{:?}", signer.problem_codes().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_words_are_the_same_however_their_letters_are_put_together() {
+    let machine = Machine::without_tpm();
+    let signer = machine.start().await;
+    signer.passphrase(&first("m\u{fc}hle nachtigall \u{e9}tude")).await.unwrap();
+    signer.stop();
+    let signer = machine.start().await;
+    let apart = "mu\u{308}hle nachtigall e\u{301}tude";
+    assert_eq!(state(signer.passphrase(&open(apart)).await), PassphraseState::Open);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,13 +318,13 @@ async fn an_orderly_end_of_an_older_day_does_not_shorten_the_wait() {
     until_epoch(&chain, 1).await;
     let signer = start_and_open(&machine, WORDS).await;
     assert_eq!(signer.problem_codes().await, ["waiting_after_start"]);
-    let evening = epoch_of(&chain) + 2;
+    let evening = epoch_of(&chain) + 3;
     until_epoch(&chain, evening).await;
     signer.attest(&pubshare(1), &vote(evening - 1, evening, 1)).await.unwrap();
     signer.stop();
     let yesterday = machine.disk();
     let signer = start_and_open(&machine, WORDS).await;
-    let today = epoch_of(&chain) + 2;
+    let today = epoch_of(&chain) + 3;
     until_epoch(&chain, today).await;
     signer.attest(&pubshare(1), &vote(today - 1, today, 1)).await.unwrap();
     signer.stop();
@@ -269,6 +342,49 @@ async fn an_orderly_end_of_an_older_day_does_not_shorten_the_wait() {
             assert_eq!(code(again), refused(412, "slashable"), "{source} to {target}");
         }
         signer.stop();
+    }
+}
+
+/// Nothing seals the disk of such a board: whoever has it in hand exchanges the record of a signature, and asks for a repeat.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_that_somebody_wrote_into_the_record_is_not_repeated() {
+    let (machine, chain) = board_with_a_share(1).await;
+    let signer = start_and_open(&machine, WORDS).await;
+    let now = epoch_of(&chain).max(60) + 5;
+    until_epoch(&chain, now).await;
+    let genuine = vote(now - 1, now, 1);
+    signer.attest(&pubshare(1), &genuine).await.unwrap();
+    signer.attest(&pubshare(1), &genuine).await.expect("a repeat within the run");
+    signer.stop();
+    let database = rusqlite::Connection::open(machine.state().join("ledger.db")).unwrap();
+    let forged = vote(now - 1, now, 2);
+    let domain = chain::domain::domain_at(chain::domain::BEACON_ATTESTER, chain::Epoch(now), &fork_info());
+    let root = chain::signing_root(&forged, domain);
+    let known = "UPDATE attestations SET signing_root = ?1 WHERE target = ?2";
+    let epoch = i64::try_from(now).unwrap();
+    assert_eq!(database.execute(known, rusqlite::params![root.as_slice(), epoch]).unwrap(), 1);
+    // The sum that finds accidents is no secret, and is made to fit as well.
+    let part_of = |vote: &chain::AttestationData| {
+        let mut hash = Sha256::new();
+        hash.update(pubshare(1).as_slice());
+        hash.update(b"a\x01");
+        hash.update(chain::signing_root(vote, domain).as_slice());
+        for epoch in [vote.source.epoch, vote.target.epoch] {
+            hash.update([1]);
+            hash.update(epoch.0.to_be_bytes());
+        }
+        u64::from_be_bytes(hash.finalize()[..8].try_into().unwrap())
+    };
+    let digest = "SELECT value FROM meta WHERE name = 'digest'";
+    let digest: i64 = database.query_row(digest, [], |row| row.get(0)).unwrap();
+    let digest = u64::from_le_bytes(digest.to_le_bytes());
+    let fits = digest.wrapping_sub(part_of(&genuine)).wrapping_add(part_of(&forged));
+    let fits = i64::from_le_bytes(fits.to_le_bytes());
+    database.execute("UPDATE meta SET value = ?1 WHERE name = 'digest'", [fits]).unwrap();
+    drop(database);
+    let signer = start_and_open(&machine, WORDS).await;
+    for vote in [&forged, &genuine] {
+        assert_eq!(code(signer.attest(&pubshare(1), vote).await), refused(412, "slashable"));
     }
 }
 

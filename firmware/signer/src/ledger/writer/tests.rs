@@ -84,25 +84,87 @@ fn a_run_that_ended_in_order_costs_nothing() {
     assert!(attest(&mut second, 1, 4, 5, 1));
 }
 
+fn run_without_a_witness(dir: &Path, counter: u64, now: UnixMillis) -> Writer {
+    let mut writer = Writer::new(Store::open(dir).unwrap(), Metrics::default());
+    writer.reload().unwrap();
+    writer.begin_run(counter, Past::Unknown, now).unwrap();
+    writer
+}
+
 #[test]
 fn without_a_witness_an_orderly_end_proves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut first = run(dir.path(), 1, BEFORE_GENESIS);
     first.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
     first.close().unwrap();
-    let mut second = Writer::new(Store::open(dir.path()).unwrap(), Metrics::default());
-    second.reload().unwrap();
-    second.begin_run(3, Past::Unknown, at_epoch(5)).unwrap();
-    assert_eq!(second.resuming, Resuming::from([(key(1), Epoch(7))]));
-    for (source, target, allowed) in [(4, 5, false), (4, 6, false), (3, 7, false), (4, 7, true)] {
+    let mut second = run_without_a_witness(dir.path(), 3, at_epoch(5));
+    // One epoch more than after a power cut: another copy may have signed in another box, by another clock.
+    assert_eq!(second.resuming, Resuming::from([(key(1), Epoch(8))]));
+    for (source, target, allowed) in [(5, 6, false), (5, 7, false), (4, 8, false), (5, 8, true)] {
         assert_eq!(attest(&mut second, 1, source, target, 2), allowed, "{source} to {target}");
     }
-    for (slot, allowed) in [(40, false), (55, false), (56, true)] {
+    for (slot, allowed) in [(40, false), (63, false), (64, true)] {
         assert_eq!(propose(&mut second, 1, slot, 2), allowed, "slot {slot}");
     }
     // Within one process nothing can have been forgotten.
     second.begin_run(4, Past::Unknown, at_epoch(9)).unwrap();
+    assert!(attest(&mut second, 1, 7, 9, 1));
+}
+
+#[test]
+fn a_clone_in_a_box_whose_clock_is_behind_begins_above_what_the_other_one_signed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = run(dir.path(), 1, BEFORE_GENESIS);
+    first.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
+    first.close().unwrap();
+    // Elsewhere epoch 6 has begun, and a target one epoch ahead was signed; here epoch 5 has a moment left.
+    let mut clone = run_without_a_witness(dir.path(), 3, UnixMillis(at_epoch(6).0 - 2));
+    assert!(!attest(&mut clone, 1, 6, 7, 2));
+    assert!(attest(&mut clone, 1, 6, 8, 2));
+}
+
+#[test]
+fn without_a_witness_a_clock_that_was_set_makes_shares_wait_once_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = run(dir.path(), 1, BEFORE_GENESIS);
+    first.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
+    first.close().unwrap();
+    let mut second = run_without_a_witness(dir.path(), 3, at_epoch(5));
     assert!(attest(&mut second, 1, 7, 8, 1));
+    second.raise_floors(at_epoch(50)).unwrap();
+    assert_eq!(second.resuming, Resuming::from([(key(1), Epoch(53))]));
+    for (source, target, allowed) in [(49, 51, false), (50, 52, false), (50, 53, true)] {
+        assert_eq!(attest(&mut second, 1, source, target, 2), allowed, "{source} to {target}");
+    }
+    drop(second);
+    let mut third = Writer::new(Store::open(dir.path()).unwrap(), Metrics::default());
+    third.reload().unwrap();
+    assert!(!attest(&mut third, 1, 50, 52, 3), "it is on the disk");
+}
+
+#[test]
+fn without_a_witness_no_record_from_before_the_run_is_repeated_and_those_of_the_run_are() {
+    for past in [Past::Known, Past::Unknown] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = run(dir.path(), 1, BEFORE_GENESIS);
+        first.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
+        assert!(attest(&mut first, 1, 1, 2, 1) && attest(&mut first, 1, 2, 3, 1));
+        assert!(propose(&mut first, 1, 16, 1) && propose(&mut first, 1, 24, 1));
+        first.close().unwrap();
+        let mut second = Writer::new(Store::open(dir.path()).unwrap(), Metrics::default());
+        second.reload().unwrap();
+        second.begin_run(3, past, at_epoch(5)).unwrap();
+        let believed = past == Past::Known;
+        for _ in 0..2 {
+            assert_eq!(attest(&mut second, 1, 2, 3, 1), believed, "{past:?}");
+            assert_eq!(propose(&mut second, 1, 24, 1), believed, "{past:?}");
+            assert!(!attest(&mut second, 1, 2, 3, 2) && !propose(&mut second, 1, 24, 2));
+            // Read back after a failed write, it is the same.
+            second.reload().unwrap();
+        }
+        assert!(attest(&mut second, 1, 7, 8, 1) && propose(&mut second, 1, 70, 1));
+        assert!(attest(&mut second, 1, 7, 8, 1) && propose(&mut second, 1, 70, 1), "sent twice");
+    }
 }
 
 #[test]
