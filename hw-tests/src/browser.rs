@@ -100,6 +100,7 @@ pub fn look(address: SocketAddr, size: (u32, u32), picture: Option<&Path>) -> Re
 /// A browser in an owner's hands: it opens pages, fills in forms and reads what they answer.
 pub struct Owner {
     browser: WebDriver,
+    downloads: PathBuf,
     // Ends after the browser was asked to.
     _driver: Process,
     _dir: tempfile::TempDir,
@@ -119,8 +120,16 @@ impl Owner {
             .start()?;
         wait_for_driver(&mut driver, port)?;
         let profile = dir.path().join("profile");
+        let downloads = dir.path().join("downloads");
+        fs::create_dir(&downloads)
+            .map_err(|source| BrowserError::Picture { path: downloads.clone(), source })?;
         let browser = wait(async move { start(port, size, &profile).await })?;
-        Ok(Self { browser, _driver: driver, _dir: dir })
+        Ok(Self { browser, downloads, _driver: driver, _dir: dir })
+    }
+
+    /// Where the browser saves what a page gives.
+    pub fn downloads(&self) -> &Path {
+        &self.downloads
     }
 
     /// Opens a box's page and unfolds everything on it.
@@ -252,6 +261,9 @@ async fn start(port: u16, (width, height): (u32, u32), profile: &Path) -> Result
         ] {
             capabilities.add_arg(argument)?;
         }
+        let downloads = profile.with_file_name("downloads");
+        let saving = serde_json::json!({"download.default_directory": downloads, "download.prompt_for_download": false});
+        capabilities.add_experimental_option("prefs", saving)?;
         // The box's own certificate, which no authority signed.
         capabilities.accept_insecure_certs(true)?;
         Ok(capabilities)

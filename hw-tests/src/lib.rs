@@ -23,3 +23,4 @@ pub mod swtpm;
 pub mod units;
 pub mod vectors;
 pub mod vm;
+pub mod watched;

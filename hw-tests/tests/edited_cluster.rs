@@ -3,68 +3,32 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use chain::{Bytes32, Epoch, ExecutionAddress, Slot, ValidatorIndex};
-use cluster::create::{self, Addresses, CreateOptions, CreatedCluster};
+use chain::Slot;
+use cluster::create::{self, CreatedCluster};
 use cluster::edit::Edit;
 use cluster::keystore::KdfCost;
-use cluster::{Enr, IdentityKey, Lock, Network};
+use cluster::{Enr, IdentityKey, Lock};
 use hw_tests::ceremony::address;
-use hw_tests::devnet::inclusion::{Follower, Inclusion, Reader};
-use hw_tests::devnet::{self, Config, DepositEntry, Devnet, DistributedValidator, Tools};
+use hw_tests::devnet::Devnet;
 use hw_tests::join::{ChainFacts, NodeFolder};
 use hw_tests::member::Member;
+use hw_tests::watched::{CHAIN_ID, NETWORK, Watch, WatchedCluster};
 use ipc::edit::{
     CLUSTER_EDIT_LOCK_PATH, CLUSTER_EDIT_PATH, ClusterEdit, ClusterEditStatus, EDIT_PATH, EditCommit,
     EditConsent, EditNetwork, EditStatus,
 };
-use ipc::signer::{ChainClock, ChainPreset};
 use ipc::{Client, Sensitive};
-use threshold::SecretKey;
 
 /// The new shares wait for three epochs, the first ones for two.
 const PATIENCE: Duration = Duration::from_secs(400);
 const SLOT_SECONDS: u64 = 3;
-const NAME: &str = "devnet";
-const CHAIN_ID: u64 = 1337;
 
 fn binaries() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     test.parent().and_then(Path::parent).unwrap().to_owned()
-}
-
-/// The cluster's validator as the chain's blocks show it.
-struct Watch {
-    follower: Follower,
-    /// What it voted for in each epoch: two different votes for one target would be the end of it.
-    votes: BTreeMap<Epoch, Inclusion>,
-}
-
-impl Watch {
-    fn look(&mut self) {
-        for vote in self.follower.poll().unwrap_or_default() {
-            if vote.validator == ValidatorIndex(0) {
-                let first = self.votes.entry(vote.target).or_insert(vote);
-                assert_eq!(first.attestation_slot, vote.attestation_slot, "two votes in one epoch");
-            }
-        }
-    }
-
-    /// Waits until a block has a vote of the validator for a slot from this one on.
-    fn attests(&mut self, from: Slot) -> Inclusion {
-        let begun = Instant::now();
-        loop {
-            self.look();
-            if let Some(vote) = self.votes.values().rev().find(|vote| vote.attestation_slot >= from) {
-                return *vote;
-            }
-            assert!(begun.elapsed() < PATIENCE, "no attestation from slot {from} on: {:?}", self.votes);
-            std::thread::sleep(Duration::from_millis(500));
-        }
-    }
 }
 
 struct World {
@@ -103,7 +67,7 @@ impl World {
             minor: 10,
             genesis_validators_root: self.facts.genesis_validators_root.clone(),
             chain: self.facts.clock,
-            network: Some(EditNetwork { name: NAME.to_owned(), chain_id: CHAIN_ID }),
+            network: Some(EditNetwork { name: NETWORK.to_owned(), chain_id: CHAIN_ID }),
             unvouched: Vec::new(),
         };
         let joins = place >= self.created.nodes.len();
@@ -155,37 +119,9 @@ impl World {
 }
 
 /// A chain with one distributed validator, and its cluster of four with a fifth box that is in none.
-fn world(dir: &Path) -> (Devnet, World) {
-    let whole = SecretKey::random(&mut rand::rng());
-    let mut credentials = [0; 32];
-    credentials[0] = 1;
-    let validator = DistributedValidator { deposit: DepositEntry::signed(&whole, Bytes32(credentials)) };
-    let config = Config { slot_seconds: SLOT_SECONDS, filler_validators: 32, ..Config::electra() };
-    let tools = Tools::ensure(&mut |line| eprintln!("{line}")).unwrap();
-    let slots_per_epoch = config.slots_per_epoch;
-    let mut chain = Devnet::prepare(&dir.join("chain"), config, tools, &[validator]).unwrap();
-    chain.start(Duration::from_secs(12)).unwrap();
-    let genesis_time = chain.genesis_time().unwrap();
-    let network = Network {
-        name: NAME.to_owned(),
-        chain_id: CHAIN_ID,
-        genesis_fork_version: devnet::GENESIS_FORK_VERSION,
-        genesis_time,
-    };
-    let address = ExecutionAddress([0x11; 20]);
-    let addresses = Addresses { fee_recipient: address, withdrawal: address };
-    let options = CreateOptions::new("friends", 4, 1, network, addresses);
-    let created = create::split_keys(&options, vec![whole], &mut rand::rng()).unwrap();
-    let facts = ChainFacts {
-        genesis_validators_root: chain.api().genesis_validators_root().unwrap(),
-        clock: ChainClock {
-            genesis_time,
-            slot_ms: SLOT_SECONDS * 1000,
-            slots_per_epoch,
-            preset: ChainPreset::Mainnet,
-        },
-        beacon_nodes: vec![chain.beacon_url()],
-    };
+fn world(dir: &Path) -> (Devnet, Watch, World) {
+    let WatchedCluster { chain, created, facts, watch } =
+        WatchedCluster::start(&dir.join("chain"), SLOT_SECONDS).unwrap();
     let start = |number: usize| {
         let name = format!("m{number}");
         Member::start(&name, &dir.join(&name), &binaries()).unwrap()
@@ -210,16 +146,14 @@ fn world(dir: &Path) -> (Devnet, World) {
         let peers = world.peers().into_iter().take(4).collect();
         folder.join(&page, &world.facts, peers, ipc::Signing::BuiltIn).unwrap();
     }
-    (chain, world)
+    (chain, watch, world)
 }
 
 #[test]
 fn a_validator_whose_cluster_was_changed_attests_in_blocks_with_its_new_operator() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut chain, mut world) = world(dir.path());
-    let reader = Reader::new(chain.api(), chain.config().slots_per_epoch);
-    let mut watch = Watch { follower: Follower::new(reader, Slot(1)), votes: BTreeMap::new() };
-    let before = watch.attests(Slot(0));
+    let (mut chain, mut watch, mut world) = world(dir.path());
+    let before = watch.attests(Slot(0), PATIENCE);
     eprintln!("before the change: {before:?}");
 
     // The fourth member's box is off for good; the fifth comes in its place.
@@ -240,11 +174,11 @@ fn a_validator_whose_cluster_was_changed_attests_in_blocks_with_its_new_operator
     }
     // With three of four in force the new one is needed for every vote.
     world.members[1].power_cut().unwrap();
-    let after = watch.attests(changed);
+    let after = watch.attests(changed, PATIENCE);
     eprintln!("after the change: {after:?}");
     let per_epoch = chain.config().slots_per_epoch;
     assert!(after.target.0 >= changed.0 / per_epoch + 3, "nothing before the third epoch after the change");
-    assert!(watch.follower.reader().is_canonical(&after).unwrap());
+    assert!(watch.is_canonical(&after).unwrap());
 
     // What the old member said in agreements is put away, and the new one has written a journal of its own.
     let state = world.members[0].dir().join("dv-node");

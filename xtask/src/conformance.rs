@@ -267,6 +267,7 @@ fn compose(table: &Table, runs: &BTreeMap<String, Value>) -> String {
     // Writing to a string cannot fail, here and below.
     let _ = writeln!(page, "Of {ROWS} rows: {}.\n", summary.join(", "));
     page.push_str(&measured(runs));
+    page.push_str(&beside_charon(runs));
     if !table.finding.is_empty() {
         page.push_str("## What mixed clusters showed\n\n");
         for finding in &table.finding {
@@ -361,6 +362,53 @@ fn measured(runs: &BTreeMap<String, Value>) -> String {
             "- `{name}`: `{}` ({})",
             run["command"].as_str().unwrap_or("?"),
             versions.join(", ")
+        );
+    }
+    page.push('\n');
+    page
+}
+
+/// What whole processes cost beside Charon's, from the runs whose daemons were built with optimisation.
+fn beside_charon(runs: &BTreeMap<String, Value>) -> String {
+    let compared: Vec<(&String, &Value)> = runs
+        .iter()
+        .filter(|(_, run)| run["programs"] == "measured" && run["charon_over_hearth"].is_object())
+        .collect();
+    let mut page = String::new();
+    if compared.is_empty() {
+        return page;
+    }
+    page.push_str(
+        "## Measured: whole processes beside Charon's\n\n\
+         Members of one cluster on one machine, in one run: for a Hearth `dv-node` and its signer, for a Charon itself without\n\
+         the validator client that signs for it. Above one, Hearth needs less.\n\n\
+         | run | validators | CPU for each slot | memory | bytes sent to members | vote after a third of the slot, p50 | p90 |\n\
+         |---|---|---|---|---|---|---|\n",
+    );
+    for (name, run) in compared {
+        let of = |kind: &str, figure: &str| {
+            let members = run["members"].as_object().into_iter().flatten();
+            let figures: Vec<f64> = members
+                .filter(|(_, member)| member["kind"] == kind)
+                .filter_map(|(_, member)| member["usage"][figure].as_f64())
+                .collect();
+            let count = u32::try_from(figures.len()).unwrap_or(u32::MAX).max(1);
+            figures.iter().sum::<f64>() / f64::from(count)
+        };
+        let cell = |figure: &str, unit: &str| {
+            let ratio = run["charon_over_hearth"][figure].as_f64().unwrap_or_default();
+            let (charon, hearth) = (of("charon", figure), of("hearth", figure));
+            format!("**{ratio:.1}** ({charon:.0} : {hearth:.0} {unit})")
+        };
+        let _ = writeln!(
+            page,
+            "| `{name}` | {} | {} | {} | {} | {} | {} |",
+            run["validators"],
+            cell("cpu_ms_per_slot", "ms"),
+            cell("rss_mib", "MiB"),
+            cell("p2p_sent_kib_per_slot", "KiB"),
+            cell("attested_ms_after_a_third_p50", "ms"),
+            cell("attested_ms_after_a_third_p90", "ms"),
         );
     }
     page.push('\n');

@@ -152,7 +152,9 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 tally.judge("four native members do every kind of duty on chain", run::check_fast());
                 // The daemons it starts are built by the line above.
                 run_executables(&mut tally, built, |test| test.is("key_generation"), &[]);
-                run_executables(&mut tally, built, |test| test.is("passphrase_page"), &[]);
+                for test in ["passphrase_page", "moving_page", "moved_box", "two_clusters"] {
+                    run_executables(&mut tally, built, |executable| executable.is(test), &[]);
+                }
                 // Five members each, whose clocks are fast: one test at a time.
                 let one_by_one = [("RUST_TEST_THREADS", PathBuf::from("1"))];
                 run_executables(&mut tally, built, |test| test.is("cluster_edit"), &one_by_one);
@@ -304,6 +306,7 @@ impl Executable {
             "image_boots_arm64",
             "image_more",
             "key_generation",
+            "moved_box",
             "moving_page",
             "passphrase_page",
             "power_cuts",

@@ -14,12 +14,12 @@ use axum::{Json, Router};
 use cluster::exit::PartialExits;
 use ipc::node::{
     CLUSTER_PATH, CLUSTERS_PATH, ClusterEntry, DEPOSITS_PATH, DepositsAsked, EXIT_FILES_PATH,
-    EXITS_CANCEL_PATH, EXITS_PATH, ExitFiles, STATUS_PATH, WantedExit, cluster_path,
+    EXITS_CANCEL_PATH, EXITS_PATH, ExitFiles, SETUP_PATH, STATUS_PATH, WantedExit, cluster_path,
 };
 use ipc::owner::ExitCancel;
 use ipc::preflight::{PREFLIGHT_PATH, PreflightReport, PreflightRequest};
 use ipc::server::{Body, Limits, refusal};
-use ipc::{ClusterSetup, NodeStatus, Problem};
+use ipc::{ClusterSetup, NodeStatus, Problem, Sensitive};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::board::joined_metrics;
@@ -107,6 +107,7 @@ fn of_one(prefix: &str) -> Router<Shared> {
         .route(path(EXIT_FILES_PATH), get(exit_files).post(take_exit_file))
         .route(path(PREFLIGHT_PATH), get(preflight).post(begin_preflight))
         .route(path(DEPOSITS_PATH), post(deposits))
+        .route(path(SETUP_PATH), get(setup))
 }
 
 /// What is asked by those who watch many boxes.
@@ -189,6 +190,24 @@ async fn deposits(
         Err(_) => {
             let problem =
                 Problem::new("internal", "Making the plan failed by a fault of ours.", "Report this.");
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, problem)
+        }
+    }
+}
+
+/// What another box joins with. The identity key stays: the signer carries it, sealed.
+async fn setup(State(shared): State<Shared>, Chosen(place): Chosen) -> Response {
+    let Ok(_place) = shared.one.try_acquire() else { return busy() };
+    let loaded = tokio::task::spawn_blocking(move || place.store.load_cluster());
+    match loaded.await {
+        Ok(Ok(Some(setup))) => {
+            Json(ClusterSetup { identity_key: Sensitive::new(String::new()), ..setup }).into_response()
+        }
+        Ok(Ok(None)) => refusal(StatusCode::NOT_FOUND, no_cluster()),
+        Ok(Err(error)) => refusal(StatusCode::UNPROCESSABLE_ENTITY, crate::exits::disk(&error)),
+        Err(_) => {
+            let problem =
+                Problem::new("internal", "Reading the cluster failed by a fault of ours.", "Report this.");
             refusal(StatusCode::INTERNAL_SERVER_ERROR, problem)
         }
     }

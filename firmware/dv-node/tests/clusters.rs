@@ -12,7 +12,8 @@ use house::flood::Flood;
 use house::impostor::Impostor;
 use house::{House, create_cluster, eventually};
 use ipc::dkg::{DKG_PATH, KeyGenerationStatus};
-use ipc::node::{CLUSTER_PATH, CLUSTERS_PATH, ClusterEntry, NodeState, cluster_path};
+use ipc::edit::{CLUSTER_EDIT_PATH, ClusterEdit, ClusterEditStatus};
+use ipc::node::{CLUSTER_PATH, CLUSTERS_PATH, ClusterEntry, NodeState, SETUP_PATH, cluster_path};
 use ipc::{ClientError, ClusterSetup, NodeStatus, Problem, Sensitive};
 use std::path::Path;
 use std::sync::Arc;
@@ -161,6 +162,88 @@ async fn a_box_that_was_set_up_before_there_were_several_is_taken_over_as_it_is(
     assert!(before.iter().all(|name| after.contains(name)), "{after:?}");
     assert!(after.iter().all(|name| known.contains(&name.as_str())), "{after:?}");
     assert_nothing_slashable(&[&first]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_box_joins_with_is_all_that_was_handed_in_but_the_identity_key() {
+    let mut house = House::build(4, 2).await;
+    house.start().await;
+    let client = house.members[0].client();
+    let handed_in = house.setup(0);
+    for path in [SETUP_PATH.to_owned(), format!("{}/setup", cluster_path(&house.lock_hash()))] {
+        let text = client.get_text(&path).await.unwrap();
+        assert!(!text.contains(handed_in.identity_key.expose_secret().trim()), "{path}");
+        let given: ClusterSetup = serde_json::from_str(&text).unwrap();
+        assert!(given.identity_key.expose_secret().is_empty());
+        assert_eq!(
+            (&given.lock, &given.beacon_nodes, &given.peers, &given.relays, given.signing),
+            (
+                &handed_in.lock,
+                &handed_in.beacon_nodes,
+                &handed_in.peers,
+                &handed_in.relays,
+                handed_in.signing
+            )
+        );
+    }
+}
+
+/// What a change leaves on the disk of a member that was in the cluster.
+fn a_change_was_under_way(house: &House) -> std::path::PathBuf {
+    let edit = house.members[0].dir.path().join("state/edit");
+    let request = ClusterEdit {
+        lock: house.lock(),
+        edit: serde_json::json!({ "threshold": { "threshold": 3 } }),
+        identity_key: None,
+        minor: 10,
+        peers: Vec::new(),
+        relays: None,
+        beacon_nodes: Vec::new(),
+    };
+    std::fs::create_dir_all(&edit).unwrap();
+    std::fs::write(edit.join("request.json"), serde_json::to_vec(&request).unwrap()).unwrap();
+    std::fs::write(edit.join("place"), b"0").unwrap();
+    std::fs::write(edit.join("records"), b"\"promised\"\n").unwrap();
+    std::fs::write(edit.join("brought-lock.json"), serde_json::to_vec(&house.lock()).unwrap()).unwrap();
+    edit
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_between_leaving_a_cluster_and_forgetting_its_change_leaves_nothing_stuck() {
+    let mut house = House::build(4, 2).await;
+    house.start().await;
+    let client = house.members[0].client();
+    let _left: Vec<ClusterEntry> = client.delete(&cluster_path(&house.lock_hash())).await.unwrap();
+    house.members[0].kill();
+    let edit = a_change_was_under_way(&house);
+    house.members[0].start().await;
+    eventually("the change is forgotten", || async { !edit.join("request.json").exists() }).await;
+    assert!(!edit.join("brought-lock.json").exists() && !edit.join("records").exists());
+    // Nothing is in the way of joining again.
+    let _status: NodeStatus = client.post(CLUSTERS_PATH, &house.setup(0)).await.unwrap();
+    assert_eq!(clusters(&house).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_whose_request_is_damaged_can_be_given_up() {
+    let mut house = House::build(4, 2).await;
+    house.start().await;
+    house.members[0].kill();
+    let edit = a_change_was_under_way(&house);
+    std::fs::remove_file(edit.join("brought-lock.json")).unwrap();
+    // As it is, somebody may wait for this member; damaged, nobody can go on with it.
+    std::fs::write(edit.join("ended.json"), b"[]").unwrap();
+    house.members[0].start().await;
+    let client = house.members[0].client();
+    let kept: Result<ClusterEditStatus, ClientError> = client.delete(CLUSTER_EDIT_PATH).await;
+    assert!(matches!(kept, Err(ClientError::Refused { problem, .. }) if problem.code == "edit_promised"));
+    house.members[0].kill();
+    std::fs::write(edit.join("request.json"), b"{\"lock\":").unwrap();
+    house.members[0].start().await;
+    let client = house.members[0].client();
+    let _status: ClusterEditStatus = client.delete(CLUSTER_EDIT_PATH).await.unwrap();
+    assert!(!edit.exists());
+    house.attested_again().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

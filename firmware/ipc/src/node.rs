@@ -16,6 +16,9 @@ pub const STATUS_PATH: &str = "/v1/status";
 pub const CLUSTER_PATH: &str = "/v1/cluster";
 /// Path that answers a list of [`ClusterEntry`], and takes a [`ClusterSetup`] to join.
 pub const CLUSTERS_PATH: &str = "/v1/clusters";
+/// `GET /v1/setup` and, for one of several clusters, `/v1/clusters/<lock hash>/setup`: the [`ClusterSetup`] that it was joined with,
+/// without the identity key. Another box that has this member's shares and identity key joins with it.
+pub const SETUP_PATH: &str = "/v1/setup";
 /// Path that takes a list of [`WantedExit`].
 pub const EXITS_PATH: &str = "/v1/exits";
 /// Path that takes [`crate::owner::ExitCancel`].

@@ -11,7 +11,7 @@ const EDIT_PATH = "/api/v1/cluster-edit";
 const PHASES = { connecting: "waiting until every member is there", dealing: "new shares are dealt; the old ones sign on",
   prepared: "the new shares are sealed; waiting for everybody's", dry_run: "the old shares are silent; the new ones are tried",
   changing: "the old shares are given up", leaving: "done here; others are helped to finish", done: "done",
-  failed: "it does not go on", interrupted: "it goes on as soon as it can" };
+  lock_handed_in: "the signer looks at the lock that was handed in", failed: "it does not go on", interrupted: "it goes on as soon as it can" };
 let lock = null;
 let beginsWith = null; // What the owner was shown, exactly as it will be sent.
 let seenPhase = null;

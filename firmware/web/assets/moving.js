@@ -108,6 +108,44 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
   }
 
+  // How this box is in its clusters, which the one that gets its shares joins with. Nothing in it is secret but the addresses.
+  async function clustersOf(code, output) {
+    const setups = [];
+    for (const { lock_hash } of await ask("/api/v1/clusters", null, code, output)) {
+      // What cannot be read here, any member has. Shares that a validator client holds do not go along.
+      const setup = await ask(`/api/v1/clusters/${lock_hash}/setup`, null, code, output).catch(() => null);
+      if (setup && setup.signing === "built_in") setups.push(setup);
+    }
+    return setups;
+  }
+  const fromJson = (text) => { try { return JSON.parse(text); } catch { return null; } };
+  async function savedFile(id) {
+    const file = fromJson(await $(id).files[0].text());
+    if (!file) throw new Error("This is not a file that a box or a member of the cluster has saved.");
+    return file;
+  }
+
+  // Joins each of these clusters with the shares and the identity key that are in the signer.
+  async function join(setups, beacons, peers, code, output) {
+    const joined = [];
+    for (const setup of setups) {
+      const wanted = { ...setup, identity_key: "", beacon_nodes: beacons.length ? beacons : setup.beacon_nodes || [],
+        peers: peers.length ? peers : setup.peers || [] };
+      if (!wanted.beacon_nodes.length) throw new Error("A cluster lock names no beacon node: fill one in.");
+      const { cluster } = await ask("/api/v1/clusters", wanted, code, output);
+      joined.push(cluster ? cluster.name : "its cluster");
+    }
+    return joined.length ? ` This box is in ${joined.join(" and ")} now.` : " Join their cluster below; until then they do no duty.";
+  }
+
+  // What came in, and the clusters at once when the file says how to join them.
+  async function cameAndJoin(done, clusters, code, output) {
+    const said = came(done);
+    return said + await join(clusters || [], [], [], code, output).catch((error) => {
+      throw new Error(`${said} But this box is not in their cluster yet: ${error.message} Then join it below, with the same file.`);
+    });
+  }
+
   // A form whose answer, or why there is none, is said below.
   function onSubmit(id, work) {
     $(id).addEventListener("submit", async (event) => {
@@ -122,18 +160,23 @@
 
   onSubmit("backup-form", async (output) => {
     if ($("backup-words").value !== $("backup-again").value) throw new Error("The two passphrases differ.");
+    const clusters = await clustersOf($("backup-code").value, output);
     const order = { passphrase: $("backup-words").value, code: $("backup-screen").value.trim() || null };
     const done = await ask("/api/v1/backups", await sealedOrder("hearth backup order v1", order), $("backup-code").value, output, $("backup-screen"));
-    keep("hearth-backup.json", done.file);
+    keep("hearth-backup.json", JSON.stringify({ backup: done.file, clusters }));
     return `A backup of ${done.shares} key shares was made. Keep the file and the passphrase apart.`;
   });
   onSubmit("restore-form", async (output) => {
-    const order = { file: await $("restore-file").files[0].text(), passphrase: $("restore-words").value, old_box_gone: $("restore-gone").checked };
-    return came(await ask("/api/v1/restores", await sealedOrder("hearth restore order v1", order), $("restore-code").value, output));
+    const text = await $("restore-file").files[0].text(), { backup, clusters } = fromJson(text) || {}, code = $("restore-code").value;
+    const order = { file: backup || text, passphrase: $("restore-words").value, old_box_gone: $("restore-gone").checked };
+    return cameAndJoin(await ask("/api/v1/restores", await sealedOrder("hearth restore order v1", order), code, output), clusters, code, output);
   });
   onSubmit("move-form", async (output) => {
+    // Before the shares go: with them, this box leaves its clusters.
+    const clusters = await clustersOf($("move-code").value, output);
     const order = { to: $("move-to").value.trim(), code: $("move-screen").value.trim() || null };
-    keep("hearth-move.json", JSON.stringify(await ask("/api/v1/moves", order, $("move-code").value, output, $("move-screen"))));
+    const certificate = await ask("/api/v1/moves", order, $("move-code").value, output, $("move-screen"));
+    keep("hearth-move.json", JSON.stringify({ certificates: [certificate], clusters }));
     return "The shares are gone from this box. Hand the certificate to the other one, on its page.";
   });
   $("move-again").addEventListener("click", async () => {
@@ -145,13 +188,23 @@
         moves.push(...given.moves);
         after = given.next;
       }
-      moves.forEach((certificate, place) => keep(`hearth-move-${place + 1}.json`, JSON.stringify(certificate)));
-      output.textContent = moves.length ? `${moves.length} certificates were saved.` : "This box has given no shares away.";
+      if (moves.length) keep("hearth-move.json", JSON.stringify({ certificates: moves }));
+      output.textContent = moves.length ? `${moves.length} certificates were saved in one file.` : "This box has given no shares away.";
     } catch (error) { output.textContent = error.message; }
   });
   onSubmit("arrive-form", async (output) => {
-    const arrival = { from: $("arrive-from").value.trim(), certificate: JSON.parse(await $("arrive-file").files[0].text()) };
-    return came(await ask("/api/v1/arrivals", arrival, $("arrive-code").value, output));
+    const file = await savedFile("arrive-file"), code = $("arrive-code").value;
+    // Of several, the last one for this box: the signer takes no other.
+    const certificates = file.certificates || [file], keys = [importKey(), answered.signer.arrival_key || ""].map((key) => key.slice(0, 64));
+    const ours = certificates.filter(({ body }) => keys.includes(JSON.parse(body).to)).pop();
+    const arrival = { from: $("arrive-from").value.trim(), certificate: ours || certificates[certificates.length - 1] };
+    return cameAndJoin(await ask("/api/v1/arrivals", arrival, code, output), file.clusters, code, output);
+  });
+  onSubmit("rejoin-form", async (output) => {
+    const file = await savedFile("rejoin-file");
+    const words = (id) => $(id).value.split(/\s+/).filter(Boolean);
+    // A lock alone, or what an old box has saved about each of its clusters.
+    return (await join(file.clusters || [{ lock: file }], words("rejoin-beacons"), words("rejoin-peers"), $("rejoin-code").value, output)).trim();
   });
   $("move-to").addEventListener("input", async () => {
     const key = $("move-to").value.trim();

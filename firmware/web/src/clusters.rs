@@ -10,10 +10,10 @@ use ipc::node::{ClusterEntry, DepositPlan, DepositsAsked, ExitFiles, NodeStatus,
 use ipc::preflight::{PreflightReport, PreflightRequest};
 use ipc::server::Body;
 use ipc::web::CLUSTERS_PATH;
-use ipc::{Problem, node};
+use ipc::{Client, ClusterSetup, Problem, node};
 use serde_json::Value;
 
-use crate::server::{Owner, Refusal, Web, set_cluster};
+use crate::server::{MAX_BODY_BYTES, Owner, Refusal, Web, set_cluster};
 
 /// The routes.
 pub(crate) fn routes() -> Router<Arc<Web>> {
@@ -24,6 +24,7 @@ pub(crate) fn routes() -> Router<Arc<Web>> {
         .route(&format!("{one}/exits/files"), get(exit_files).post(take_exit_file))
         .route(&format!("{one}/preflight"), get(preflight_report).post(begin_preflight))
         .route(&format!("{one}/deposits"), post(deposits))
+        .route(&format!("{one}/setup"), get(setup))
 }
 
 /// The clusters beside the first one, for the status.
@@ -93,6 +94,18 @@ async fn take_exit_file(
     Body(file): Body<Value>,
 ) -> Result<Json<Value>, Refusal> {
     Ok(Json(web.node.post(&path_of(&lock_hash, "/exits/files")?, &file).await?))
+}
+
+/// `GET /api/v1/clusters/<lock hash>/setup`: what another box joins with, but for the identity key, which the signer carries. The
+/// addresses in it may hold what a beacon node's provider charges by, so it takes the claim code.
+async fn setup(
+    State(web): State<Arc<Web>>,
+    _owner: Owner,
+    Path(lock_hash): Path<String>,
+) -> Result<Json<ClusterSetup>, Refusal> {
+    let node = Client::new(web.node.socket()).with_answer_limit(MAX_BODY_BYTES);
+    let setup: ClusterSetup = node.get(&path_of(&lock_hash, "/setup")?).await?;
+    Ok(Json(setup))
 }
 
 async fn preflight_report(

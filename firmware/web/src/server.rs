@@ -19,7 +19,7 @@ use ipc::{Client, ClientError, ClusterSetup, NodeStatus, Problem, ShareImport, S
 use crate::claim::{Claim, Guess};
 
 /// A lock of a thousand validators is about 2 MiB.
-const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// What every handler may use.
 pub(crate) struct Web {

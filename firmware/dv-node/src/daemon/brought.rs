@@ -63,9 +63,9 @@ impl Bringing {
     /// What the signer said. Not to be asked again afterwards.
     pub(super) async fn ended(this: &mut Option<Self>) -> Brought {
         let Some(bringing) = this else { return std::future::pending().await };
-        let taken = (&mut bringing.task)
-            .await
-            .unwrap_or_else(|_| Err(invalid("reading it failed by a fault of ours")));
+        let taken = (&mut bringing.task).await.unwrap_or_else(|_| {
+            Err(Problem::new("internal", "Reading the lock failed by a fault of ours.", "Report this."))
+        });
         let Some(Self { number, lock, to, .. }) = this.take() else { return std::future::pending().await };
         Brought { taken, number, lock, to }
     }
@@ -92,6 +92,8 @@ impl Daemon {
     /// One that was kept before a restart.
     pub(super) fn resume_brought(&mut self) {
         match self.change.store.brought() {
+            // A cut between leaving the cluster and forgetting the change.
+            Ok(Some(_)) if self.has_left() => self.finish_leaving(),
             Ok(Some(lock)) => self.ask_signer(lock, None),
             Ok(None) => {}
             Err(error) => {
@@ -102,7 +104,7 @@ impl Daemon {
 
     async fn hand_to_change(&mut self, lock: &Value) -> Result<(), Problem> {
         if self.change.running.is_none()
-            && let Some(request) = self.change.store.request().map_err(|error| kept(&error))?
+            && let Some(request) = self.change.store.readable_request().map_err(|error| kept(&error))?
         {
             self.begin_change(request).await?;
         }
@@ -155,8 +157,11 @@ impl Daemon {
         let validators: BTreeSet<PublicKeyBytes> =
             parsed.validators.iter().map(|validator| validator.public_key).collect();
         let store = &self.change.store;
-        let request = store.request().map_err(|error| kept(&error))?;
-        let changed = if request.is_some() { store.place().map_err(|error| kept(&error))? } else { None };
+        let request = store.readable_request().map_err(|error| kept(&error))?;
+        let changed = match request {
+            Some(_) => store.readable_place().map_err(|error| kept(&error))?,
+            None => None,
+        };
         let has = |place: &&std::sync::Arc<crate::places::Place>| validators.iter().any(|key| place.has(key));
         let taken = self.places.taken();
         if let Some(place) = taken.iter().find(has) {
@@ -204,10 +209,10 @@ impl Daemon {
                 outcome
             }
             Err(problem) => {
-                // One that could not be asked is asked again after the next start.
-                if problem.code != "signer_unavailable"
-                    && let Err(error) = self.change.store.forget_brought()
-                {
+                // One that could not be asked, or may have done it all the same, is asked again after the next start.
+                let may_have =
+                    ["signer_unavailable", "edit_fault", "internal"].contains(&problem.code.as_str());
+                if !may_have && let Err(error) = self.change.store.forget_brought() {
                     tracing::warn!(%error, "a lock that was refused stays on the disk until the next start");
                 }
                 Err(problem)
@@ -216,8 +221,20 @@ impl Daemon {
         if let Err(problem) = &outcome {
             tracing::warn!(%problem, "the cluster is not changed over to the lock that was handed in");
         }
-        if let Some(to) = to {
-            drop(to.send(outcome.map(|()| self.change.status())));
+        let heard = match (&outcome, to) {
+            (_, Some(to)) => {
+                let status = self.change.status();
+                to.send(outcome.clone().map(|()| status)).is_ok()
+            }
+            (Ok(()), None) => true,
+            (Err(_), None) => false,
+        };
+        // Whoever handed it in has stopped waiting, or a restart was between: the page says it.
+        if let Err(problem) = outcome
+            && !heard
+            && self.change.running.is_none()
+        {
+            self.change.last = Some(over(vec![problem]));
         }
     }
 

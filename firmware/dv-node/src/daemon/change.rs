@@ -75,7 +75,11 @@ impl Change {
 
     pub(super) fn status(&self) -> ClusterEditStatus {
         let now = self.running.as_ref().map(edit::Running::progress);
-        ClusterEditStatus { edit: now.or_else(|| self.last.clone()) }
+        let looked_at = self
+            .bringing
+            .as_ref()
+            .map(|_| ClusterEditProgress { phase: "lock_handed_in".to_owned(), ..over(Vec::new()) });
+        ClusterEditStatus { edit: now.or(looked_at).or_else(|| self.last.clone()) }
     }
 }
 
@@ -90,6 +94,7 @@ impl Daemon {
             .and_then(|request| Ok((request, self.change.store.place()?, self.change.store.ended()?)));
         match found {
             Ok((None, _, _)) => {}
+            Ok((Some(_), _, _)) if self.has_left() => self.finish_leaving(),
             Ok((Some(_), _, Some(problems))) => self.change.last = Some(over(problems)),
             Ok((Some(request), place, None)) => {
                 self.change.place = place;
@@ -101,6 +106,29 @@ impl Daemon {
                 tracing::error!(%error, "the stored change of a cluster cannot be read");
                 self.change.last = Some(over(vec![kept(&error)]));
             }
+        }
+    }
+
+    /// Whether the box was in the cluster that is changed and is not any more: it has left it, and a cut came before it forgot
+    /// the change. A box that joins has an identity key in the request.
+    pub(super) fn has_left(&self) -> bool {
+        let place = self.change.store.readable_place();
+        matches!(self.change.store.readable_request(), Ok(Some(request)) if request.identity_key.is_none())
+            && place.is_ok_and(|place| place.is_some() && self.has_no_cluster(place))
+    }
+
+    fn has_no_cluster(&self, place: Option<u8>) -> bool {
+        let Some(place) = place else { return false };
+        matches!(self.folders.store_as_it_is(place).load_cluster(), Ok(None))
+    }
+
+    /// Forgets a change of a cluster in which this box is not any more. New shares that wait in the signer stay there.
+    pub(super) fn finish_leaving(&mut self) {
+        tracing::warn!(
+            "this box is not in the cluster any more whose change was under way: the change is forgotten"
+        );
+        if let Err(error) = self.change.store.finish() {
+            self.change.last = Some(over(vec![kept(&error)]));
         }
     }
 
@@ -203,14 +231,17 @@ impl Daemon {
         if self.change.bringing.is_some() {
             return Err(lock_is_looked_at());
         }
-        let known = self.change.store.request().map_err(|error| kept(&error))?;
-        let records = self.change.store.records().map_err(|error| kept(&error))?;
+        let known = self.change.store.readable_request().map_err(|error| kept(&error))?;
+        let records = match known {
+            Some(_) => self.change.store.records().map_err(|error| kept(&error))?,
+            None => Vec::new(),
+        };
         let has = |wanted: fn(&Record) -> bool| records.iter().any(wanted);
         let goes_on = known.as_ref().is_some_and(|known| {
             (&known.lock, &known.edit, known.minor) == (&wanted.lock, &wanted.edit, wanted.minor)
         }) && has(|record| matches!(record, Record::Prepared { .. }));
         let place = if goes_on {
-            self.change.store.place().map_err(|error| kept(&error))?.unwrap_or_default()
+            self.change.store.readable_place().map_err(|error| kept(&error))?.unwrap_or_default()
         } else {
             self.place_of_change(&wanted)?
         };
@@ -224,7 +255,7 @@ impl Daemon {
         if !goes_on {
             let may_be_promised = known.is_some() && has(|record| matches!(record, Record::Promised));
             // Made anew, a cluster's shares leave its own promise behind, and never another cluster's.
-            let of_another = self.change.store.place().map_err(|error| kept(&error))? != Some(place);
+            let of_another = self.change.store.readable_place().map_err(|error| kept(&error))? != Some(place);
             if may_be_promised && (of_another || wanted.edit.get("recreate").is_none()) {
                 return Err(promised());
             }
@@ -265,9 +296,13 @@ impl Daemon {
         if self.change.bringing.is_some() {
             return Err(lock_is_looked_at());
         }
-        let known = self.change.store.request().map_err(|error| kept(&error))?;
-        let records = self.change.store.records().map_err(|error| kept(&error))?;
-        if known.is_some() && records.iter().any(|record| matches!(record, Record::Promised)) {
+        // A request that cannot be read cannot be gone on with: what was promised for it, the signer knows.
+        let known = self.change.store.readable_request().map_err(|error| kept(&error))?;
+        let records = match known {
+            Some(_) => self.change.store.records().map_err(|error| kept(&error))?,
+            None => Vec::new(),
+        };
+        if records.iter().any(|record| matches!(record, Record::Promised)) {
             return Err(promised());
         }
         if let Some(running) = self.change.running.take() {

@@ -43,6 +43,16 @@ impl EditStore {
         serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged("the request"))
     }
 
+    /// The same; one that is damaged counts as none, for nobody can go on with it. What was promised for it, the signer knows.
+    pub fn readable_request(&self) -> io::Result<Option<ClusterEdit>> {
+        none_if_damaged(self.request())
+    }
+
+    /// The place of the change that [`Self::readable_request`] gives.
+    pub fn readable_place(&self) -> io::Result<Option<u8>> {
+        none_if_damaged(self.place())
+    }
+
     /// Begins a change anew: of what was there before, nothing is left.
     pub fn begin(&self, request: &ClusterEdit, place: u8) -> io::Result<()> {
         self.discard()?;
@@ -190,6 +200,16 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
+fn none_if_damaged<T>(found: io::Result<Option<T>>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::warn!(%error, "it counts as none");
+            Ok(None)
+        }
+        found => found,
+    }
+}
+
 fn damaged(what: &str) -> io::Error {
     let text = format!("{what} of the change of the cluster cannot be read");
     io::Error::new(io::ErrorKind::InvalidData, text)
@@ -227,6 +247,21 @@ mod tests {
         assert_eq!(store.records().unwrap(), records);
         store.append(&Record::Step(2)).unwrap();
         assert_eq!(store.records().unwrap()[3], Record::Step(2));
+    }
+
+    #[test]
+    fn what_is_damaged_is_an_error_for_who_would_go_on_and_none_for_who_begins_or_gives_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EditStore::new(dir.path());
+        store.begin(&request(), 3).unwrap();
+        for name in [REQUEST, PLACE] {
+            fs::write(dir.path().join(FOLDER).join(name), b"{\"cut").unwrap();
+        }
+        assert!(store.request().is_err() && store.place().is_err());
+        assert!(store.readable_request().unwrap().is_none());
+        assert_eq!(store.readable_place().unwrap(), None);
+        store.discard().unwrap();
+        assert!(store.request().unwrap().is_none());
     }
 
     #[test]
