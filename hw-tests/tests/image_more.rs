@@ -1,13 +1,18 @@
 //! What the image does on other machines than the smallest one: with four processors, on an NVMe disk, on a disk that is too
-//! small. By name only (`./hearth test image-more`), because each is a boot of its own.
+//! small, on a stick that is to install it. By name only (`./hearth test image-more`), because each is a boot of its own.
 //!
 //! Needs a built dev image, named by HEARTH_IMAGE.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use hw_tests::gpt;
 use hw_tests::vm::checks::{BOOT_PATIENCE, broken_facts};
 use hw_tests::vm::measure::MEASURED;
 use hw_tests::vm::{Vm, VmError};
+
+/// The stick is read whole before the first question; then it is copied, and the copy is read back. All of it is hashed, emulated.
+const PATIENCE_TO_COPY: Duration = Duration::from_secs(1500);
 
 fn image() -> Option<PathBuf> {
     let image = std::env::var_os("HEARTH_IMAGE").map(PathBuf::from);
@@ -69,4 +74,51 @@ fn a_disk_that_is_too_small_is_told_about() {
     assert!(matches!(error, VmError::Emergency { .. }), "{error}");
     let console = std::fs::read_to_string(vm.serial_log()).unwrap();
     assert!(console.contains("It needs a disk of 4 GB or more"), "the console ends with: {error}");
+}
+
+/// Three disks: the stick that a person made with `./hearth flash --installer`, the one that is built in, and one that is too small. The
+/// person thinks twice, and then agrees.
+#[test]
+fn a_stick_writes_itself_to_the_disk_that_is_built_in() {
+    let Some(image) = image() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let stick =
+        Vm::builder(&image, dir.path().join("stick")).built_in_gb(8).small_gb(2).installer().keyboard();
+    let mut vm = stick.start().unwrap();
+    vm.wait_shown("Number of the disk", PATIENCE_TO_COPY).unwrap();
+    let console = std::fs::read_to_string(vm.serial_log()).unwrap();
+    for told in [
+        "1  /dev/nvme0n1 (QEMU NVMe Ctrl",
+        "-  /dev/vda is what this was started from",
+        "-  /dev/vdb (no name, 2 GB): the disk has 2147 MB",
+    ] {
+        assert!(console.contains(told), "{told}: {console}");
+    }
+
+    // Anything but the word leaves the disk as it is.
+    vm.type_text("1\ryes\r").unwrap();
+    vm.wait_shown("Nothing was written.", BOOT_PATIENCE).unwrap();
+    let built_in = vm.built_in_disk();
+    assert!(gpt::read(&built_in).unwrap().is_none(), "something was written");
+
+    vm.type_text("1\rERASE\r").unwrap();
+    vm.wait_shown("Hearth is on /dev/nvme0n1", PATIENCE_TO_COPY).unwrap();
+    vm.type_text("\r").unwrap();
+    vm.wait_off(BOOT_PATIENCE).unwrap();
+    let table = gpt::read(&built_in).unwrap().unwrap();
+    assert_eq!(table.partitions.len(), 3, "{table:?}");
+    let mut disk = std::fs::File::open(&built_in).unwrap();
+    assert!(!installer::switch::on_disk(&mut disk).unwrap().on, "the copy is an installer too");
+    // The stick made nothing of itself that could hold a secret, and can be used again.
+    assert_eq!(gpt::read(vm.disk()).unwrap().unwrap().partitions.len(), 3);
+
+    // Without the stick, another machine for all that the disk knows: it makes itself a box. Its NVMe disk is slow, emulated.
+    let state = dir.path().join("box");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::rename(built_in, state.join("disk.raw")).unwrap();
+    drop(vm);
+    let mut installed = Vm::builder(image, state).nvme().start().unwrap();
+    let first = installed.wait_ready(BOOT_PATIENCE * 2).unwrap();
+    assert_eq!(broken_facts(&mut installed).unwrap(), Vec::<String>::new());
+    println!("{MEASURED}what was installed from a stick was up after {first:.0?}");
 }

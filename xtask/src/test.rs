@@ -37,7 +37,7 @@ pub(crate) enum Part {
     ImageArm64,
     /// Fifty power cuts while the first start completes the disk: not among "all" either.
     PowerCuts,
-    /// The image with four processors, on an NVMe disk, on one that is too small: not among "all" either.
+    /// The image with four processors, on an NVMe disk, on one that is too small, on a stick that installs it: not among "all" either.
     ImageMore,
     /// A second checkout gives the same image: everything is compiled twice more.
     SameBytes,
@@ -209,7 +209,7 @@ fn describe(part: Part) -> &'static str {
         Part::Image => "build the image, boot it, look inside",
         Part::ImageArm64 => "the same for ARM64, emulated",
         Part::SameBytes => "a second checkout in another folder, byte by byte",
-        Part::ImageMore => "four processors, an NVMe disk, a disk that is too small",
+        Part::ImageMore => "four processors, an NVMe disk, a disk that is too small, a stick that installs",
         Part::EditedCluster => "a cluster that changes on a real chain",
         Part::PowerCuts => "power cuts while the first start completes the disk",
         Part::E2e => "the box in QEMU, on a real chain, in a real cluster",

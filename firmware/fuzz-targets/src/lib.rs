@@ -6,6 +6,7 @@
 //! It never runs on the box, and nobody calls it but those two.
 
 mod beacon_api;
+mod disks;
 mod dkg;
 mod documents;
 mod exits;
@@ -85,6 +86,7 @@ pub fn targets() -> Vec<Target> {
         network::TARGETS,
         node::TARGETS,
         local::TARGETS,
+        disks::TARGETS,
     ]
     .concat()
 }

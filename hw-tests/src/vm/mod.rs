@@ -8,6 +8,7 @@ mod accel;
 mod arch;
 pub mod checks;
 mod firmware;
+mod keyboard;
 pub mod measure;
 mod moment;
 pub(crate) mod serial;
@@ -34,6 +35,7 @@ use crate::image::Arch;
 use crate::process::{Launch, POLL, Process, ProcessError};
 use crate::swtpm::{Swtpm, SwtpmError};
 use firmware::Firmware;
+use keyboard::Keyboard;
 use serial::Serial;
 use shell::Shell;
 
@@ -47,6 +49,9 @@ pub(crate) const EMERGENCY: &str = "hearth: emergency";
 const SILENCE: Duration = Duration::from_secs(60);
 /// How the guest reaches the host's loopback.
 pub const HOST_FROM_GUEST: &str = "10.0.2.2";
+/// The second disk's file, and the third's.
+const BUILT_IN: &str = "built-in.raw";
+const SMALL: &str = "small.raw";
 const SHELL_PATIENCE: Duration = Duration::from_secs(120);
 const RUN_PATIENCE: Duration = Duration::from_secs(120);
 const STOP_PATIENCE: Duration = Duration::from_secs(120);
@@ -115,6 +120,12 @@ pub enum VmError {
     /// The guest's shell could not be used.
     #[error("no answer from the guest's shell (only dev images have one)")]
     Shell(#[source] io::Error),
+    /// Nothing can be typed.
+    #[error("cannot type at the guest's serial port (only a box made with a keyboard has one)")]
+    Keyboard(#[source] io::Error),
+    /// No installer can be made of the image.
+    #[error("no installer can be made of the image")]
+    Installer(#[source] anyhow::Error),
     /// QEMU's own prompt could not be used.
     #[error("cannot speak to QEMU's monitor")]
     Monitor(#[source] io::Error),
@@ -164,6 +175,9 @@ pub struct VmBuilder {
     smbios: Vec<String>,
     console: Console,
     nvme: bool,
+    built_in_gb: Option<u64>,
+    small_gb: Option<u64>,
+    installer: bool,
 }
 
 /// What is connected to the guest's consoles.
@@ -171,6 +185,8 @@ pub struct VmBuilder {
 enum Console {
     /// A log on the serial port, a shell on a virtio console.
     Watched,
+    /// The same, and somebody types at the serial port.
+    Typed,
     /// A pseudo-terminal on the serial port and nothing else, as a board has it.
     SerialLine,
 }
@@ -213,6 +229,30 @@ impl VmBuilder {
         self
     }
 
+    /// A second disk, empty, of the NVMe kind: what is built into a machine that starts from a stick.
+    pub fn built_in_gb(mut self, gb: u64) -> Self {
+        self.built_in_gb = Some(gb);
+        self
+    }
+
+    /// A third disk, of QEMU's own kind: too small for a box.
+    pub fn small_gb(mut self, gb: u64) -> Self {
+        self.small_gb = Some(gb);
+        self
+    }
+
+    /// The disk as a stick that installs: what `./hearth flash --installer` makes of the image.
+    pub fn installer(mut self) -> Self {
+        self.installer = true;
+        self
+    }
+
+    /// Lets a test type at the serial port ([`Vm::type_text`]), as a person does before a screen.
+    pub fn keyboard(mut self) -> Self {
+        self.console = Console::Typed;
+        self
+    }
+
     /// How to make the processor; the best that works here unless told.
     pub fn accel(mut self, accel: Accel) -> Self {
         self.accel = Some(accel);
@@ -247,6 +287,18 @@ impl VmBuilder {
         let disk = self.state_dir.join("disk.raw");
         if !disk.exists() {
             copy_disk(&self.image, &disk, self.disk_gb)?;
+            if self.installer {
+                let mut disk_file =
+                    File::options().read(true).write(true).open(&disk).map_err(file(&disk))?;
+                installer::switch::turn_on(&mut disk_file).map_err(VmError::Installer)?;
+            }
+        }
+        for (name, gb) in [(BUILT_IN, self.built_in_gb), (SMALL, self.small_gb)] {
+            let path = self.state_dir.join(name);
+            if let (Some(gb), false) = (gb, path.exists()) {
+                let empty = File::create(&path).map_err(file(&path))?;
+                empty.set_len(gb << 30).map_err(file(&path))?;
+            }
         }
         let variables = self.state_dir.join("firmware-variables.fd");
         if !variables.exists() {
@@ -262,7 +314,18 @@ impl VmBuilder {
         let sockets =
             tempfile::Builder::new().prefix("hearth-vm-").tempdir().map_err(file(&std::env::temp_dir()))?;
         let serial = Serial::new(self.state_dir.join("serial.log"));
-        Ok(Vm { recipe: self, firmware, disk, variables, uuid, sockets, serial, running: None, shell: None })
+        Ok(Vm {
+            recipe: self,
+            firmware,
+            disk,
+            variables,
+            uuid,
+            sockets,
+            serial,
+            running: None,
+            shell: None,
+            keyboard: None,
+        })
     }
 
     /// [`VmBuilder::create`] and [`Vm::power_on`].
@@ -294,6 +357,7 @@ pub struct Vm {
     sockets: TempDir,
     serial: Serial,
     shell: Option<Shell>,
+    keyboard: Option<Keyboard>,
     running: Option<Running>,
 }
 
@@ -312,6 +376,9 @@ impl Vm {
             smbios: Vec::new(),
             console: Console::Watched,
             nvme: false,
+            built_in_gb: None,
+            small_gb: None,
+            installer: false,
         }
     }
 
@@ -323,6 +390,11 @@ impl Vm {
     /// The box's disk, for tests that look at it or damage it while it is off.
     pub fn disk(&self) -> &Path {
         &self.disk
+    }
+
+    /// The disk of [`VmBuilder::built_in_gb`].
+    pub fn built_in_disk(&self) -> PathBuf {
+        self.state_dir().join(BUILT_IN)
     }
 
     /// The pseudo-terminal of a box made with [`VmBuilder::serial_line`], which QEMU names when it starts.
@@ -421,8 +493,31 @@ impl Vm {
         let log = self.serial.path().display();
         match recipe.console {
             Console::SerialLine => pairs.push(("-chardev", "pty,id=serial".to_owned())),
-            Console::Watched => pairs.extend([
-                ("-chardev", format!("file,id=serial,append=on,path={log}")),
+            Console::Watched => pairs.push(("-chardev", format!("file,id=serial,append=on,path={log}"))),
+            Console::Typed => {
+                let socket = self.keyboard_socket();
+                let socket = socket.display();
+                let how = "socket,id=serial,server=on,wait=off,logappend=on";
+                pairs.push(("-chardev", format!("{how},path={socket},logfile={log}")));
+            }
+        }
+        if recipe.built_in_gb.is_some() {
+            let file = self.built_in_disk();
+            pairs.extend([
+                ("-drive", format!("if=none,id=built-in,format=raw,cache=unsafe,file={}", file.display())),
+                ("-device", "nvme,drive=built-in,serial=built-in,bootindex=2".to_owned()),
+            ]);
+        }
+        if recipe.small_gb.is_some() {
+            let file = self.state_dir().join(SMALL);
+            pairs.extend([
+                ("-drive", format!("if=none,id=small,format=raw,cache=unsafe,file={}", file.display())),
+                ("-device", "virtio-blk-pci,drive=small".to_owned()),
+            ]);
+        }
+        match recipe.console {
+            Console::SerialLine => {}
+            Console::Watched | Console::Typed => pairs.extend([
                 ("-device", "virtio-serial-pci".to_owned()),
                 (
                     "-chardev",
@@ -442,6 +537,10 @@ impl Vm {
             .into_iter()
             .chain(pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]))
             .collect()
+    }
+
+    fn keyboard_socket(&self) -> PathBuf {
+        self.sockets.path().join("keyboard")
     }
 
     fn monitor_socket(&self) -> PathBuf {
@@ -528,6 +627,49 @@ impl Vm {
         self.serial.text().matches('\n').count()
     }
 
+    /// Types at the serial port of a box with a [`VmBuilder::keyboard`].
+    ///
+    /// # Errors
+    /// When the box is off or has no keyboard.
+    pub fn type_text(&mut self, text: &str) -> Result<(), VmError> {
+        self.check_alive()?;
+        let keyboard = match self.keyboard.take() {
+            Some(keyboard) => keyboard,
+            None => Keyboard::open(&self.keyboard_socket()).map_err(VmError::Keyboard)?,
+        };
+        keyboard.press(text).map_err(VmError::Keyboard)?;
+        self.keyboard = Some(keyboard);
+        Ok(())
+    }
+
+    /// Waits until the serial console of this boot shows `pattern`, be it in a line that somebody is to finish.
+    ///
+    /// # Errors
+    /// [`VmError::Timeout`], or when QEMU ends.
+    pub fn wait_shown(&mut self, pattern: &str, patience: Duration) -> Result<(), VmError> {
+        let start = Instant::now();
+        while start.elapsed() < patience {
+            if self.serial.text().contains(pattern) {
+                return Ok(());
+            }
+            self.check_alive()?;
+            std::thread::sleep(POLL * 8);
+        }
+        Err(self.timeout(&format!("`{pattern}` on the console"), patience))
+    }
+
+    /// Waits until the guest has switched itself off.
+    ///
+    /// # Errors
+    /// [`VmError::Timeout`].
+    pub fn wait_off(&mut self, patience: Duration) -> Result<(), VmError> {
+        let running = self.running.as_mut().ok_or(VmError::Off)?;
+        if running.qemu.wait(patience)?.is_none() {
+            return Err(self.timeout("switching off", patience));
+        }
+        self.power_cut()
+    }
+
     /// Waits until the owner's page behind a forwarded port answers: the one sign of life that a release image gives.
     ///
     /// # Errors
@@ -598,11 +740,7 @@ impl Vm {
     pub fn shutdown(&mut self) -> Result<(), VmError> {
         self.run("true")?;
         self.tell("systemctl --no-block poweroff")?;
-        let running = self.running.as_mut().ok_or(VmError::Off)?;
-        if running.qemu.wait(STOP_PATIENCE)?.is_none() {
-            return Err(self.timeout("switching off", STOP_PATIENCE));
-        }
-        self.power_cut()
+        self.wait_off(STOP_PATIENCE)
     }
 
     fn tell(&mut self, command: &str) -> Result<(), VmError> {
@@ -615,6 +753,7 @@ impl Vm {
     /// When the processes cannot be ended.
     pub fn power_cut(&mut self) -> Result<(), VmError> {
         self.shell = None;
+        self.keyboard = None;
         if let Some(mut running) = self.running.take() {
             running.qemu.kill()?;
             drop(running.tpm);

@@ -3,14 +3,16 @@
 //! Nothing is written before the checksums' signature, the checksum of the file and the disk itself are found good, and
 //! nothing is called done before every byte has been read back.
 
-mod disk;
 mod sums;
-mod write;
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+use installer::disk::Disk;
+use installer::switch;
+use installer::write::{self, Sums};
 
 use crate::{run, say};
 
@@ -28,6 +30,9 @@ pub(crate) struct Arguments {
     /// Without asking.
     #[arg(long)]
     yes: bool,
+    /// Make a stick that writes the system to a disk which is built into the machine that starts from it, after asking there.
+    #[arg(long)]
+    installer: bool,
 }
 
 /// `./hearth flash`.
@@ -48,21 +53,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         );
     }
 
-    let mut disk = disk::Disk::take(&arguments.device)?;
-    ensure!(
-        sums.raw_bytes <= disk.bytes(),
-        "{} has {} bytes, the image needs {}: take a larger disk",
-        arguments.device.display(),
-        disk.bytes(),
-        sums.raw_bytes
-    );
-    ensure!(
-        disk.bytes() >= LEAST_BYTES,
-        "{} has {} MB; the system alone needs {} MB once it runs: take a larger disk",
-        arguments.device.display(),
-        disk.bytes() / 1_000_000,
-        LEAST_BYTES / 1_000_000
-    );
+    let mut disk = Disk::take(&arguments.device)?;
+    write::large_enough(disk.bytes(), &sums).with_context(|| disk.description())?;
     if !arguments.yes {
         ask(&disk.description())?;
     }
@@ -71,13 +63,42 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let told = &mut |what: &str, done: u64, all: u64| {
         say::detail(&format!("{what} {:3} % of {} MB", done * 100 / all.max(1), all / 1_000_000));
     };
-    write::image(&image, &mut disk, &sums, told)?;
+    unpack_onto(&mut disk, &image, &sums, told)?;
+    if arguments.installer {
+        // Read back by looking for it once more, past the kernel's cache.
+        switch::turn_on(disk.file())?;
+        write::forget(disk.file())?;
+        ensure!(
+            switch::on_disk(disk.file())?.on,
+            "the disk gives back other bytes than were written: do not use it"
+        );
+        say::good("it is an installer: start the machine from it, with a screen and a keyboard");
+    }
     say::good("written, read back, and every byte is right: the disk may be taken out");
     Ok(())
 }
 
-/// What the first start makes of a disk: boot partition, two systems with their hashes, and the least of `/var`.
-const LEAST_BYTES: u64 = (512 + 2 * (1024 + 16) + 256 + 8) * 1024 * 1024;
+/// Unpacks the image onto the disk, and reads it back.
+fn unpack_onto(
+    disk: &mut Disk,
+    image: &Path,
+    sums: &Sums,
+    told: &mut dyn FnMut(&str, u64, u64),
+) -> anyhow::Result<()> {
+    let mut zstd = Command::new("zstd")
+        .args(["--decompress", "--stdout", "--quiet", "--"])
+        .arg(image)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run zstd")?;
+    let unpacked = zstd.stdout.take().context("zstd has no output")?;
+    let written = write::image(unpacked, disk, sums, told);
+    let status = zstd.wait().context("zstd")?;
+    written?;
+    ensure!(status.success(), "the image could not be unpacked");
+    Ok(())
+}
 
 fn ask(what: &str) -> anyhow::Result<()> {
     ensure!(
@@ -96,9 +117,8 @@ fn ask(what: &str) -> anyhow::Result<()> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::FileExt as _;
-    use std::path::Path;
-    use std::process::Command;
 
+    use installer::write::LEAST_BYTES;
     use sha2::{Digest as _, Sha256};
 
     use super::*;
@@ -147,6 +167,7 @@ mod tests {
             image: Some(image.to_owned()),
             signed_by: Some(key.to_owned()),
             yes: true,
+            installer: false,
         })
     }
 
@@ -199,7 +220,7 @@ mod tests {
         drop(disk);
         file.set_len(LEAST_BYTES - 512).unwrap();
         let small = Loop::of(&backing).unwrap();
-        let refused = flash(&small.0, &image, &key).unwrap_err().to_string();
+        let refused = format!("{:#}", flash(&small.0, &image, &key).unwrap_err());
         assert!(refused.contains("take a larger disk"), "{refused}");
     }
 
@@ -212,7 +233,7 @@ mod tests {
             println!("SKIPPED: this machine's root is on no disk of its own ({device})");
             return;
         }
-        let refused = format!("{:#}", disk::Disk::take(Path::new(device)).unwrap_err());
+        let refused = format!("{:#}", Disk::take(Path::new(device)).unwrap_err());
         // Mounted as a whole, or a part of a disk, or made of other devices.
         assert!(refused.contains("not overwritten") || refused.contains("name the"), "{refused}");
     }

@@ -6,16 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+use installer::write::Sums;
 use sha2::{Digest as _, Sha256};
-
-/// What a good signature says about an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Sums {
-    /// SHA-256 of the disk once it is written.
-    pub(crate) raw: [u8; 32],
-    /// How many bytes that are.
-    pub(crate) raw_bytes: u64,
-}
 
 /// Checks the signature, then the compressed file against the list; says what must come out of it.
 pub(crate) fn signed(image: &Path, key: &Path) -> anyhow::Result<Sums> {

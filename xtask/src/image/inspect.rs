@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use hw_tests::image::{Image, Profile};
+use installer::switch;
 use serde_json::Value;
 
 use super::compare;
@@ -71,6 +72,9 @@ pub(super) fn check(image: &Image, profile: Profile, repository: &Path, sbom: &P
     let mut wrong = in_tree(dir.path(), profile)?;
     wrong.extend(in_command_line(line.trim_end_matches('\0'), profile));
     wrong.extend(in_keys(&kernel, repository, profile)?);
+    if switch::on_disk(&mut fs::File::open(&image.raw)?)?.on {
+        wrong.push("an installer that is switched on".to_owned());
+    }
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let inside = read(&dir.path().join(LIST))?;
     wrong.extend(in_list(&inside, &read(sbom)?, &read(&image.raw.with_extension("manifest"))?)?);
@@ -430,7 +434,7 @@ mod tests {
         let part =
             |name: &str| serde_json::json!({ "name": name, "version": "1", "hashes": [{ "content": hash }] });
         let own = |name: &str| serde_json::json!({ "name": name, "version": "0", "publisher": "Hearth" });
-        let list = serde_json::json!({ "components": [part("udev"), own("signer"), own("dv-node"), own("web"), own("cores")] });
+        let list = serde_json::json!({ "components": [part("udev"), own("signer"), own("dv-node"), own("web"), own("cores"), own("installer")] });
         let list = serde_json::to_vec(&list).unwrap();
         let manifest = |version: &str| {
             serde_json::to_vec(&serde_json::json!({ "packages": [{ "name": "udev", "version": version }] }))

@@ -1,17 +1,20 @@
 //! Whether a disk may be overwritten.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
+
+use crate::table;
 
 /// A whole disk, found in the kernel's own list and held open for nobody but us.
 ///
 /// It is opened before anybody is asked about it and never again: what was described to a person is what is written, even when
 /// the name belongs to another disk by then.
 #[derive(Debug)]
-pub(crate) struct Disk {
+pub struct Disk {
     device: PathBuf,
     /// Its folder in /sys.
     system: PathBuf,
@@ -39,18 +42,18 @@ impl Seen {
 impl Disk {
     /// Finds a disk, opens it for nobody but us, and refuses what must not be overwritten: what is no disk of its own, and what
     /// anything on this machine uses.
-    pub(crate) fn take(device: &Path) -> anyhow::Result<Self> {
-        let device = device.canonicalize().with_context(|| format!("there is no {}", device.display()))?;
-        let meta = fs::metadata(&device).with_context(|| format!("cannot look at {}", device.display()))?;
-        ensure!(meta.file_type().is_block_device(), "{} is no disk", device.display());
-        let system = folder(meta.rdev(), &device)?;
+    ///
+    /// # Errors
+    /// With the reason, for a person.
+    pub fn take(device: &Path) -> anyhow::Result<Self> {
+        let (device, system, number) = find(device)?;
         suits(&system, &device)?;
         refuse_what_is_in_use(&system, &device)?;
         let file = open(&device)?;
         // Between looking and opening the name may have changed hands.
         let opened = file.metadata().with_context(|| format!("cannot look at {}", device.display()))?;
         ensure!(
-            opened.file_type().is_block_device() && opened.rdev() == meta.rdev(),
+            opened.file_type().is_block_device() && opened.rdev() == number,
             "{} became another device just now: look which disk is meant",
             device.display()
         );
@@ -62,7 +65,10 @@ impl Disk {
     }
 
     /// Fails when the disk, or the medium in the reader, is another one than was taken.
-    pub(crate) fn refuse_if_exchanged(&self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When it is.
+    pub fn refuse_if_exchanged(&self) -> anyhow::Result<()> {
         let now = Seen::look(&self.system).ok();
         ensure!(
             now == Some(self.seen),
@@ -73,26 +79,86 @@ impl Disk {
     }
 
     /// The disk, open for reading and writing.
-    pub(crate) fn file(&mut self) -> &mut File {
+    pub fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
+    /// How large it is.
+    pub fn bytes(&self) -> u64 {
         self.seen.bytes
     }
 
-    /// For a person: what it is, and how large.
-    pub(crate) fn description(&self) -> String {
-        let model = word(&self.system.join("device/model")).unwrap_or_default();
-        let removable = word(&self.system.join("removable")).is_ok_and(|removable| removable == "1");
-        format!(
-            "{} ({}{}, {} GB)",
-            self.device.display(),
-            if model.is_empty() { "no name" } else { &model },
-            if removable { ", removable" } else { "" },
-            self.seen.bytes / 1_000_000_000
-        )
+    /// For a person: what is lost with it, as far as its beginning says.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn contents(&mut self) -> anyhow::Result<String> {
+        let mut head = vec![0; table::HEAD];
+        self.file.rewind()?;
+        self.file.read_exact(&mut head).with_context(|| format!("cannot read {}", self.device.display()))?;
+        Ok(table::contents(&head))
     }
+
+    /// For a person: what it is, and how large.
+    pub fn description(&self) -> String {
+        describe(&self.system, &self.device, self.seen.bytes)
+    }
+}
+
+/// What may be overwritten, as far as can be said without opening it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name in /dev.
+    pub device: PathBuf,
+    /// For a person: what it is, and how large.
+    pub description: String,
+    /// How large it is.
+    pub bytes: u64,
+    /// It hangs on a USB port: a stick, not what is built into a machine.
+    pub usb: bool,
+}
+
+/// Looks at a disk without opening it; refuses what [`Disk::take`] refuses.
+///
+/// # Errors
+/// With the reason, for a person.
+pub fn look(device: &Path) -> anyhow::Result<Candidate> {
+    let (device, system, _) = find(device)?;
+    suits(&system, &device)?;
+    refuse_what_is_in_use(&system, &device)?;
+    let seen = Seen::look(&system)?;
+    let description = describe(&system, &device, seen.bytes);
+    Ok(Candidate { usb: on_usb(&system), device, description, bytes: seen.bytes })
+}
+
+/// A device's name without detours, its folder in the kernel's list, and its number.
+fn find(device: &Path) -> anyhow::Result<(PathBuf, PathBuf, u64)> {
+    let device = device.canonicalize().with_context(|| format!("there is no {}", device.display()))?;
+    let meta = fs::metadata(&device).with_context(|| format!("cannot look at {}", device.display()))?;
+    ensure!(meta.file_type().is_block_device(), "{} is no disk", device.display());
+    let system = folder(meta.rdev(), &device)?;
+    Ok((device, system, meta.rdev()))
+}
+
+fn describe(system: &Path, device: &Path, bytes: u64) -> String {
+    let model = word(&system.join("device/model")).unwrap_or_default();
+    let removable = word(&system.join("removable")).is_ok_and(|removable| removable == "1");
+    format!(
+        "{} ({}{}, {} GB)",
+        device.display(),
+        if model.is_empty() { "no name" } else { &model },
+        if removable { ", removable" } else { "" },
+        bytes / 1_000_000_000
+    )
+}
+
+/// Whether a USB controller is on the way to a device (its place in /sys names every step).
+fn on_usb(system: &Path) -> bool {
+    system.components().any(|step| {
+        let step = step.as_os_str().to_string_lossy();
+        step.strip_prefix("usb")
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+    })
 }
 
 /// The folder of a device in the kernel's list.
@@ -232,6 +298,19 @@ mod tests {
         assert!(format!("{:#}", Disk::take(&file).unwrap_err()).contains("is no disk"));
         assert!(Disk::take(&dir.path().join("none")).is_err());
         assert!(Disk::take(Path::new("/dev/null")).is_err());
+    }
+
+    #[test]
+    fn a_stick_is_told_from_what_is_built_in() {
+        let usb = "/sys/devices/pci0000:00/0000:00:14.0/usb2/2-1/2-1:1.0/host6/target6:0:0/6:0:0:0/block/sdb";
+        assert!(on_usb(Path::new(usb)));
+        for built_in in [
+            "/sys/devices/pci0000:00/0000:00:1d.0/0000:03:00.0/nvme/nvme0/nvme0n1",
+            "/sys/devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/block/sda",
+            "/sys/devices/platform/usbdrd/mmc_host/mmc0/mmc0:0001/block/mmcblk0",
+        ] {
+            assert!(!on_usb(Path::new(built_in)), "{built_in}");
+        }
     }
 
     /// A folder as the kernel shows a disk, with these files besides.

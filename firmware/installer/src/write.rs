@@ -2,52 +2,80 @@
 
 use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom, Write as _};
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use sha2::{Digest as _, Sha256};
 
-use super::disk::Disk;
-use super::sums::Sums;
+use crate::disk::Disk;
 
 /// How often a person hears how far it is.
 const TOLD_EVERY: Duration = Duration::from_secs(2);
 const CHUNK: usize = 4 << 20;
 
-/// Unpacks the image onto the disk, empties the kernel's cache, reads everything back and compares.
+/// What the first start makes of a disk: boot partition, two systems with their hashes, and the least of `/var`.
+pub const LEAST_BYTES: u64 = (512 + 2 * (1024 + 16) + 256 + 8) * 1024 * 1024;
+
+/// What a disk must hold once it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sums {
+    /// SHA-256 of the image.
+    pub raw: [u8; 32],
+    /// How many bytes that are.
+    pub raw_bytes: u64,
+}
+
+/// Writes an image to the disk, empties the kernel's cache, reads everything back and compares.
 ///
 /// The first megabyte, which holds the partition table, is written last: a disk that was pulled out in the middle shows no
 /// system that could be taken for a whole one.
-pub(crate) fn image(
-    image: &Path,
+///
+/// # Errors
+/// With the reason, for a person; the disk then has no partition table, or holds other bytes than it was given.
+pub fn image(
+    from: impl Read,
     disk: &mut Disk,
     sums: &Sums,
     told: &mut dyn FnMut(&str, u64, u64),
 ) -> anyhow::Result<()> {
     let bytes = disk.bytes();
+    large_enough(bytes, sums)?;
     let device = disk.file();
-    let mut zstd = Command::new("zstd")
-        .args(["--decompress", "--stdout", "--quiet", "--"])
-        .arg(image)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot run zstd")?;
-    let unpacked = zstd.stdout.take().context("zstd has no output")?;
-    let copied = clear_end(device, bytes, sums.raw_bytes)
-        .and_then(|()| device.rewind().map_err(Into::into))
-        .and_then(|()| copy(unpacked, device, sums, told));
-    let status = zstd.wait().context("zstd")?;
-    copied?;
-    ensure!(status.success(), "the image could not be unpacked");
+    clear_end(device, bytes, sums.raw_bytes)?;
+    device.rewind()?;
+    copy(from, device, sums, told)?;
     device.sync_all().context("the disk did not take everything")?;
-    // What the kernel still remembers would answer for the disk.
-    nix::fcntl::posix_fadvise(&*device, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
-        .context("cannot empty the kernel's cache of the disk")?;
+    forget(device)?;
     read_back(device, sums, told)?;
     end_is_clear(device, bytes, sums.raw_bytes)
+}
+
+/// Whether an image fits a disk, with all that its first start makes of it.
+///
+/// # Errors
+/// When it does not.
+pub fn large_enough(disk_bytes: u64, sums: &Sums) -> anyhow::Result<()> {
+    ensure!(
+        sums.raw_bytes <= disk_bytes,
+        "the disk has {disk_bytes} bytes, the image needs {}: take a larger disk",
+        sums.raw_bytes
+    );
+    ensure!(
+        disk_bytes >= LEAST_BYTES,
+        "the disk has {} MB; the system alone needs {} MB once it runs: take a larger disk",
+        disk_bytes / 1_000_000,
+        LEAST_BYTES / 1_000_000
+    );
+    Ok(())
+}
+
+/// Empties the kernel's cache of a device: what it still remembers would answer for the disk.
+///
+/// # Errors
+/// When the kernel does not.
+pub fn forget(device: &File) -> anyhow::Result<()> {
+    nix::fcntl::posix_fadvise(device, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+        .context("cannot empty the kernel's cache of the disk")
 }
 
 /// Where the end of the disk begins that is emptied: its last megabyte, as far as the image does not reach into it.

@@ -1,0 +1,111 @@
+//! What the installer reads of disks that anybody may have written: a partition table's beginning, and a boot partition.
+
+use installer::stick::shipped_bytes;
+use installer::switch;
+use installer::table::{self, HEAD};
+
+use crate::{Target, Verdict};
+
+pub(crate) const TARGETS: &[Target] = &[
+    Target {
+        name: "disk_table",
+        about: "a disk's beginning, as the installer reads it: no place out of nothing, no word on the screen that could paint, a box's disk is called one",
+        max_bytes: HEAD + 64,
+        run: beginning,
+        seeds: beginning_seeds,
+    },
+    Target {
+        name: "stick_switch",
+        about: "a boot partition: the one byte that makes a stick of an image, which turned back is the image again",
+        max_bytes: 4096,
+        run: boot_partition,
+        seeds: boot_partition_seeds,
+    },
+];
+
+/// Twelve names of 36 characters, and the sentences around them.
+const LONGEST: usize = 1000;
+
+fn beginning(input: &[u8]) -> Verdict {
+    let told = table::contents(input);
+    assert!(told.len() <= LONGEST, "more than a person reads");
+    assert!(told.chars().all(|c| c == '\n' || c == ' ' || c.is_ascii_graphic()), "{told:?} could paint");
+    let Some(read) = table::read(input) else {
+        assert!(shipped_bytes(input).is_err());
+        return Verdict::Refused;
+    };
+    assert!(read.bytes > 0 && read.bytes % 512 == 0);
+    if let Some(boot) = read.boot {
+        assert!(boot.start < boot.end && boot.start % 512 == 0 && boot.end % 512 == 0);
+    }
+    let has = |wanted: fn(&str) -> bool| read.names.iter().any(|name| wanted(name));
+    let is_box = has(|name| name.starts_with("hearth_")) && has(|name| name == "data");
+    assert_eq!(told.contains("IT IS THE DISK OF A HEARTH BOX"), is_box, "{told}");
+    // What a box made of itself is never copied.
+    if let Ok(bytes) = shipped_bytes(input) {
+        assert!(read.names.len() == 3 && bytes == read.bytes);
+    }
+    Verdict::Taken
+}
+
+/// A table of a disk of a gigabyte with partitions of these names, the first of the boot partitions' kind.
+fn named(names: &[&str]) -> Vec<u8> {
+    let mut head = vec![0; HEAD];
+    let mut put = |at: usize, bytes: &[u8]| head[at..at + bytes.len()].copy_from_slice(bytes);
+    put(512, b"EFI PART");
+    put(512 + 32, &((1_u64 << 21) - 1).to_le_bytes());
+    put(512 + 72, &2_u64.to_le_bytes());
+    put(512 + 80, &128_u32.to_le_bytes());
+    put(512 + 84, &128_u32.to_le_bytes());
+    for (place, name) in names.iter().enumerate() {
+        let (entry, first) = (1024 + 128 * place, u64::try_from(place).expect("a few") * 2048 + 2048);
+        let boot =
+            [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
+        put(entry, if place == 0 { &boot } else { &[7; 16] });
+        put(entry + 32, &first.to_le_bytes());
+        put(entry + 40, &(first + 2047).to_le_bytes());
+        for (number, unit) in name.encode_utf16().enumerate() {
+            put(entry + 56 + 2 * number, &unit.to_le_bytes());
+        }
+    }
+    head
+}
+
+fn beginning_seeds() -> Vec<Vec<u8>> {
+    vec![
+        named(&["esp", "hearth_0.1.0", "hearth_verity_0.1.0"]),
+        named(&["esp", "hearth_0.1.0", "hearth_verity_0.1.0", "_empty", "_empty", "data"]),
+        named(&["EFI system partition", "Microsoft reserved partition", "Basic data partition", "\u{1b}[2J"]),
+        vec![0; 1024],
+    ]
+}
+
+fn boot_partition(input: &[u8]) -> Verdict {
+    let Ok(found) = switch::find(input) else { return Verdict::Refused };
+    let at = usize::try_from(found.at).expect("a small input");
+    let turned = |to: u8| {
+        let mut other = input.to_vec();
+        other[at] = to;
+        (switch::find(other.as_slice()).expect("it is still there"), other)
+    };
+    let ((off, image), (on, _)) = (turned(b'_'), turned(b'S'));
+    assert!(!off.on && on.on && off.at == found.at && on.at == found.at);
+    assert_eq!(image == input, !found.on, "the stick and its image differ by another byte");
+    Verdict::Taken
+}
+
+fn boot_partition_seeds() -> Vec<Vec<u8>> {
+    let with = |entries: &[&[u8; 12]]| {
+        let mut bytes = vec![0; 512];
+        for (place, entry) in entries.iter().enumerate() {
+            bytes[64 + 32 * place..][..12].copy_from_slice(*entry);
+        }
+        bytes
+    };
+    vec![
+        with(&[b"EFI        \x10", b"ADDON_     \x10"]),
+        with(&[b"LOADER     \x10", b"ADDONS     \x10"]),
+        with(&[b"ADDONS     \x20", b"ADDON_     \x10"]),
+        with(&[b"ADDON_     \x10", b"ADDONS     \x10"]),
+    ]
+}
