@@ -151,6 +151,11 @@ mod tests {
             }
             let is_shut = said("InaccessiblePaths=", "-/run/systemd/journal/stdout");
             assert_eq!(is_shut, unit != "signer.service", "{unit}");
+            // The kernel writes a line about each process that it ends.
+            let is_alone =
+                ["RestrictAddressFamilies=none", "RestrictAddressFamilies=AF_UNIX", "Type=oneshot"];
+            let makes_no_crowd = lines().any(|line| line.starts_with("TasksMax="));
+            assert!(makes_no_crowd || lines().any(|line| is_alone.contains(&line)), "{unit}");
         }
         on_screen.sort();
         assert_eq!(on_screen, ["screen.service", "signer.service"]);
@@ -161,6 +166,7 @@ mod tests {
             assert!(text.lines().any(|line| {
                 line.starts_with("InaccessiblePaths=") && line.contains("-/run/systemd/journal/stdout")
             }));
+            assert!(text.lines().any(|line| line.starts_with("TasksMax=")), "{unit}");
         }
     }
 

@@ -149,6 +149,29 @@ const FACTS: &[Fact] = &[
         prints: Exactly("refused\nrefused\nrefused\nrefused\nreached"),
     },
     Fact {
+        // A process in foreign hands chooses its name and can end for lack of memory as often as it likes. Of what the kernel says then,
+        // a release shows levels below 3 (`loglevel=3`, which the image's inspection asks for) on the screen; a dev image shows more.
+        name: "what the kernel says about a process that ends for lack of memory stays off the screen",
+        command: "grep -c ' loglevel=3 ' /proc/cmdline; cd /sys/fs/cgroup && mkdir -p small && echo 8M >small/memory.max && \
+                  echo 0 >small/memory.swap.max && bash -c 'echo $$ >small/cgroup.procs; printf painter >/proc/self/comm; \
+                  x=$(yes)' 2>/dev/null; rmdir small 2>/dev/null; n=0; \
+                  until journalctl -b -k -p err -o cat --no-pager | grep -q 'Killed process .* (painter)' || [ $n = 20 ]; \
+                  do sleep 0.5; n=$((n + 1)); done; \
+                  journalctl -b -k -p err -o cat --no-pager | grep -q 'Killed process .* (painter)' && echo said; \
+                  journalctl -b -k -p crit -o cat --no-pager | grep -c painter",
+        prints: Exactly("1\nsaid\n0"),
+    },
+    Fact {
+        // Threads count.
+        name: "who speaks with strangers makes no crowd",
+        command: "cd /sys/fs/cgroup; cat dv.slice/dv-node.service/pids.max system.slice/web.service/pids.max \
+                  system.slice/chrony.service/pids.max system.slice/systemd-resolved.service/pids.max \
+                  system.slice/systemd-networkd.service/pids.max; \
+                  for u in dv.slice/dv-node system.slice/web system.slice/chrony; do \
+                  [ $(cat $u.service/pids.peak) -le $(($(cat $u.service/pids.max) / 4)) ] && echo far; done",
+        prints: Exactly("256\n64\n16\n16\n16\nfar\nfar\nfar"),
+    },
+    Fact {
         name: "time is chrony's business",
         command: "systemctl is-active chrony",
         prints: Exactly("active"),

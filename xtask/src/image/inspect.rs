@@ -170,6 +170,13 @@ fn in_command_line(line: &str, profile: Profile) -> Vec<String> {
         if last("systemd.import_credentials").as_deref() != Some("no") {
             wrong.push("a command line that takes credentials from outside".to_owned());
         }
+        // `quiet` is a level as well, and the last word wins.
+        let level = line.split_whitespace().rev().find(|word| {
+            matches!(*word, "quiet" | "debug" | "ignore_loglevel") || word.starts_with("loglevel=")
+        });
+        if level != Some("loglevel=3") {
+            wrong.push("a command line that lets the kernel name processes on the screen".to_owned());
+        }
         wrong.extend(
             line.split_whitespace()
                 .filter(|word| opens_the_system(word))
@@ -377,8 +384,13 @@ mod tests {
     #[test]
     fn a_weak_command_line_is_found() {
         let line: Vec<String> = COMMAND_LINE.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let line = line.join(" ") + " roothash=ab systemd.import_credentials=no";
+        let line = line.join(" ") + " roothash=ab systemd.import_credentials=no quiet loglevel=3";
         assert_eq!(in_command_line(&line, Profile::Release), Vec::<String>::new());
+        for louder in ["quiet", "loglevel=4", "loglevel=7", "debug", "ignore_loglevel"] {
+            let found = in_command_line(&format!("{line} {louder}"), Profile::Release).join("; ");
+            assert!(found.contains("name processes on the screen"), "{louder}: {found}");
+        }
+        assert_eq!(in_command_line(&line.replace(" loglevel=3", ""), Profile::Release).len(), 1);
         let opened = line.clone() + " systemd.import_credentials=yes systemd.debug_shell=hvc0 lockdown=none";
         assert_eq!(in_command_line(&opened, Profile::Release).len(), 3);
         assert_eq!(in_command_line(&opened, Profile::Dev), ["a command line without lockdown=integrity"]);
