@@ -157,6 +157,8 @@ impl NodeFolder {
             peers,
             relays: None,
             signing,
+            fallback_beacon_nodes: Vec::new(),
+            proposals: ipc::Proposals::default(),
         })?;
         Ok(())
     }

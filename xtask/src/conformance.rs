@@ -59,6 +59,9 @@ struct Row {
     /// Why the row is known not to hold.
     #[serde(default)]
     fails: String,
+    /// Why there is nothing on the box that the row could be about.
+    #[serde(default)]
+    does_not_apply: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,10 +70,14 @@ enum State {
     InPart,
     DoesNotHold,
     NotTried,
+    DoesNotApply,
 }
 
 impl Row {
     fn state(&self) -> State {
+        if !self.does_not_apply.is_empty() {
+            return State::DoesNotApply;
+        }
         let named = !(self.tests.is_empty() && self.vectors.is_empty() && self.runs.is_empty());
         match (self.fails.is_empty(), named, self.missing.is_empty()) {
             (false, _, _) => State::DoesNotHold,
@@ -88,6 +95,7 @@ impl State {
             Self::InPart => "holds in part",
             Self::DoesNotHold => "**does not hold**",
             Self::NotTried => "not tried",
+            Self::DoesNotApply => "does not apply",
         }
     }
 }
@@ -292,6 +300,9 @@ fn compose(table: &Table, runs: &BTreeMap<String, Value>) -> String {
         if !row.fails.is_empty() {
             shown.push(format!("**fails:** {}", row.fails));
         }
+        if !row.does_not_apply.is_empty() {
+            shown.push(format!("**because** {}", row.does_not_apply));
+        }
         let _ = writeln!(
             page,
             "| {} | {} | {} | {} |",
@@ -442,6 +453,10 @@ mod tests {
             (row(&["a: b"], "", ""), State::Holds),
             (row(&["a: b"], "a part", ""), State::InPart),
             (row(&["a: b"], "", "it is refused"), State::DoesNotHold),
+            (
+                Row { does_not_apply: "there is none".to_owned(), ..row(&["a: b"], "", "") },
+                State::DoesNotApply,
+            ),
         ];
         for (row, state) in cases {
             assert_eq!(row.state(), state, "{row:?}");

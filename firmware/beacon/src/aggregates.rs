@@ -9,7 +9,7 @@ use tree_hash::TreeHash as _;
 use crate::ask::{SMALL, encode, unless};
 use crate::error::BeaconError;
 use crate::nodes::BeaconNodes;
-use crate::submit::{Content, Submission, Submitted};
+use crate::submit::{Content, Recipients, Submission, Submitted};
 use crate::wire::Data;
 
 impl BeaconNodes {
@@ -63,7 +63,8 @@ impl BeaconNodes {
         let path = "/eth/v1/beacon/pool/voluntary_exits";
         let content = Content::Json(encode(exit).into());
         let doing = "submitting an exit";
-        self.submit(Submission { doing, path, fork: None, content, items: 1 }).await?;
+        let to = Recipients::InTurn;
+        self.submit(Submission { doing, path, fork: None, content, items: 1, to }).await?;
         Ok(())
     }
 }

@@ -65,6 +65,26 @@ impl Cause {
             Self::TooLarge { .. } | Self::Unreadable(_) | Self::Unfitting(_) => false,
         }
     }
+
+    /// Whether the node did its part: another one would most likely say the same, so no fallback is asked. What a proxy says
+    /// before a dead node is no answer of the node.
+    pub(crate) fn is_an_answer(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => !is_of_a_proxy(*status),
+            Self::NotCurrentSlot(_) => true,
+            Self::Unreachable(_)
+            | Self::TimedOut { .. }
+            | Self::Syncing(_)
+            | Self::TooLarge { .. }
+            | Self::Unreadable(_)
+            | Self::Unfitting(_) => false,
+        }
+    }
+}
+
+/// 502, 503 and 504: the node itself is away or not ready.
+pub(crate) fn is_of_a_proxy(status: u16) -> bool {
+    (502..=504).contains(&status)
 }
 
 /// A request that no endpoint could answer.

@@ -20,6 +20,8 @@ pub enum Health {
         distance: u64,
         /// What exactly is lacking, in words.
         why: &'static str,
+        /// It says itself that it is syncing.
+        admitted: bool,
     },
     /// It follows another chain. It is never asked for duties and never sent anything.
     WrongChain(ChainMismatch),
@@ -33,7 +35,7 @@ impl Health {
         match self {
             Self::Unknown => "not asked yet".to_owned(),
             Self::Ready => "ready".to_owned(),
-            Self::Syncing { distance, why } => format!("{why}, {distance} slots behind"),
+            Self::Syncing { distance, why, .. } => format!("{why}, {distance} slots behind"),
             Self::WrongChain(mismatch) => mismatch.to_string(),
             Self::Failing(error) => error.to_string(),
         }
@@ -51,6 +53,10 @@ pub struct EndpointStatus {
     pub version: Option<String>,
     /// Its clock minus ours.
     pub clock: Option<ClockOffset>,
+    /// It is used only while none of the others can be.
+    pub is_fallback: bool,
+    /// How many peers it has, if it tells.
+    pub peers: Option<u64>,
 }
 
 /// The changing part of an endpoint.
@@ -67,6 +73,10 @@ pub(crate) struct State {
     pub(crate) unreachable: u32,
     /// The chain's parameters as it last told them, and when.
     pub(crate) told: Option<(Instant, Arc<ChainInfo>)>,
+    /// When it was last examined.
+    pub(crate) examined: Option<Instant>,
+    /// When it was last asked for the number of its peers, and what it said.
+    pub(crate) peers: Option<(Instant, Option<u64>)>,
 }
 
 impl State {
@@ -79,6 +89,8 @@ impl State {
             same_chain: false,
             unreachable: 0,
             told: None,
+            examined: None,
+            peers: None,
         }
     }
 
@@ -95,7 +107,8 @@ impl State {
                 self.health = Health::Failing(error.clone());
             }
             Cause::Syncing(_) => {
-                self.health = Health::Syncing { distance: 0, why: "it says that it is syncing" }
+                let why = "it says that it is syncing";
+                self.health = Health::Syncing { distance: 0, why, admitted: true };
             }
             Cause::TimedOut { .. } | Cause::TooLarge { .. } | Cause::Unreadable(_) | Cause::Unfitting(_) => {
                 self.strikes = self.strikes.saturating_add(1);

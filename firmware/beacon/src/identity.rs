@@ -7,7 +7,7 @@ use crate::error::{Cause, RequestError};
 use crate::health::Health;
 use crate::http::Limits;
 use crate::nodes::{BeaconNodes, Node};
-use crate::wire::{Data, ForkWire, GenesisWire, SpecWire, SyncingWire, VersionWire};
+use crate::wire::{Data, ForkWire, GenesisWire, PeerCountWire, SpecWire, SyncingWire, VersionWire};
 
 const SMALL: usize = 64 * 1024;
 const SPEC_BYTES: usize = 1024 * 1024;
@@ -15,6 +15,8 @@ const SPEC_BYTES: usize = 1024 * 1024;
 /// distance too, and a chain that misses blocks needs votes most: hence not less. A node that is really behind says so
 /// itself, all but those without peers.
 const MAX_SYNC_DISTANCE: u64 = 64;
+/// How often a node is asked for the number of its peers (obol.md 12.4).
+const COUNT_PEERS_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 const FORK_SCHEDULE_ENTRIES: usize = 64;
 const VERSION_CHARS: usize = 100;
 
@@ -50,6 +52,19 @@ impl BeaconNodes {
         Ok(judge_sync(&answer.data, slots_per_epoch))
     }
 
+    /// Looks now and then how many peers the node has. A node that does not tell is not held to have none.
+    pub(crate) async fn count_peers(&self, node: &Node) {
+        let known = node.state().peers;
+        if known.is_some_and(|(at, _)| at.elapsed() < COUNT_PEERS_EVERY) {
+            return;
+        }
+        let limits = self.read_limits(SMALL);
+        let path = "/eth/v1/node/peer_count";
+        let answer = node.endpoint.get::<Data<PeerCountWire>>("asking for its peers", path, limits).await;
+        let connected = answer.ok().map(|(answer, _)| answer.data.connected.0);
+        node.state().peers = Some((std::time::Instant::now(), connected));
+    }
+
     pub(crate) async fn fetch_chain_info(
         &self,
         node: &Node,
@@ -71,15 +86,17 @@ impl BeaconNodes {
 
 pub(crate) fn judge_sync(answer: &SyncingWire, slots_per_epoch: u64) -> Health {
     let distance = answer.sync_distance.0;
+    let admitted = answer.is_syncing;
+    let syncing = |why| Health::Syncing { distance, why, admitted };
     // `is_syncing` alone is not enough: Prysm without peers says false at any distance.
-    if answer.is_syncing || distance > slots_per_epoch.saturating_mul(2).max(MAX_SYNC_DISTANCE) {
-        return Health::Syncing { distance, why: "it is still syncing" };
+    if admitted || distance > slots_per_epoch.saturating_mul(2).max(MAX_SYNC_DISTANCE) {
+        return syncing("it is still syncing");
     }
     if answer.is_optimistic {
-        return Health::Syncing { distance, why: "its execution client has not verified the head yet" };
+        return syncing("its execution client has not verified the head yet");
     }
     if answer.el_offline {
-        return Health::Syncing { distance, why: "its execution client does not answer" };
+        return syncing("its execution client does not answer");
     }
     Health::Ready
 }

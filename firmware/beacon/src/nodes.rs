@@ -20,6 +20,13 @@ const PARAMETERS_EVERY: Duration = Duration::from_secs(120);
 /// Examinations in a row without anybody there, after which another node may have moved in.
 const GONE_AFTER: u32 = 3;
 
+/// How often a fallback is examined while it is not needed.
+const FALLBACK_EVERY: Duration = Duration::from_secs(120);
+/// A fallback that was examined within this time need not be examined again before it is used.
+const FRESH: Duration = Duration::from_secs(15);
+/// How often it is looked whether the events of fallbacks are needed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// More beacon nodes than this would only cost requests.
 pub const MAX_ENDPOINTS: usize = 8;
 
@@ -62,12 +69,22 @@ struct Chain {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) endpoint: Endpoint,
+    /// Used only while none of the others can be (obol.md 8.9).
+    pub(crate) is_fallback: bool,
     state: Mutex<State>,
 }
 
 impl Node {
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.state().health == Health::Ready
+    }
+
+    fn was_examined_within(&self, time: Duration) -> bool {
+        self.state().examined.is_some_and(|at| at.elapsed() < time)
     }
 
     pub(crate) fn note_date(&self, reading: Option<DateReading>) {
@@ -85,14 +102,28 @@ fn wall() -> UnixMillis {
 impl BeaconNodes {
     /// Endpoints in the owner's order of preference. Opens no connection yet.
     pub fn new(urls: &[String], timeouts: Timeouts, expected: ExpectedChain) -> Result<Self, ConfigError> {
+        Self::with_fallbacks(urls, &[], timeouts, expected)
+    }
+
+    /// The same with endpoints that are used only while none of the others can be.
+    pub fn with_fallbacks(
+        urls: &[String],
+        fallbacks: &[String],
+        timeouts: Timeouts,
+        expected: ExpectedChain,
+    ) -> Result<Self, ConfigError> {
         if urls.is_empty() {
             return Err(ConfigError::NoEndpoint);
         }
-        if urls.len() > MAX_ENDPOINTS {
-            return Err(ConfigError::TooMany(urls.len(), MAX_ENDPOINTS));
+        let count = urls.len().saturating_add(fallbacks.len());
+        if count > MAX_ENDPOINTS {
+            return Err(ConfigError::TooMany(count, MAX_ENDPOINTS));
         }
-        let node = |url: &String| Ok(Node { endpoint: Endpoint::new(url)?, state: Mutex::new(State::new()) });
-        let nodes = urls.iter().map(node).collect::<Result<Vec<_>, ConfigError>>()?;
+        let node = |(url, is_fallback): (&String, bool)| {
+            Ok(Node { endpoint: Endpoint::new(url)?, is_fallback, state: Mutex::new(State::new()) })
+        };
+        let all = urls.iter().map(|url| (url, false)).chain(fallbacks.iter().map(|url| (url, true)));
+        let nodes = all.map(node).collect::<Result<Vec<_>, ConfigError>>()?;
         let chain = Mutex::new(Chain { expected, info: None });
         Ok(Self { shared: Arc::new(Shared { nodes, timeouts, chain }) })
     }
@@ -111,6 +142,8 @@ impl BeaconNodes {
                 health: state.health.clone(),
                 version: state.version.clone(),
                 clock: state.skew.offset(),
+                is_fallback: node.is_fallback,
+                peers: state.peers.and_then(|(_, count)| count),
             }
         };
         self.shared.nodes.iter().map(status).collect()
@@ -118,27 +151,77 @@ impl BeaconNodes {
 
     /// Whether at least one endpoint can be asked for duties.
     pub fn any_ready(&self) -> bool {
-        self.shared.nodes.iter().any(|node| node.state().health == Health::Ready)
+        self.shared.nodes.iter().any(Node::is_ready)
     }
 
-    /// Asks every endpoint who it is and how it does. Call it every few seconds: it is how endpoints come back.
+    /// The software that the endpoint runs which is asked first.
+    pub fn preferred_version(&self) -> Option<String> {
+        let (first, _) = self.candidates();
+        first.first().and_then(|node| node.state().version.clone())
+    }
+
+    /// Whether fallbacks do the work: one of them is ready and none of the others is.
+    pub fn uses_fallback(&self) -> bool {
+        !self.any_first_ready() && self.any_ready()
+    }
+
+    fn any_first_ready(&self) -> bool {
+        self.shared.nodes.iter().any(|node| !node.is_fallback && node.is_ready())
+    }
+
+    /// Asks every endpoint who it is and how it does. Call it every few seconds: it is how endpoints come back. Fallbacks that
+    /// are not needed are asked seldom: they may be somebody else's, or paid by the request.
     pub async fn refresh(&self) {
+        self.refresh_those(|node| !node.is_fallback).await;
+        let needed = !self.any_first_ready();
+        self.refresh_those(|node| node.is_fallback && (needed || !node.was_examined_within(FALLBACK_EVERY)))
+            .await;
+    }
+
+    async fn refresh_those(&self, which: impl Fn(&Node) -> bool) {
         let mut checks: FuturesUnordered<_> =
-            (0..self.shared.nodes.len()).map(|index| self.refresh_one(index)).collect();
+            self.shared.nodes.iter().filter(|node| which(node)).map(|node| self.refresh_one(node)).collect();
         while checks.next().await.is_some() {}
     }
 
-    /// Starts following the events of every endpoint. The streams end when the receiver is dropped.
+    /// Starts following the events of every endpoint, those of fallbacks while they do the work. The streams end when the
+    /// receiver is dropped.
     pub fn events(&self) -> mpsc::Receiver<ChainEvent> {
         let (to, from) = mpsc::channel(64);
         for node in &self.shared.nodes {
-            tokio::spawn(events::follow(node.endpoint.clone(), self.shared.timeouts.read_ms, to.clone()));
+            let (endpoint, to) = (node.endpoint.clone(), to.clone());
+            if node.is_fallback {
+                tokio::spawn(self.clone().follow_while_needed(endpoint, to));
+            } else {
+                tokio::spawn(events::follow(endpoint, self.shared.timeouts.read_ms, to));
+            }
         }
         from
     }
 
-    async fn refresh_one(&self, index: usize) {
-        let node = &self.shared.nodes[index];
+    async fn follow_while_needed(self, fallback: Endpoint, to: mpsc::Sender<ChainEvent>) {
+        let until = |needed: bool| {
+            let nodes = self.clone();
+            async move {
+                while nodes.uses_fallback() != needed {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            }
+        };
+        while !to.is_closed() {
+            tokio::select! {
+                () = until(true) => {}
+                () = to.closed() => return,
+            }
+            tokio::select! {
+                () = events::follow(fallback.clone(), self.shared.timeouts.read_ms, to.clone()) => return,
+                () = until(false) => {}
+            }
+        }
+    }
+
+    async fn refresh_one(&self, node: &Node) {
+        node.state().examined = Some(Instant::now());
         let health = match self.examine(node).await {
             Ok(health) => health,
             Err(error) => {
@@ -169,6 +252,22 @@ impl BeaconNodes {
         state.health = health;
     }
 
+    /// A fallback that was left alone for a while shows once more that it is on our chain before anything is asked of it or
+    /// sent to it: another node may have taken its address over.
+    pub(crate) async fn confirm(&self, node: &Node, doing: &'static str) -> Result<(), RequestError> {
+        if !node.is_fallback {
+            return Ok(());
+        }
+        if !node.was_examined_within(FRESH) {
+            self.refresh_one(node).await;
+        }
+        if node.state().same_chain {
+            return Ok(());
+        }
+        let why = "it has not shown that it is on this chain".to_owned();
+        Err(node.endpoint.fail(doing, Cause::Unfitting(why)))
+    }
+
     async fn examine(&self, node: &Node) -> Result<Health, RequestError> {
         if let Err(mismatch) = self.check_chain(node).await? {
             let mut state = node.state();
@@ -177,7 +276,9 @@ impl BeaconNodes {
             return Ok(Health::WrongChain(mismatch));
         }
         node.state().same_chain = true;
-        self.fetch_sync_state(node).await
+        let health = self.fetch_sync_state(node).await?;
+        self.count_peers(node).await;
+        Ok(health)
     }
 
     /// The genesis is asked every time: another node may have taken the address over.
@@ -251,19 +352,27 @@ impl BeaconNodes {
         self.shared.chain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the best endpoint; the next ones too when it fails or takes long. The first good answer wins.
+    /// Asks the best endpoint; the next ones too when it fails or takes long. The first good answer wins. Fallbacks are asked
+    /// when all others have failed, and not when one of them has answered with a refusal.
     pub(crate) async fn read<'a, T, F, Fut>(&'a self, doing: &'static str, ask: F) -> Result<T, BeaconError>
     where
         F: Fn(&'a Node) -> Fut,
         Fut: Future<Output = Result<T, RequestError>> + 'a,
     {
         let ask = &ask;
-        let mut waiting = self.candidates().into_iter();
-        let request = |node: &'a Node| async move { (node, ask(node).await) };
+        let (first, mut fallbacks) = self.candidates();
+        let mut waiting = first.into_iter();
+        let request = |node: &'a Node| async move {
+            match self.confirm(node, doing).await {
+                Ok(()) => (node, ask(node).await),
+                Err(error) => (node, Err(error)),
+            }
+        };
         let Some(first) = waiting.next() else { return Err(self.none_ready(doing)) };
         let mut running = FuturesUnordered::new();
         running.push(request(first));
         let mut asked = 1;
+        let mut answered = false;
         let hedge = Duration::from_millis(self.shared.timeouts.hedge_ms);
         loop {
             let ask_another = tokio::select! {
@@ -274,8 +383,12 @@ impl BeaconNodes {
                     }
                     Some((node, Err(error))) => {
                         node.state().failed(&error);
+                        answered |= error.cause.is_an_answer();
                         if running.is_empty() && waiting.len() == 0 {
-                            return Err(BeaconError::AllFailed { last: error, asked });
+                            if answered || fallbacks.is_empty() {
+                                return Err(BeaconError::AllFailed { last: error, asked });
+                            }
+                            waiting = std::mem::take(&mut fallbacks).into_iter();
                         }
                         true
                     }
@@ -290,28 +403,43 @@ impl BeaconNodes {
         }
     }
 
-    /// Ready endpoints, the least failing first. If none is ready, those which just stopped answering may be tried.
-    fn candidates(&self) -> Vec<&Node> {
-        let mut ready: Vec<(u32, &Node)> = Vec::new();
-        let mut last_resort = Vec::new();
+    /// Whom to ask, and which fallbacks when all of those fail. Ready endpoints, the least failing first. If none is ready,
+    /// those which just stopped answering may be tried.
+    fn candidates(&self) -> (Vec<&Node>, Vec<&Node>) {
+        let mut ready: [Vec<(u32, &Node)>; 2] = Default::default();
+        let mut last_resort: [Vec<&Node>; 2] = Default::default();
         for node in &self.shared.nodes {
             let state = node.state();
+            let rank = usize::from(node.is_fallback);
             match &state.health {
-                Health::Ready => ready.push((state.strikes, node)),
-                Health::Failing(_) if state.same_chain => last_resort.push(node),
+                Health::Ready => ready[rank].push((state.strikes, node)),
+                Health::Failing(_) if state.same_chain => last_resort[rank].push(node),
                 Health::Failing(_) | Health::Unknown | Health::Syncing { .. } | Health::WrongChain(_) => {}
             }
         }
-        if ready.is_empty() {
-            return last_resort;
-        }
-        ready.sort_by_key(|(strikes, _)| *strikes); // Stable: the owner's order holds among equals.
-        ready.into_iter().map(|(_, node)| node).collect()
+        let [first, fallbacks] = if ready.iter().all(Vec::is_empty) {
+            last_resort
+        } else {
+            ready.map(|mut ready| {
+                ready.sort_by_key(|(strikes, _)| *strikes); // Stable: the owner's order holds among equals.
+                ready.into_iter().map(|(_, node)| node).collect()
+            })
+        };
+        if first.is_empty() { (fallbacks, first) } else { (first, fallbacks) }
     }
 
-    /// Endpoints that a signed message may be sent to: all that are known to be on our chain.
-    pub(crate) fn same_chain(&self) -> Vec<usize> {
-        (0..self.shared.nodes.len()).filter(|index| self.shared.nodes[*index].state().same_chain).collect()
+    /// Endpoints that a signed message may be sent to: all that are known to be on our chain. First those that it goes to,
+    /// then the fallbacks, which get it when all of those fail.
+    pub(crate) fn same_chain(&self) -> [Vec<usize>; 2] {
+        let all = 0..self.shared.nodes.len();
+        let on_it = all.filter(|index| self.shared.nodes[*index].state().same_chain);
+        let (fallbacks, first): (Vec<usize>, Vec<usize>) =
+            on_it.partition(|index| self.shared.nodes[*index].is_fallback);
+        if self.any_first_ready() {
+            return [first, fallbacks];
+        }
+        // None of the others is known to be there: no time is lost with waiting for them.
+        [[first, fallbacks].concat(), Vec::new()]
     }
 
     pub(crate) fn none_ready(&self, doing: &'static str) -> BeaconError {

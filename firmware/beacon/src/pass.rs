@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use tokio::sync::mpsc;
 
-use crate::error::RequestError;
+use crate::error::{RequestError, is_of_a_proxy};
 use crate::health::Health;
 use crate::nodes::{BeaconNodes, Node};
 use crate::validator_api::ApiError;
@@ -76,11 +76,17 @@ impl BeaconNodes {
         body: Bytes,
     ) -> Result<reqwest::Response, ApiError> {
         let headers = passable(&headers);
-        let mut refused = None;
+        let mut refused: Option<reqwest::Response> = None;
         let mut failed = None;
         for index in self.in_order() {
             let node = &self.shared.nodes[index];
-            match open(node, method, uri, headers.clone(), body.clone()).await {
+            // A fallback is only for what the others could not answer at all.
+            if node.is_fallback
+                && refused.as_ref().is_some_and(|answer| !is_of_a_proxy(answer.status().as_u16()))
+            {
+                break;
+            }
+            match self.open(node, method, uri, headers.clone(), body.clone()).await {
                 Ok(answer) if answer.status().is_server_error() => refused = Some(answer),
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
@@ -101,54 +107,79 @@ impl BeaconNodes {
         body: Bytes,
     ) -> Result<reqwest::Response, ApiError> {
         let headers = passable(&headers);
-        let indices = self.same_chain();
-        let (to, mut answers) = mpsc::channel(indices.len().max(1));
+        let mut refused = None;
+        let mut failed = None;
+        for indices in self.same_chain() {
+            if refused
+                .as_ref()
+                .is_some_and(|answer: &reqwest::Response| !is_of_a_proxy(answer.status().as_u16()))
+            {
+                break;
+            }
+            let mut answers = self.pass_to_these(indices, (method, uri), &headers, &body);
+            while let Some(answer) = answers.recv().await {
+                match answer {
+                    Ok(answer) if answer.status().is_success() => return Ok(answer),
+                    Ok(answer) => refused = Some(answer),
+                    Err(error) => failed = Some(error),
+                }
+            }
+        }
+        refused.ok_or_else(|| none_answers(failed))
+    }
+
+    fn pass_to_these(
+        &self,
+        indices: Vec<usize>,
+        (method, uri): (&str, &str),
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> mpsc::Receiver<Result<reqwest::Response, RequestError>> {
+        let (to, answers) = mpsc::channel(indices.len().max(1));
         for index in indices {
             let (nodes, to, headers, body) = (self.clone(), to.clone(), headers.clone(), body.clone());
             let (method, uri) = (method.to_owned(), uri.to_owned());
             // A task of its own: the others go on after the first has succeeded.
             tokio::spawn(async move {
                 let node = &nodes.shared.nodes[index];
-                let answer = open(node, &method, &uri, headers, body).await;
+                let answer = nodes.open(node, &method, &uri, headers, body).await;
                 if let Err(error) = &answer {
                     node.state().failed(error);
                 }
                 let _ = to.send(answer).await; // Nobody waits any more: fine.
             });
         }
-        drop(to);
-        let mut refused = None;
-        let mut failed = None;
-        while let Some(answer) = answers.recv().await {
-            match answer {
-                Ok(answer) if answer.status().is_success() => return Ok(answer),
-                Ok(answer) => refused = Some(answer),
-                Err(error) => failed = Some(error),
-            }
-        }
-        refused.ok_or_else(|| none_answers(failed))
+        answers
+    }
+
+    async fn open(
+        &self,
+        node: &Node,
+        method: &str,
+        uri: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<reqwest::Response, RequestError> {
+        let doing = "passing a request on";
+        self.confirm(node, doing).await?;
+        node.endpoint.pass(doing, method, uri, headers, body, LIMIT_MS).await
     }
 
     /// Endpoints on our chain: the ready ones first, the least failing first among them. One that is syncing still tells so.
+    /// Fallbacks after all others, unless none of those is ready.
     fn in_order(&self) -> Vec<usize> {
-        let mut order: Vec<(bool, u32, usize)> = Vec::new();
-        for index in self.same_chain() {
-            let state = self.shared.nodes[index].state();
-            order.push((state.health != Health::Ready, state.strikes, index));
-        }
-        order.sort_unstable();
-        order.into_iter().map(|(_, _, index)| index).collect()
+        let [first, fallbacks] = self.same_chain();
+        let sorted = |indices: Vec<usize>| {
+            let mut order: Vec<(bool, u32, usize)> = Vec::new();
+            for index in indices {
+                let state = self.shared.nodes[index].state();
+                order.push((state.health != Health::Ready, state.strikes, index));
+            }
+            order.sort_unstable();
+            order.into_iter().map(|(_, _, index)| index)
+        };
+        sorted(first).chain(sorted(fallbacks)).collect()
     }
-}
-
-async fn open(
-    node: &Node,
-    method: &str,
-    uri: &str,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<reqwest::Response, RequestError> {
-    node.endpoint.pass("passing a request on", method, uri, headers, body, LIMIT_MS).await
 }
 
 fn none_answers(failed: Option<RequestError>) -> ApiError {

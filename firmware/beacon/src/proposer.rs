@@ -13,7 +13,7 @@ use crate::ask::{BYTES_PER_VALIDATOR, SMALL, encode, unless};
 use crate::error::{BeaconError, Cause, RequestError};
 use crate::http::{Answer, Limits};
 use crate::nodes::{BeaconNodes, Node};
-use crate::submit::{Content, Submission, Submitted};
+use crate::submit::{Content, Recipients, Submission, Submitted};
 use crate::wire::{DutiesWire, ProducedWire};
 
 /// The largest block with its blobs that is accepted: what members exchange has the same bound (obol.md 4.2).
@@ -119,17 +119,21 @@ impl BeaconNodes {
         };
         let ssz = block.to_ssz().into();
         let content = Content::Ssz(ssz, Arc::new(move || encode(&*block)));
-        self.submit(Submission { doing, path, fork: Some(fork), content, items: 1 }).await?;
+        let to = Recipients::InTurn;
+        self.submit(Submission { doing, path, fork: Some(fork), content, items: 1, to }).await?;
         Ok(())
     }
 
-    /// Tells every endpoint whom to pay when one of our validators proposes; valid for two epochs after this one.
+    /// Tells every endpoint whom to pay when one of our validators proposes; valid for two epochs after this one. Fallbacks are
+    /// told too: a block of theirs must pay the same address.
     pub async fn prepare_proposers(
         &self,
         preparations: &[ProposerPreparation],
     ) -> Result<Submitted, BeaconError> {
         let path = "/eth/v1/validator/prepare_beacon_proposer";
-        self.submit_list("preparing proposers", path, None, preparations).await
+        let (content, to) = (Content::Json(encode(&preparations).into()), Recipients::Everybody);
+        let items = preparations.len();
+        self.submit(Submission { doing: "preparing proposers", path, fork: None, content, items, to }).await
     }
 
     /// Tells builders, through the endpoints that have one, whom to pay.

@@ -1,4 +1,5 @@
-//! Sending what was signed: to every endpoint on our chain, done as soon as one of them has accepted.
+//! Sending what was signed: to every endpoint on our chain, done as soon as one of them has accepted. Fallbacks get what none of
+//! the others has answered to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +39,17 @@ pub(crate) struct Submission {
     pub(crate) content: Content,
     /// How many items the content lists.
     pub(crate) items: usize,
+    /// Who gets it.
+    pub(crate) to: Recipients,
+}
+
+/// Who gets a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recipients {
+    /// Fallbacks only when all others have failed.
+    InTurn,
+    /// Fallbacks too: what they must know before they are needed.
+    Everybody,
 }
 
 impl BeaconNodes {
@@ -49,52 +61,47 @@ impl BeaconNodes {
         fork: Option<ForkName>,
         list: &[impl Serialize],
     ) -> Result<Submitted, BeaconError> {
-        let content = Content::Json(encode(&list).into());
-        self.submit(Submission { doing, path, fork, content, items: list.len() }).await
+        let (content, to) = (Content::Json(encode(&list).into()), Recipients::InTurn);
+        self.submit(Submission { doing, path, fork, content, items: list.len(), to }).await
     }
 
     pub(crate) async fn submit(&self, submission: Submission) -> Result<Submitted, BeaconError> {
-        let Submission { doing, path, fork, content, items } = submission;
+        let Submission { doing, items, to, .. } = submission;
         if items == 0 {
             return Ok(Submitted { rejected: BTreeMap::new() });
         }
-        let indices = self.same_chain();
-        let asked = indices.len();
-        let (to, mut results) = mpsc::channel(asked.max(1));
-        for index in indices {
-            let (nodes, to, content) = (self.clone(), to.clone(), content.clone());
-            let limits = Limits { limit_ms: self.shared.timeouts.submit_ms, max_bytes: SMALL };
-            // A task of its own: the others go on after the first has succeeded.
-            tokio::spawn(async move {
-                let node = &nodes.shared.nodes[index];
-                let result = send(node, doing, path, fork, content, limits).await;
-                if let Err(error) = &result {
-                    node.state().failed(error);
-                    tracing::debug!(error = %error, "submission not accepted");
-                }
-                let _ = to.send(result).await; // Nobody waits any more: fine.
-            });
-        }
-        drop(to);
+        let turns = match (to, self.same_chain()) {
+            (Recipients::InTurn, turns) => turns,
+            (Recipients::Everybody, turns) => [turns.concat(), Vec::new()],
+        };
+        let mut asked = 0;
+        let mut answered = false;
         let mut rejected: Option<BTreeMap<usize, String>> = None;
         let mut last = None;
-        while let Some(result) = results.recv().await {
-            match result {
-                Ok(()) => return Ok(Submitted { rejected: BTreeMap::new() }),
-                Err(error) => {
-                    if let Some(bad) = refusal_failures(&error.cause, items) {
-                        if bad.is_empty() {
-                            return Ok(Submitted { rejected: bad });
-                        }
-                        rejected = Some(match rejected {
-                            None => bad,
-                            Some(before) => {
-                                bad.into_iter().filter(|(item, _)| before.contains_key(item)).collect()
-                            }
-                        });
+        for indices in turns {
+            if answered {
+                break;
+            }
+            asked += indices.len();
+            let mut results = self.send_to(indices, &submission);
+            while let Some(result) = results.recv().await {
+                let error = match result {
+                    Ok(()) => return Ok(Submitted { rejected: BTreeMap::new() }),
+                    Err(error) => error,
+                };
+                answered |= error.cause.is_an_answer();
+                if let Some(bad) = refusal_failures(&error.cause, items) {
+                    if bad.is_empty() {
+                        return Ok(Submitted { rejected: bad });
                     }
-                    last = Some(error);
+                    rejected = Some(match rejected {
+                        None => bad,
+                        Some(before) => {
+                            bad.into_iter().filter(|(item, _)| before.contains_key(item)).collect()
+                        }
+                    });
                 }
+                last = Some(error);
             }
         }
         match (rejected, last) {
@@ -102,6 +109,34 @@ impl BeaconNodes {
             (_, Some(last)) => Err(BeaconError::AllFailed { last, asked }),
             (_, None) => Err(self.none_ready(doing)),
         }
+    }
+
+    /// Sends to these endpoints at once.
+    fn send_to(
+        &self,
+        indices: Vec<usize>,
+        submission: &Submission,
+    ) -> mpsc::Receiver<Result<(), RequestError>> {
+        let (to, results) = mpsc::channel(indices.len().max(1));
+        let Submission { doing, path, fork, .. } = *submission;
+        for index in indices {
+            let (nodes, to, content) = (self.clone(), to.clone(), submission.content.clone());
+            let limits = Limits { limit_ms: self.shared.timeouts.submit_ms, max_bytes: SMALL };
+            // A task of its own: the others go on after the first has succeeded.
+            tokio::spawn(async move {
+                let node = &nodes.shared.nodes[index];
+                let result = match nodes.confirm(node, doing).await {
+                    Ok(()) => send(node, doing, path, fork, content, limits).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = &result {
+                    node.state().failed(error);
+                    tracing::debug!(error = %error, "submission not accepted");
+                }
+                let _ = to.send(result).await; // Nobody waits any more: fine.
+            });
+        }
+        results
     }
 }
 

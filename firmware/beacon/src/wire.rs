@@ -72,6 +72,11 @@ pub(crate) struct SyncingWire {
 }
 
 #[derive(Deserialize)]
+pub(crate) struct PeerCountWire {
+    pub(crate) connected: Number,
+}
+
+#[derive(Deserialize)]
 pub(crate) struct VersionWire {
     pub(crate) version: String,
 }

@@ -43,6 +43,8 @@ async fn a_healthy_node_answers_everything() {
     client.refresh().await;
     assert_eq!(healths(&client), [Health::Ready]);
     assert_eq!(client.chain().unwrap().timing.slot_ms, 600_000);
+    assert_eq!(client.statuses()[0].peers, Some(5));
+    assert_eq!(client.preferred_version().as_deref(), Some("Fake/v1"));
 
     let unknown = PublicKeyBytes([0xee; 48]);
     let validators = client.validators(&[keys()[1], keys()[3], unknown]).await.unwrap();
@@ -220,6 +222,131 @@ async fn a_submission_succeeds_when_one_node_takes_it() {
 
     good.fault("pool", Fault::Says(404, b"404 page not found\n".to_vec()));
     assert!(client.submit_attestations(ForkName::Electra, &[attestation(1)]).await.is_err());
+}
+
+/// One node of the owner's and one for emergencies, both examined.
+async fn with_fallback() -> (FakeNode, FakeNode, BeaconNodes) {
+    let chain = FakeChain::new(keys());
+    let (own, fallback) = (FakeNode::start(chain.clone()).await, FakeNode::start(chain).await);
+    let timeouts = Timeouts { read_ms: 500, submit_ms: 500, hedge_ms: 20 };
+    let urls = |node: &FakeNode| vec![node.url.clone()];
+    let client =
+        BeaconNodes::with_fallbacks(&urls(&own), &urls(&fallback), timeouts, ExpectedChain::default())
+            .unwrap();
+    client.refresh().await;
+    assert_eq!(healths(&client), [Health::Ready, Health::Ready]);
+    assert!(!client.uses_fallback());
+    (own, fallback, client)
+}
+
+#[tokio::test]
+async fn a_fallback_is_asked_only_when_all_others_failed_and_not_when_they_refuse() {
+    let (own, fallback, client) = with_fallback().await;
+    let ask = || async { client.block(Root([9; 32])).await };
+    let examined = fallback.hits("");
+    for _ in 0..5 {
+        client.refresh().await;
+        assert!(ask().await.unwrap().is_some());
+    }
+    assert_eq!(fallback.hits(""), examined, "not even to be examined");
+
+    // Slow is not failed, and a refusal is an answer.
+    own.fault("headers", Fault::Slow(Duration::from_millis(200)));
+    assert!(ask().await.unwrap().is_some());
+    own.fault("headers", Fault::Says(404, b"Block not found".to_vec()));
+    assert!(ask().await.unwrap().is_none());
+    own.fault("headers", Fault::Says(400, b"bad root".to_vec()));
+    assert!(ask().await.is_err());
+    assert_eq!(fallback.hits("headers"), 0);
+
+    let failures = [
+        ("a proxy before a dead node", Fault::Says(502, b"bad gateway".to_vec())),
+        ("syncing", Fault::Says(503, b"syncing".to_vec())),
+        ("no answer", Fault::Slow(Duration::from_secs(30))),
+        ("no sense", Fault::Says(200, b"<html>".to_vec())),
+    ];
+    for (number, (what, fault)) in (1..).zip(failures) {
+        own.fault("headers", fault);
+        assert!(ask().await.unwrap().is_some(), "{what}");
+        assert_eq!(fallback.hits("headers"), number, "{what}");
+        own.heal();
+        client.refresh().await;
+        assert!(ask().await.unwrap().is_some());
+        assert_eq!(fallback.hits("headers"), number, "and back again");
+    }
+}
+
+#[tokio::test]
+async fn while_no_other_node_is_there_fallbacks_do_everything() {
+    let (own, fallback, client) = with_fallback().await;
+    let mut events = client.events();
+    assert!(
+        matches!(events.recv().await.unwrap(), ChainEvent::StreamOpen { endpoint } if endpoint == own.url)
+    );
+    own.stop();
+    own.fault("/eth/", Fault::Says(502, Vec::new()));
+    client.refresh().await;
+    assert!(client.uses_fallback() && client.any_ready());
+    let asked = own.hits("headers");
+    assert!(client.block(Root([9; 32])).await.unwrap().is_some());
+    assert_eq!(
+        (own.hits("headers"), fallback.hits("headers")),
+        (asked, 1),
+        "no time is lost with the dead one"
+    );
+    let opened = async {
+        while !matches!(events.recv().await.unwrap(), ChainEvent::StreamOpen { endpoint } if endpoint == fallback.url)
+        {
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), opened).await.expect("its events are followed");
+}
+
+#[tokio::test]
+async fn a_fallback_on_another_chain_gets_nothing_even_when_it_is_the_only_one_left() {
+    let own = FakeNode::start(FakeChain::new(keys())).await;
+    let other = FakeChain { genesis_validators_root: Root([66; 32]), ..FakeChain::new(keys()) };
+    let other = FakeNode::start(other).await;
+    let timeouts = Timeouts { read_ms: 500, submit_ms: 500, hedge_ms: 20 };
+    let (first, fallbacks) = ([own.url.clone()], [other.url.clone()]);
+    let client = BeaconNodes::with_fallbacks(&first, &fallbacks, timeouts, ExpectedChain::default()).unwrap();
+    client.refresh().await;
+    assert!(matches!(healths(&client)[..], [Health::Ready, Health::WrongChain(_)]));
+    own.fault("/eth/", Fault::Says(502, Vec::new()));
+    for _ in 0..2 {
+        assert!(client.block(Root([9; 32])).await.is_err());
+        assert!(client.submit_attestations(ForkName::Electra, &[attestation(1)]).await.is_err());
+        client.refresh().await;
+        assert!(!client.any_ready() && !client.uses_fallback());
+    }
+    assert_eq!((other.hits("headers"), other.submitted().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_signed_goes_to_fallbacks_only_when_no_other_node_took_or_refused_it() {
+    let (own, fallback, client) = with_fallback().await;
+    let send = || async { client.submit_attestations(ForkName::Electra, &[attestation(1)]).await };
+    send().await.unwrap();
+    own.fault("pool", Fault::Says(400, b"bad signature".to_vec()));
+    assert!(send().await.is_err());
+    assert_eq!((own.submitted().len(), fallback.submitted().len()), (1, 0));
+    own.fault("pool", Fault::Slow(Duration::from_secs(30)));
+    send().await.unwrap();
+    assert_eq!(fallback.submitted().len(), 1);
+
+    // Whom to pay a fallback must know before it is needed.
+    own.heal();
+    let preparation = chain::ProposerPreparation {
+        validator_index: ValidatorIndex(1),
+        fee_recipient: chain::ExecutionAddress([2; 20]),
+    };
+    client.prepare_proposers(&[preparation]).await.unwrap();
+    let told = async {
+        while fallback.submitted().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), told).await.expect("the fallback is told");
 }
 
 #[tokio::test]

@@ -390,6 +390,65 @@ async fn bodies_that_cannot_be_read_are_refused_by_kind() {
     assert!(all.node.submitted().is_empty(), "what is swallowed goes nowhere");
 }
 
+/// obol.md 9.1 and 9.2: what is answered on purpose, path by path, without a beacon node or the cluster being asked.
+#[tokio::test]
+async fn every_path_has_its_deliberate_answer() {
+    let all = Setting::new().await;
+    let asked_before = all.node.hits("");
+    for path in [
+        "/eth/v2/validator/blocks/5",
+        "/eth/v1/validator/blinded_blocks/5",
+        "/eth/v1/validator/aggregate_attestation",
+        "/teku_proposer_config",
+        "/proposer_config",
+    ] {
+        let (status, answer) = all.get(path).await;
+        assert_eq!((status, answer), (404, json!({"code": 404, "message": "NotFound"})), "{path}");
+    }
+    for path in [
+        "/eth/v1/validator/attestation_data?committee_index=0",
+        "/eth/v1/validator/attestation_data?slot=x",
+        "/eth/v1/validator/sync_committee_contribution?slot=1&subcommittee_index=0",
+        "/eth/v2/validator/aggregate_attestation?slot=1",
+        "/eth/v3/validator/blocks/5",
+        "/eth/v3/validator/blocks/x?randao_reveal=0x00",
+        "/eth/v1/validator/duties/proposer/x",
+    ] {
+        let (status, answer) = all.get(path).await;
+        assert_eq!((status, &answer["code"]), (400, &json!(400)), "{path}: {answer}");
+    }
+    // No path takes a body of another kind; those that have no SSZ form do not take that either.
+    let posted = [
+        ("/eth/v1/validator/duties/attester/1", false),
+        ("/eth/v1/validator/duties/sync/1", false),
+        ("/eth/v1/beacon/states/head/validators", false),
+        ("/eth/v2/beacon/pool/attestations", true),
+        ("/eth/v2/beacon/blocks", true),
+        ("/eth/v2/beacon/blinded_blocks", true),
+        ("/eth/v1/beacon/pool/voluntary_exits", false),
+        ("/eth/v1/validator/beacon_committee_selections", false),
+        ("/eth/v1/validator/sync_committee_selections", false),
+        ("/eth/v2/validator/aggregate_and_proofs", true),
+        ("/eth/v1/beacon/pool/sync_committees", true),
+        ("/eth/v1/validator/contribution_and_proofs", true),
+    ];
+    for (path, has_ssz) in posted {
+        let send = |kind: &'static str, body: &'static str| {
+            let request = all.http.post(format!("{}{path}", all.url)).header("content-type", kind).body(body);
+            let request = request.header("eth-consensus-version", "electra");
+            async { request.send().await.unwrap().status().as_u16() }
+        };
+        assert_eq!(send("text/plain", "[]").await, 415, "{path}");
+        assert_eq!(send("application/json", "").await, 400, "{path}: no body");
+        assert_eq!(send("application/json", "{").await, 400, "{path}: no JSON");
+        let ssz = send("application/octet-stream", "no such bytes").await;
+        assert_eq!(ssz, 415, "{path}, which {} SSZ", if has_ssz { "reads" } else { "has no" });
+    }
+    assert_eq!(all.node.hits(""), asked_before, "the beacon node was asked");
+    assert!(all.taken().is_empty());
+    assert_eq!(Patience::default().whole, Duration::from_secs(10), "after which 408 is said");
+}
+
 #[tokio::test]
 async fn repeated_selections_are_answered_from_memory() {
     let all = Setting::new().await;

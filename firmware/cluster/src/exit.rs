@@ -76,6 +76,9 @@ pub enum ExitError {
     /// A validator of another cluster.
     #[error("exit file: {0} is no validator of this cluster")]
     UnknownValidator(PublicKeyBytes),
+    /// An index that none of the cluster's validators on the chain has.
+    #[error("exit file: validator {0} is none of this cluster's on the chain")]
+    UnknownIndex(ValidatorIndex),
     /// A share's signature that is none.
     #[error(
         "exit file: operator {operator}'s partial signature for {validator} does not verify; ask that member for a new one"
@@ -222,6 +225,17 @@ pub fn bearer(
     format!("Bearer {}", hex_to(&identity.sign(&authorization_root(lock_hash, validator, share_index))))
 }
 
+/// Where Obol's own service is.
+pub const OBOL_API: &str = "https://api.obol.tech/v1";
+
+/// The whole address of a call: its path takes the place of the one that the service's address has (obol.md 12.5).
+pub fn api_url(service: &str, path: &str) -> String {
+    let host_at = service.find("://").map_or(0, |at| at + "://".len());
+    let (scheme, rest) = service.split_at(host_at);
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    format!("{scheme}{host}{path}")
+}
+
 /// Where the Obol API keeps an exit: appended to the scheme and host of its address, whose own path is replaced.
 pub fn full_exit_path(lock_hash: &[u8; 32], validator: &PublicKeyBytes, share_index: u64) -> String {
     format!("/exp/exit/{}/{share_index}/{validator}", hex_to(lock_hash))
@@ -230,6 +244,11 @@ pub fn full_exit_path(lock_hash: &[u8; 32], validator: &PublicKeyBytes, share_in
 /// Where the Obol API takes partial exits.
 pub fn partial_exits_path(lock_hash: &[u8; 32]) -> String {
     format!("/exp/partial_exits/{}", hex_to(lock_hash))
+}
+
+/// Where the Obol API lets a member take its partial exit back.
+pub fn own_partial_exit_path(lock_hash: &[u8; 32], validator: &PublicKeyBytes, share_index: u64) -> String {
+    format!("{}/{share_index}/{validator}", partial_exits_path(lock_hash))
 }
 
 /// The Obol API's answer to the fetching of an exit.
@@ -246,14 +265,31 @@ pub struct FullExitAnswer {
 }
 
 impl FullExitAnswer {
-    /// The whole exit. Positions are not believed: each signature is the share's that it verifies for.
+    /// The whole exit.
     pub fn combine(
         &self,
         view: &ClusterView,
         validator: &PublicKeyBytes,
         domain: Domain,
     ) -> Result<SignedVoluntaryExit, ExitError> {
-        let message = VoluntaryExit { epoch: Epoch(self.epoch), validator_index: self.validator_index };
+        let partials = self.partials(view, validator, domain)?;
+        whole(view, validator, self.message(), &partials, domain)
+    }
+
+    /// What the members have signed.
+    pub fn message(&self) -> VoluntaryExit {
+        VoluntaryExit { epoch: Epoch(self.epoch), validator_index: self.validator_index }
+    }
+
+    /// The partial signatures with their share indices. Positions are not believed: each signature is the share's that it
+    /// verifies for.
+    pub fn partials(
+        &self,
+        view: &ClusterView,
+        validator: &PublicKeyBytes,
+        domain: Domain,
+    ) -> Result<Vec<(u64, SignatureBytes)>, ExitError> {
+        let message = self.message();
         let shares = &validator_of(view, validator)?.public_shares;
         let mut partials: Vec<(u64, SignatureBytes)> = Vec::new();
         for text in self.signatures.iter().filter(|text| !text.is_empty()) {
@@ -265,7 +301,7 @@ impl FullExitAnswer {
                 partials.push((index, signature));
             }
         }
-        whole(view, validator, message, &partials, domain)
+        Ok(partials)
     }
 }
 

@@ -347,3 +347,33 @@ fn only_wanted_exits_are_made_whole_and_few_at_once() {
     let found: Vec<_> = due.iter().map(|(key, exit)| (*key, exit.as_ref().unwrap().message.epoch)).collect();
     assert_eq!(found, [(keys[1], Epoch(0)), (keys[1], Epoch(1))]);
 }
+
+#[test]
+fn calls_replace_the_path_of_the_service_s_address() {
+    let lock_hash = [0xab; 32];
+    let hash = "ab".repeat(32);
+    let validator = PublicKeyBytes([7; 48]);
+    let table = [
+        (exit::OBOL_API, "https://api.obol.tech"),
+        ("https://api.obol.tech", "https://api.obol.tech"),
+        ("http://127.0.0.1:8080/", "http://127.0.0.1:8080"),
+        ("https://me:secret@example.org:8443/base/v2/?x=1#y", "https://me:secret@example.org:8443"),
+        ("http://[::1]:80/v1", "http://[::1]:80"),
+    ];
+    for (service, host) in table {
+        let paths = [
+            (exit::partial_exits_path(&lock_hash), format!("/exp/partial_exits/0x{hash}")),
+            (
+                exit::full_exit_path(&lock_hash, &validator, 3),
+                format!("/exp/exit/0x{hash}/3/0x{}", "07".repeat(48)),
+            ),
+            (
+                exit::own_partial_exit_path(&lock_hash, &validator, 3),
+                format!("/exp/partial_exits/0x{hash}/3/0x{}", "07".repeat(48)),
+            ),
+        ];
+        for (path, expected) in paths {
+            assert_eq!(exit::api_url(service, &path), format!("{host}{expected}"));
+        }
+    }
+}

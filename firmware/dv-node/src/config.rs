@@ -32,12 +32,12 @@ pub struct Config {
     /// When the clock is trusted.
     #[serde(default)]
     pub clock: ClockLimits,
-    /// Whether builders' offers for blocks are taken, as all members of a cluster must.
-    #[serde(default)]
-    pub builder_api: bool,
     /// Chains that are not public, by the fork version in their cluster locks.
     #[serde(default)]
     pub networks: Vec<CustomNetwork>,
+    /// The service by which Charon nodes exchange exits: only to tell the owner what to call there.
+    #[serde(default = "default_obol_api")]
+    pub obol_api: String,
 }
 
 /// Connections to the other members.
@@ -211,6 +211,10 @@ impl Config {
     }
 }
 
+fn default_obol_api() -> String {
+    cluster::exit::OBOL_API.to_owned()
+}
+
 fn default_log() -> String {
     "info".to_owned()
 }
@@ -226,6 +230,7 @@ mod tests {
         assert_eq!(config.beacon.read_timeout_ms, defaults.read_timeout_ms);
         assert_eq!(config.beacon.submit_timeout_ms, defaults.submit_timeout_ms);
         assert_eq!(config.beacon.hedge_after_ms, defaults.hedge_after_ms);
+        assert_eq!(config.obol_api, default_obol_api());
         assert_eq!(config.clock.max_offset_ms, ClockLimits::default().max_offset_ms);
         assert_eq!(config.custom_networks()[0].chain_id, 1337);
     }

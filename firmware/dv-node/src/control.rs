@@ -11,7 +11,6 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use cluster::exit::PartialExits;
 use ipc::node::{
     CLUSTER_PATH, CLUSTERS_PATH, ClusterEntry, DEPOSITS_PATH, DepositsAsked, EXIT_FILES_PATH,
     EXITS_CANCEL_PATH, EXITS_PATH, ExitFiles, SETUP_PATH, STATUS_PATH, WantedExit, cluster_path,
@@ -23,6 +22,7 @@ use ipc::{ClusterSetup, NodeStatus, Problem, Sensitive};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::board::joined_metrics;
+use crate::exits::ExitFile;
 use crate::places::{Place, Places};
 
 /// What the owner asks of the daemon, and where to say what became of it.
@@ -221,7 +221,11 @@ async fn exit_files(Chosen(place): Chosen) -> Json<ExitFiles> {
     Json(place.desk.files())
 }
 
-async fn take_exit_file(Chosen(place): Chosen, Body(file): Body<PartialExits>) -> Response {
+async fn take_exit_file(Chosen(place): Chosen, Body(file): Body<serde_json::Value>) -> Response {
+    let file = match ExitFile::from_value(file) {
+        Ok(file) => file,
+        Err(problem) => return refusal(StatusCode::UNPROCESSABLE_ENTITY, problem),
+    };
     let answer = match place.desk.hand_in(file) {
         Ok(answer) => tokio::time::timeout(FILE_PATIENCE, answer).await,
         Err(problem) => return refusal(StatusCode::SERVICE_UNAVAILABLE, problem),

@@ -11,6 +11,7 @@ use ipc::node::NodeState;
 use ipc::{ClusterSetup, Problem};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::alone::Alone;
 use crate::config::Config;
 use crate::control;
 use crate::dkg;
@@ -46,6 +47,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 /// The same with what serves a cluster given.
 pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
     let folders = Folders::at(&config.state_dir).context("cannot use the state directory")?;
+    let _alone = Alone::with(&config.state_dir)?;
     let unfinished = folders.finish().err();
     let mut sockets = Inherited::from_environment().context("cannot take over systemd's sockets")?;
     let listener = sockets

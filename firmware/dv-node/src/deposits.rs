@@ -136,6 +136,8 @@ mod tests {
             peers: Vec::new(),
             relays: None,
             signing: ipc::Signing::BuiltIn,
+            fallback_beacon_nodes: Vec::new(),
+            proposals: ipc::Proposals::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chain::{Epoch, PublicKeyBytes, UnixMillis};
-use cluster::exit::PartialExits;
+use cluster::exit::{FullExitAnswer, PartialExits};
 use ipc::Problem;
 use ipc::node::{ExitFiles, WantedExit};
 use serde::{Deserialize, Serialize};
@@ -29,8 +29,38 @@ pub struct Wish {
     pub not_before: UnixMillis,
 }
 
-/// What a member handed in, and where to say what became of it.
-pub type HandedIn = (PartialExits, oneshot::Sender<Result<(), Problem>>);
+/// Partial exits as a file.
+#[derive(Debug)]
+pub enum ExitFile {
+    /// As a member's box gave them out.
+    OfMember(PartialExits),
+    /// As the Obol API answers.
+    OfObolApi(FullExitAnswer),
+}
+
+impl ExitFile {
+    /// Tells them apart by their members. Nothing in it is believed yet.
+    pub fn from_value(value: serde_json::Value) -> Result<Self, Problem> {
+        let read = if value.get("signatures").is_some() {
+            serde_json::from_value(value).map(Self::OfObolApi)
+        } else {
+            serde_json::from_value(value).map(Self::OfMember)
+        };
+        read.map_err(|error| invalid(&format!("the file cannot be read: {error:.200}")))
+    }
+}
+
+/// A file that cannot be used.
+pub(crate) fn invalid(why: &str) -> Problem {
+    Problem::new(
+        "exit_file_invalid",
+        crate::setup::sentence(why),
+        "Ask the member who sent it for the file of this cluster.",
+    )
+}
+
+/// What was handed in, and where to say what became of it.
+pub type HandedIn = (ExitFile, oneshot::Sender<Result<(), Problem>>);
 
 /// The desk.
 #[derive(Debug)]
@@ -109,8 +139,8 @@ impl Desk {
         lock(&self.wishes).clone()
     }
 
-    /// Leaves a member's file for the node.
-    pub fn hand_in(&self, file: PartialExits) -> Result<oneshot::Receiver<Result<(), Problem>>, Problem> {
+    /// Leaves a file for the node.
+    pub fn hand_in(&self, file: ExitFile) -> Result<oneshot::Receiver<Result<(), Problem>>, Problem> {
         let (to, answer) = oneshot::channel();
         let mut waiting = lock(&self.handed_in);
         // Whoever gave up waiting does not keep its place.

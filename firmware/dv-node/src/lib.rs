@@ -6,6 +6,7 @@
 //! signer does, and judges every message itself) and never says anything that it would not remember
 //! after a crash. Started by systemd; spoken to over its control socket by `web`.
 
+pub mod alone;
 pub mod board;
 pub mod clock;
 pub mod config;
@@ -16,6 +17,7 @@ pub mod dkg;
 pub mod edit;
 pub mod exits;
 pub mod folders;
+pub mod graffiti;
 pub mod isolation;
 pub mod journal;
 pub mod monitoring;

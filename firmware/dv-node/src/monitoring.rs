@@ -3,9 +3,10 @@
 //! Only what is true for us: a metric that we cannot fill honestly is absent, which dashboards show as "no data". Our own
 //! counters stay beside these under `hearth_dv_`.
 
+mod readiness;
+
 use std::borrow::Cow;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
 
 use duty::{DutyKind, Outcome, Reason, Record};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,11 +14,12 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+pub use readiness::{BeaconFacts, Facts, Readiness};
 
 /// The protocol members agree by, as the reference names it in labels.
 const QBFT: &str = "qbft";
-/// Slots for which a quorum may be away before this box is called not ready.
-const AWAY_SLOTS: u32 = 6;
+/// Rounds are timed in one way (obol.md 6.10), which the reference names so in labels.
+const TIMER: &str = "eager_dlinear";
 
 /// What all metrics of a cluster are labelled with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,6 +108,17 @@ pub struct Part {
     pub peer: String,
 }
 
+/// The round in which an agreement on a kind of duty came.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TimedAgreement {
+    /// The protocol.
+    pub protocol: String,
+    /// The duty's name.
+    pub duty: String,
+    /// How the length of rounds is found.
+    pub timer: String,
+}
+
 /// An agreement on a kind of duty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Agreement {
@@ -120,6 +133,15 @@ pub struct Agreement {
 pub struct Named {
     /// The value.
     pub version: String,
+}
+
+/// A beacon node's software.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BeaconVersion {
+    /// What it says it is.
+    pub version: String,
+    /// Its address.
+    pub beacon_id: String,
 }
 
 /// The network.
@@ -148,6 +170,9 @@ pub struct Monitoring {
     pub app_peer_name: Gauges<OwnName>,
     pub app_start_time_secs: Gauge,
     pub app_monitoring_readyz: Gauge,
+    pub beacon_node_peers: Gauge,
+    pub beacon_node_version: Gauges<BeaconVersion>,
+    pub eth2_using_fallback: Gauge,
     pub cluster_network: Gauges<NetworkName>,
     pub cluster_operators: Gauge,
     pub cluster_threshold: Gauge,
@@ -166,7 +191,7 @@ pub struct Monitoring {
     pub scheduler_current_slot: Gauge,
     pub scheduler_current_epoch: Gauge,
     pub scheduler_validators_active: Gauge,
-    pub consensus_decided_rounds: Gauges<Agreement>,
+    pub consensus_decided_rounds: Gauges<TimedAgreement>,
     pub consensus_decided_leader_index: Gauges<Agreement>,
     pub bcast_broadcast: Counters<DutyName>,
     pub tracker_expect_duties: Counters<DutyName>,
@@ -209,6 +234,11 @@ impl Monitoring {
             "1 when ready, else the reason",
             self.app_monitoring_readyz.clone(),
         );
+        to.register("app_beacon_node_peers", "Peers of the beacon node", self.beacon_node_peers.clone());
+        let version = self.beacon_node_version.clone();
+        to.register("app_beacon_node_version", "A beacon node's software", version);
+        let fallback = self.eth2_using_fallback.clone();
+        to.register("app_eth2_using_fallback", "1 while a fallback beacon node is used", fallback);
         to.register("cluster_network", "The network", self.cluster_network.clone());
         to.register("cluster_operators", "Members", self.cluster_operators.clone());
         to.register("cluster_threshold", "Signatures needed", self.cluster_threshold.clone());
@@ -258,7 +288,9 @@ impl Monitoring {
         let agreement = || Agreement { protocol: QBFT.to_owned(), duty: duty.clone() };
         if let Some(round) = record.decided_round {
             let round = i64::try_from(round).unwrap_or(i64::MAX);
-            self.consensus_decided_rounds.get_or_create(&agreement()).set(round);
+            let labels =
+                TimedAgreement { protocol: QBFT.to_owned(), duty: duty.clone(), timer: TIMER.to_owned() };
+            self.consensus_decided_rounds.get_or_create(&labels).set(round);
         }
         if let Some(leader) = record.leader {
             self.consensus_decided_leader_index.get_or_create(&agreement()).set(i64::from(leader.0));
@@ -318,119 +350,5 @@ fn reference_reason(reason: &Reason) -> &'static str {
     }
 }
 
-/// What readiness depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// Whether a beacon node answers.
-    pub beacon_answers: bool,
-    /// Whether one is synced.
-    pub beacon_ready: bool,
-    /// Whether enough members for a quorum are connected, ourselves included.
-    pub quorum: bool,
-    /// Whether nothing is signed on purpose.
-    pub halted: bool,
-    /// How long a slot is.
-    pub slot: Duration,
-}
-
-/// Remembers for how long a quorum has been away.
-#[derive(Debug, Default)]
-pub struct Readiness {
-    away_since: Option<Instant>,
-}
-
-impl Readiness {
-    /// The gauge's value and, unless ready, the reason. The values are the reference's; 9, for signing that is halted on
-    /// purpose, is ours.
-    pub fn judge(&mut self, facts: Facts, now: Instant) -> (i64, Result<(), &'static str>) {
-        if facts.quorum {
-            self.away_since = None;
-        }
-        let away = !facts.quorum
-            && now.duration_since(*self.away_since.get_or_insert(now)) >= facts.slot * AWAY_SLOTS;
-        match () {
-            () if !facts.beacon_answers => (2, Err("beacon node down")),
-            () if !facts.beacon_ready => (3, Err("beacon node not synced")),
-            () if away => (4, Err("quorum peers not connected")),
-            () if facts.halted => (9, Err("signing halted")),
-            () => (1, Ok(())),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use chain::Slot;
-    use duty::Duty;
-    use qbft::Member;
-
-    use super::*;
-
-    fn text(registry: &Registry) -> String {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
-        text
-    }
-
-    fn record(outcome: Outcome) -> Record {
-        Record {
-            duty: Duty::new(Slot(7), DutyKind::Attester),
-            outcome,
-            expected: 1,
-            published: 1,
-            decided_round: Some(2),
-            leader: Some(Member(1)),
-            partials_from: vec![Member(0)],
-            liars: Vec::new(),
-            equivocators: Vec::new(),
-            withheld: None,
-            published_ms_into_slot: Some(4100),
-        }
-    }
-
-    #[test]
-    fn duties_are_counted_under_the_names_that_dashboards_expect() {
-        let identity = Identity { hash: "0a1b2c3".into(), cluster: "us".into(), ..Identity::default() };
-        let (metrics, registry) = Monitoring::new(&identity);
-        metrics.on_outcome(&record(Outcome::Done), &["ann", "bob"]);
-        metrics.on_outcome(&record(Outcome::Missed(Reason::NoAnswer)), &["ann", "bob"]);
-        metrics.on_outcome(&record(Outcome::NotNeeded), &["ann", "bob"]);
-        let text = text(&registry);
-        let sample = |name: &str, labels: &[&str], value: &str| {
-            let found = text.lines().any(|line| {
-                line.starts_with(&format!("{name}{{"))
-                    && line.contains("cluster_hash=\"0a1b2c3\"")
-                    && labels.iter().all(|label| line.contains(label))
-                    && line.ends_with(&format!(" {value}"))
-            });
-            assert!(found, "{name} {labels:?} {value}:\n{text}");
-        };
-        sample("core_tracker_expect_duties_total", &["duty=\"attester\""], "2");
-        sample("core_tracker_success_duties_total", &["duty=\"attester\""], "1");
-        sample("core_tracker_failed_duties_total", &["duty=\"attester\""], "1");
-        sample("core_tracker_failed_duty_reasons_total", &["reason=\"fetch_bn_error\""], "1");
-        sample("core_tracker_participation", &["peer=\"ann\""], "1");
-        sample("core_tracker_participation_missed_total", &["peer=\"bob\""], "2");
-        sample("core_consensus_decided_rounds", &["protocol=\"qbft\"", "duty=\"attester\""], "2");
-        sample("core_bcast_broadcast_total", &["duty=\"attester\""], "1");
-    }
-
-    #[test]
-    fn the_first_reason_that_holds_is_given() {
-        let slot = Duration::from_secs(12);
-        let good = Facts { beacon_answers: true, beacon_ready: true, quorum: true, halted: false, slot };
-        let start = Instant::now();
-        let judge = |facts| Readiness::default().judge(facts, start);
-        assert_eq!(judge(good), (1, Ok(())));
-        assert_eq!(judge(Facts { beacon_ready: false, ..good }).0, 3);
-        assert_eq!(judge(Facts { beacon_answers: false, beacon_ready: false, ..good }).0, 2);
-        assert_eq!(judge(Facts { halted: true, ..good }), (9, Err("signing halted")));
-        let mut readiness = Readiness::default();
-        let away = Facts { quorum: false, ..good };
-        assert_eq!(readiness.judge(away, start).0, 1, "not at once");
-        assert_eq!(readiness.judge(away, start + slot * 5).0, 1);
-        assert_eq!(readiness.judge(away, start + slot * 6), (4, Err("quorum peers not connected")));
-        assert_eq!(readiness.judge(good, start + slot * 7).0, 1);
-        assert_eq!(readiness.judge(away, start + slot * 8).0, 1, "and counted anew");
-    }
-}
+mod tests;

@@ -9,6 +9,8 @@ use ipc::{ClusterSetup, Problem};
 use obol::host;
 use threshold::{PublicKey, ShareIndex};
 
+use crate::graffiti::Graffiti;
+
 /// More addresses than any cluster has.
 const MAX_PEER_ADDRESSES: usize = 256;
 
@@ -29,6 +31,12 @@ pub struct Membership {
     pub uuid: String,
     /// Beacon nodes, the preferred one first.
     pub beacon_nodes: Vec<String>,
+    /// Beacon nodes for when none of those can be used.
+    pub fallback_beacon_nodes: Vec<String>,
+    /// Whether builders' offers for blocks are taken.
+    pub builder_api: bool,
+    /// What our blocks say.
+    pub graffiti: Graffiti,
     /// Who signs.
     pub signing: ipc::Signing,
     /// The keys of every validator, parsed once.
@@ -99,6 +107,7 @@ pub fn verify(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, 
     let members = members(setup, &view, share_index)?;
     let relays = relays(setup, &view)?;
     let keys = keys(&view, share_index)?;
+    let graffiti = graffiti(&setup.proposals, &view)?;
     if setup.beacon_nodes.is_empty() {
         return Err(Problem::new(
             "beacon_node_missing",
@@ -123,6 +132,9 @@ pub fn verify(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, 
         relays,
         uuid: lock.definition.uuid.clone(),
         beacon_nodes: setup.beacon_nodes.clone(),
+        fallback_beacon_nodes: setup.fallback_beacon_nodes.clone(),
+        builder_api: setup.proposals.builder_api,
+        graffiti,
         signing: setup.signing,
         keys: Arc::new(keys),
     })
@@ -199,6 +211,16 @@ fn members(setup: &ClusterSetup, view: &ClusterView, share_index: u8) -> Result<
     Ok(addresses.into_iter().map(|(peer_id, addrs)| host::Member { peer_id, addrs }).collect())
 }
 
+fn graffiti(proposals: &ipc::Proposals, view: &ClusterView) -> Result<Graffiti, Problem> {
+    Graffiti::new(&proposals.graffiti, proposals.graffiti_alone, view.validators.len()).map_err(|error| {
+        advised(
+            "graffiti_invalid",
+            &error.to_string(),
+            "Shorten the graffiti, or set it without the client's mark.",
+        )
+    })
+}
+
 /// The relays that the owner named, or those of Obol on the networks that they serve.
 fn relays(setup: &ClusterSetup, view: &ClusterView) -> Result<Vec<host::RelayEntry>, Problem> {
     let public = Network::by_fork_version(view.fork_version).is_some();
@@ -234,6 +256,16 @@ fn keys(view: &ClusterView, share_index: u8) -> Result<BTreeMap<PublicKeyBytes, 
         keys.insert(validator.group_public_key, ValidatorKeys { group, shares, own_share });
     }
     Ok(keys)
+}
+
+/// The beacon nodes that the owner named, used as one.
+pub fn beacon_nodes(
+    membership: &Membership,
+    timeouts: beacon::Timeouts,
+    expected: beacon::ExpectedChain,
+) -> Result<beacon::BeaconNodes, beacon::ConfigError> {
+    let (first, fallbacks) = (&membership.beacon_nodes, &membership.fallback_beacon_nodes);
+    beacon::BeaconNodes::with_fallbacks(first, fallbacks, timeouts, expected)
 }
 
 /// Whether the beacon nodes can serve this cluster: at least one answers, and none is on another chain.

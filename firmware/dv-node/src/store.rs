@@ -70,6 +70,10 @@ struct StoredCluster {
     relays: Option<Vec<String>>,
     #[serde(default)]
     signing: ipc::Signing,
+    #[serde(default)]
+    fallback_beacon_nodes: Vec<String>,
+    #[serde(default)]
+    proposals: ipc::Proposals,
 }
 
 /// The chain this cluster has served, so that it never serves another one.
@@ -148,6 +152,8 @@ impl Store {
             peers: stored.peers,
             relays: stored.relays,
             signing: stored.signing,
+            fallback_beacon_nodes: stored.fallback_beacon_nodes,
+            proposals: stored.proposals,
         }))
     }
 
@@ -168,6 +174,8 @@ impl Store {
             peers: setup.peers.clone(),
             relays: setup.relays.clone(),
             signing: setup.signing,
+            fallback_beacon_nodes: setup.fallback_beacon_nodes.clone(),
+            proposals: setup.proposals.clone(),
         };
         let text = encode(&stored);
         self.write(IDENTITY, setup.identity_key.expose_secret().trim().as_bytes())?;
@@ -371,6 +379,8 @@ mod tests {
             peers: vec![],
             relays: Some(vec!["https://relay.example".to_owned()]),
             signing: ipc::Signing::BuiltIn,
+            fallback_beacon_nodes: vec!["http://y".to_owned()],
+            proposals: ipc::Proposals { graffiti: vec!["us".to_owned()], ..ipc::Proposals::default() },
         }
     }
 
@@ -384,6 +394,8 @@ mod tests {
         let loaded = store.load_cluster().unwrap().unwrap();
         assert_eq!((loaded.identity_key.expose_secret(), loaded.lock), ("ab", json!({"a": 1})));
         assert_eq!(loaded.relays, setup().relays);
+        assert_eq!(loaded.fallback_beacon_nodes, setup().fallback_beacon_nodes);
+        assert_eq!(loaded.proposals, setup().proposals);
         let mode = |name: &str| fs::metadata(store.dir.join(name)).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(IDENTITY), mode(CLUSTER)), (0o600, 0o600));
     }

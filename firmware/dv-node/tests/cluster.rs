@@ -6,7 +6,7 @@
 mod fake;
 mod house;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fake::{FakeChain, FakeNode, Fault};
 use house::{House, create_cluster, create_cluster_with, eventually};
@@ -70,6 +70,130 @@ async fn four_members_attest_and_any_one_of_them_may_die() {
     .await;
     let metrics = client.get_text("/metrics").await.unwrap();
     assert!(metrics.contains("hearth_dv_duties_total"), "{metrics}");
+}
+
+/// Who contributed in which slot, and for how many subcommittees.
+fn contributions(house: &House) -> BTreeMap<(u64, u64), BTreeSet<u64>> {
+    let mut seen: BTreeMap<(u64, u64), BTreeSet<u64>> = BTreeMap::new();
+    let sent =
+        house.beacon.submitted().into_iter().filter(|(path, _)| path.ends_with("contribution_and_proofs"));
+    for (_, body) in sent {
+        let list: Vec<chain::SignedContributionAndProof> = serde_json::from_value(body).unwrap();
+        for chain::ContributionAndProof { aggregator_index, contribution, .. } in
+            list.into_iter().map(|signed| signed.message)
+        {
+            let of = (contribution.slot.0, aggregator_index.0);
+            seen.entry(of).or_default().insert(contribution.subcommittee_index);
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn validators_contribute_for_all_their_subcommittees_once_members_agreed_that_they_read_it() {
+    // Each validator sits in two subcommittees and is selected for one in eight: of 24, one is selected for both in every
+    // third slot or so.
+    let mut house = House::build(4, 24).await;
+    let chain = house.beacon.inner.lock().unwrap().chain.clone();
+    house.start().await;
+    let last_of_epoch = (chain.slot_now() / chain.slots_per_epoch + 1) * chain.slots_per_epoch - 1;
+    eventually("a validator contributes for both", || async {
+        contributions(&house).values().any(|subcommittees| subcommittees.len() == 2)
+    })
+    .await;
+    for ((slot, validator), subcommittees) in contributions(&house) {
+        let before_agreement = slot < last_of_epoch;
+        assert!(!before_agreement || subcommittees.len() == 1, "{validator} in {slot}: {subcommittees:?}");
+    }
+    assert!(house.members[0].log().contains("the members agreed on versions"));
+    assert_nothing_slashable(&house);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_to_pay_is_told_in_each_epoch_and_builders_only_by_members_that_use_them() {
+    const PREPARE: &str = "/eth/v1/validator/prepare_beacon_proposer";
+    const REGISTER: &str = "/eth/v1/validator/register_validator";
+    let mut house = House::build(4, 2).await;
+    house.start().await;
+    let told = |path: &'static str| -> Vec<serde_json::Value> {
+        let all = house.beacon.submitted().into_iter().filter(|(to, _)| to == path);
+        all.map(|(_, body)| body).collect()
+    };
+    // Each of four members in each of three epochs, and once when it began.
+    eventually("three epochs are told", || async { told(PREPARE).len() >= 4 * 3 }).await;
+    let address = "0x1111111111111111111111111111111111111111";
+    let both = serde_json::json!([{"validator_index": "0", "fee_recipient": address},
+        {"validator_index": "1", "fee_recipient": address}]);
+    assert!(told(PREPARE).iter().all(|body| *body == both), "{:?}", told(PREPARE));
+    assert_eq!(house.beacon.hits(REGISTER), 0, "nobody uses builders");
+
+    // One member uses them and says so in its blocks; the beacon node has no builder, and that stops nothing.
+    house.members[3].proposals = ipc::Proposals {
+        builder_api: true,
+        graffiti: vec!["first".to_owned(), "second".to_owned()],
+        graffiti_alone: false,
+    };
+    house.set_up_again(3).await;
+    eventually("a beacon node without builders is asked", || async { house.beacon.hits(REGISTER) > 0 }).await;
+    house.members[0].kill();
+    house.attested_again().await; // The one that was refused is needed, and goes on.
+    eventually("it is told in the log", || async {
+        house.members[3].log().contains("no beacon node has a builder to be told whom to pay")
+    })
+    .await;
+    house.beacon.inner.lock().unwrap().has_builder = true;
+    eventually("builders are told", || async { !told(REGISTER).is_empty() }).await;
+    let registrations: Vec<chain::SignedValidatorRegistration> =
+        serde_json::from_value(told(REGISTER).remove(0)).unwrap();
+    let locked: Vec<_> =
+        house.created.view.validators.iter().filter_map(|validator| validator.builder_registration).collect();
+    assert_eq!(registrations, locked, "as the lock has them");
+    let asked = || house.beacon.inner.lock().unwrap().blocks_asked.clone();
+    let of_builder = |query: &str| query.contains(&format!("builder_boost_factor={}", u64::MAX));
+    eventually("it asks for a block", || async { asked().iter().any(|(_, query)| of_builder(query)) }).await;
+    for (slot, query) in asked() {
+        if of_builder(&query) {
+            // The test's beacon node deals slots out in turn, and calls itself something that has no token.
+            let text = if slot % 2 == 0 { "firstOB" } else { "secondOB" };
+            let graffiti = format!("&graffiti=0x{:0<64}", hex::encode(text));
+            assert!(query.contains(&graffiti), "{slot}: {query}");
+        } else {
+            assert!(query.contains("builder_boost_factor=0") && !query.contains("graffiti"), "{query}");
+        }
+    }
+    assert_nothing_slashable(&house);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_beacon_node_is_away_goes_on_with_its_fallback_and_says_so() {
+    let mut house = House::build(4, 1).await;
+    let chain = house.beacon.inner.lock().unwrap().chain.clone();
+    let spare = FakeNode::start(chain).await;
+    // Three of four are needed, and two have no other beacon node than the first.
+    for member in [0, 1, 2] {
+        house.members[member].fallbacks = vec![spare.url.clone()];
+    }
+    house.start().await;
+    house.attested_again().await;
+    assert_eq!(spare.hits("attestation_data"), 0);
+    house.beacon.fault("/eth/", Fault::Says(502, Vec::new()));
+    let attested = || spare.submitted().iter().any(|(path, _)| path.ends_with("pool/attestations"));
+    eventually("votes reach the spare beacon node", || async { attested() }).await;
+    let status = house.members[0].status().await;
+    let told = |code: &str| status.problems.iter().any(|problem| problem.code == code);
+    assert!(told("beacon_fallback_in_use") && !told("beacon_node_unreachable"), "{:?}", status.problems);
+    let nodes: Vec<bool> = status.chain.unwrap().beacon_nodes.iter().map(|node| node.is_fallback).collect();
+    assert_eq!(nodes, [false, true]);
+    let metrics = house.members[0].client().get_text("/metrics").await.unwrap();
+    assert!(metrics.lines().any(|line| line.starts_with("app_eth2_using_fallback{") && line.ends_with(" 1")));
+    house.beacon.heal();
+    house.attested_again().await;
+    eventually("it is told no longer", || async {
+        let problems = house.members[0].status().await.problems;
+        problems.iter().all(|problem| problem.code != "beacon_fallback_in_use")
+    })
+    .await;
+    assert_nothing_slashable(&house);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -243,6 +367,24 @@ async fn no_other_cluster_and_no_other_member_takes_the_memory_of_a_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_with_the_same_files_is_refused_and_the_first_goes_on() {
+    let mut house = House::build(4, 1).await;
+    house.start().await;
+    house.attested_again().await;
+    let second = house.members[0].second_process();
+    assert!(!second.status.success());
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(said.contains("another process works with") && said.contains("end it first"), "{said}");
+    house.members[3].kill();
+    house.attested_again().await; // The first one is needed.
+    // However a process ends, the next one need not wait.
+    house.members[0].kill();
+    house.members[0].start().await;
+    house.attested_again().await;
+    assert_nothing_slashable(&house);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_lost_its_journal_stays_silent_about_the_past_only() {
     let mut house = House::build(4, 1).await;
     house.start().await;
@@ -319,6 +461,38 @@ async fn an_exit_that_enough_owners_have_confirmed_reaches_the_chain_and_no_othe
     // The same as files: what one box gives out, another one takes.
     let files: ExitFiles = house.members[0].client().get(EXIT_FILES_PATH).await.unwrap();
     assert_eq!(files.whole[0].name, format!("exit-{validator}.json"));
+    let lock_hash = house.lock_hash();
+    let calls: Vec<(&str, String)> =
+        files.obol_api.iter().map(|call| (call.method.as_str(), call.url.clone())).collect();
+    let service = "https://api.obol.tech/exp";
+    assert_eq!(
+        calls,
+        [
+            ("POST", format!("{service}/partial_exits/{lock_hash}")),
+            ("GET", format!("{service}/exit/{lock_hash}/1/{validator}")),
+            ("DELETE", format!("{service}/partial_exits/{lock_hash}/1/{validator}")),
+        ]
+    );
+    let token =
+        cluster::exit::bearer(&house.members[0].identity(), &house.created.view.lock_hash, &validator, 1);
+    assert_eq!(files.obol_api[1].authorization.as_ref(), Some(&token));
+    // What that service would answer is taken as well, and a signature of nobody in it is not.
+    let partial_of = |member: usize| {
+        let share = &house.members[member].signer;
+        let signed = share.lock().unwrap().sign_root(root);
+        let own = house.created.view.validators[0].public_shares[member];
+        signed.into_iter().find(|(key, _)| *key == own).unwrap().1.to_string()
+    };
+    let mut answer = serde_json::json!({"epoch": "0", "validator_index": exit.message.validator_index,
+        "signatures": [partial_of(0), "", partial_of(2), partial_of(3)]});
+    let _status: NodeStatus = house.members[3].client().post(EXIT_FILES_PATH, &answer).await.unwrap();
+    eventually("the fourth's is known, which nobody had given", || async {
+        at_late().await.is_some_and(|exit| exit.partials_from == [1, 2, 3, 4])
+    })
+    .await;
+    answer["signatures"][1] = "0x01".into();
+    let refused = house.members[3].client().post::<NodeStatus>(EXIT_FILES_PATH, &answer).await;
+    assert!(matches!(refused, Err(ClientError::Refused { status: 422, .. })), "{refused:?}");
     let partial = files.partial.unwrap();
     let _status: NodeStatus = house.members[3].client().post(EXIT_FILES_PATH, &partial).await.unwrap();
     let mut forged = partial;

@@ -176,6 +176,8 @@ fn setup_seeds() -> Vec<Vec<u8>> {
         peers: peers.collect(),
         relays: None,
         signing: Signing::default(),
+        fallback_beacon_nodes: Vec::new(),
+        proposals: ipc::Proposals::default(),
     };
     let definition: serde_json::Value =
         serde_json::from_slice(&definition().to_json().expect("our own definition")).expect("our own JSON");

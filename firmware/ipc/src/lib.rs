@@ -32,7 +32,7 @@ mod problem;
 mod sensitive;
 
 pub use client::{Client, ClientError};
-pub use node::{ClusterSetup, NodeStatus, Signing};
+pub use node::{ClusterSetup, NodeStatus, Proposals, Signing};
 pub use problem::Problem;
 pub use sensitive::Sensitive;
 pub use signer::{ShareImport, SignerStatus};

@@ -41,6 +41,9 @@ pub struct ClusterSetup {
     pub identity_key: Sensitive,
     /// Beacon node addresses, the preferred one first.
     pub beacon_nodes: Vec<String>,
+    /// Beacon nodes that are used only while none of the others can be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallback_beacon_nodes: Vec<String>,
     /// Multiaddresses of the other members, each ending in `/p2p/<peer id>`.
     pub peers: Vec<String>,
     /// Relays through which members meet that cannot dial each other: web addresses or multiaddresses. Absent: those of
@@ -50,6 +53,21 @@ pub struct ClusterSetup {
     /// Who holds this member's key shares and signs with them.
     #[serde(default)]
     pub signing: Signing,
+    /// What the blocks that this member proposes are like.
+    #[serde(default)]
+    pub proposals: Proposals,
+}
+
+/// What the blocks that a member proposes are like.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Proposals {
+    /// Whether builders' offers for blocks are taken, as all members of a cluster must.
+    pub builder_api: bool,
+    /// What blocks say: nothing of ours (the beacon node's own), one text for all validators, or one for each in the lock's order.
+    pub graffiti: Vec<String>,
+    /// Without the mark of the client behind it; the text may be 32 bytes long then instead of 28.
+    pub graffiti_alone: bool,
 }
 
 /// Who signs for this member.
@@ -227,6 +245,23 @@ pub struct ExitFiles {
     pub partial: Option<serde_json::Value>,
     /// The whole exits.
     pub whole: Vec<NamedFile>,
+    /// How the owner exchanges them with members whose nodes use the Obol API. The box makes none of these calls itself.
+    #[serde(default)]
+    pub obol_api: Vec<ObolApiCall>,
+}
+
+/// A call of the Obol API for the owner to make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObolApiCall {
+    /// What it does.
+    pub what: String,
+    /// `GET`, `POST` or `DELETE`.
+    pub method: String,
+    /// The whole address.
+    pub url: String,
+    /// The `Authorization` header, where there is one. It opens nothing but this member's own exits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<String>,
 }
 
 /// A file to be kept.
@@ -368,6 +403,9 @@ pub struct BeaconNodeStatus {
     /// Why it cannot be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// It is used only while none of the others can be.
+    #[serde(default)]
+    pub is_fallback: bool,
 }
 
 /// Whether a beacon node can be used.

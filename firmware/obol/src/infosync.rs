@@ -17,6 +17,9 @@ pub const PROTOCOL: &str = "protocol";
 /// Topic of proposal types.
 pub const PROPOSAL: &str = "proposal";
 
+/// What identifiers of protocols for agreeing begin with.
+const CONSENSUS: &str = "/charon/consensus/";
+
 /// What we wish, best first: our side of the exchange.
 pub fn own_topics(builder_api: bool) -> Vec<(&'static str, Vec<String>)> {
     let texts = |texts: &mut dyn Iterator<Item = &'static str>| texts.map(str::to_owned).collect();
@@ -71,6 +74,13 @@ impl InfoSync {
         let mut versions = self.at(slot, VERSION).iter().filter_map(|text| Version::parse(text));
         versions.any(|version| version.compare(first).is_ge())
     }
+
+    /// The protocol for agreeing that the members prefer, when we do not speak it. Agreements then go on by QBFT, which every
+    /// release speaks (obol.md 6.12).
+    pub fn unspoken_consensus(&self, slot: u64) -> Option<&str> {
+        let preferred = self.at(slot, PROTOCOL).iter().find(|id| id.starts_with(CONSENSUS))?;
+        (!Protocol::Qbft.ids().contains(&preferred.as_str())).then_some(preferred)
+    }
 }
 
 #[cfg(test)]
@@ -79,11 +89,15 @@ mod tests {
     use crate::wire::{PriorityScoredResult, PriorityTopicResult};
 
     fn result(versions: &[&str]) -> PriorityResult {
+        result_on(VERSION, versions)
+    }
+
+    fn result_on(topic: &str, agreed: &[&str]) -> PriorityResult {
         let scored =
             |text: &&str| PriorityScoredResult { priority: Some(StringValue::any(text)), score: 4000 };
         let topic = PriorityTopicResult {
-            topic: Some(StringValue::any(VERSION)),
-            priorities: versions.iter().map(scored).collect(),
+            topic: Some(StringValue::any(topic)),
+            priorities: agreed.iter().map(scored).collect(),
         };
         PriorityResult { msgs: Vec::new(), topics: vec![topic] }
     }
@@ -97,6 +111,26 @@ mod tests {
             assert_eq!(info.plural_contributions(slot), plural, "slot {slot}");
         }
         assert!(info.at(1000, PROTOCOL).is_empty());
+    }
+
+    #[test]
+    fn a_preferred_protocol_that_is_not_spoken_is_named_and_changes_nothing_else() {
+        let qbft = Protocol::Qbft.ids()[0];
+        let table: [(&[&str], Option<&str>); 5] = [
+            (&[], None),
+            (&["/charon/parsigex/2.0.0"], None),
+            (&["/charon/parsigex/2.0.0", qbft, "/charon/consensus/abft/1.0.0"], None),
+            (&["/charon/consensus/abft/1.0.0", qbft], Some("/charon/consensus/abft/1.0.0")),
+            (&["/charon/consensus/qbft/3.0.0"], Some("/charon/consensus/qbft/3.0.0")),
+        ];
+        for (agreed, unspoken) in table {
+            let mut info = InfoSync::default();
+            info.add(31, &result_on(PROTOCOL, agreed));
+            assert_eq!(info.unspoken_consensus(30), None, "not agreed on yet");
+            assert_eq!(info.unspoken_consensus(32), unspoken, "{agreed:?}");
+        }
+        // What we offer ourselves is headed by the one protocol there is.
+        assert_eq!(own_topics(false)[1].1[0], qbft);
     }
 
     #[test]

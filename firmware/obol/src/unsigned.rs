@@ -210,3 +210,45 @@ pub fn read_set(kind: DutyType, bytes: &[u8]) -> Result<BTreeMap<PublicKeyBytes,
     };
     set.set.iter().map(read).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use chain::{Root, SignatureBytes, Slot};
+
+    use super::*;
+
+    fn contribution(subcommittee_index: u64) -> SyncCommitteeContribution {
+        SyncCommitteeContribution {
+            slot: Slot(42),
+            beacon_block_root: Root([7; 32]),
+            subcommittee_index,
+            aggregation_bits: Default::default(),
+            signature: SignatureBytes([2; 96]),
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Option<Vec<SyncCommitteeContribution>> {
+        match Unsigned::decode(DutyType::SyncContribution, bytes) {
+            Ok(Unsigned::Contributions(several)) => Some(several),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn one_contribution_is_160_bytes_several_are_a_list_and_every_form_is_read() {
+        let one = vec![contribution(1)];
+        let ssz = Unsigned::Contributions(one.clone()).encode();
+        assert_eq!(ssz.len(), 160);
+        assert_eq!(read(&ssz), Some(one.clone()));
+        assert_eq!(read(&versioned::to_json(&one[0])), Some(one.clone()), "one as a JSON object");
+        assert_eq!(read(&versioned::to_json(&one)), Some(one), "a list of one");
+
+        let several = vec![contribution(0), contribution(3)];
+        let list = Unsigned::Contributions(several.clone()).encode();
+        assert!(list.starts_with(b"[{\"slot\":\"42\""), "{}", String::from_utf8_lossy(&list));
+        assert_eq!(read(&list), Some(several));
+        for bad in [&b""[..], b"[", b"[{}]", b"{}", &ssz[1..], b"null"] {
+            assert_eq!(read(bad), None, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+}

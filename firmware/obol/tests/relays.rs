@@ -66,12 +66,16 @@ struct RunningRelay {
 
 /// A relay on loopback; `port` 0 takes a free one.
 async fn start_relay(port: u16) -> RunningRelay {
+    start_relay_with(port, as_the_reference_is()).await
+}
+
+async fn start_relay_with(port: u16, limits: relay::Config) -> RunningRelay {
     let mut swarm = SwarmBuilder::with_existing_identity(keypair(200))
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
         .unwrap()
         .with_behaviour(|keypair| RelayServer {
-            relay: relay::Behaviour::new(keypair.public().to_peer_id(), as_the_reference_is()),
+            relay: relay::Behaviour::new(keypair.public().to_peer_id(), limits),
             identify: identify::Behaviour::new(identify::Config::new("x".to_owned(), keypair.public())),
             ping: ping::Behaviour::default(),
         })
@@ -222,6 +226,52 @@ async fn a_relay_that_restarts_is_used_again() {
     eventually("both reserve again", || is_reserved(&one) && is_reserved(&two)).await;
     one.handle.send(&two.id, Protocol::Qbft, b"after").unwrap();
     assert_eq!(next_inbound(&mut two).await.bytes, b"after");
+}
+
+/// A relay ends a circuit that has carried its measure, in the middle of whatever is on it (obol.md 4.2, 4.4).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_a_relay_reset_is_tried_once_more_and_only_once() {
+    const MEASURE: usize = 512 << 10;
+    let limits =
+        relay::Config { max_circuit_bytes: u64::try_from(MEASURE).unwrap(), ..as_the_reference_is() };
+    let mut relay = start_relay_with(0, limits).await;
+    let (small, great) = smaller_and_greater();
+    let one = start(small, &[great], &relay.relay, &[]).await;
+    let mut two = start(great, &[small], &relay.relay, &[]).await;
+    let to = two.id;
+    tokio::spawn(async move {
+        while let Some(event) = two.events.recv().await {
+            if let HostEvent::Inbound(mut inbound) = event {
+                let length = u32::try_from(inbound.bytes.len()).unwrap();
+                inbound.responder.take().unwrap().respond(length.to_be_bytes().to_vec());
+            }
+        }
+    });
+    let retried = || one.handle.peers()[0].counters.retried;
+    let ask = |length: usize| {
+        let handle = one.handle.clone();
+        async move { handle.request(&to, Protocol::Priority, &vec![7; length]).await }
+    };
+    let large = MEASURE * 5 / 8;
+    let answered = Ok(u32::try_from(large).unwrap().to_be_bytes().to_vec());
+    eventually("they meet", || one.handle.peers()[0].state.relayed).await;
+    assert_eq!((ask(large).await, retried()), (answered.clone(), 0), "the first fits");
+    assert_eq!(
+        (ask(large).await, retried()),
+        (answered, 1),
+        "the second breaks the circuit and goes on a new one"
+    );
+
+    // What fits on no circuit breaks two, and is given up.
+    let refused = ask(MEASURE * 2).await;
+    assert!(matches!(refused, Err(RequestError::Reset)), "{refused:?}");
+    assert_eq!(retried(), 2);
+    let mut opened = 0;
+    while let Ok((from, _)) = relay.circuits.try_recv() {
+        assert_eq!(from, one.id.to_string());
+        opened += 1;
+    }
+    assert!((2..=4).contains(&opened), "{opened} circuits");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

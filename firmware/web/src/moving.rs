@@ -55,6 +55,8 @@ async fn import_folder(
         peers: upload.peers,
         relays: upload.relays,
         signing: ipc::Signing::BuiltIn,
+        fallback_beacon_nodes: Vec::new(),
+        proposals: ipc::Proposals::default(),
     };
     let _status: Value = web.node.post(ipc::node::CLUSTERS_PATH, &setup).await?;
     Ok(Json(imported))

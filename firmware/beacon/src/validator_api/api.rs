@@ -1,6 +1,7 @@
 //! Answering what is not simply passed on.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -89,6 +90,7 @@ pub struct ValidatorApi<C> {
     pub(super) selections: Mutex<Selections>,
     version: String,
     pub(super) patience: Patience,
+    pub(super) requests: Arc<AtomicU64>,
 }
 
 impl<C: Cluster> ValidatorApi<C> {
@@ -100,7 +102,13 @@ impl<C: Cluster> ValidatorApi<C> {
         version: String,
         patience: Patience,
     ) -> Self {
-        Self { nodes, keys, cluster, selections: Mutex::default(), version, patience }
+        let requests = Arc::default();
+        Self { nodes, keys, cluster, selections: Mutex::default(), version, patience, requests }
+    }
+
+    /// Counts the requests there, so that others can see whether a client is there at all.
+    pub fn counted_by(self, requests: Arc<AtomicU64>) -> Self {
+        Self { requests, ..self }
     }
 
     pub(super) async fn answer(&self, route: Route, request: &Request) -> Result<Answer, ApiError> {

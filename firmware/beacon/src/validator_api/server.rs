@@ -1,6 +1,7 @@
 //! The HTTP server: bounded in connections, bodies and time.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -75,6 +76,7 @@ pub async fn serve<C: Cluster>(listener: TcpListener, api: Arc<ValidatorApi<C>>,
 }
 
 async fn handle<C: Cluster>(api: &ValidatorApi<C>, request: axum::extract::Request) -> Response {
+    api.requests.fetch_add(1, Ordering::Relaxed);
     let (parts, body) = request.into_parts();
     let (method, path) = (parts.method.as_str().to_owned(), parts.uri.path().to_owned());
     let result = match route(&method, &path) {

@@ -140,6 +140,7 @@ pub(super) fn answer(node: &FakeNode, parts: &Parts, path: &str, body: &Bytes) -
     if path.starts_with("/eth/v3/validator/blocks/") {
         let slot = Slot(last.parse().unwrap());
         let reveal = query(parts, "randao_reveal").unwrap().parse().unwrap();
+        inner.blocks_asked.push((slot.0, parts.uri.query().unwrap_or_default().to_owned()));
         let block = block(slot, slot.0 % validators, reveal, inner.blinded);
         let blinded = inner.blinded.to_string();
         let headers = [

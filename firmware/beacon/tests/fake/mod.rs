@@ -86,6 +86,8 @@ pub struct Inner {
     /// When each of them came, unix milliseconds.
     pub submitted_at_ms: Vec<u64>,
     pub sync_distance: u64,
+    /// How many peers it says it has.
+    pub peers: u64,
     /// Validators' status, by position; `active_ongoing` where absent.
     pub statuses: BTreeMap<usize, String>,
     /// Added to the genesis root in every answer of attestation data: another view of the chain.
@@ -98,6 +100,8 @@ pub struct Inner {
     pub only_json: bool,
     /// Whether registrations go anywhere.
     pub has_builder: bool,
+    /// What was said when blocks were asked for: the slot and the part after the question mark.
+    pub blocks_asked: Vec<(u64, String)>,
     /// The aggregate of every committee, if any.
     pub aggregate: Option<Value>,
     /// Whether there is an aggregate of whatever slot is asked for, when none is given above.
@@ -127,12 +131,14 @@ impl FakeNode {
             submitted: Vec::new(),
             submitted_at_ms: Vec::new(),
             sync_distance: 0,
+            peers: 5,
             statuses: BTreeMap::new(),
             source_root: Root([1; 32]),
             head: 0,
             blinded: false,
             only_json: false,
             has_builder: false,
+            blocks_asked: Vec::new(),
             aggregate: None,
             makes_aggregates: false,
         };
@@ -285,6 +291,9 @@ async fn answer(node: &FakeNode, request: Request, path: &str) -> Response {
         "/eth/v1/node/version" => json!({"version": chain.version}),
         "/eth/v1/node/syncing" => json!({
             "head_slot": "1", "sync_distance": inner.sync_distance.to_string(), "is_syncing": false, "is_optimistic": false, "el_offline": false,
+        }),
+        "/eth/v1/node/peer_count" => json!({
+            "disconnected": "1", "connecting": "0", "connected": inner.peers.to_string(), "disconnecting": "0",
         }),
         "/eth/v1/beacon/states/head/validators" => {
             let ids: Vec<String> = serde_json::from_value(posted["ids"].clone()).unwrap_or_default();

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use beacon::BeaconNodes;
 use ipc::node::NodeState;
 use ipc::{ClusterSetup, Problem};
 
@@ -71,7 +70,7 @@ impl Daemon {
             Err(error) => return Err(disk(&error)),
         };
         let expected = node::expected_chain(&membership, chain.as_ref());
-        let nodes = BeaconNodes::new(&membership.beacon_nodes, self.config.beacon.into(), expected);
+        let nodes = setup::beacon_nodes(&membership, self.config.beacon.into(), expected);
         setup::check_beacon_nodes(&nodes.map_err(|error| setup::bad_beacon_address(&error))?).await?;
 
         let was_left = is_new && self.folders.left(&left_name(&membership)).is_some();

@@ -276,6 +276,8 @@ fn copy_of(setup: &ClusterSetup) -> ClusterSetup {
         peers: setup.peers.clone(),
         relays: setup.relays.clone(),
         signing: setup.signing,
+        fallback_beacon_nodes: setup.fallback_beacon_nodes.clone(),
+        proposals: setup.proposals.clone(),
     }
 }
 

@@ -487,6 +487,8 @@ impl Shell {
             relays: self.request.relays.clone(),
             // The shares were made in this box.
             signing: ipc::Signing::BuiltIn,
+            fallback_beacon_nodes: Vec::new(),
+            proposals: ipc::Proposals::default(),
         };
         let _stopping = done.send(setup);
     }

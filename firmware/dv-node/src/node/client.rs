@@ -1,6 +1,7 @@
 //! Serving a validator client: what it asks is answered when it is known, what it signed is what it was asked to sign.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -50,12 +51,19 @@ pub(crate) struct Client {
     news: bool,
     /// When the first of the waiting questions is given up.
     first_given_up: Option<UnixMillis>,
+    /// How often the validator API was asked for anything.
+    requests: Arc<AtomicU64>,
 }
 
 impl Client {
     /// A way to the node's loop.
     pub(super) fn link(&self, events: tokio::sync::mpsc::Sender<Event>) -> Link {
         Link::new(events, Arc::clone(&self.indices))
+    }
+
+    /// Counts what the validator API is asked.
+    pub(super) fn requests(&self) -> &Arc<AtomicU64> {
+        &self.requests
     }
 }
 

@@ -11,17 +11,16 @@ use chain::{
     Domain, Epoch, Fork, ForkInfo, ForkName, PublicKeyBytes, SignatureBytes, SignedVoluntaryExit,
     VoluntaryExit, domain,
 };
-use cluster::exit::{self, PartialExits};
+use cluster::exit::{self, FullExitAnswer, PartialExits};
 use cluster::exit_pool::{ExitPool, Pending, Taken, whole};
 use duty::{Clock, SignError};
-use ipc::Problem;
-use ipc::node::{ExitFiles, ExitState, ExitStatus, NamedFile};
+use ipc::node::{ExitFiles, ExitState, ExitStatus, NamedFile, ObolApiCall};
 use obol::signed::Signed;
 use obol::{DutyType, Protocol, parsigex};
 use qbft::Member;
 
 use super::{Event, Node, wall};
-use crate::exits::{Desk, Wish};
+use crate::exits::{self, Desk, ExitFile, Wish};
 
 /// The signer, or a beacon node, is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_secs(20);
@@ -129,31 +128,72 @@ impl Node {
             let content = serde_json::to_value(exit).ok()?;
             Some(NamedFile { name: exit::file_name(&pending.validator), content })
         });
-        ExitFiles { partial, whole: whole.collect() }
+        let whole = whole.collect();
+        let obol_api = if partial.is_some() { self.obol_api_calls() } else { Vec::new() };
+        ExitFiles { partial, whole, obol_api }
+    }
+
+    /// What the owner calls to exchange these exits with members that use the Obol API.
+    fn obol_api_calls(&self) -> Vec<ObolApiCall> {
+        let (lock_hash, share) = (&self.membership.view.lock_hash, u64::from(self.membership.share_index));
+        let call = |what: &str, method: &str, path: String, authorization: Option<String>| ObolApiCall {
+            what: what.to_owned(),
+            method: method.to_owned(),
+            url: exit::api_url(&self.config.obol_api, &path),
+            authorization,
+        };
+        let hand_out = "gives `partial` to the other members";
+        let mut calls = vec![call(hand_out, "POST", exit::partial_exits_path(lock_hash), None)];
+        for blob in self.exits.pool.signed_by(self.membership.share_index) {
+            let key = &blob.public_key;
+            let bearer = exit::bearer(&self.membership.identity, lock_hash, key, share);
+            let fetch =
+                format!("asks for what all members signed for {key}; its answer is taken here by POST");
+            let path = exit::full_exit_path(lock_hash, key, share);
+            calls.push(call(&fetch, "GET", path, Some(bearer.clone())));
+            let path = exit::own_partial_exit_path(lock_hash, key, share);
+            calls.push(call(&format!("takes back our own for {key}"), "DELETE", path, Some(bearer)));
+        }
+        calls
     }
 
     /// Files that members passed on by hand.
     fn take_handed_in(&mut self, domain: Domain) {
         for (file, answer) in self.exits.desk.take_handed_in() {
-            let verified = tokio::task::block_in_place(|| file.verify(&self.membership.view, domain));
-            let outcome = verified.and_then(|verified| {
-                let share = u8::try_from(verified.share_index())
-                    .map_err(|_| exit::ExitError::UnknownShare(verified.share_index()))?;
-                for exit in verified.exits() {
-                    self.take_partial_exit(domain, share, &exit.public_key, exit.signed_exit_message)?;
-                }
-                Ok(())
-            });
-            let outcome = outcome.map_err(|error| {
-                Problem::new(
-                    "exit_file_invalid",
-                    crate::setup::sentence(&error.to_string()),
-                    "Ask the member who sent it for the file of this cluster.",
-                )
-            });
+            let outcome = match &file {
+                ExitFile::OfMember(file) => self.take_members_file(domain, file),
+                ExitFile::OfObolApi(answer) => self.take_answer(domain, answer),
+            };
+            let outcome = outcome.map_err(|error| exits::invalid(&error.to_string()));
             // Whoever asked may have given up.
             drop(answer.send(outcome));
         }
+    }
+
+    fn take_members_file(&mut self, domain: Domain, file: &PartialExits) -> Result<(), exit::ExitError> {
+        let verified = tokio::task::block_in_place(|| file.verify(&self.membership.view, domain))?;
+        let share = share_of(verified.share_index())?;
+        for exit in verified.exits() {
+            self.take_partial_exit(domain, share, &exit.public_key, exit.signed_exit_message)?;
+        }
+        Ok(())
+    }
+
+    /// What the Obol API has of all members for one validator. Each signature is believed as far as it verifies.
+    fn take_answer(&mut self, domain: Domain, answer: &FullExitAnswer) -> Result<(), exit::ExitError> {
+        let known = self.duties.validators.iter();
+        let found = known.into_iter().find(|(_, info)| info.index == answer.validator_index);
+        let Some((validator, _)) = found else {
+            return Err(exit::ExitError::UnknownIndex(answer.validator_index));
+        };
+        let validator = *validator;
+        let view = &self.membership.view;
+        let partials = tokio::task::block_in_place(|| answer.partials(view, &validator, domain))?;
+        for (share, signature) in partials {
+            let exit = SignedVoluntaryExit { message: answer.message(), signature };
+            self.take_partial_exit(domain, share_of(share)?, &validator, exit)?;
+        }
+        Ok(())
     }
 
     fn take_partial_exit(
@@ -455,6 +495,10 @@ impl Node {
         }
         shown
     }
+}
+
+fn share_of(index: u64) -> Result<u8, exit::ExitError> {
+    u8::try_from(index).map_err(|_| exit::ExitError::UnknownShare(index))
 }
 
 /// Whether the chain has taken its exit already, by the beacon API's words.

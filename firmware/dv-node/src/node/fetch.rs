@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 
 use beacon::{BeaconError, BeaconNodes, BlockRequest};
 use chain::{
-    Attestation, AttesterDuty, CommitteeIndex, ForkName, ProposerDuty, PublicKeyBytes, Root,
+    Attestation, AttesterDuty, Bytes32, CommitteeIndex, ForkName, ProposerDuty, PublicKeyBytes, Root,
     SyncCommitteeContribution, SyncDuty,
 };
 use duty::{Duty, DutyKind, FetchError, Given, Payload, TaskId, Value};
@@ -58,10 +58,11 @@ impl Node {
                 });
                 let Some(randao_reveal) = reveals.next() else { return };
                 let factor = if self.builder_api() { BUILDER_ALWAYS } else { BUILDER_NEVER };
+                let graffiti = validators.keys().next().and_then(|validator| self.graffiti(validator));
                 let request = BlockRequest {
                     slot: duty.slot,
                     randao_reveal,
-                    graffiti: None,
+                    graffiti,
                     builder_boost_factor: Some(factor),
                 };
                 self.spawn(async move { Event::Fetched(duty, block(&beacon, &proposers, &request).await) });
@@ -91,7 +92,9 @@ impl Node {
                 self.spawn(async move { Event::Fetched(duty, head(&beacon).await) });
             }
             DutyKind::SyncContribution => {
-                let wanted = self.contributions_wanted(duty, validators, given);
+                let several = self.infosync.plural_contributions(duty.slot);
+                let most = if several { usize::MAX } else { 1 };
+                let wanted = contributions_wanted(most, validators, given);
                 self.spawn(async move { Event::Fetched(duty, contributions(&beacon, duty, wanted).await) });
             }
             // What these sign follows from the duty itself: the engine does not ask.
@@ -103,35 +106,37 @@ impl Node {
         }
     }
 
-    /// The subcommittees and blocks that each selected validator contributes for. Only one for each as long as the cluster
-    /// has not agreed on a version that reads several (obol.md 5.6).
-    fn contributions_wanted(
-        &self,
-        duty: Duty,
-        validators: &BTreeMap<PublicKeyBytes, Payload>,
-        given: &Given,
-    ) -> BTreeMap<PublicKeyBytes, Vec<(u64, Root)>> {
-        let most = if self.infosync.plural_contributions(duty.slot) { usize::MAX } else { 1 };
-        let mut wanted = BTreeMap::new();
-        for (validator, own) in described::<SyncDuty>(validators) {
-            let Some(vote) = given.get(&(DutyKind::SyncMessage, TaskId::from(validator))) else { continue };
-            let selected = selected_subcommittees(given, &validator, &own);
-            let several: Vec<(u64, Root)> = selected
-                .into_iter()
-                .take(most)
-                .map(|subcommittee| (subcommittee, vote.message_root))
-                .collect();
-            if !several.is_empty() {
-                wanted.insert(validator, several);
-            }
-        }
-        wanted
-    }
-
     /// Whether this cluster takes builders' offers.
     pub(super) fn builder_api(&self) -> bool {
-        self.config.builder_api
+        self.membership.builder_api
     }
+
+    /// What a block of this validator shall say; nothing where that is left to the beacon node.
+    fn graffiti(&self, validator: &PublicKeyBytes) -> Option<Bytes32> {
+        let all = &self.membership.view.validators;
+        let position = all.iter().position(|known| known.group_public_key == *validator)?;
+        self.membership.graffiti.of(position, self.beacon.preferred_version().as_deref())
+    }
+}
+
+/// The subcommittees and blocks that each selected validator contributes for, at most this many for each: only one, the first,
+/// as long as the cluster has not agreed on a version that reads several (obol.md 5.6).
+fn contributions_wanted(
+    most: usize,
+    validators: &BTreeMap<PublicKeyBytes, Payload>,
+    given: &Given,
+) -> BTreeMap<PublicKeyBytes, Vec<(u64, Root)>> {
+    let mut wanted = BTreeMap::new();
+    for (validator, own) in described::<SyncDuty>(validators) {
+        let Some(vote) = given.get(&(DutyKind::SyncMessage, TaskId::from(validator))) else { continue };
+        let selected = selected_subcommittees(given, &validator, &own);
+        let several: Vec<(u64, Root)> =
+            selected.into_iter().take(most).map(|subcommittee| (subcommittee, vote.message_root)).collect();
+        if !several.is_empty() {
+            wanted.insert(validator, several);
+        }
+    }
+    wanted
 }
 
 /// What the duties were scheduled with.
@@ -247,4 +252,48 @@ async fn contributions(
         return Err(FetchError::Temporary("the beacon node has no vote to contribute".to_owned()));
     }
     Ok(contribution_value(contributions))
+}
+
+#[cfg(test)]
+mod tests {
+    use chain::{SignatureBytes, SyncCommitteePosition, ValidatorIndex};
+    use duty::Aggregate;
+
+    use super::*;
+    use crate::obol_network::describe;
+
+    #[test]
+    fn a_validator_contributes_once_until_the_cluster_agreed_that_members_read_more() {
+        let validator = PublicKeyBytes([7; 48]);
+        let seats = [0, 5, 130, 400].map(SyncCommitteePosition);
+        let own = SyncDuty {
+            pubkey: validator,
+            validator_index: ValidatorIndex(11),
+            sync_committee_indices: seats.to_vec(),
+        };
+        let validators = BTreeMap::from([(validator, describe(&own))]);
+        let selects = |proof: &SignatureBytes| obol::duty::is_sync_aggregator(&proof.0);
+        let mut proofs = (0..=u8::MAX).map(|byte| SignatureBytes([byte; 96]));
+        let yes = proofs.find(selects).unwrap();
+        let no = proofs.find(|proof| !selects(proof)).unwrap();
+        let mut given = Given::default();
+        let mut give = |kind, subcommittee, signature| {
+            let id = TaskId { validator, subcommittee };
+            let aggregate = Aggregate {
+                id,
+                message_root: Root([9; 32]),
+                data: Payload::from([]),
+                signature,
+                from: Vec::new(),
+            };
+            given.insert((kind, id), aggregate);
+        };
+        give(DutyKind::SyncMessage, 0, no);
+        for (subcommittee, proof) in [(0, no), (1, yes), (3, yes)] {
+            give(DutyKind::PrepareSyncContribution, subcommittee, proof);
+        }
+        let wanted = |most| contributions_wanted(most, &validators, &given).remove(&validator).unwrap();
+        assert_eq!(wanted(1), [(1, Root([9; 32]))], "the lowest that is selected");
+        assert_eq!(wanted(usize::MAX), [(1, Root([9; 32])), (3, Root([9; 32]))]);
+    }
 }

@@ -151,6 +151,9 @@ impl Node {
                 self.infosync.agreed.add(duty.slot.0, &result);
                 let versions = self.infosync.agreed.at(duty.slot.0, obol::infosync::VERSION);
                 tracing::debug!(slot = %duty.slot, ?versions, "the members agreed on versions");
+                if let Some(preferred) = self.infosync.agreed.unspoken_consensus(duty.slot.0) {
+                    tracing::warn!(preferred, "the members prefer another way to agree; QBFT goes on");
+                }
             }
             Err(error) => tracing::warn!(%error, "the members agreed on priorities that cannot be read"),
         }

@@ -40,7 +40,7 @@ use crate::config::Config;
 use crate::journal::{Found, Journal};
 use crate::monitoring::{Identity, Monitoring, Readiness};
 use crate::obol_network::ObolNetwork;
-use crate::setup::Membership;
+use crate::setup::{self, Membership};
 use crate::signer::Signer;
 use crate::store::{Forgotten, PinnedChain, Store, StoreError};
 use crate::validator_client;
@@ -179,7 +179,7 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         return Err(StartError::OtherCluster);
     }
     let expected = expected_chain(&membership, pinned.as_ref());
-    let beacon = BeaconNodes::new(&membership.beacon_nodes, config.beacon.into(), expected)?;
+    let beacon = setup::beacon_nodes(&membership, config.beacon.into(), expected)?;
     let (events, mut inbox) = mpsc::channel(EVENTS);
     let (monitoring, registry) = Monitoring::new(&identity(&membership, &config));
     board.watch(registry);
@@ -235,8 +235,10 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
     if let ipc::Signing::ValidatorClient { listen } = node.membership.signing {
         let client = client::Client::default();
         let link = client.link(node.events.clone());
+        let requests = Arc::clone(client.requests());
         node.client = Some(client);
-        serving.spawn(validator_client::run(listen, node.membership.clone(), node.beacon.clone(), link));
+        let (membership, beacon) = (node.membership.clone(), node.beacon.clone());
+        serving.spawn(validator_client::run(listen, membership, beacon, link, requests));
     }
     node.pulse();
     loop {

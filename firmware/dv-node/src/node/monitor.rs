@@ -1,29 +1,52 @@
 //! Keeps the reference's metrics and readiness true, once a second.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use beacon::Health;
+use beacon::{EndpointStatus, Health};
 use chain::Slot;
 use ipc::node::NodeState;
 use qbft::Member;
 
 use super::{Node, wall};
-use crate::monitoring::{self, Facts};
+use crate::monitoring::{self, BeaconFacts, Facts};
 
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Of those that answer, the one that is nearest to being used speaks for all.
+fn beacon_facts(statuses: &[EndpointStatus]) -> BeaconFacts {
+    let ready = statuses.iter().find(|status| status.health == Health::Ready);
+    if let Some(status) = ready {
+        return BeaconFacts::Answers { behind: None, admitted: false, peers: status.peers };
+    }
+    let syncing = statuses.iter().filter_map(|status| match status.health {
+        Health::Syncing { distance, admitted, .. } => Some((admitted, distance, status.peers)),
+        Health::Unknown | Health::Ready | Health::WrongChain(_) | Health::Failing(_) => None,
+    });
+    match syncing.min() {
+        Some((admitted, distance, peers)) => BeaconFacts::Answers { behind: Some(distance), admitted, peers },
+        None => BeaconFacts::Down,
+    }
 }
 
 impl Node {
     /// The metrics under the reference's names, and readiness.
     pub(crate) fn watch(&mut self) {
         let statuses = self.beacon.statuses();
-        let answers = |health: &Health| matches!(health, Health::Ready | Health::Syncing { .. });
         let connected = self.peers.values().filter(|peer| peer.connected).count();
         let slot_ms = self.running.as_ref().map_or(12_000, |running| running.chain.timing.slot_ms);
+        let epoch = self.running.as_ref().and_then(|running| {
+            let timing = running.chain.timing;
+            Some(timing.epoch_of(timing.slot_at(wall())?).0)
+        });
+        let requests = self.client.as_ref().map(|client| client.requests().load(Ordering::Relaxed));
         let facts = Facts {
-            beacon_answers: statuses.iter().any(|status| answers(&status.health)),
-            beacon_ready: self.beacon.any_ready(),
+            beacon: beacon_facts(&statuses),
+            // Without a chain nobody knows how long an epoch is.
+            client_requests: requests.filter(|_| epoch.is_some()),
+            epoch: epoch.unwrap_or_default(),
             quorum: connected + 1 >= self.membership.view.quorum(),
             halted: self.state() == NodeState::Halted,
             slot: Duration::from_millis(slot_ms),
@@ -32,6 +55,16 @@ impl Node {
         self.board.set_ready(ready);
         let metrics = &self.monitoring;
         metrics.app_monitoring_readyz.set(gauge);
+        metrics.eth2_using_fallback.set(i64::from(self.beacon.uses_fallback()));
+        if let BeaconFacts::Answers { peers: Some(peers), .. } = facts.beacon {
+            metrics.beacon_node_peers.set(i64::try_from(peers).unwrap_or(i64::MAX));
+        }
+        metrics.beacon_node_version.clear();
+        for status in &statuses {
+            let Some(version) = status.version.clone() else { continue };
+            let labels = monitoring::BeaconVersion { version, beacon_id: status.endpoint.clone() };
+            metrics.beacon_node_version.get_or_create(&labels).set(1);
+        }
         let started = wall().0.saturating_sub(self.monotonic_ms()) / 1_000;
         metrics.app_start_time_secs.set(i64::try_from(started).unwrap_or(i64::MAX));
         let view = &self.membership.view;

@@ -15,14 +15,21 @@ use crate::setup::sentence;
 
 /// A question to a relay that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A relay is asked again this often.
-const ASK_AGAIN: Duration = Duration::from_secs(120);
-/// First pause after a failure; it doubles with every further one.
-const BACKOFF: Duration = Duration::from_millis(500);
+/// How often relays are asked (obol.md 4.4).
+const PACE: Pace = Pace { again: Duration::from_secs(120), backoff: Duration::from_millis(500) };
 /// Doublings after which the pause is at its longest: 32 seconds.
 const MAX_DOUBLINGS: u32 = 6;
 /// As many as web browsers follow for such things.
 const MAX_REDIRECTS: usize = 5;
+
+/// How often a relay is asked.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// After an answer.
+    again: Duration,
+    /// After the first failure; it doubles with every further one.
+    backoff: Duration,
+}
 
 /// Why a relay could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +72,10 @@ pub(crate) struct Cluster {
 impl Relays {
     /// Resolves the entries from now on and keeps the host told.
     pub(crate) fn start(entries: &[RelayEntry], cluster: &Cluster, host: &HostHandle) -> Self {
+        Self::start_at(PACE, entries, cluster, host)
+    }
+
+    fn start_at(pace: Pace, entries: &[RelayEntry], cluster: &Cluster, host: &HostHandle) -> Self {
         let known = entries.iter().map(|entry| match entry {
             RelayEntry::Url(url) => Known { name: url.clone(), relay: None, why_not: None },
             RelayEntry::Fixed(relay) => {
@@ -78,6 +89,7 @@ impl Relays {
         for (index, entry) in entries.iter().enumerate() {
             if let RelayEntry::Url(url) = entry {
                 tasks.spawn(keep_resolved(
+                    pace,
                     url.clone(),
                     index,
                     cluster.clone(),
@@ -101,6 +113,7 @@ async fn tell(host: HostHandle, known: Arc<Mutex<Vec<Known>>>) {
 }
 
 async fn keep_resolved(
+    pace: Pace,
     url: String,
     index: usize,
     cluster: Cluster,
@@ -116,14 +129,14 @@ async fn keep_resolved(
         let (pause, changed) = match answer {
             Ok(relay) => {
                 failures = 0;
-                (ASK_AGAIN, learn(&known, index, relay))
+                (pace.again, learn(&known, index, relay))
             }
             Err(error) => {
                 tracing::debug!(relay = url, %error, "a relay cannot be resolved");
                 if let Some(known) = lock(&known).get_mut(index) {
                     known.why_not = Some(error.to_string());
                 }
-                let pause = BACKOFF.saturating_mul(1 << failures.min(MAX_DOUBLINGS));
+                let pause = pace.backoff.saturating_mul(1 << failures.min(MAX_DOUBLINGS));
                 failures = failures.saturating_add(1);
                 // What it said before still holds: relays seldom move.
                 (pause, false)
@@ -272,7 +285,7 @@ mod tests {
     }
 
     /// Answers one request with `body` and returns what was asked.
-    async fn serve(listener: tokio::net::TcpListener, status: u16, body: Vec<u8>) -> String {
+    async fn serve(listener: &tokio::net::TcpListener, status: u16, body: Vec<u8>) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut asked = vec![0; 4096];
@@ -289,7 +302,51 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let cluster = Cluster { hash: "0a1b2c3".to_owned(), uuid: "ABC-1".to_owned() };
-        tokio::join!(ask(&url, &cluster), serve(listener, status, body))
+        tokio::join!(ask(&url, &cluster), serve(&listener, status, body))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_relay_is_asked_again_after_a_failure_and_after_an_answer() {
+        let identity = |seed: u8| cluster::IdentityKey::from_bytes([seed; 32].into()).unwrap();
+        let id = |seed| cluster::PeerId::from_public_key(&identity(seed).public_key()).to_string();
+        let (host, _events) = obol::Host::spawn(obol::HostConfig {
+            identity: [1; 32].into(),
+            listen: Vec::new(),
+            external: Vec::new(),
+            members: Vec::new(),
+            info: obol::host::OwnInfo {
+                charon_version: "v1.10.3".into(),
+                lock_hash: [9; 32],
+                git_hash: "unknown".into(),
+                nickname: String::new(),
+                builder_api_enabled: false,
+            },
+        })
+        .unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let cluster = Cluster { hash: "0a1b2c3".to_owned(), uuid: "ABC-1".to_owned() };
+        let entries = [RelayEntry::Url(url)];
+        let pace = Pace { again: Duration::from_millis(100), backoff: Duration::from_millis(20) };
+        assert_eq!((PACE.again.as_secs(), TIMEOUT.as_secs()), (120, 10));
+        let relays = Relays::start_at(pace, &entries, &cluster, &host);
+        let held = || host.relays().iter().map(|relay| relay.id.to_string()).collect::<Vec<_>>();
+        for (status, relay) in [(503, None), (200, Some(7)), (500, None), (200, Some(8))] {
+            let body = relay.map(|seed| format!("[\"/ip4/127.0.0.1/tcp/9/p2p/{}\"]", id(seed)));
+            let again = serve(&listener, status, body.unwrap_or_default().into_bytes()).await;
+            assert!(again.contains("charon-cluster: 0a1b2c3"), "each time: {again}");
+            if let Some(seed) = relay {
+                let told = async {
+                    while held() != [id(seed)] {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                };
+                tokio::time::timeout(Duration::from_secs(20), told).await.expect("the host is told");
+            } else if status == 500 {
+                assert_eq!(held(), [id(7)], "what it said before still holds");
+            }
+        }
+        drop(relays);
     }
 
     #[tokio::test]

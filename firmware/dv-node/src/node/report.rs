@@ -288,6 +288,9 @@ impl Node {
                 Health::Unknown | Health::Ready | Health::Syncing { .. } | Health::Failing(_) => None,
             })
             .collect();
+        if self.beacon.uses_fallback() {
+            problems.push(fallback_problem(&statuses));
+        }
         if self.beacon.any_ready() || statuses.iter().all(|status| status.health == Health::Unknown) {
             return problems;
         }
@@ -445,6 +448,21 @@ pub(crate) fn disk_problem(what: &str) -> Problem {
     )
 }
 
+/// Duties are done, and what stands between them and nothing is not what the owner meant for every day.
+fn fallback_problem(statuses: &[EndpointStatus]) -> Problem {
+    let own = statuses.iter().filter(|status| !status.is_fallback);
+    let why: Vec<String> =
+        own.map(|status| format!("{} ({})", status.endpoint, status.health.describe())).collect();
+    Problem::new(
+        "beacon_fallback_in_use",
+        sentence(&format!(
+            "A fallback beacon node is used, because none of the others can be: {}",
+            why.join("; ")
+        )),
+        "Start the beacon node or check the network to it; this box goes back to it by itself.",
+    )
+}
+
 fn beacon_status(status: &EndpointStatus) -> BeaconNodeStatus {
     let (state, sync_distance) = match &status.health {
         Health::Unknown => (BeaconNodeState::Unknown, None),
@@ -460,6 +478,7 @@ fn beacon_status(status: &EndpointStatus) -> BeaconNodeStatus {
         version: status.version.clone(),
         sync_distance,
         message,
+        is_fallback: status.is_fallback,
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod question;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use beacon::BeaconNodes;
@@ -25,7 +26,13 @@ use link::Link;
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Serves the validator API until the future is dropped.
-pub(crate) async fn run(listen: SocketAddr, membership: Membership, nodes: BeaconNodes, link: Link) {
+pub(crate) async fn run(
+    listen: SocketAddr,
+    membership: Membership,
+    nodes: BeaconNodes,
+    link: Link,
+    requests: Arc<AtomicU64>,
+) {
     let listener = loop {
         match TcpListener::bind(listen).await {
             Ok(listener) => break listener,
@@ -38,7 +45,7 @@ pub(crate) async fn run(listen: SocketAddr, membership: Membership, nodes: Beaco
     let Ok(own) = ShareIndex::try_from(membership.share_index) else { return }; // Checked at setup.
     let validators = membership.keys.iter().map(|(key, keys)| (*key, keys.group, &keys.shares));
     let keys = Arc::new(KeyMap::new(own, validators));
-    let api = ValidatorApi::new(nodes, keys, link, version(), Patience::default());
+    let api = ValidatorApi::new(nodes, keys, link, version(), Patience::default()).counted_by(requests);
     tracing::info!(%listen, "the validator API is open");
     serve(listener, Arc::new(api), Limits::default()).await;
 }

@@ -287,6 +287,10 @@ pub struct Member {
     pub port: u16,
     /// Who signs for it, from the next set-up on.
     pub signing: ipc::Signing,
+    /// What its blocks are like, from the next set-up on.
+    pub proposals: ipc::Proposals,
+    /// Its fallback beacon nodes, from the next set-up on.
+    pub fallbacks: Vec<String>,
     identity: String,
     process: Option<Child>,
 }
@@ -329,6 +333,19 @@ impl Member {
             .unwrap();
         self.process = Some(child);
         self.answers().await;
+    }
+
+    /// Starts the program once more, with the same files and sockets of its own, and waits for its end.
+    pub fn second_process(&self) -> std::process::Output {
+        let path = self.dir.path().join("second.toml");
+        let config = self.config().replace("/control.sock", "/second.sock");
+        std::fs::write(&path, config).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_dv-node"))
+            .arg("--config")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// Waits until its control socket answers.
@@ -407,6 +424,8 @@ impl House {
                 peer_id: PeerId::from_public_key(&node.identity.public_key()),
                 port: port[0].local_addr().unwrap().port(),
                 signing: ipc::Signing::BuiltIn,
+                proposals: ipc::Proposals::default(),
+                fallbacks: Vec::new(),
                 identity: node.identity.to_file_text().to_string(),
                 process: None,
             });
@@ -430,6 +449,8 @@ impl House {
                 .map(|member| format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", member.port, member.peer_id))
                 .collect(),
             signing: self.members[member].signing,
+            fallback_beacon_nodes: self.members[member].fallbacks.clone(),
+            proposals: self.members[member].proposals.clone(),
         }
     }
 
@@ -458,7 +479,17 @@ impl House {
                 (signer, port[0].local_addr().unwrap().port())
             };
             let signing = ipc::Signing::BuiltIn;
-            built.push(Member { dir, signer, peer_id, port, signing, identity, process: None });
+            built.push(Member {
+                dir,
+                signer,
+                peer_id,
+                port,
+                signing,
+                proposals: ipc::Proposals::default(),
+                fallbacks: Vec::new(),
+                identity,
+                process: None,
+            });
         }
         Self { created, beacon: self.beacon.clone(), members: built }
     }
@@ -500,6 +531,13 @@ impl House {
             let _status: NodeStatus =
                 self.members[index].client().put(ipc::node::CLUSTER_PATH, &setup).await.unwrap();
         }
+    }
+
+    /// Hands a member its set-up once more, as an owner who changed something does.
+    pub async fn set_up_again(&self, member: usize) {
+        let setup = self.setup(member);
+        let _status: NodeStatus =
+            self.members[member].client().put(ipc::node::CLUSTER_PATH, &setup).await.unwrap();
     }
 
     /// This cluster's attestations that the beacon node got: each checked under its validator's key.
