@@ -73,6 +73,8 @@ pub(crate) struct State {
     pub(crate) unreachable: u32,
     /// The chain's parameters as it last told them, and when.
     pub(crate) told: Option<(Instant, Arc<ChainInfo>)>,
+    /// When it last showed that it is on our chain; none when it did not, the last time it was asked.
+    pub(crate) confirmed: Option<Instant>,
     /// When it was last examined.
     pub(crate) examined: Option<Instant>,
     /// When it was last asked for the number of its peers, and what it said.
@@ -89,6 +91,7 @@ impl State {
             same_chain: false,
             unreachable: 0,
             told: None,
+            confirmed: None,
             examined: None,
             peers: None,
         }

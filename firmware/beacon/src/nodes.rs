@@ -22,8 +22,6 @@ const GONE_AFTER: u32 = 3;
 
 /// How often a fallback is examined while it is not needed.
 const FALLBACK_EVERY: Duration = Duration::from_secs(120);
-/// A fallback that was examined within this time need not be examined again before it is used.
-const FRESH: Duration = Duration::from_secs(15);
 /// How often it is looked whether the events of fallbacks are needed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -39,11 +37,13 @@ pub struct Timeouts {
     pub submit_ms: u64,
     /// A read that takes longer is asked of the next endpoint too; the first good answer wins.
     pub hedge_ms: u64,
+    /// A fallback that has shown within this time that it is on our chain need not show it again before it is used.
+    pub fallback_fresh_ms: u64,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { read_ms: 2_000, submit_ms: 2_000, hedge_ms: 400 }
+        Self { read_ms: 2_000, submit_ms: 2_000, hedge_ms: 400, fallback_fresh_ms: 15_000 }
     }
 }
 
@@ -72,6 +72,17 @@ pub(crate) struct Node {
     /// Used only while none of the others can be (obol.md 8.9).
     pub(crate) is_fallback: bool,
     state: Mutex<State>,
+    /// Who needs to know how a fallback does waits for the one who asks it.
+    examining: tokio::sync::Mutex<()>,
+}
+
+/// What a node is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// To be asked: it must follow the chain, too.
+    Ask,
+    /// To be given something signed, or a client's request as it is: one that is behind passes the first on and says so to the other.
+    Submit,
 }
 
 impl Node {
@@ -85,6 +96,12 @@ impl Node {
 
     fn was_examined_within(&self, time: Duration) -> bool {
         self.state().examined.is_some_and(|at| at.elapsed() < time)
+    }
+
+    /// Whether it is known to be on our chain, and not only since some time ago.
+    fn has_shown_its_chain_within(&self, time: Duration) -> bool {
+        let state = self.state();
+        state.same_chain && state.confirmed.is_some_and(|at| at.elapsed() < time)
     }
 
     pub(crate) fn note_date(&self, reading: Option<DateReading>) {
@@ -120,7 +137,12 @@ impl BeaconNodes {
             return Err(ConfigError::TooMany(count, MAX_ENDPOINTS));
         }
         let node = |(url, is_fallback): (&String, bool)| {
-            Ok(Node { endpoint: Endpoint::new(url)?, is_fallback, state: Mutex::new(State::new()) })
+            Ok(Node {
+                endpoint: Endpoint::new(url)?,
+                is_fallback,
+                state: Mutex::new(State::new()),
+                examining: tokio::sync::Mutex::new(()),
+            })
         };
         let all = urls.iter().map(|url| (url, false)).chain(fallbacks.iter().map(|url| (url, true)));
         let nodes = all.map(node).collect::<Result<Vec<_>, ConfigError>>()?;
@@ -227,6 +249,7 @@ impl BeaconNodes {
             Err(error) => {
                 let mut state = node.state();
                 state.failed(&error);
+                state.confirmed = None;
                 if matches!(error.cause, Cause::Unreachable(_)) {
                     state.unreachable = state.unreachable.saturating_add(1);
                 }
@@ -253,29 +276,48 @@ impl BeaconNodes {
     }
 
     /// A fallback that was left alone for a while shows once more that it is on our chain before anything is asked of it or
-    /// sent to it: another node may have taken its address over.
-    pub(crate) async fn confirm(&self, node: &Node, doing: &'static str) -> Result<(), RequestError> {
+    /// sent to it: another node may have taken its address over. And it must follow the chain before it is asked.
+    pub(crate) async fn confirm(
+        &self,
+        node: &Node,
+        wanted_for: Use,
+        doing: &'static str,
+    ) -> Result<(), RequestError> {
         if !node.is_fallback {
             return Ok(());
         }
-        if !node.was_examined_within(FRESH) {
+        let fresh = Duration::from_millis(self.shared.timeouts.fallback_fresh_ms);
+        let _others_wait = node.examining.lock().await;
+        if !node.has_shown_its_chain_within(fresh) {
             self.refresh_one(node).await;
+            let state = node.state();
+            // Shown just now, however short a time that counts.
+            if !state.same_chain || state.confirmed.is_none() {
+                let why = "it has not shown that it is on this chain".to_owned();
+                return Err(node.endpoint.fail(doing, Cause::Unfitting(why)));
+            }
         }
-        if node.state().same_chain {
-            return Ok(());
+        let health = node.state().health.clone();
+        if wanted_for == Use::Ask && health != Health::Ready {
+            let why = format!("it cannot be asked for duties: {}", health.describe());
+            return Err(node.endpoint.fail(doing, Cause::Unfitting(why)));
         }
-        let why = "it has not shown that it is on this chain".to_owned();
-        Err(node.endpoint.fail(doing, Cause::Unfitting(why)))
+        Ok(())
     }
 
     async fn examine(&self, node: &Node) -> Result<Health, RequestError> {
         if let Err(mismatch) = self.check_chain(node).await? {
             let mut state = node.state();
             state.same_chain = false;
+            state.confirmed = None;
             state.told = None;
             return Ok(Health::WrongChain(mismatch));
         }
-        node.state().same_chain = true;
+        {
+            let mut state = node.state();
+            state.same_chain = true;
+            state.confirmed = Some(Instant::now());
+        }
         let health = self.fetch_sync_state(node).await?;
         self.count_peers(node).await;
         Ok(health)
@@ -363,7 +405,7 @@ impl BeaconNodes {
         let (first, mut fallbacks) = self.candidates();
         let mut waiting = first.into_iter();
         let request = |node: &'a Node| async move {
-            match self.confirm(node, doing).await {
+            match self.confirm(node, Use::Ask, doing).await {
                 Ok(()) => (node, ask(node).await),
                 Err(error) => (node, Err(error)),
             }

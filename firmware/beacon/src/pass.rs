@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{RequestError, is_of_a_proxy};
 use crate::health::Health;
-use crate::nodes::{BeaconNodes, Node};
+use crate::nodes::{BeaconNodes, Node, Use};
 use crate::validator_api::ApiError;
 
 /// Headers that belong to one connection, or that are made anew for the next one.
@@ -161,7 +161,7 @@ impl BeaconNodes {
         body: Bytes,
     ) -> Result<reqwest::Response, RequestError> {
         let doing = "passing a request on";
-        self.confirm(node, doing).await?;
+        self.confirm(node, Use::Submit, doing).await?;
         node.endpoint.pass(doing, method, uri, headers, body, LIMIT_MS).await
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use crate::ask::{SMALL, encode};
 use crate::error::{BeaconError, Cause, RequestError};
 use crate::http::{JSON, Limits, SSZ, refusal_failures};
-use crate::nodes::{BeaconNodes, Node};
+use crate::nodes::{BeaconNodes, Node, Use};
 
 /// What became of a list that was sent to every endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +125,7 @@ impl BeaconNodes {
             // A task of its own: the others go on after the first has succeeded.
             tokio::spawn(async move {
                 let node = &nodes.shared.nodes[index];
-                let result = match nodes.confirm(node, doing).await {
+                let result = match nodes.confirm(node, Use::Submit, doing).await {
                     Ok(()) => send(node, doing, path, fork, content, limits).await,
                     Err(error) => Err(error),
                 };

@@ -20,7 +20,7 @@ use tree_hash::TreeHash as _;
 async fn one_node() -> (FakeNode, BeaconNodes) {
     let keys: Vec<PublicKeyBytes> = (0..4).map(|byte| PublicKeyBytes([byte; 48])).collect();
     let node = FakeNode::start(FakeChain::new(keys)).await;
-    let timeouts = Timeouts { read_ms: 1_000, submit_ms: 1_000, hedge_ms: 100 };
+    let timeouts = Timeouts { read_ms: 1_000, submit_ms: 1_000, hedge_ms: 100, ..Timeouts::default() };
     let nodes =
         BeaconNodes::new(std::slice::from_ref(&node.url), timeouts, ExpectedChain::default()).unwrap();
     nodes.refresh().await;

@@ -20,7 +20,7 @@ fn keys() -> Vec<PublicKeyBytes> {
 
 fn client(nodes: &[&FakeNode]) -> BeaconNodes {
     let urls: Vec<String> = nodes.iter().map(|node| node.url.clone()).collect();
-    let timeouts = Timeouts { read_ms: 1_000, submit_ms: 1_000, hedge_ms: 100 };
+    let timeouts = Timeouts { read_ms: 1_000, submit_ms: 1_000, hedge_ms: 100, ..Timeouts::default() };
     let expected =
         ExpectedChain { fork_version: Some(ForkVersion([0x20, 0, 0, 0x89])), ..ExpectedChain::default() };
     BeaconNodes::new(&urls, timeouts, expected).unwrap()
@@ -228,7 +228,7 @@ async fn a_submission_succeeds_when_one_node_takes_it() {
 async fn with_fallback() -> (FakeNode, FakeNode, BeaconNodes) {
     let chain = FakeChain::new(keys());
     let (own, fallback) = (FakeNode::start(chain.clone()).await, FakeNode::start(chain).await);
-    let timeouts = Timeouts { read_ms: 500, submit_ms: 500, hedge_ms: 20 };
+    let timeouts = Timeouts { read_ms: 500, submit_ms: 500, hedge_ms: 20, ..Timeouts::default() };
     let urls = |node: &FakeNode| vec![node.url.clone()];
     let client =
         BeaconNodes::with_fallbacks(&urls(&own), &urls(&fallback), timeouts, ExpectedChain::default())
@@ -302,12 +302,47 @@ async fn while_no_other_node_is_there_fallbacks_do_everything() {
     tokio::time::timeout(Duration::from_secs(20), opened).await.expect("its events are followed");
 }
 
+/// What happens to a node while nobody looks.
+type Change = fn(&FakeNode);
+
+#[tokio::test]
+async fn a_fallback_shows_again_that_it_is_on_the_chain_and_follows_it_before_it_is_used() {
+    let chain = FakeChain::new(keys());
+    let changes: [(&str, Change); 4] = [
+        ("it has fallen behind", |node| node.inner.lock().unwrap().sync_distance = 117),
+        ("it does not show its genesis", |node| node.fault("genesis", Fault::Says(404, Vec::new()))),
+        ("another chain's node has its address", |node| {
+            node.inner.lock().unwrap().chain.genesis_validators_root = Root([66; 32]);
+        }),
+        ("it is silent about how it does", |node| node.fault("syncing", Fault::Says(500, Vec::new()))),
+    ];
+    for (what, change) in changes {
+        let (own, fallback) = (FakeNode::start(chain.clone()).await, FakeNode::start(chain.clone()).await);
+        // What it showed when it was examined counts for no time at all.
+        let timeouts = Timeouts { read_ms: 500, submit_ms: 500, hedge_ms: 20, fallback_fresh_ms: 0 };
+        let (first, fallbacks) = ([own.url.clone()], [fallback.url.clone()]);
+        let client =
+            BeaconNodes::with_fallbacks(&first, &fallbacks, timeouts, ExpectedChain::default()).unwrap();
+        client.refresh().await;
+        assert_eq!(healths(&client), [Health::Ready, Health::Ready]);
+        own.fault("/eth/", Fault::Says(502, Vec::new()));
+        assert!(client.block(Root([9; 32])).await.is_ok(), "unchanged it is used");
+        let asked = fallback.hits("headers");
+        change(&fallback);
+        let block = || client.block(Root([9; 32]));
+        // Both at once: the second one does not go out on what is not known yet.
+        let (one, two) = tokio::join!(block(), block());
+        assert!(one.is_err() && two.is_err(), "{what}");
+        assert_eq!(fallback.hits("headers"), asked, "{what}");
+    }
+}
+
 #[tokio::test]
 async fn a_fallback_on_another_chain_gets_nothing_even_when_it_is_the_only_one_left() {
     let own = FakeNode::start(FakeChain::new(keys())).await;
     let other = FakeChain { genesis_validators_root: Root([66; 32]), ..FakeChain::new(keys()) };
     let other = FakeNode::start(other).await;
-    let timeouts = Timeouts { read_ms: 500, submit_ms: 500, hedge_ms: 20 };
+    let timeouts = Timeouts { read_ms: 500, submit_ms: 500, hedge_ms: 20, ..Timeouts::default() };
     let (first, fallbacks) = ([own.url.clone()], [other.url.clone()]);
     let client = BeaconNodes::with_fallbacks(&first, &fallbacks, timeouts, ExpectedChain::default()).unwrap();
     client.refresh().await;
@@ -355,7 +390,7 @@ async fn a_node_that_went_away_comes_back() {
     // A bound port that nobody serves: connections are accepted by the kernel and never answered.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let timeouts = Timeouts { read_ms: 300, submit_ms: 300, hedge_ms: 100 };
+    let timeouts = Timeouts { read_ms: 300, submit_ms: 300, hedge_ms: 100, ..Timeouts::default() };
     let client = BeaconNodes::new(&[url], timeouts, ExpectedChain::default()).unwrap();
     client.refresh().await;
     assert!(matches!(healths(&client)[0], Health::Failing(_)));

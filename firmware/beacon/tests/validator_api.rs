@@ -135,7 +135,7 @@ impl Setting {
         let groups: Vec<PublicKeyBytes> = keys.groups.iter().map(|key| key.public_key().to_bytes()).collect();
         let strangers = [PublicKeyBytes([0xee; 48]), PublicKeyBytes([0xef; 48])];
         let node = FakeNode::start(FakeChain::new([&groups[..], &strangers].concat())).await;
-        let timeouts = Timeouts { read_ms: 1_000, submit_ms: 1_000, hedge_ms: 100 };
+        let timeouts = Timeouts { read_ms: 1_000, submit_ms: 1_000, hedge_ms: 100, ..Timeouts::default() };
         let nodes =
             BeaconNodes::new(std::slice::from_ref(&node.url), timeouts, ExpectedChain::default()).unwrap();
         nodes.refresh().await;

@@ -4,6 +4,8 @@
 //! Most clusters exchange partial exits over their own network. This is for the others: the same bytes as the Obol API takes
 //! and gives, as files, with every signature in them checked.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use chain::{
     Domain, Epoch, PublicKeyBytes, SignatureBytes, SignedVoluntaryExit, ValidatorIndex, VoluntaryExit,
 };
@@ -291,17 +293,28 @@ impl FullExitAnswer {
     ) -> Result<Vec<(u64, SignatureBytes)>, ExitError> {
         let message = self.message();
         let shares = &validator_of(view, validator)?.public_shares;
-        let mut partials: Vec<(u64, SignatureBytes)> = Vec::new();
-        for text in self.signatures.iter().filter(|text| !text.is_empty()) {
+        let wrong = ExitError::WrongPartial { operator: 0, validator: *validator };
+        let mut found: BTreeMap<u64, SignatureBytes> = BTreeMap::new();
+        // Each text once, and each share once: whoever makes such a file must not choose how long it takes.
+        let mut texts: BTreeSet<&str> = BTreeSet::new();
+        for (position, text) in (1_u64..).zip(&self.signatures) {
+            if text.is_empty() || !texts.insert(text) {
+                continue;
+            }
+            if texts.len() > shares.len() {
+                return Err(wrong);
+            }
             let signature: SignatureBytes = text.parse().map_err(|_| ExitError::NotHex)?;
             let signed = SignedVoluntaryExit { message, signature };
-            let owner = (1_u64..).zip(shares).find(|(_, share)| is_signed_by(share, &signed, domain));
-            let (index, _) = owner.ok_or(ExitError::WrongPartial { operator: 0, validator: *validator })?;
-            if partials.iter().all(|(known, _)| *known != index) {
-                partials.push((index, signature));
-            }
+            // Where it stands is the likeliest.
+            let mut left: Vec<(u64, &PublicKeyBytes)> =
+                (1_u64..).zip(shares).filter(|(index, _)| !found.contains_key(index)).collect();
+            left.sort_by_key(|(index, _)| *index != position);
+            let owner = left.into_iter().find(|(_, share)| is_signed_by(share, &signed, domain));
+            let Some((index, _)) = owner else { return Err(wrong) };
+            found.insert(index, signature);
         }
-        Ok(partials)
+        Ok(found.into_iter().collect())
     }
 }
 

@@ -135,6 +135,7 @@ impl From<Patience> for beacon::Timeouts {
             read_ms: patience.read_timeout_ms,
             submit_ms: patience.submit_timeout_ms,
             hedge_ms: patience.hedge_after_ms,
+            ..Self::default()
         }
     }
 }

@@ -46,7 +46,10 @@ impl ExitFile {
         } else {
             serde_json::from_value(value).map(Self::OfMember)
         };
-        read.map_err(|error| invalid(&format!("the file cannot be read: {error:.200}")))
+        // The parser's own words quote what was sent, which may be another file than its owner thinks.
+        read.map_err(|_| {
+            invalid("the file is no partial exits: a member of it is missing or not as it should be")
+        })
     }
 }
 

@@ -24,7 +24,8 @@ pub const MAX_CLUSTERS: u8 = 8;
 const CLUSTERS: &str = "clusters";
 const LEFT: &str = "left";
 /// What stands in the state directory and belongs to no cluster.
-const OF_THE_BOX: [&str; 4] = [CLUSTERS, LEFT, crate::dkg::FOLDER, crate::edit::FOLDER];
+const OF_THE_BOX: [&str; 5] =
+    [CLUSTERS, LEFT, crate::dkg::FOLDER, crate::edit::FOLDER, crate::edit::UNREADABLE];
 const LEAVING: &str = "leaving";
 const RETURNING: &str = "returning";
 

@@ -70,9 +70,10 @@ struct StoredCluster {
     relays: Option<Vec<String>>,
     #[serde(default)]
     signing: ipc::Signing,
-    #[serde(default)]
+    // Left out when nobody has set them: the software that a failed update returns to does not know them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fallback_beacon_nodes: Vec<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "ipc::Proposals::is_default")]
     proposals: ipc::Proposals,
 }
 
@@ -382,6 +383,25 @@ mod tests {
             fallback_beacon_nodes: vec!["http://y".to_owned()],
             proposals: ipc::Proposals { graffiti: vec!["us".to_owned()], ..ipc::Proposals::default() },
         }
+    }
+
+    #[test]
+    fn who_has_set_nothing_new_leaves_files_that_the_software_from_before_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let plain = ClusterSetup {
+            fallback_beacon_nodes: Vec::new(),
+            proposals: ipc::Proposals::default(),
+            ..setup()
+        };
+        store.save_cluster(&plain).unwrap();
+        let written: serde_json::Value =
+            serde_json::from_slice(&fs::read(dir.path().join(CLUSTER)).unwrap()).unwrap();
+        let mut members: Vec<&str> = written.as_object().unwrap().keys().map(String::as_str).collect();
+        members.sort_unstable();
+        assert_eq!(members, ["beacon_nodes", "lock", "peers", "relays", "signing"]);
+        let given = serde_json::to_value(&plain).unwrap();
+        assert!(given.get("proposals").is_none() && given.get("fallback_beacon_nodes").is_none());
     }
 
     #[test]

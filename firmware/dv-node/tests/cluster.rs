@@ -490,6 +490,23 @@ async fn an_exit_that_enough_owners_have_confirmed_reaches_the_chain_and_no_othe
         at_late().await.is_some_and(|exit| exit.partials_from == [1, 2, 3, 4])
     })
     .await;
+    // A file of another kind, perhaps a secret one, is not repeated.
+    for wrong in [serde_json::json!("a secret"), serde_json::json!({ "signatures": { "a secret": 1 } })] {
+        let refused = house.members[3].client().post::<NodeStatus>(EXIT_FILES_PATH, &wrong).await;
+        let Err(ClientError::Refused { problem, .. }) = refused else { panic!("{refused:?}") };
+        assert!(!format!("{problem:?}").contains("a secret"), "{problem:?}");
+    }
+    // The same one many times costs what one costs, and more than there are shares are refused.
+    let many = |each: &dyn Fn(usize) -> String| {
+        let mut answer = answer.clone();
+        answer["signatures"] = (0..200).map(each).collect();
+        answer
+    };
+    let same = many(&|_| partial_of(3));
+    let _status: NodeStatus = house.members[3].client().post(EXIT_FILES_PATH, &same).await.unwrap();
+    let others = many(&|number| format!("0x{}{:02x}", "ab".repeat(95), number));
+    let refused = house.members[3].client().post::<NodeStatus>(EXIT_FILES_PATH, &others).await;
+    assert!(matches!(refused, Err(ClientError::Refused { status: 422, .. })), "{refused:?}");
     answer["signatures"][1] = "0x01".into();
     let refused = house.members[3].client().post::<NodeStatus>(EXIT_FILES_PATH, &answer).await;
     assert!(matches!(refused, Err(ClientError::Refused { status: 422, .. })), "{refused:?}");

@@ -242,7 +242,9 @@ async fn a_change_whose_request_is_damaged_can_be_given_up() {
     house.members[0].start().await;
     let client = house.members[0].client();
     let _status: ClusterEditStatus = client.delete(CLUSTER_EDIT_PATH).await.unwrap();
-    assert!(!edit.exists());
+    assert!(!edit.exists() && edit.with_extension("unreadable").join("records").exists());
+    // It is needed.
+    house.members[3].kill();
     house.attested_again().await;
 }
 

@@ -91,7 +91,8 @@ pub fn talk(input: &mut impl BufRead, out: &mut impl Write, machine: &mut impl M
                 writeln!(out, "\nHearth is on {description}: written, read back, and every byte is right.")?;
                 write!(
                     out,
-                    "Press Enter to switch the machine off; then pull the stick out and switch it on again. "
+                    "Press Enter to switch the machine off. Pull the stick out before you switch it on again, and do not leave \
+                     it in: the box could make its home on the stick. "
                 )?;
                 out.flush()?;
                 self::answer(input)?;

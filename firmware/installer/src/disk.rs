@@ -141,7 +141,7 @@ fn find(device: &Path) -> anyhow::Result<(PathBuf, PathBuf, u64)> {
 }
 
 fn describe(system: &Path, device: &Path, bytes: u64) -> String {
-    let model = word(&system.join("device/model")).unwrap_or_default();
+    let model = printable(&word(&system.join("device/model")).unwrap_or_default());
     let removable = word(&system.join("removable")).is_ok_and(|removable| removable == "1");
     format!(
         "{} ({}{}, {} GB)",
@@ -150,6 +150,11 @@ fn describe(system: &Path, device: &Path, bytes: u64) -> String {
         if removable { ", removable" } else { "" },
         bytes / 1_000_000_000
     )
+}
+
+/// What a disk calls itself, as a person may see it: an NVMe disk's word comes as the disk wrote it.
+fn printable(model: &str) -> String {
+    model.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(40).collect::<String>().trim().to_owned()
 }
 
 /// Whether a USB controller is on the way to a device (its place in /sys names every step).
@@ -278,6 +283,12 @@ fn swapped(swaps: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_s_own_name_cannot_paint_on_the_screen() {
+        assert_eq!(printable("SSD 870\n  2  /dev/sda (\u{1b}[2J"), "SSD 870  2  /dev/sda ([2J");
+        assert_eq!(printable(&"x".repeat(500)).len(), 40);
+    }
 
     #[test]
     fn what_is_mounted_or_swapped_to_is_found() {

@@ -106,7 +106,8 @@ pub fn shipped_bytes(head: &[u8]) -> anyhow::Result<u64> {
     ensure!(
         table.names.len() == SHIPPED_PARTITIONS,
         "this system was not started from a freshly written stick: its disk has {} partitions, as a box makes them for \
-         itself. Write the stick again, and take care that the machine starts from it",
+         itself. Either the stick was once started as a box: write it again. Or a disk in this machine holds the very version \
+         that is on the stick, and answered first: start with that disk taken out or emptied",
         table.names.len()
     );
     Ok(table.bytes)
@@ -176,7 +177,7 @@ mod tests {
     fn only_a_freshly_written_stick_is_copied() {
         assert_eq!(shipped_bytes(&image(3)).unwrap(), 7 * MB);
         let error = shipped_bytes(&image(6)).unwrap_err().to_string();
-        assert!(error.contains("Write the stick again"), "{error}");
+        assert!(error.contains("write it again") && error.contains("taken out or emptied"), "{error}");
         assert!(shipped_bytes(&image(1)).is_err());
         assert!(shipped_bytes(&vec![0; HEAD]).is_err());
     }

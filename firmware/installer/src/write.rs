@@ -46,8 +46,19 @@ pub fn image(
     copy(from, device, sums, told)?;
     device.sync_all().context("the disk did not take everything")?;
     forget(device)?;
-    read_back(device, sums, told)?;
-    end_is_clear(device, bytes, sums.raw_bytes)
+    let same = read_back(device, sums, told).and_then(|()| end_is_clear(device, bytes, sums.raw_bytes));
+    if same.is_err() {
+        // Nothing starts from a disk that gives back other bytes. That it may not take this either changes nothing.
+        let _ = clear_head(device);
+    }
+    same
+}
+
+/// No system begins here any more, before anything else is written.
+fn clear_head(disk: &mut File) -> anyhow::Result<()> {
+    disk.rewind()?;
+    disk.write_all(&vec![0; HEAD]).context("writing")?;
+    disk.sync_data().context("the disk did not take everything")
 }
 
 /// Whether an image fits a disk, with all that its first start makes of it.
@@ -118,7 +129,7 @@ fn copy(
     let mut done = 0_u64;
     let mut last = Instant::now();
     let mut chunk = Vec::with_capacity(CHUNK);
-    to.write_all(&vec![0; HEAD]).context("writing")?;
+    clear_head(to)?;
     loop {
         chunk.clear();
         from.by_ref().take(u64::try_from(CHUNK)?).read_to_end(&mut chunk).context("reading the image")?;
@@ -203,6 +214,11 @@ mod tests {
         file.write_all(&[0]).unwrap();
         let error = read_back(&mut file, &sums(&bytes), &mut |_, _, _| {}).unwrap_err();
         assert!(error.to_string().contains("gives back other bytes"));
+        clear_head(&mut file).unwrap();
+        file.rewind().unwrap();
+        let mut head = vec![1; HEAD];
+        file.read_exact(&mut head).unwrap();
+        assert!(head.iter().all(|byte| *byte == 0), "nothing starts from it any more");
         // A disk that ends early.
         file.set_len(1_500_000).unwrap();
         let error = read_back(&mut file, &sums(&bytes), &mut |_, _, _| {}).unwrap_err();

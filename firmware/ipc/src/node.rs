@@ -54,7 +54,7 @@ pub struct ClusterSetup {
     #[serde(default)]
     pub signing: Signing,
     /// What the blocks that this member proposes are like.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Proposals::is_default")]
     pub proposals: Proposals,
 }
 
@@ -68,6 +68,13 @@ pub struct Proposals {
     pub graffiti: Vec<String>,
     /// Without the mark of the client behind it; the text may be 32 bytes long then instead of 28.
     pub graffiti_alone: bool,
+}
+
+impl Proposals {
+    /// Whether nobody has set anything.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Who signs for this member.

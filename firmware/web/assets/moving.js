@@ -59,7 +59,9 @@
     const said = answer ? await answer.json().catch(() => null) : null;
     if (answer && answer.ok) return said;
     if (said && said.code === "confirm_on_screen" && screen) screen.focus();
-    throw new Error(said ? `${said.message} ${said.next_step}` : "The box does not answer.");
+    const why = new Error(said ? `${said.message} ${said.next_step}` : "The box does not answer.");
+    why.status = answer ? answer.status : 0;
+    throw why;
   }
 
   const importKey = () => {
@@ -109,12 +111,20 @@
   }
 
   // How this box is in its clusters, which the one that gets its shares joins with. Nothing in it is secret but the addresses.
+  const toldOf = new Set();
   async function clustersOf(code, output) {
     const setups = [];
-    for (const { lock_hash } of await ask("/api/v1/clusters", null, code, output)) {
-      // What cannot be read here, any member has. Shares that a validator client holds do not go along.
-      const setup = await ask(`/api/v1/clusters/${lock_hash}/setup`, null, code, output).catch(() => null);
-      if (setup && setup.signing === "built_in") setups.push(setup);
+    for (const { lock_hash, name } of await ask("/api/v1/clusters", null, code, output)) {
+      try {
+        const setup = await ask(`/api/v1/clusters/${lock_hash}/setup`, null, code, output);
+        // Shares that a validator client holds do not go along.
+        if (setup.signing === "built_in") setups.push(setup);
+      } catch (error) {
+        if (error.status === 401 || error.status === 429) throw error;
+        if (toldOf.has(lock_hash)) continue;
+        toldOf.add(lock_hash);
+        throw new Error(`How to join ${name || lock_hash} cannot be saved: ${error.message} Have that cluster's lock file ready, then press again to go on without.`);
+      }
     }
     return setups;
   }
@@ -125,25 +135,42 @@
     return file;
   }
 
-  // Joins each of these clusters with the shares and the identity key that are in the signer.
+  // New addresses of members in place of old ones; of several clusters, each has its own members.
+  const memberOf = (address) => address.split("/p2p/").pop();
+  function placesOf(old, given, isOnly) {
+    if (!given.length || isOnly) return given.length ? given : old;
+    const known = new Set(old.map(memberOf)), anew = given.filter((address) => known.has(memberOf(address)));
+    const moved = new Set(anew.map(memberOf));
+    return [...anew, ...old.filter((address) => !moved.has(memberOf(address)))];
+  }
+
+  // Joins each of these clusters with the shares and the identity key that are in the signer. The file is believed in what a
+  // cluster's members must agree on, and in addresses.
   async function join(setups, beacons, peers, code, output) {
-    const joined = [];
-    for (const setup of setups) {
-      const wanted = { ...setup, identity_key: "", beacon_nodes: beacons.length ? beacons : setup.beacon_nodes || [],
-        peers: peers.length ? peers : setup.peers || [] };
-      if (!wanted.beacon_nodes.length) throw new Error("A cluster lock names no beacon node: fill one in.");
-      const { cluster } = await ask("/api/v1/clusters", wanted, code, output);
-      joined.push(cluster ? cluster.name : "its cluster");
+    const joined = [], failed = [];
+    for (const { lock, beacon_nodes = [], peers: old = [], relays, fallback_beacon_nodes, proposals } of setups) {
+      const name = (lock && lock.cluster_definition && lock.cluster_definition.name) || "a cluster";
+      const wanted = { lock, identity_key: "", beacon_nodes: beacons.length ? beacons : beacon_nodes,
+        peers: placesOf(old, peers, setups.length === 1), relays, fallback_beacon_nodes, proposals };
+      try {
+        if (!wanted.beacon_nodes.length) throw new Error("A cluster lock names no beacon node: fill one in.");
+        await ask("/api/v1/clusters", wanted, code, output);
+        joined.push(name);
+      } catch (error) {
+        failed.push(`This box is not in ${name} yet: ${error.message}`);
+      }
     }
-    return joined.length ? ` This box is in ${joined.join(" and ")} now.` : " Join their cluster below; until then they do no duty.";
+    const said = joined.length ? `This box is in ${joined.join(" and ")} now.` : "";
+    if (failed.length) throw new Error([said, ...failed, "Then join it below, with the same file."].join(" ").trim());
+    return said || "Join their cluster below; until then they do no duty.";
   }
 
   // What came in, and the clusters at once when the file says how to join them.
   async function cameAndJoin(done, clusters, code, output) {
     const said = came(done);
-    return said + await join(clusters || [], [], [], code, output).catch((error) => {
-      throw new Error(`${said} But this box is not in their cluster yet: ${error.message} Then join it below, with the same file.`);
-    });
+    try { return `${said} ${await join(clusters || [], [], [], code, output)}`; } catch (error) {
+      throw new Error(`${said} ${error.message}`);
+    }
   }
 
   // A form whose answer, or why there is none, is said below.
@@ -204,7 +231,7 @@
     const file = await savedFile("rejoin-file");
     const words = (id) => $(id).value.split(/\s+/).filter(Boolean);
     // A lock alone, or what an old box has saved about each of its clusters.
-    return (await join(file.clusters || [{ lock: file }], words("rejoin-beacons"), words("rejoin-peers"), $("rejoin-code").value, output)).trim();
+    return join(file.clusters || [{ lock: file }], words("rejoin-beacons"), words("rejoin-peers"), $("rejoin-code").value, output);
   });
   $("move-to").addEventListener("input", async () => {
     const key = $("move-to").value.trim();

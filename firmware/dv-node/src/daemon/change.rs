@@ -110,16 +110,19 @@ impl Daemon {
     }
 
     /// Whether the box was in the cluster that is changed and is not any more: it has left it, and a cut came before it forgot
-    /// the change. A box that joins has an identity key in the request.
+    /// the change. A box that joins has an identity key in the request; one that left and joined again is in it at some place.
     pub(super) fn has_left(&self) -> bool {
-        let place = self.change.store.readable_place();
-        matches!(self.change.store.readable_request(), Ok(Some(request)) if request.identity_key.is_none())
-            && place.is_ok_and(|place| place.is_some() && self.has_no_cluster(place))
-    }
-
-    fn has_no_cluster(&self, place: Option<u8>) -> bool {
-        let Some(place) = place else { return false };
-        matches!(self.folders.store_as_it_is(place).load_cluster(), Ok(None))
+        let Ok(Some(request)) = self.change.store.readable_request() else { return false };
+        let Ok(Some(place)) = self.change.store.readable_place() else { return false };
+        let Ok(lock) = cluster::Lock::from_value(request.lock) else { return false };
+        let has_one = |place: &std::sync::Arc<crate::places::Place>| {
+            lock.validators.iter().any(|validator| place.has(&validator.public_key))
+        };
+        // A folder on its way back has its cluster file last.
+        request.identity_key.is_none()
+            && self.folders.finish().is_ok()
+            && matches!(self.folders.store_as_it_is(place).load_cluster(), Ok(None))
+            && !self.places.taken().iter().any(has_one)
     }
 
     /// Forgets a change of a cluster in which this box is not any more. New shares that wait in the signer stay there.
@@ -241,7 +244,10 @@ impl Daemon {
             (&known.lock, &known.edit, known.minor) == (&wanted.lock, &wanted.edit, wanted.minor)
         }) && has(|record| matches!(record, Record::Prepared { .. }));
         let place = if goes_on {
-            self.change.store.readable_place().map_err(|error| kept(&error))?.unwrap_or_default()
+            match self.change.store.readable_place().map_err(|error| kept(&error))? {
+                Some(place) => place,
+                None => self.place_of_change(&wanted)?,
+            }
         } else {
             self.place_of_change(&wanted)?
         };
@@ -310,7 +316,7 @@ impl Daemon {
         }
         self.change.last = None;
         self.change.resume_at = None;
-        self.change.store.discard().map_err(|error| kept(&error))?;
+        self.change.store.give_up().map_err(|error| kept(&error))?;
         self.serve_as_before();
         Ok(())
     }

@@ -13,7 +13,7 @@ mod store;
 pub use control::router;
 pub use shell::{Ending, Running, Surroundings, check, setup_after, start};
 pub use signer::commit;
-pub use store::{EditStore, FOLDER};
+pub use store::{EditStore, FOLDER, UNREADABLE};
 
 use ipc::Problem;
 use ipc::edit::{ClusterEdit, ClusterEditStatus, EditCommit};

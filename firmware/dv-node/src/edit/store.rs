@@ -12,6 +12,8 @@ use obol::dkg::edit::Record;
 
 /// The folder's name.
 pub const FOLDER: &str = "edit";
+/// Where one is put that cannot be read.
+pub const UNREADABLE: &str = "edit.unreadable";
 /// The place on this box of the cluster that is changed.
 const PLACE: &str = "place";
 const REQUEST: &str = "request.json";
@@ -53,9 +55,9 @@ impl EditStore {
         none_if_damaged(self.place())
     }
 
-    /// Begins a change anew: of what was there before, nothing is left.
+    /// Begins a change anew: of what was there before, nothing is left, unless it could not be read.
     pub fn begin(&self, request: &ClusterEdit, place: u8) -> io::Result<()> {
-        self.discard()?;
+        self.give_up()?;
         self.make_folder()?;
         self.write(PLACE, place.to_string().as_bytes())?;
         self.keep_request(request)
@@ -73,6 +75,22 @@ impl EditStore {
         remove(&self.dir.join(ENDED))?;
         let text = serde_json::to_vec(request).map_err(|_| damaged("the request"))?;
         self.write(REQUEST, &text)
+    }
+
+    /// Removes everything; what cannot be read is put beside instead, for it may be another version's, and the complete lock in
+    /// it may be what finishes the change. One such folder is kept.
+    pub fn give_up(&self) -> io::Result<()> {
+        let is_damaged = |found: io::Error| found.kind() == io::ErrorKind::InvalidData;
+        if self.request().is_err_and(is_damaged) || self.place().is_err_and(is_damaged) {
+            let aside = self.dir.with_file_name(UNREADABLE);
+            match fs::remove_dir_all(&aside) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+            fs::rename(&self.dir, &aside)?;
+            return crate::store::sync_parent(&self.dir);
+        }
+        self.discard()
     }
 
     /// Removes everything.
@@ -260,8 +278,10 @@ mod tests {
         assert!(store.request().is_err() && store.place().is_err());
         assert!(store.readable_request().unwrap().is_none());
         assert_eq!(store.readable_place().unwrap(), None);
-        store.discard().unwrap();
-        assert!(store.request().unwrap().is_none());
+        store.save_lock(b"{}").unwrap();
+        store.give_up().unwrap();
+        assert!(store.request().unwrap().is_none() && store.lock().unwrap().is_none());
+        assert!(dir.path().join("edit.unreadable").join(LOCK).exists());
     }
 
     #[test]
