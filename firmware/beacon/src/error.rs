@@ -54,13 +54,21 @@ pub enum Cause {
     /// The answer has the right form, but is not about what was asked.
     #[error("the answer does not fit the question: {0}")]
     Unfitting(String),
+    /// A fallback that has not shown just now that it is on our chain and follows it. Nothing was asked of it, so this says nothing
+    /// about the question.
+    #[error("it cannot be used now: {0}")]
+    NotUsable(String),
 }
 
 impl Cause {
     /// Whether the same request may succeed a moment later (obol.md 7.7).
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::TimedOut { .. } | Self::NotCurrentSlot(_) | Self::Syncing(_) => true,
+            Self::Unreachable(_)
+            | Self::TimedOut { .. }
+            | Self::NotCurrentSlot(_)
+            | Self::Syncing(_)
+            | Self::NotUsable(_) => true,
             Self::Refused { status, .. } => *status >= 500 || *status == 429,
             Self::TooLarge { .. } | Self::Unreadable(_) | Self::Unfitting(_) => false,
         }
@@ -77,7 +85,8 @@ impl Cause {
             | Self::Syncing(_)
             | Self::TooLarge { .. }
             | Self::Unreadable(_)
-            | Self::Unfitting(_) => false,
+            | Self::Unfitting(_)
+            | Self::NotUsable(_) => false,
         }
     }
 }

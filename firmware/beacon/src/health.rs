@@ -75,6 +75,8 @@ pub(crate) struct State {
     pub(crate) told: Option<(Instant, Arc<ChainInfo>)>,
     /// When it last showed that it is on our chain; none when it did not, the last time it was asked.
     pub(crate) confirmed: Option<Instant>,
+    /// When its last examination ended.
+    pub(crate) finished: Option<Instant>,
     /// When it was last examined.
     pub(crate) examined: Option<Instant>,
     /// When it was last asked for the number of its peers, and what it said.
@@ -92,6 +94,7 @@ impl State {
             unreachable: 0,
             told: None,
             confirmed: None,
+            finished: None,
             examined: None,
             peers: None,
         }
@@ -116,7 +119,7 @@ impl State {
             Cause::TimedOut { .. } | Cause::TooLarge { .. } | Cause::Unreadable(_) | Cause::Unfitting(_) => {
                 self.strikes = self.strikes.saturating_add(1);
             }
-            Cause::NotCurrentSlot(_) | Cause::Refused { .. } => {}
+            Cause::NotCurrentSlot(_) | Cause::Refused { .. } | Cause::NotUsable(_) => {}
         }
     }
 }

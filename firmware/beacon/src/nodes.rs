@@ -196,7 +196,9 @@ impl BeaconNodes {
     pub async fn refresh(&self) {
         self.refresh_those(|node| !node.is_fallback).await;
         let needed = !self.any_first_ready();
-        self.refresh_those(|node| node.is_fallback && (needed || !node.was_examined_within(FALLBACK_EVERY)))
+        // One that could not be used when it was last seen is not left alone as long.
+        let pause = |node: &Node| if node.is_ready() { FALLBACK_EVERY } else { self.fresh() };
+        self.refresh_those(|node| node.is_fallback && (needed || !node.was_examined_within(pause(node))))
             .await;
     }
 
@@ -243,13 +245,20 @@ impl BeaconNodes {
     }
 
     async fn refresh_one(&self, node: &Node) {
-        node.state().examined = Some(Instant::now());
+        let confirmed_before = {
+            let mut state = node.state();
+            state.examined = Some(Instant::now());
+            state.confirmed
+        };
         let health = match self.examine(node).await {
             Ok(health) => health,
             Err(error) => {
                 let mut state = node.state();
                 state.failed(&error);
-                state.confirmed = None;
+                // It may have shown its chain this time, and failed at something else.
+                if state.confirmed == confirmed_before {
+                    state.confirmed = None;
+                }
                 if matches!(error.cause, Cause::Unreachable(_)) {
                     state.unreachable = state.unreachable.saturating_add(1);
                 }
@@ -273,6 +282,7 @@ impl BeaconNodes {
             state.unreachable = 0;
         }
         state.health = health;
+        state.finished = Some(Instant::now());
     }
 
     /// A fallback that was left alone for a while shows once more that it is on our chain before anything is asked of it or
@@ -286,23 +296,26 @@ impl BeaconNodes {
         if !node.is_fallback {
             return Ok(());
         }
-        let fresh = Duration::from_millis(self.shared.timeouts.fallback_fresh_ms);
-        let _others_wait = node.examining.lock().await;
-        if !node.has_shown_its_chain_within(fresh) {
-            self.refresh_one(node).await;
-            let state = node.state();
-            // Shown just now, however short a time that counts.
-            if !state.same_chain || state.confirmed.is_none() {
-                let why = "it has not shown that it is on this chain".to_owned();
-                return Err(node.endpoint.fail(doing, Cause::Unfitting(why)));
+        let asked = Instant::now();
+        if !node.has_shown_its_chain_within(self.fresh()) {
+            let _others_wait = node.examining.lock().await;
+            // What came of an examination that ended meanwhile holds for all who waited for it.
+            if node.state().finished.is_none_or(|at| at < asked) {
+                self.refresh_one(node).await;
             }
         }
-        let health = node.state().health.clone();
-        if wanted_for == Use::Ask && health != Health::Ready {
-            let why = format!("it cannot be asked for duties: {}", health.describe());
-            return Err(node.endpoint.fail(doing, Cause::Unfitting(why)));
+        let (is_on_it, health) = {
+            let state = node.state();
+            (state.same_chain && state.confirmed.is_some(), state.health.clone())
+        };
+        if is_on_it && (wanted_for == Use::Submit || health == Health::Ready) {
+            return Ok(());
         }
-        Ok(())
+        Err(node.endpoint.fail(doing, Cause::NotUsable(health.describe())))
+    }
+
+    fn fresh(&self) -> Duration {
+        Duration::from_millis(self.shared.timeouts.fallback_fresh_ms)
     }
 
     async fn examine(&self, node: &Node) -> Result<Health, RequestError> {

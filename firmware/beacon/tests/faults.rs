@@ -308,15 +308,15 @@ type Change = fn(&FakeNode);
 #[tokio::test]
 async fn a_fallback_shows_again_that_it_is_on_the_chain_and_follows_it_before_it_is_used() {
     let chain = FakeChain::new(keys());
-    let changes: [(&str, Change); 4] = [
-        ("it has fallen behind", |node| node.inner.lock().unwrap().sync_distance = 117),
-        ("it does not show its genesis", |node| node.fault("genesis", Fault::Says(404, Vec::new()))),
-        ("another chain's node has its address", |node| {
+    let changes: [(&str, bool, Change); 4] = [
+        ("it has fallen behind", true, |node| node.inner.lock().unwrap().sync_distance = 117),
+        ("it does not show its genesis", false, |node| node.fault("genesis", Fault::Says(404, Vec::new()))),
+        ("another chain's node has its address", false, |node| {
             node.inner.lock().unwrap().chain.genesis_validators_root = Root([66; 32]);
         }),
-        ("it is silent about how it does", |node| node.fault("syncing", Fault::Says(500, Vec::new()))),
+        ("it is silent about how it does", true, |node| node.fault("syncing", Fault::Says(500, Vec::new()))),
     ];
-    for (what, change) in changes {
+    for (what, shows_its_chain, change) in changes {
         let (own, fallback) = (FakeNode::start(chain.clone()).await, FakeNode::start(chain.clone()).await);
         // What it showed when it was examined counts for no time at all.
         let timeouts = Timeouts { read_ms: 500, submit_ms: 500, hedge_ms: 20, fallback_fresh_ms: 0 };
@@ -332,8 +332,15 @@ async fn a_fallback_shows_again_that_it_is_on_the_chain_and_follows_it_before_it
         let block = || client.block(Root([9; 32]));
         // Both at once: the second one does not go out on what is not known yet.
         let (one, two) = tokio::join!(block(), block());
-        assert!(one.is_err() && two.is_err(), "{what}");
+        for refused in [one, two] {
+            let error = refused.unwrap_err();
+            assert!(error.is_temporary(), "{what}: it says nothing about the question: {error}");
+        }
         assert_eq!(fallback.hits("headers"), asked, "{what}");
+        // What is signed goes to one that is behind or does not say how it does, and never to one that does not show its chain.
+        let sent = client.submit_attestations(ForkName::Electra, &[attestation(1)]).await;
+        assert_eq!(sent.is_ok(), shows_its_chain, "{what}");
+        assert_eq!(fallback.submitted().len(), usize::from(shows_its_chain), "{what}");
     }
 }
 

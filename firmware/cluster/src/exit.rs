@@ -295,16 +295,19 @@ impl FullExitAnswer {
         let shares = &validator_of(view, validator)?.public_shares;
         let wrong = ExitError::WrongPartial { operator: 0, validator: *validator };
         let mut found: BTreeMap<u64, SignatureBytes> = BTreeMap::new();
-        // Each text once, and each share once: whoever makes such a file must not choose how long it takes.
-        let mut texts: BTreeSet<&str> = BTreeSet::new();
+        // Each signature once, and each share once: whoever makes such a file must not choose how long it takes.
+        let mut seen: BTreeSet<[u8; 96]> = BTreeSet::new();
         for (position, text) in (1_u64..).zip(&self.signatures) {
-            if text.is_empty() || !texts.insert(text) {
+            if text.is_empty() {
                 continue;
             }
-            if texts.len() > shares.len() {
+            let signature: SignatureBytes = text.parse().map_err(|_| ExitError::NotHex)?;
+            if !seen.insert(signature.0) {
+                continue;
+            }
+            if seen.len() > shares.len() {
                 return Err(wrong);
             }
-            let signature: SignatureBytes = text.parse().map_err(|_| ExitError::NotHex)?;
             let signed = SignedVoluntaryExit { message, signature };
             // Where it stands is the likeliest.
             let mut left: Vec<(u64, &PublicKeyBytes)> =

@@ -44,9 +44,11 @@ pub fn image(
     clear_end(device, bytes, sums.raw_bytes)?;
     device.rewind()?;
     copy(from, device, sums, told)?;
-    device.sync_all().context("the disk did not take everything")?;
-    forget(device)?;
-    let same = read_back(device, sums, told).and_then(|()| end_is_clear(device, bytes, sums.raw_bytes));
+    let synced = device.sync_all().context("the disk did not take everything");
+    let same = synced
+        .and_then(|()| forget(device))
+        .and_then(|()| read_back(device, sums, told))
+        .and_then(|()| end_is_clear(device, bytes, sums.raw_bytes));
     if same.is_err() {
         // Nothing starts from a disk that gives back other bytes. That it may not take this either changes nothing.
         let _ = clear_head(device);

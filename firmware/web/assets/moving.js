@@ -157,6 +157,7 @@
         await ask("/api/v1/clusters", wanted, code, output);
         joined.push(name);
       } catch (error) {
+        if (error.status === 401 || error.status === 429) throw error;
         failed.push(`This box is not in ${name} yet: ${error.message}`);
       }
     }

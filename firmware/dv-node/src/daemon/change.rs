@@ -1,6 +1,7 @@
 //! The daemon's part in a change of a cluster: the cluster's node rests while it runs, and afterwards serves the new cluster
 //! or the old one, or there is none. One change at a time, whichever cluster of the box it is of.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -115,14 +116,21 @@ impl Daemon {
         let Ok(Some(request)) = self.change.store.readable_request() else { return false };
         let Ok(Some(place)) = self.change.store.readable_place() else { return false };
         let Ok(lock) = cluster::Lock::from_value(request.lock) else { return false };
-        let has_one = |place: &std::sync::Arc<crate::places::Place>| {
-            lock.validators.iter().any(|validator| place.has(&validator.public_key))
+        // By the files: this is asked before any cluster is served.
+        let is_in = |place: u8| match self.folders.store_as_it_is(place).load_cluster() {
+            Ok(Some(setup)) => cluster::Lock::from_value(setup.lock).is_ok_and(|known| {
+                let known: BTreeSet<_> =
+                    known.validators.iter().map(|validator| validator.public_key).collect();
+                lock.validators.iter().any(|validator| known.contains(&validator.public_key))
+            }),
+            Ok(None) => false,
+            Err(_) => true,
         };
         // A folder on its way back has its cluster file last.
         request.identity_key.is_none()
             && self.folders.finish().is_ok()
             && matches!(self.folders.store_as_it_is(place).load_cluster(), Ok(None))
-            && !self.places.taken().iter().any(has_one)
+            && self.folders.places().is_ok_and(|places| !places.into_iter().any(is_in))
     }
 
     /// Forgets a change of a cluster in which this box is not any more. New shares that wait in the signer stay there.
