@@ -34,6 +34,9 @@ use seat::Seat;
 
 /// Overrides and the turning of the nodes are looked at this often.
 const LOOK: std::time::Duration = std::time::Duration::from_secs(5);
+/// A signer that is locked at first may wait for its clock, or for a passphrase.
+const HAND_OVER_TRIES: usize = 60;
+const HAND_OVER_PAUSE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What serves a cluster: [`node::run`].
 pub type Work =
@@ -200,19 +203,23 @@ impl Daemon {
             let outcome = match (seat.halted().cloned(), seat.place.store.load_cluster()) {
                 (Some(problem), _) => Err(problem),
                 (None, Ok(None)) => continue,
-                (None, Ok(Some(setup))) => self.verify(setup).await.map(|(membership, _)| membership),
+                (None, Ok(Some(setup))) => self.verify(setup).await,
                 (None, Err(error)) => Err(Problem::new(
                     "cluster_file_damaged",
                     setup::sentence(&error.to_string()),
                     "Import the cluster lock and this box's identity key again.",
                 )),
             };
-            let outcome = outcome.and_then(|membership| {
+            let outcome = outcome.and_then(|(membership, setup)| {
                 self.room_beside_others(&membership, number)?;
-                Ok(membership)
+                Ok((membership, setup))
             });
             match outcome {
-                Ok(membership) => self.seat_and_start(number, membership),
+                Ok((membership, setup)) => {
+                    // At each start: what an older signer kept, or one that was locked then did not, it keeps by the lock now.
+                    self.hand_identity_over(&setup, &membership);
+                    self.seat_and_start(number, membership);
+                }
                 Err(problem) => {
                     tracing::error!(%problem, place = number, "the stored cluster cannot be served");
                     if let Some(seat) = self.seats.get_mut(&number) {
@@ -252,7 +259,7 @@ impl Daemon {
     }
 
     /// The signer keeps the identity key for backups and for a move to another box. Duties do not need that: when it does not
-    /// take the key now, it gets it when the cluster is joined again.
+    /// take the key within an hour, it gets it when this node starts again.
     fn hand_identity_over(&self, setup: &ClusterSetup, membership: &Membership) {
         if membership.signing != ipc::Signing::BuiltIn {
             return;
@@ -263,8 +270,18 @@ impl Daemon {
         let signer = Signer::new(&self.config.signer_socket);
         // A signer that does not answer holds nothing up.
         tokio::spawn(async move {
-            if let Err(problem) = signer.keep_identity(&lock_hash, &key, lock).await {
-                tracing::warn!(code = %problem.code, "the signer did not take the identity key: backups will lack it");
+            for _ in 0..HAND_OVER_TRIES {
+                // The request has the lock in it; the next one needs it again.
+                match signer.keep_identity(&lock_hash, &key, lock.clone()).await {
+                    Ok(()) => return,
+                    Err(problem) => {
+                        tracing::warn!(code = %problem.code, "the signer did not take the identity key: backups lack it");
+                        if ["identity_conflict", "too_many_identities"].contains(&problem.code.as_str()) {
+                            return; // It stays so.
+                        }
+                    }
+                }
+                tokio::time::sleep(HAND_OVER_PAUSE).await;
             }
         });
     }

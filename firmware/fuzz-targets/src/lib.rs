@@ -10,6 +10,7 @@ mod disks;
 mod dkg;
 mod documents;
 mod exits;
+mod kept;
 mod key_shares;
 mod keymanager;
 mod local;
@@ -82,6 +83,7 @@ pub fn targets() -> Vec<Target> {
         keymanager::TARGETS,
         moving::TARGETS,
         passphrase::TARGETS,
+        kept::TARGETS,
         beacon_api::TARGETS,
         network::TARGETS,
         node::TARGETS,

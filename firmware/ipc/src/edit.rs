@@ -249,6 +249,20 @@ pub struct EditChecked {
     pub signature_aggregate: String,
 }
 
+/// Which change the owner gives up, in the query of `DELETE` [`EDIT_PATH`]. Left out where there is one only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EditDiscard {
+    /// Hash of the lock in force that it would change, `0x` hex.
+    #[serde(default)]
+    pub lock_hash: Option<String>,
+}
+
+/// Where the owner gives up the change of the cluster whose lock in force has this hash.
+pub fn edit_discard_path(lock_hash: &str) -> String {
+    format!("{EDIT_PATH}?lock_hash={lock_hash}")
+}
+
 /// Give the old shares up.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -214,7 +214,7 @@ impl Signer {
     /// Keeps the identity keys. One that cannot be kept is handed in again with its lock; the shares matter more.
     pub(crate) fn keep_identities(&self, vault: &Vault, identities: &[([u8; 32], IdentityKey)]) {
         for (hash, key) in identities {
-            if let Err(problem) = self.keep_identity(vault, hash, key, Said::AnotherBox) {
+            if let Err(problem) = self.keep_identity(vault, hash, key, Said::AnotherBox, &[]) {
                 tracing::warn!(code = %problem.code, "an identity key that came along was not kept");
             }
         }

@@ -23,7 +23,7 @@ use threshold::SecretKey;
 
 use crate::{
     boot, clock,
-    identities::{Said, shares_of},
+    identities::{Said, marks_of, shares_of},
     import::{Incoming, bad, histories},
     ledger::ShareRow,
     signer::{Signer, blocking},
@@ -67,8 +67,9 @@ impl Signer {
         self.image_keys.allow_fork(view.fork_version)?;
         self.may_come_in(&shares)?;
         // Before the shares: a folder whose shares are in can always be joined with. Without them it does no harm.
-        let share = shares_of(&view, &identity.public_key()).first().copied().ok_or_else(fault)?;
-        self.keep_identity(&vault, &view.lock_hash, &identity, Said::Lock(share))?;
+        let shown = shares_of(&view, &identity.public_key());
+        let (share, _) = shown.first().copied().ok_or_else(fault)?;
+        self.keep_identity(&vault, &view.lock_hash, &identity, Said::Folder(share), &marks_of(&shown))?;
         let taken = self.take_in(shares).await?;
         drop(one_at_a_time);
         let rules = OwnerRules { lock, capella_fork_version: None, payments: Vec::new() };
@@ -130,7 +131,7 @@ pub(crate) fn check(folder: CharonFolder) -> Result<Checked, Problem> {
     if lock.signature_aggregate.is_empty() {
         return Err(invalid("it does not show that every member holds its share".to_owned()));
     }
-    let (genesis_validators_root, clock) = chain_of(&view, folder.chain.as_ref())?;
+    let (genesis_validators_root, clock) = chain_of(view.fork_version, folder.chain.as_ref())?;
     let identity = IdentityKey::from_file_text(folder.identity_key.expose_secret()).map_err(|error| {
         bad(
             "identity_key_invalid",
@@ -243,9 +244,12 @@ fn shown(name: &str) -> String {
 /// A public chain's slots: seconds and slots in an epoch, by the network's name. The others have mainnet's.
 const PACES: [(&str, u64, u64); 2] = [("gnosis", 5000, 16), ("chiado", 5000, 16)];
 
-/// The chain a lock is for: of a public one, what everybody knows; of another one, what the owner states.
-fn chain_of(view: &ClusterView, stated: Option<&StatedChain>) -> Result<(Root, ChainClock), Problem> {
-    if let Some(network) = Network::by_fork_version(view.fork_version)
+/// The chain with this genesis fork version: of a public one, what everybody knows; of another one, what the owner states.
+pub(crate) fn chain_of(
+    fork: chain::ForkVersion,
+    stated: Option<&StatedChain>,
+) -> Result<(Root, ChainClock), Problem> {
+    if let Some(network) = Network::by_fork_version(fork)
         && let Some(root) = network.genesis_validators_root()
     {
         let pace = PACES.iter().find(|(name, _, _)| *name == network.name);
@@ -259,7 +263,7 @@ fn chain_of(view: &ClusterView, stated: Option<&StatedChain>) -> Result<(Root, C
     let stated = stated.ok_or_else(|| {
         bad(
             "chain_unknown",
-            "the lock is for a chain that is not public",
+            "these keys are for a chain that is not public",
             "State the chain's genesis validators root and its clock, as a beacon node of it has them.",
         )
     })?;
@@ -277,7 +281,7 @@ fn chain_of(view: &ClusterView, stated: Option<&StatedChain>) -> Result<(Root, C
 
 /// A stated chain as the lock's signatures want it. Its fork version is the lock's own, whatever that is: a public one is
 /// known before this is looked at.
-fn network_of(stated: &StatedChain) -> Result<Network, Problem> {
+pub(crate) fn network_of(stated: &StatedChain) -> Result<Network, Problem> {
     let too_long = stated.name.len() > 64;
     if too_long {
         return Err(bad("chain_invalid", "the chain's name is too long", "Give it a shorter name."));

@@ -1,7 +1,9 @@
 //! The identity keys with which `dv-node` speaks to the members of its clusters, sealed here for backups and moves.
 //!
-//! `dv-node` could write anything: what it says is worth less than what a verified lock shows or another box has carried here. Room is
-//! made by what is worth least, and what a lock shows to belong to a share that is held here is never given up for anything.
+//! `dv-node` could write anything: what it says is worth less than what a verified lock shows or another box has carried here. A lock
+//! that it hands in proves no more than that it fits our shares' public keys, for anybody can make one up around those (decision 0340):
+//! so of all locks about one share the first counts, and what the owner sealed to this process counts more. Room is made by what is
+//! worth least; what a lock shows to belong to a share that is held here is given up for an owner's folder only, and that for nothing.
 
 use std::path::PathBuf;
 
@@ -21,11 +23,19 @@ use crate::{
     vault::Vault,
 };
 
-/// Binds a sealed identity key to its purpose. With what is known of it; those of before are the key alone.
-const LABEL: &[u8] = b"hearth identity key v2";
+/// Binds a sealed identity key to its purpose. With what is known of it, and by which shares.
+const LABEL: &[u8] = b"hearth identity key v3";
+/// By one share only.
+const LABEL_OF_ONE: &[u8] = b"hearth identity key v2";
+/// The key alone.
 const LABEL_BEFORE: &[u8] = b"hearth identity key v1";
-/// 64 hex digits and a public key, sealed.
-const MAX_SEALED: u64 = 1024;
+/// 64 hex digits, and 17 for each share of a lock that counts.
+const MAX_SEALED: u64 = 64 * 1024;
+/// Shares of one lock that are remembered: a box holds a thousand.
+const MAX_SHARES: usize = 2_000;
+
+/// The beginning of a public share: enough to know it again.
+type Mark = [u8; 8];
 
 /// Who says that an identity key is the one of a cluster; what is worth less first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,42 +44,83 @@ pub(crate) enum Said {
     Node,
     /// Another box, in a backup or a certificate. It may have had it from its own network process.
     AnotherBox,
-    /// A verified lock, by which this share of the cluster belongs to that identity.
+    /// A lock that verifies and that `dv-node` handed in, by which this share of the cluster belongs to that identity.
     Lock(PublicKeyBytes),
+    /// The same in a folder that the owner sealed to this process: `dv-node` had no hand in it.
+    Folder(PublicKeyBytes),
 }
 
 /// A key that is kept.
-struct Kept {
+pub(crate) struct Kept {
     said: Said,
     text: Zeroizing<String>,
+    /// The shares of the lock that says so.
+    shares: Vec<Mark>,
 }
 
 impl Kept {
-    fn write(said: Said, identity: &IdentityKey) -> Zeroizing<Vec<u8>> {
+    fn write(said: Said, identity: &IdentityKey, shares: &[Mark]) -> Zeroizing<Vec<u8>> {
         let said = match said {
             Said::Node => "node".to_owned(),
             Said::AnotherBox => "box".to_owned(),
             Said::Lock(share) => share.to_string(),
+            Said::Folder(share) => format!("folder {share}"),
         };
-        Zeroizing::new(format!("{said}\n{}", identity.to_file_text().as_str()).into_bytes())
+        let shares: Vec<String> = shares.iter().take(MAX_SHARES).map(hex::encode).collect();
+        let text = format!("{said}\n{}\n{}", identity.to_file_text().as_str(), shares.join(" "));
+        Zeroizing::new(text.into_bytes())
     }
 
-    fn read(text: &[u8]) -> Option<Self> {
-        let (said, key) = std::str::from_utf8(text).ok()?.split_once('\n')?;
-        let said = match said {
-            "node" => Said::Node,
-            "box" => Said::AnotherBox,
-            share => Said::Lock(share.parse().ok()?),
+    /// Reads what was sealed: who says it, the key, and the shares where there are some.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        let (said, rest) = std::str::from_utf8(text).ok()?.split_once('\n')?;
+        let said = match (said, said.strip_prefix("folder ")) {
+            ("node", _) => Said::Node,
+            ("box", _) => Said::AnotherBox,
+            (_, Some(share)) => Said::Folder(share.parse().ok()?),
+            (share, None) => Said::Lock(share.parse().ok()?),
         };
-        Some(Self { said, text: Zeroizing::new(key.to_owned()) })
+        let (key, shares) = rest.split_once('\n').unwrap_or((rest, ""));
+        let mark = |text: &str| hex::decode(text).ok()?.try_into().ok();
+        let mut shares = shares.split_ascii_whitespace().map(mark).collect::<Option<Vec<Mark>>>()?;
+        if shares.len() > MAX_SHARES {
+            return None;
+        }
+        // What was written by one share only.
+        shares.extend(said.share().filter(|_| shares.is_empty()).map(|share| mark_of(&share)));
+        Some(Self { said, text: Zeroizing::new(key.to_owned()), shares })
+    }
+
+    /// What was read, written again; none where it holds no key.
+    pub(crate) fn rewritten(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let identity = IdentityKey::from_file_text(&self.text).ok()?;
+        Some(Self::write(self.said, &identity, &self.shares))
     }
 }
 
+/// A share of a lock, and the validator that the lock says it is of.
+pub(crate) type Shown = (PublicKeyBytes, PublicKeyBytes);
+
 /// By what a verified lock shows an identity to be one of its members: that member's shares.
-pub(crate) fn shares_of(view: &ClusterView, identity: &IdentityPublicKey) -> Vec<PublicKeyBytes> {
+pub(crate) fn shares_of(view: &ClusterView, identity: &IdentityPublicKey) -> Vec<Shown> {
     let Ok(share_index) = view.share_index_of(identity) else { return Vec::new() };
     let place = usize::from(share_index).saturating_sub(1);
-    view.validators.iter().filter_map(|validator| validator.public_shares.get(place).copied()).collect()
+    let shown = view
+        .validators
+        .iter()
+        .filter_map(|validator| Some((*validator.public_shares.get(place)?, validator.group_public_key)));
+    shown.collect()
+}
+
+/// How the shares that a lock shows are known again.
+pub(crate) fn marks_of(shown: &[Shown]) -> Vec<[u8; 8]> {
+    shown.iter().map(|(share, _)| mark_of(share)).collect()
+}
+
+fn mark_of(share: &PublicKeyBytes) -> Mark {
+    let mut mark = Mark::default();
+    mark.iter_mut().zip(share.as_slice()).for_each(|(mark, byte)| *mark = *byte);
+    mark
 }
 
 impl Signer {
@@ -114,12 +165,14 @@ impl Signer {
     fn kept_identity(&self, vault: &Vault, lock_hash: &[u8; 32]) -> Result<Option<Kept>, Problem> {
         let sealed = files::read_small(&self.identity_file(lock_hash), MAX_SEALED);
         let Some(sealed) = sealed.map_err(|error| disk(&error))? else { return Ok(None) };
-        if let Some(text) = vault.open_bytes(&label(LABEL, lock_hash), &sealed) {
-            return Ok(Kept::read(&text));
+        for with_facts in [LABEL, LABEL_OF_ONE] {
+            if let Some(text) = vault.open_bytes(&label(with_facts, lock_hash), &sealed) {
+                return Ok(Kept::read(&text));
+            }
         }
         let before = vault.open_bytes(&label(LABEL_BEFORE, lock_hash), &sealed);
         let text = before.and_then(|text| Some(Zeroizing::new(std::str::from_utf8(&text).ok()?.to_owned())));
-        Ok(text.map(|text| Kept { said: Said::Node, text }))
+        Ok(text.map(|text| Kept { said: Said::Node, text, shares: Vec::new() }))
     }
 
     /// The files of identity keys, and of which cluster each is.
@@ -138,7 +191,7 @@ impl Signer {
     }
 
     /// Keeps the identity key with which `dv-node` speaks to a cluster's members, for backups and moves. When it sends the complete
-    /// lock, and that gives the identity a share which is held here, the lock says so, not `dv-node`: that share has signed it.
+    /// lock, and that gives the identity a share which is held here, the lock says so, not `dv-node`.
     pub(crate) async fn take_identity(
         &self,
         lock_hash: &str,
@@ -156,6 +209,13 @@ impl Signer {
             )
         })?;
         let (vault, _) = self.open_parts()?;
+        // It comes at each start of a cluster: what is known does not cost a thousand signatures' verification again.
+        let known = self.kept_identity(&vault, &hash)?;
+        let is_same =
+            known.as_ref().is_some_and(|known| known.text.as_str() == identity.to_file_text().as_str());
+        if is_same && known.is_some_and(|known| self.is_proven(known.said)) {
+            return Ok(());
+        }
         let public = identity.public_key();
         let shown = blocking(move || {
             let lock = Lock::from_value(lock?).ok().filter(|lock| !lock.signature_aggregate.is_empty())?;
@@ -163,25 +223,51 @@ impl Signer {
             Some(shares_of(&view, &public))
         });
         let shown = shown.await.flatten().unwrap_or_default();
-        let held = shown.into_iter().find(|share| self.known_row(share).is_some());
-        self.keep_identity(&vault, &hash, &identity, held.map_or(Said::Node, Said::Lock))
+        // Nothing else is kept between looking and writing.
+        let _one_at_a_time = self.importing.lock().await;
+        let is_held =
+            |shown: &&Shown| self.known_row(&shown.0).is_some_and(|(row, _)| row.group_key == shown.1);
+        let held = shown.iter().find(is_held).map(|shown| shown.0);
+        let marks = marks_of(&shown);
+        let said = match held {
+            Some(share) if !self.is_proven_otherwise(&vault, &hash, &marks)? => Said::Lock(share),
+            _ => Said::Node,
+        };
+        self.keep_identity(&vault, &hash, &identity, said, &marks)
     }
 
-    /// Seals an identity key, durably. One that is worth less never takes another one's place.
+    /// Whether a lock about a share that is held here says so.
+    fn is_proven(&self, said: Said) -> bool {
+        said.share().is_some_and(|share| self.known_row(&share).is_some())
+    }
+
+    /// Whether one of these shares belongs to another cluster already, by another lock. A share is of one cluster.
+    fn is_proven_otherwise(&self, vault: &Vault, hash: &[u8; 32], marks: &[Mark]) -> Result<bool, Problem> {
+        for (_, other) in self.identity_files()?.into_iter().filter(|(_, other)| other != hash) {
+            let Some(kept) = self.kept_identity(vault, &other)? else { continue };
+            if self.is_proven(kept.said) && kept.shares.iter().any(|mark| marks.contains(mark)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Seals an identity key, durably. One that is worth less never takes another one's place. The caller holds `importing`.
     pub(crate) fn keep_identity(
         &self,
         vault: &Vault,
         lock_hash: &[u8; 32],
         identity: &IdentityKey,
         said: Said,
+        marks: &[Mark],
     ) -> Result<(), Problem> {
         let known = self.kept_identity(vault, lock_hash)?;
         if let Some(known) = &known {
             let is_same = known.text.as_str() == identity.to_file_text().as_str();
-            if is_same && known.said.worth() >= said.worth() && !matches!(said, Said::Lock(_)) {
+            let is_worth_less = said.worth() < known.said.worth();
+            if is_same && (is_worth_less || said.share().is_none() && said == known.said) {
                 return Ok(());
             }
-            let is_worth_less = said.worth() < known.said.worth();
             if !is_same && (is_worth_less || said == Said::Node) {
                 return Err(bad(
                     "identity_conflict",
@@ -194,7 +280,7 @@ impl Signer {
         if !path.exists() {
             self.make_room_for_identity(vault, said)?;
         }
-        let sealed = vault.seal_bytes(&label(LABEL, lock_hash), &Kept::write(said, identity))?;
+        let sealed = vault.seal_bytes(&label(LABEL, lock_hash), &Kept::write(said, identity, marks))?;
         files::write_atomically(&path, &sealed).map_err(|error| disk(&error))
     }
 
@@ -206,12 +292,15 @@ impl Signer {
         if over == 0 {
             return Ok(());
         }
+        let for_what = said.worth();
         let mut known = Vec::with_capacity(files.len());
         for (path, hash) in files {
             let written = std::fs::metadata(&path).and_then(|found| found.modified()).ok();
             let said = self.kept_identity(vault, &hash)?.map(|kept| kept.said);
-            let is_held = matches!(said, Some(Said::Lock(share)) if self.known_row(&share).is_some());
-            known.push((said.map(Said::worth), std::cmp::Reverse(written), path, is_held));
+            let by_owner = said.map(Said::worth) == Some(Said::FOLDER);
+            let stays =
+                said.is_some_and(|said| self.is_proven(said)) && (by_owner || for_what != Said::FOLDER);
+            known.push((said.map(Said::worth), std::cmp::Reverse(written), path, stays));
         }
         known.sort();
         let dropped: Vec<PathBuf> =
@@ -235,11 +324,21 @@ impl Signer {
 }
 
 impl Said {
+    const FOLDER: u8 = 3;
+
     fn worth(self) -> u8 {
         match self {
             Self::Node => 0,
             Self::AnotherBox => 1,
             Self::Lock(_) => 2,
+            Self::Folder(_) => Self::FOLDER,
+        }
+    }
+
+    fn share(self) -> Option<PublicKeyBytes> {
+        match self {
+            Self::Node | Self::AnotherBox => None,
+            Self::Lock(share) | Self::Folder(share) => Some(share),
         }
     }
 }

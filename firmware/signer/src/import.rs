@@ -13,6 +13,7 @@ use threshold::{SecretKey, SecretShare, ShareIndex};
 
 use crate::{
     boot, clock,
+    folder::CLOCKS_APART,
     ledger::{Entries, Import, ShareRow},
     rollback,
     share::{Share, held},
@@ -90,7 +91,10 @@ impl Signer {
         let (vault, ledger) = self.open_parts()?;
         let mut imported = ShareImported::default();
         let (mut imports, mut adopted) = (Vec::new(), Vec::new());
+        // Where nothing but the clock says how old this ledger is, a copy in another box may have gone by another clock.
+        let least_epochs = if matches!(self.witness(), rollback::Witness::Nobody) { CLOCKS_APART } else { 0 };
         for Incoming { mut row, secret, history, more_epochs, stopped } in shares {
+            let more_epochs = more_epochs.max(least_epochs);
             let known = self.known_row(&row.pubshare);
             match known {
                 // Its seal, index and chain stay as they are; only history may be added.

@@ -96,6 +96,16 @@ pub fn make_passphrase_vault(words: &str) -> Option<Vec<u8>> {
     Some(crate::no_tpm::Wrapped::wrap(&[3; crate::no_tpm::ROOT_BYTES], words, 64, &fresh)?.to_bytes())
 }
 
+/// Reads what is kept of a cluster's identity key, and writes it anew; none where no key is in it.
+pub fn kept_identity(text: &[u8]) -> Option<Vec<u8>> {
+    Some(crate::identities::Kept::read(text)?.rewritten()?.to_vec())
+}
+
+/// Whether a property of a device tree names a TPM.
+pub fn names_a_tpm(property: &[u8]) -> bool {
+    crate::no_tpm::names_a_tpm(property)
+}
+
 /// Whether a passphrase may be chosen.
 pub fn is_strong(words: &str) -> bool {
     crate::no_tpm::weakness(words).is_none()

@@ -58,6 +58,8 @@ pub(crate) struct Signer {
     pub(crate) certificates_may_leave: AtomicBool,
     /// Large bodies are read for a few callers at a time; see [`crate::api`].
     pub(crate) places: Arc<tokio::sync::Semaphore>,
+    /// Those of `dv-node` come one after the other; see [`crate::api::sign::Turn`].
+    pub(crate) turns: Arc<tokio::sync::Semaphore>,
     /// Who stands before the box.
     pub(crate) presence: crate::presence::Presence,
     /// Key generation under way.
@@ -114,6 +116,7 @@ impl Signer {
             importing,
             certificates_may_leave: AtomicBool::new(false),
             places: Arc::new(tokio::sync::Semaphore::new(LARGE_BODIES)),
+            turns: Arc::new(tokio::sync::Semaphore::new(1)),
             presence,
             wishing,
             ceremonies,

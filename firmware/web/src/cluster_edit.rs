@@ -7,7 +7,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use ipc::edit::{
     CLUSTER_EDIT_LOCK_PATH as NODE_LOCK_PATH, CLUSTER_EDIT_PATH as NODE_PATH, ClusterEditStatus, EDIT_PATH,
-    EditCommit,
+    EditCommit, edit_discard_path,
 };
 use ipc::server::Body;
 use ipc::web::{CLUSTER_EDIT_LOCK_PATH, CLUSTER_EDIT_PATH, ClusterEditStart};
@@ -42,8 +42,14 @@ async fn start(
 
 /// `DELETE /api/v1/cluster-edit`: gives a change up, in both places. Refused once something is promised.
 async fn discard(State(web): State<Arc<Web>>, _owner: Owner) -> Result<Json<ClusterEditStatus>, Refusal> {
+    // Which one, while the node still knows it: the signer may know of changes of other clusters, which go on.
+    let known: ClusterEditStatus = web.node.get(NODE_PATH).await?;
+    let hash = known.edit.map(|edit| edit.lock_hash);
+    let hash =
+        hash.filter(|hash| hash.len() == 66 && hash.bytes().skip(2).all(|byte| byte.is_ascii_hexdigit()));
     let status = web.node.delete(NODE_PATH).await?;
-    web.signer.delete::<serde_json::Value>(EDIT_PATH).await?;
+    let path = hash.map_or_else(|| EDIT_PATH.to_owned(), |hash| edit_discard_path(&hash));
+    web.signer.delete::<serde_json::Value>(&path).await?;
     tracing::warn!("the owner gave a change of the cluster up");
     Ok(Json(status))
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, State},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, State},
+    http::{StatusCode, request::Parts},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -20,6 +21,9 @@ use ipc::{
 };
 
 use crate::{refusal::Refusal, signer::Signer};
+
+/// What a lock of a thousand validators has four times over.
+const MAX_IDENTITY_PARTS: usize = 400_000;
 
 /// The router.
 pub(crate) fn router(signer: Arc<Signer>) -> Router {
@@ -75,11 +79,33 @@ async fn identity(State(signer): State<Arc<Signer>>, Path(lock_hash): Path<Strin
 async fn keep_identity(
     State(signer): State<Arc<Signer>>,
     Path(lock_hash): Path<String>,
-    ipc::server::Body(given): ipc::server::Body<IdentityGiven>,
+    turn: Turn,
+    ipc::server::CountedBody(given): ipc::server::CountedBody<IdentityGiven, MAX_IDENTITY_PARTS>,
 ) -> Response {
-    match signer.take_identity(&lock_hash, &given.identity_key, given.lock).await {
+    // Its turn lasts until the work is done, whether the caller waits for it or not.
+    let keeping = tokio::spawn(async move {
+        let _turn = turn;
+        signer.take_identity(&lock_hash, &given.identity_key, given.lock).await
+    });
+    match keeping.await.unwrap_or_else(|_| Err(crate::folder::fault())) {
         Ok(()) => Json(serde_json::json!({})).into_response(),
         Err(problem) => ipc::server::refusal(crate::api::control::status_of(&problem), problem),
+    }
+}
+
+/// The one turn among large bodies from `dv-node`, waited for before the body is read: the votes that it asks for have memory and
+/// processors beside one of those, and not beside as many as it has connections.
+pub(crate) struct Turn(
+    #[expect(dead_code, reason = "it is given back when dropped")] tokio::sync::OwnedSemaphorePermit,
+);
+
+impl FromRequestParts<Arc<Signer>> for Turn {
+    type Rejection = Response;
+
+    async fn from_request_parts(_: &mut Parts, signer: &Arc<Signer>) -> Result<Self, Response> {
+        let turn = Arc::clone(&signer.turns).acquire_owned().await;
+        turn.map(Self)
+            .map_err(|_| ipc::server::refusal(StatusCode::SERVICE_UNAVAILABLE, crate::folder::fault()))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -11,16 +11,20 @@ use axum::{Json, Router};
 use ipc::Problem;
 use ipc::edit::{
     EDIT_BEGIN_PATH, EDIT_CHECK_PATH, EDIT_COMMIT_PATH, EDIT_DRY_RUN_PATH, EDIT_KEYS_PATH, EDIT_PATH,
-    EDIT_PREPARE_PATH, EDIT_STATUS_PATH, EDIT_STEP_PATH, EditCheck, EditCommit, EditConsent, EditDryRun,
-    EditKeys, EditStep,
+    EDIT_PREPARE_PATH, EDIT_STATUS_PATH, EDIT_STEP_PATH, EditCheck, EditCommit, EditConsent, EditDiscard,
+    EditDryRun, EditKeys, EditStep,
 };
-use ipc::server::Body;
+use ipc::server::{Body, CountedBody};
 use serde::Serialize;
 
+use crate::api::sign::Turn;
 use crate::signer::Signer;
 
 /// A lock of a thousand validators with all partial signatures of it.
 const MAX_BODY_BYTES: usize = 64 << 20;
+
+/// The partial signatures of 255 members for a thousand validators are a million.
+const MAX_PARTS: usize = 2_000_000;
 
 /// The keys of 255 members, or one bundle of one validator for as many: about a quarter of this.
 const MAX_SMALL_BYTES: usize = 1 << 20;
@@ -57,8 +61,8 @@ async fn allow(State(signer): State<Arc<Signer>>, Body(consent): Body<EditConsen
     whole(async move { signer.allow_edit(consent).await }).await
 }
 
-async fn discard(State(signer): State<Arc<Signer>>) -> Response {
-    whole(async move { signer.discard_edit().await }).await
+async fn discard(State(signer): State<Arc<Signer>>, Query(which): Query<EditDiscard>) -> Response {
+    whole(async move { signer.discard_edit(which.lock_hash.as_deref()).await }).await
 }
 
 async fn begin(State(signer): State<Arc<Signer>>) -> Response {
@@ -81,12 +85,28 @@ async fn dry_run(State(signer): State<Arc<Signer>>, Body(request): Body<EditDryR
     whole(async move { signer.dry_run(request).await }).await
 }
 
-async fn check(State(signer): State<Arc<Signer>>, Body(request): Body<EditCheck>) -> Response {
-    whole(async move { signer.check_dry_run(request).await }).await
+async fn check(
+    State(signer): State<Arc<Signer>>,
+    turn: Turn,
+    CountedBody(request): CountedBody<EditCheck, MAX_PARTS>,
+) -> Response {
+    let work = async move {
+        let _turn = turn;
+        signer.check_dry_run(request).await
+    };
+    whole(work).await
 }
 
-async fn commit(State(signer): State<Arc<Signer>>, Body(request): Body<EditCommit>) -> Response {
-    whole(async move { signer.commit_edit(request).await }).await
+async fn commit(
+    State(signer): State<Arc<Signer>>,
+    turn: Turn,
+    CountedBody(request): CountedBody<EditCommit, MAX_PARTS>,
+) -> Response {
+    let work = async move {
+        let _turn = turn;
+        signer.commit_edit(request).await
+    };
+    whole(work).await
 }
 
 /// Finished even when the caller hangs up: what is begun is brought to its end, and the caller can ask again.

@@ -446,7 +446,7 @@ fn enough_vouch(plan: &EditPlan, own: usize, unvouched: &BTreeSet<u32>) -> Resul
     ))
 }
 
-fn share_missing(share: &PublicKeyBytes) -> Problem {
+pub(super) fn share_missing(share: &PublicKeyBytes) -> Problem {
     bad("share_missing", &format!("the share {share} is not here"), "Import it first.")
 }
 

@@ -1,6 +1,6 @@
 //! The steps of an edit that touch the disk: prepare, dry run, commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use threshold::{PublicKey, ShareIndex, Signature};
 
 use super::{Ceremony, bad, hash_of, hash_text, malformed, none_under_way};
 use crate::boot;
-use crate::ledger::{LedgerError, Pending, ShareRow};
+use crate::ledger::{LedgerError, Pending, Recreating, ShareRow, Vouched};
 use crate::rollback;
 use crate::share::Share;
 use crate::signer::{Signer, blocking, ledger_problem};
@@ -56,8 +56,7 @@ impl Signer {
         }
         if !ceremony.is_recreate {
             // In place of making all shares anew, if that was begun with these: the owner has given that up.
-            let given_up =
-                ledger.forget_recreating(Some(ceremony.own_old_shares().unwrap_or_default())).await;
+            let given_up = ledger.forget_recreating(ceremony.own_old_shares().unwrap_or_default()).await;
             given_up.map_err(|error| ledger_problem(&error))?;
         }
         let status = ceremony.status();
@@ -70,12 +69,19 @@ impl Signer {
         Ok(status)
     }
 
-    /// Takes the consent back. What was promised stays.
-    pub(crate) async fn discard_edit(&self) -> Result<EditStatus, Problem> {
+    /// Takes the consent back, for the cluster whose lock in force has this hash. What was promised stays.
+    pub(crate) async fn discard_edit(&self, named: Option<&str>) -> Result<EditStatus, Problem> {
+        let named = named.map(hash_of).transpose()?;
         let (_, ledger) = self.open_parts()?;
+        // The owner has one change in hand at a time, whichever it is.
         let ceremony = self.editing.lock().await.take();
-        // Of that cluster. Without a change in memory, as after a start, the owner means whatever is left of one.
-        let shares = ceremony.as_ref().map(|ceremony| ceremony.own_old_shares().unwrap_or_default());
+        let vouched = ledger.recreating().await.map_err(|error| ledger_problem(&error))?;
+        let is_meant =
+            |ceremony: &&Ceremony| named.is_none_or(|named| ceremony.plan.base().lock_hash == named);
+        let shares = match ceremony.as_ref().filter(is_meant) {
+            Some(ceremony) => ceremony.own_old_shares().unwrap_or_default(),
+            None => given_up(&vouched, named)?,
+        };
         ledger.forget_recreating(shares).await.map_err(|error| ledger_problem(&error))?;
         if let Some(lock) = ceremony.and_then(|ceremony| ceremony.prepared) {
             ledger.discard(lock.lock_hash).await.map_err(|error| ledger_problem(&error))?;
@@ -101,19 +107,31 @@ impl Signer {
 
     /// What this member announces.
     pub(crate) async fn begin_edit(&self) -> Result<EditBegun, Problem> {
+        let _no_import = self.importing.lock().await;
         let (vault, ledger) = self.open_parts()?;
         let rows = ledger.rows().await.map_err(|error| ledger_problem(&error))?;
+        let open = |share: PublicKeyBytes| {
+            rows.iter().find(|row| row.pubshare == share).and_then(|row| vault.open_share(row))
+        };
         let mut editing = self.editing.lock().await;
         forget_stale(&mut editing)?;
         let ceremony = editing.as_mut().ok_or_else(none_under_way)?;
-        // Before the voucher leaves, durably: the others count on it from then on, whatever becomes of this process.
         if ceremony.is_recreate && !ceremony.has_vouched() {
             let shares = ceremony.own_old_shares().unwrap_or_default();
-            ledger.keep_recreating(shares, None).await.map_err(|error| ledger_problem(&error))?;
+            // Without them there will be no voucher.
+            if let Some(share) = shares.iter().find(|share| open(**share).is_none()) {
+                return Err(super::ceremony::share_missing(share));
+            }
+            // Before the voucher leaves, durably: the others count on it from then on, whatever becomes of this process and
+            // whichever copy of the disk is put back.
+            let vouched = Vouched { lock_hash: None, base: Some(ceremony.plan.base().lock_hash) };
+            match ledger.keep_recreating(shares, vouched).await {
+                Ok(counter) => self.settle_edit(counter).await?,
+                // Whether it is on the disk is not known: the counter is brought to what is there before anything is signed.
+                Err(error) => return Err(self.lock_for(ledger_problem(&error))),
+            }
         }
-        ceremony.begin(|share| {
-            rows.iter().find(|row| row.pubshare == share).and_then(|row| vault.open_share(row))
-        })
+        ceremony.begin(open)
     }
 
     /// The members' keys.
@@ -186,8 +204,12 @@ impl Signer {
         }
         if ceremony.is_recreate {
             let shares = replaced.unwrap_or_default();
-            let kept = ledger.keep_recreating(shares, Some(lock.lock_hash)).await;
-            kept.map_err(|error| ledger_problem(&error))?;
+            let base = Some(ceremony.plan.base().lock_hash);
+            let vouched = Vouched { lock_hash: Some(lock.lock_hash), base };
+            match ledger.keep_recreating(shares, vouched).await {
+                Ok(counter) => self.settle_edit(counter).await?,
+                Err(error) => return Err(self.lock_for(ledger_problem(&error))),
+            }
         }
         if !pending.is_empty() {
             let counter = ledger.prepare(pending).await.map_err(|error| ledger_problem(&error))?;
@@ -278,13 +300,13 @@ impl Signer {
         let vouched = ledger.recreating().await.map_err(|error| ledger_problem(&error))?;
         let for_another = |pending: &&Pending| {
             let known = pending.replaces.and_then(|old| vouched.get(&old));
-            known.is_some_and(|known| *known != Some(lock.lock_hash))
+            known.is_some_and(|known| known.lock_hash != Some(lock.lock_hash))
         };
         if waiting.iter().any(for_another) {
             return Err(bad(
                 "edit_under_way",
                 "all shares are being made anew, which the other members count on",
-                "Let that come to its end. If it cannot, give it up on every member, then hand the lock in again.",
+                "Let that come to its end; if it was begun more than once, the last one counts. If it cannot, give it up on every member, then hand the lock in again.",
             ));
         }
         // The floors of the new shares are as good as the clock.
@@ -376,6 +398,25 @@ impl Signer {
         self.lock_again(problem.clone());
         problem
     }
+}
+
+/// The shares whose making anew the owner gives up where no change is in memory, as after a start: those of the cluster that is named,
+/// or of the only one there is. Other clusters' members count on theirs.
+fn given_up(vouched: &Recreating, named: Option<[u8; 32]>) -> Result<Vec<PublicKeyBytes>, Problem> {
+    let bases: BTreeSet<Option<[u8; 32]>> = vouched.values().map(|vouched| vouched.base).collect();
+    if named.is_none() && bases.len() > 1 {
+        let names: Vec<String> = bases.iter().flatten().map(hash_text).collect();
+        return Err(bad(
+            "edit_which",
+            &format!(
+                "all shares are being made anew in several clusters, whose locks are {}",
+                names.join(", ")
+            ),
+            "Say which of them you give up, by the hash of its lock.",
+        ));
+    }
+    let is_meant = |known: &Vouched| named.is_none() || known.base == named || known.base.is_none();
+    Ok(vouched.iter().filter(|(_, known)| is_meant(known)).map(|(share, _)| *share).collect())
 }
 
 /// What was allowed once and never came about must not be dug out long after the owner has forgotten it.
@@ -555,6 +596,18 @@ mod tests {
 
     fn older(lock: &Lock) -> cluster::Definition {
         cluster::Definition { version: SchemaVersion::V1_6, ..lock.definition.clone() }
+    }
+
+    #[test]
+    fn what_is_given_up_is_what_is_named_and_nothing_is_guessed() {
+        let (one, other) = (PublicKeyBytes([1; 48]), PublicKeyBytes([2; 48]));
+        let of = |base| Vouched { lock_hash: None, base: Some([base; 32]) };
+        let mut vouched = Recreating::from([(one, of(1)), (other, of(2))]);
+        assert_eq!(given_up(&vouched, None).unwrap_err().code, "edit_which");
+        assert_eq!(given_up(&vouched, Some([2; 32])).unwrap(), [other]);
+        assert_eq!(given_up(&vouched, Some([9; 32])).unwrap(), []);
+        vouched.remove(&other);
+        assert_eq!(given_up(&vouched, None).unwrap(), [one], "there is only one");
     }
 
     #[test]

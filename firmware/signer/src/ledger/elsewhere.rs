@@ -15,7 +15,7 @@ use super::{
     store::{self, LedgerError, Store, bytes, from_sql, to_sql},
     writer::{Writer, first_target},
 };
-use crate::{clock, message::Vote};
+use crate::{clock, folder::CLOCKS_APART, message::Vote};
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS stopped (pubshare BLOB PRIMARY KEY, seen_at INTEGER NOT NULL) STRICT;
@@ -162,7 +162,8 @@ impl Writer {
         if !self.store().stopped()?.contains_key(key) {
             return Ok(None);
         }
-        let now = self.no_earlier_than_recorded(now);
+        // By the clock of what else signed with it, which may have been another.
+        let now = clock::epochs_later(&clock, self.no_earlier_than_recorded(now), CLOCKS_APART);
         let mut raised = history.clone();
         if let Some(floors) = clock::floors_at(&clock, now, history.last_known().target) {
             raised.raise(floors);
@@ -249,16 +250,16 @@ mod tests {
         drop(first);
         let mut second = writer(dir.path(), 3, at_epoch(6));
         assert!(!signs(&mut second, &vote(1, 19, 20, 1), at_epoch(20)));
-        // The owner decides: it waits for two epochs, and what was seen binds it.
+        // The owner decides: it waits for two epochs, and for one more by another's clock, and what was seen binds it.
         assert_eq!(second.resume(&key(2), at_epoch(20)).unwrap(), None, "it was not stopped");
-        assert_eq!(second.resume(&key(1), at_epoch(20)).unwrap(), Some(Some(Epoch(22))));
-        assert!(!signs(&mut second, &vote(1, 20, 21, 1), at_epoch(21)));
-        assert!(signs(&mut second, &vote(1, 21, 22, 1), at_epoch(22)));
+        assert_eq!(second.resume(&key(1), at_epoch(20)).unwrap(), Some(Some(Epoch(23))));
+        assert!(!signs(&mut second, &vote(1, 21, 22, 1), at_epoch(22)));
+        assert!(signs(&mut second, &vote(1, 22, 23, 1), at_epoch(23)));
         // Seen once more, it stops once more.
-        assert_eq!(second.seen(&[vote(1, 20, 21, 8)], at_epoch(22)).unwrap(), [key(1)]);
-        assert!(!signs(&mut second, &vote(1, 22, 23, 1), at_epoch(23)));
+        assert_eq!(second.seen(&[vote(1, 20, 21, 8)], at_epoch(23)).unwrap(), [key(1)]);
+        assert!(!signs(&mut second, &vote(1, 23, 24, 1), at_epoch(24)));
         second.reload().unwrap();
-        assert!(!signs(&mut second, &vote(1, 22, 23, 1), at_epoch(23)));
+        assert!(!signs(&mut second, &vote(1, 23, 24, 1), at_epoch(24)));
     }
 
     #[test]
@@ -308,7 +309,8 @@ mod tests {
         let mut second = writer(dir.path(), counter + 2, at_epoch(20));
         assert!(!signs(&mut second, &vote(1, 29, 30, 1), at_epoch(30)));
         assert!(second.resume(&key(1), at_epoch(30)).unwrap().is_some(), "only the owner lets it go on");
-        assert!(signs(&mut second, &vote(1, 31, 32, 1), at_epoch(32)));
+        assert!(!signs(&mut second, &vote(1, 31, 32, 1), at_epoch(32)));
+        assert!(signs(&mut second, &vote(1, 32, 33, 1), at_epoch(33)));
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod writer;
 
 pub(crate) use edit::{Committed, Pending};
 pub(crate) use elsewhere::Stopped;
-pub(crate) use recreate::Recreating;
+pub(crate) use recreate::{Recreating, Vouched};
 pub(crate) use release::Marks;
 pub(crate) use writer::SLOW_COMMIT;
 
@@ -205,11 +205,11 @@ enum Job {
     },
     KeepRecreating {
         shares: Vec<PublicKeyBytes>,
-        lock_hash: Option<[u8; 32]>,
-        reply: oneshot::Sender<Result<(), LedgerError>>,
+        vouched: Vouched,
+        reply: oneshot::Sender<Result<u64, LedgerError>>,
     },
     ForgetRecreating {
-        shares: Option<Vec<PublicKeyBytes>>,
+        shares: Vec<PublicKeyBytes>,
         reply: oneshot::Sender<Result<(), LedgerError>>,
     },
     Recreating {
@@ -421,16 +421,13 @@ impl Ledger {
     pub(crate) async fn keep_recreating(
         &self,
         shares: Vec<PublicKeyBytes>,
-        lock_hash: Option<[u8; 32]>,
-    ) -> Result<(), LedgerError> {
-        self.ask(|reply| Job::KeepRecreating { shares, lock_hash, reply }).await?
+        vouched: Vouched,
+    ) -> Result<u64, LedgerError> {
+        self.ask(|reply| Job::KeepRecreating { shares, vouched, reply }).await?
     }
 
-    /// Any lock may again, of these shares or of all.
-    pub(crate) async fn forget_recreating(
-        &self,
-        shares: Option<Vec<PublicKeyBytes>>,
-    ) -> Result<(), LedgerError> {
+    /// Any lock may again.
+    pub(crate) async fn forget_recreating(&self, shares: Vec<PublicKeyBytes>) -> Result<(), LedgerError> {
         self.ask(|reply| Job::ForgetRecreating { shares, reply }).await?
     }
 

@@ -24,9 +24,15 @@ pub(crate) struct Marks {
     history: u64,
 }
 
-/// Adds what a ledger of before lacks.
+/// Adds what a ledger of before lacks. One that gave shares away while its version did not say so yet says so from now on.
 pub(super) fn create(connection: &Connection) -> Result<(), LedgerError> {
-    Ok(connection.execute_batch(SCHEMA)?)
+    connection.execute_batch(SCHEMA)?;
+    let gave_away: bool =
+        connection.query_row("SELECT EXISTS (SELECT 1 FROM released)", [], |row| row.get(0))?;
+    if gave_away {
+        connection.pragma_update(None, "user_version", store::GAVE_AWAY_VERSION)?;
+    }
+    Ok(())
 }
 
 impl Store {
@@ -241,6 +247,11 @@ mod tests {
         assert_eq!(version(&writer), 3);
         drop(writer);
         assert_eq!(run(dir.path(), 3).store().releases().unwrap(), [b"x"]);
+        // One that gave away before the version said so.
+        let connection = rusqlite::Connection::open(dir.path().join("ledger.db")).unwrap();
+        connection.pragma_update(None, "user_version", 2).unwrap();
+        drop(connection);
+        assert_eq!(version(&run(dir.path(), 5)), 3);
         let connection = rusqlite::Connection::open(dir.path().join("ledger.db")).unwrap();
         connection.pragma_update(None, "user_version", 4).unwrap();
         drop(connection);

@@ -176,11 +176,11 @@ impl Writer {
                 Job::Prepare { shares, reply } => {
                     let _ = reply.send(self.prepare(&shares));
                 }
-                Job::KeepRecreating { shares, lock_hash, reply } => {
-                    let _ = reply.send(self.keep_recreating(&shares, lock_hash));
+                Job::KeepRecreating { shares, vouched, reply } => {
+                    let _ = reply.send(self.keep_recreating(&shares, vouched));
                 }
                 Job::ForgetRecreating { shares, reply } => {
-                    let _ = reply.send(self.forget_recreating(shares.as_deref()));
+                    let _ = reply.send(self.forget_recreating(&shares));
                 }
                 Job::Recreating { reply } => {
                     let _ = reply.send(self.store.recreating());

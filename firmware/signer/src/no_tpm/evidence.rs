@@ -94,7 +94,7 @@ fn find_a_tpm(tree: &Path) -> io::Result<bool> {
 }
 
 /// Whether one of the names in a `compatible` property is a TPM's. Each ends with a zero byte.
-fn names_a_tpm(property: &[u8]) -> bool {
+pub(crate) fn names_a_tpm(property: &[u8]) -> bool {
     property
         .split(|byte| *byte == 0)
         .any(|name| COMPATIBLE.iter().any(|known| name.to_ascii_lowercase().starts_with(known.as_bytes())))

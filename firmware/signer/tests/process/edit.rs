@@ -650,6 +650,25 @@ async fn a_share_that_was_seen_elsewhere_is_replaced_only_when_the_owner_has_let
     signer.stop();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_the_disk_from_before_it_vouched_signs_nothing_and_takes_no_lock() {
+    let world = World::new();
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import(&world.bundle()).await.unwrap();
+    let _: EditStatus = signer.control.put(EDIT_PATH, &world.consent()).await.unwrap();
+    let copy = machine.disk();
+    let begun: EditBegun = post(&signer, EDIT_BEGIN_PATH, &()).await.unwrap();
+    assert!(begun.voucher.is_some());
+    drop(signer); // kill -9
+    for (path, content) in &copy {
+        std::fs::write(path, content).unwrap();
+    }
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, ["ledger_rolled_back"]);
+    signer.stop();
+}
+
 /// What becomes of an earlier change's complete lock while all members make their shares anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn once_it_has_vouched_no_earlier_lock_takes_the_old_share_s_place_until_the_owner_gives_it_up() {
@@ -693,11 +712,17 @@ async fn once_it_has_vouched_no_earlier_lock_takes_the_old_share_s_place_until_t
     let _: EditStatus = signer.control.put(EDIT_PATH, &other.consent()).await.unwrap();
     let _: EditBegun = post(&signer, EDIT_BEGIN_PATH, &()).await.unwrap();
     assert_eq!(code(brought(&signer).await), refused(422, "edit_under_way"));
-    let _: EditStatus = signer.control.delete(EDIT_PATH).await.unwrap();
+    // After a start neither is in memory, and which one the owner means is not guessed.
+    drop(signer); // kill -9
+    let signer = machine.start().await;
+    let unclear = signer.control.delete::<EditStatus>(EDIT_PATH).await;
+    assert_eq!(code(unclear), refused(422, "edit_which"));
+    let of = |world: &World| edit_discard_path(&format!("0x{}", hex::encode(world.created.lock.lock_hash)));
+    let _: EditStatus = signer.control.delete(&of(&other)).await.unwrap();
     assert_eq!(code(brought(&signer).await), refused(422, "edit_under_way"));
     assert_eq!(who_votes(&signer, &world, None).await, (false, false));
     // The owner gives it up.
-    let _: EditStatus = signer.control.delete(EDIT_PATH).await.unwrap();
+    let _: EditStatus = signer.control.delete(&of(&world)).await.unwrap();
     assert_eq!(brought(&signer).await.unwrap().retired.len(), VALIDATORS);
     signer.stop();
 }

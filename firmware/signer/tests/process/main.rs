@@ -11,6 +11,7 @@ mod edit;
 mod elsewhere;
 mod folder;
 mod harness;
+mod identities;
 mod import;
 mod keymanager;
 mod many;
