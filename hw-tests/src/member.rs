@@ -372,6 +372,8 @@ impl Member {
         )
         .arg("--config")
         .arg(&config_path)
+        // As in its unit file.
+        .env("MALLOC_ARENA_MAX", "2")
         .start()?)
     }
 

@@ -407,9 +407,12 @@ fn beside_charon(runs: &BTreeMap<String, Value>) -> String {
             figures.iter().sum::<f64>() / f64::from(count)
         };
         let cell = |figure: &str, unit: &str| {
-            let ratio = run["charon_over_hearth"][figure].as_f64().unwrap_or_default();
             let (charon, hearth) = (of("charon", figure), of("hearth", figure));
-            format!("**{ratio:.1}** ({charon:.0} : {hearth:.0} {unit})")
+            match run["charon_over_hearth"][figure].as_f64() {
+                Some(ratio) => format!("**{ratio:.1}** ({charon:.0} : {hearth:.0} {unit})"),
+                // A vote before the third of its slot has no ratio to one after it.
+                None => format!("{charon:.0} : {hearth:.0} {unit}"),
+            }
         };
         let _ = writeln!(
             page,

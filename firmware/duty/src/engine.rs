@@ -50,6 +50,12 @@ pub enum Event<S> {
         /// Who has it.
         validators: BTreeMap<PublicKeyBytes, Payload>,
     },
+    /// What a duty of a third of the slot votes for is here before that: it need not wait any longer. Whoever says so has the
+    /// data at hand that is fetched for it (decision 0360).
+    MayBegin {
+        /// The duty.
+        duty: Duty,
+    },
     /// The answer to [`Output::Fetch`].
     Fetched {
         /// The duty.
@@ -254,6 +260,7 @@ impl<N: Network> Engine<N> {
             Event::Tick => Moved::Nothing,
             Event::Clock(_) => Moved::Everything,
             Event::Schedule { duty, .. }
+            | Event::MayBegin { duty }
             | Event::Fetched { duty, .. }
             | Event::Agreement { duty, .. }
             | Event::Signed { duty, .. }
@@ -324,6 +331,7 @@ impl<N: Network> Engine<N> {
                 Ok(())
             }
             Event::Schedule { duty, validators } => self.schedule(now, duty, validators, out),
+            Event::MayBegin { duty } => known(&mut self.works, duty)?.may_begin(&context),
             Event::Fetched { duty, result } => {
                 known(&mut self.works, duty)?.on_fetched(result, &context, out)
             }

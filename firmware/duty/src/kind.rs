@@ -161,6 +161,9 @@ pub struct Row {
     pub agreement: Agreement,
     /// When work starts.
     pub trigger: Trigger,
+    /// Whether it may start before that, once the block of its slot is here (consensus-specs, phase0/validator.md and
+    /// altair/validator.md: a vote is due when the block is known, at a third of the slot at the latest).
+    pub early: bool,
     /// When it ends, counted from the start of the slot.
     pub deadline: Deadline,
     /// What is fetched.
@@ -180,52 +183,52 @@ const AT_START: Trigger = Trigger::IntoSlot(SlotShare::NONE);
 const AT_ONE_THIRD: Trigger = Trigger::IntoSlot(SlotShare::THIRD);
 const AT_TWO_THIRDS: Trigger = Trigger::IntoSlot(SlotShare::TWO_THIRDS);
 
-/// Every duty (numbers, offsets and deadlines of the Obol network).
+/// Every duty (numbers, offsets and deadlines of the Obol network), in the order of [`DutyKind`].
 #[rustfmt::skip]
 pub const ROWS: [Row; 11] = [
     Row { kind: DutyKind::Proposer, number: 1, name: "proposer",
-        agreement: Agreement::Qbft { join: Join::WhenTriggered, extra_ms: 500 }, trigger: AT_START,
+        agreement: Agreement::Qbft { join: Join::WhenTriggered, extra_ms: 500 }, trigger: AT_START, early: false,
         deadline: Deadline::SlotShare(SlotShare::THIRD), input: Input::Block, who: Who::Everyone, needs: &[DutyKind::Randao],
         publication: Publication::BeaconNode },
     Row { kind: DutyKind::Attester, number: 2, name: "attester",
-        agreement: AT_TRIGGER, trigger: AT_ONE_THIRD,
+        agreement: AT_TRIGGER, trigger: AT_ONE_THIRD, early: true,
         deadline: Deadline::Epochs(1), input: Input::AttestationData, who: Who::Everyone, needs: &[],
         publication: Publication::BeaconNode },
     Row { kind: DutyKind::Exit, number: 4, name: "exit",
-        agreement: Agreement::NotNeeded, trigger: Trigger::WhenScheduled,
+        agreement: Agreement::NotNeeded, trigger: Trigger::WhenScheduled, early: false,
         deadline: Deadline::Never, input: Input::TheDutyItself, who: Who::Everyone, needs: &[],
         publication: Publication::BeaconNode },
     Row { kind: DutyKind::BuilderRegistration, number: 6, name: "builder_registration",
-        agreement: Agreement::NotNeeded, trigger: Trigger::WhenScheduled,
+        agreement: Agreement::NotNeeded, trigger: Trigger::WhenScheduled, early: false,
         deadline: Deadline::Never, input: Input::TheDutyItself, who: Who::Everyone, needs: &[],
         publication: Publication::OtherDuties },
     Row { kind: DutyKind::Randao, number: 7, name: "randao",
-        agreement: Agreement::NotNeeded, trigger: Trigger::WhenScheduled,
+        agreement: Agreement::NotNeeded, trigger: Trigger::WhenScheduled, early: false,
         deadline: Deadline::SlotShare(SlotShare::THIRD), input: Input::TheDutyItself, who: Who::Everyone, needs: &[],
         publication: Publication::OtherDuties },
     Row { kind: DutyKind::PrepareAggregator, number: 8, name: "prepare_aggregator",
-        agreement: Agreement::NotNeeded, trigger: Trigger::WhenScheduled,
+        agreement: Agreement::NotNeeded, trigger: Trigger::WhenScheduled, early: false,
         deadline: Deadline::Epochs(2), input: Input::TheDutyItself, who: Who::Everyone, needs: &[],
         publication: Publication::OtherDuties },
     Row { kind: DutyKind::Aggregator, number: 9, name: "aggregator",
-        agreement: WITH_PROPOSAL, trigger: AT_TWO_THIRDS,
+        agreement: WITH_PROPOSAL, trigger: AT_TWO_THIRDS, early: false,
         deadline: Deadline::Epochs(1), input: Input::Aggregate, who: Who::Selected, needs: &[DutyKind::PrepareAggregator],
         publication: Publication::BeaconNode },
     Row { kind: DutyKind::SyncMessage, number: 10, name: "sync_message",
-        agreement: Agreement::NotNeeded, trigger: AT_ONE_THIRD,
+        agreement: Agreement::NotNeeded, trigger: AT_ONE_THIRD, early: true,
         deadline: ONE_SLOT, input: Input::HeadRoot, who: Who::Everyone, needs: &[],
         publication: Publication::BeaconNode },
     Row { kind: DutyKind::PrepareSyncContribution, number: 11, name: "prepare_sync_contribution",
-        agreement: Agreement::NotNeeded, trigger: Trigger::WhenScheduled,
+        agreement: Agreement::NotNeeded, trigger: Trigger::WhenScheduled, early: false,
         deadline: Deadline::Epochs(2), input: Input::TheDutyItself, who: Who::Everyone, needs: &[],
         publication: Publication::OtherDuties },
     Row { kind: DutyKind::SyncContribution, number: 12, name: "sync_contribution",
-        agreement: WITH_PROPOSAL, trigger: AT_TWO_THIRDS,
+        agreement: WITH_PROPOSAL, trigger: AT_TWO_THIRDS, early: false,
         deadline: ONE_SLOT, input: Input::Contribution, who: Who::Selected,
         needs: &[DutyKind::PrepareSyncContribution, DutyKind::SyncMessage],
         publication: Publication::BeaconNode },
     Row { kind: DutyKind::InfoSync, number: 13, name: "info_sync",
-        agreement: WITH_PROPOSAL, trigger: AT_START,
+        agreement: WITH_PROPOSAL, trigger: AT_START, early: false,
         deadline: ONE_SLOT, input: Input::TheDutyItself, who: Who::Everyone, needs: &[],
         publication: Publication::NothingSigned },
 ];
@@ -238,7 +241,8 @@ pub struct UnknownKind(pub i64);
 impl DutyKind {
     /// The row of this kind.
     pub fn row(self) -> &'static Row {
-        ROWS.iter().find(|row| row.kind == self).expect("every kind has a row")
+        // Looked up many times for every event.
+        &ROWS[self as usize]
     }
 
     /// The kind with this number on the wire.
@@ -284,6 +288,7 @@ mod tests {
 
     #[test]
     fn rows_carry_the_numbers_of_the_wire() {
+        assert!(ROWS.iter().all(|row| row.kind.row() == row));
         let numbers: Vec<u8> = ROWS.iter().map(|row| row.number).collect();
         assert_eq!(numbers, [1, 2, 4, 6, 7, 8, 9, 10, 11, 12, 13]);
         for row in ROWS {

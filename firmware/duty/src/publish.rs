@@ -68,6 +68,10 @@ impl Results {
         self.published.iter()
     }
 
+    pub(crate) fn any_published(&self) -> bool {
+        !self.published.is_empty()
+    }
+
     pub(crate) fn is_published(&self, id: &TaskId) -> bool {
         self.published.contains(id)
     }
@@ -105,8 +109,12 @@ impl Results {
 }
 
 impl<S: Clone + PartialEq> Work<S> {
-    /// Upon a threshold of equal messages: combine them, once.
+    /// Upon a threshold of equal messages: combine them, once. What becomes complete while a combination is under way waits for
+    /// its end and goes together: members that send one message for each validator would else cost a check for each.
     pub(crate) fn combine<N>(&mut self, context: &Context<'_, N>, out: &mut Vec<Output<S>>) {
+        if !self.results.combining.is_empty() {
+            return;
+        }
         let mut jobs = Vec::new();
         let ours = |id: &TaskId| self.validators.contains_key(&id.validator) && self.results.is_open(id);
         for id in self.partials.tasks().filter(ours) {

@@ -40,6 +40,8 @@ pub(crate) struct Work<S> {
     pub(crate) validators: BTreeMap<PublicKeyBytes, Payload>,
     pub(crate) introduced_by: Option<Member>,
     pub(crate) triggered: bool,
+    /// It need not wait for its share of the slot.
+    pub(crate) may_begin: bool,
     pub(crate) values: Values,
 
     pub(crate) fetch: Asking,
@@ -83,6 +85,7 @@ impl<S> Work<S> {
             validators: BTreeMap::new(),
             introduced_by,
             triggered: false,
+            may_begin: false,
             values: Values::default(),
             fetch: Asking::Idle,
             fetch_error: None,
@@ -165,6 +168,17 @@ impl<S> Work<S> {
 }
 
 impl<S: Clone + PartialEq> Work<S> {
+    /// The block to vote for is here. Rounds still end when they would have: members that begin at the third take part in
+    /// them.
+    pub(crate) fn may_begin<N>(&mut self, context: &Context<'_, N>) -> Result<(), Refusal> {
+        let has_begun = context.settings.timing.start_of(self.duty.slot) <= context.now;
+        if !self.row().early || !has_begun {
+            return Err(Refusal::NotAsked);
+        }
+        self.may_begin = true;
+        Ok(())
+    }
+
     /// Takes every step that has become possible.
     pub(crate) fn pursue<N: Network<Seal = S>>(
         &mut self,
@@ -175,7 +189,7 @@ impl<S: Clone + PartialEq> Work<S> {
             return;
         }
         let trigger = self.duty.triggers_at(&context.settings.timing);
-        if trigger.is_some_and(|at| at > context.now) {
+        if !self.may_begin && trigger.is_some_and(|at| at > context.now) {
             return;
         }
         self.triggered = true;
@@ -284,10 +298,13 @@ impl<S: Clone + PartialEq> Work<S> {
         if self.outcome.is_some() {
             return;
         }
-        let expected = self.expected();
-        let all = !expected.is_empty() && expected.iter().all(|id| self.results.is_published(id));
+        let all = || {
+            // Looked at with every event: what is not even begun is not counted.
+            let expected = if self.results.any_published() { self.expected() } else { BTreeSet::new() };
+            !expected.is_empty() && expected.iter().all(|id| self.results.is_published(id))
+        };
         let nothing_to_sign = self.row().publication == crate::Publication::NothingSigned;
-        if all || (nothing_to_sign && self.decided.is_some()) {
+        if (nothing_to_sign && self.decided.is_some()) || all() {
             self.end(Outcome::Done, context, out);
         }
     }

@@ -589,6 +589,75 @@ fn duties_without_agreement_are_signed_at_once_and_given_to_those_that_need_them
     assert_eq!(bench.engine.pending().collect::<Vec<_>>(), [proposer]);
 }
 
+#[test]
+fn a_vote_may_begin_when_its_block_is_here_but_not_before_its_slot() {
+    let start = 100 * 12_000;
+    let mut bench = Bench::new(4);
+    let aggregator = Duty::new(SLOT, DutyKind::Aggregator);
+    let may_begin = |duty| Event::MayBegin { duty };
+    assert_eq!(bench.tell(may_begin(attester())), Err(Refusal::Unknown(attester())));
+    bench.schedule(attester()).unwrap();
+    bench.schedule(aggregator).unwrap();
+    bench.wait_until(start - 1);
+    assert_eq!(bench.tell(may_begin(attester())), Err(Refusal::NotAsked));
+    bench.wait_until(start + 600);
+    assert_eq!(bench.tell(may_begin(aggregator)), Err(Refusal::NotAsked), "it votes for no block");
+    assert!(bench.names().is_empty());
+    bench.tell(may_begin(attester())).unwrap();
+    assert_eq!(bench.names(), ["fetch"]);
+    bench.fetched(5);
+    bench.decided(5);
+    assert_eq!(bench.names(), ["persist", "agreed", "sign"]);
+    bench.signed(Ok(0));
+    assert_eq!(bench.names(), ["send"]);
+    bench.wait_until(DUE + 3_000);
+    assert!(bench.names().is_empty(), "the third finds nothing to begin");
+}
+
+#[test]
+fn rounds_of_a_vote_that_began_early_end_with_those_of_the_others() {
+    let mut bench = Bench::new(4);
+    bench.schedule(attester()).unwrap();
+    bench.wait_until(100 * 12_000 + 600);
+    bench.tell(Event::MayBegin { duty: attester() }).unwrap();
+    bench.fetched(5);
+    bench.wait_until(DUE + 999);
+    assert_eq!(bench.count("broadcast"), 0, "somebody else leads, and may begin at the third");
+    bench.wait_until(DUE + 1_000);
+    assert_eq!(bench.count("broadcast"), 1);
+}
+
+#[test]
+fn what_becomes_complete_while_a_combination_is_under_way_goes_together_after_it() {
+    let mut bench = Bench::new(4);
+    let randao = Duty::new(SLOT, DutyKind::Randao);
+    let validators = (1..=3).map(|byte| (PublicKeyBytes([byte; 48]), Payload::from([])));
+    bench.wait_until(100 * 12_000);
+    bench.tell(Event::Schedule { duty: randao, validators: validators.collect() }).unwrap();
+    let jobs = |bench: &mut Bench| -> Vec<usize> {
+        let count = |output| if let Output::Combine { jobs, .. } = output { Some(jobs.len()) } else { None };
+        bench.wants.drain(..).filter_map(count).collect()
+    };
+    let complete = |bench: &mut Bench, byte: u8| {
+        for from in 1..4 {
+            let partial = Partial {
+                id: TaskId::from(PublicKeyBytes([byte; 48])),
+                message_root: Root([8; 32]),
+                signature: SignatureBytes([from; 96]),
+                data: Payload::from([8]),
+            };
+            let event = Event::Partials { duty: randao, sender: Member(from), set: vec![partial] };
+            bench.tell(event).unwrap();
+        }
+        jobs(bench)
+    };
+    assert_eq!(complete(&mut bench, 1), [1], "at once");
+    assert!(complete(&mut bench, 2).is_empty() && complete(&mut bench, 3).is_empty());
+    let results = vec![(TaskId::from(PublicKeyBytes([1; 48])), Ok(SignatureBytes([9; 96])))];
+    bench.tell(Event::Combined { duty: randao, results }).unwrap();
+    assert_eq!(jobs(&mut bench), [2]);
+}
+
 /// Two validators aggregate in one slot; selections arrive from the other members.
 fn selections(given: &[u8]) -> Bench {
     let mut bench = Bench::new(4);

@@ -3,10 +3,13 @@
 //! The unit file says the same from outside. Here it is said again for members run by hand, and because a process that
 //! is not dumpable cannot be attached to even by its own user.
 
-use nix::sys::{
-    mman::{MlockAllFlags, mlockall},
-    prctl,
-    resource::{Resource, setrlimit},
+use nix::{
+    errno::Errno,
+    sys::{
+        mman::{MlockAllFlags, mlockall},
+        prctl,
+        resource::{Resource, setrlimit},
+    },
 };
 
 /// A keystore's scrypt takes 256 MB (EIP-2335's parameters); with all memory locked the limit must have room for it.
@@ -24,8 +27,19 @@ pub(crate) fn harden() {
     }
     if !may_lock(&limits) {
         tracing::warn!("memory is not locked: this user's limit for locked memory is below 768 MB");
-    } else if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
+    } else if let Err(error) = lock_memory() {
         tracing::warn!(%error, "memory is not locked");
+    }
+}
+
+/// Locks every page from the moment it is first touched: what was never written holds no secret, and reading in all of the
+/// program and its libraries for it would cost twice the memory. Kernels before 4.4 lock everything at once.
+fn lock_memory() -> nix::Result<()> {
+    let all = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
+    let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
+    match mlockall(all | on_fault) {
+        Err(Errno::EINVAL) => mlockall(all),
+        locked => locked,
     }
 }
 

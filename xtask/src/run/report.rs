@@ -124,9 +124,11 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
             let third_ms = config.slot_seconds * 1000 / 3;
             let window = outcome.first_slot.0..outcome.first_slot.0 + outcome.slots;
             let attested = seen.attested_at_ms.iter().filter(|(slot, _)| window.contains(&slot.0));
-            let attested: Vec<u64> = attested
+            // Negative for votes that did not wait for the third.
+            let attested: Vec<i64> = attested
                 .map(|(slot, at)| {
-                    at.saturating_sub(genesis_ms + slot.0 * config.slot_seconds * 1000 + third_ms)
+                    let third = genesis_ms + slot.0 * config.slot_seconds * 1000 + third_ms;
+                    i64::try_from(*at).unwrap_or(i64::MAX) - i64::try_from(third).unwrap_or(i64::MAX)
                 })
                 .collect();
             let said = json!({

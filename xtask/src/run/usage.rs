@@ -70,7 +70,7 @@ impl Usage {
     }
 
     /// One member's figures; nothing for a box in QEMU, whose emulation would be measured.
-    pub(super) fn of(&self, seat: &Seat, slots: u64, attested_ms: &[u64]) -> Option<Value> {
+    pub(super) fn of(&self, seat: &Seat, slots: u64, attested_ms: &[i64]) -> Option<Value> {
         let member = self.members.get(&seat.number).filter(|member| !member.ticks.is_empty())?;
         let slots = slots.max(1);
         let cpu_ms = member.ticks.values().map(|moved| moved.by()).sum::<u64>() * MS_PER_TICK;
@@ -199,7 +199,7 @@ fn tenths(value: u64, by: u64) -> f64 {
     f64::from(u32::try_from(tenths).unwrap_or(u32::MAX)) / 10.0
 }
 
-fn at(sorted: &[u64], hundredths: usize) -> Option<u64> {
+fn at(sorted: &[i64], hundredths: usize) -> Option<i64> {
     sorted.get(sorted.len().checked_sub(1)? * hundredths / 100).copied()
 }
 

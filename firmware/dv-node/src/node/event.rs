@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use beacon::{AttesterDuties, BeaconError, ChainEvent, ProposerDuties, ValidatorInfo};
-use chain::{Epoch, PublicKeyBytes, SignatureBytes, SyncDuty, VoluntaryExit};
+use chain::{AttestationData, Epoch, PublicKeyBytes, SignatureBytes, SyncDuty, VoluntaryExit};
 use duty::{Duty, FetchError, PublishError, SignError, TaskId, Value};
 use ipc::ClientError;
 use obol::HostEvent;
@@ -34,6 +34,8 @@ pub(crate) enum Event {
     SyncDuties(Epoch, Result<Vec<SyncDuty>, BeaconError>),
     /// What the signer holds.
     Shares(Result<BTreeSet<PublicKeyBytes>, ClientError>),
+    /// What a beacon node would vote for a head that it has just told of, or nothing.
+    HeadVote(Option<AttestationData>),
     /// A value to propose, or none.
     Fetched(Duty, Result<Value, FetchError>),
     /// The signer's answers.

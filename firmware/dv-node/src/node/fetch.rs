@@ -47,6 +47,11 @@ impl Node {
             DutyKind::InfoSync => self.start_exchange(duty),
             DutyKind::Attester => {
                 let duties: BTreeMap<_, AttesterDuty> = described(validators);
+                // What was asked for when the block of this slot came.
+                if let Some(vote) = self.head.take_vote(duty.slot) {
+                    let value = network.attester_value(vote, &duties);
+                    return self.spawn(async move { Event::Fetched(duty, Ok(value)) });
+                }
                 self.spawn(
                     async move { Event::Fetched(duty, attester(&beacon, &network, duty, &duties).await) },
                 );
@@ -89,6 +94,9 @@ impl Node {
             }
             DutyKind::SyncMessage if self.client.is_some() => self.client_head(duty),
             DutyKind::SyncMessage => {
+                if let Some(root) = self.head.root_of(duty.slot) {
+                    return self.spawn(async move { Event::Fetched(duty, Ok(root)) });
+                }
                 self.spawn(async move { Event::Fetched(duty, head(&beacon).await) });
             }
             DutyKind::SyncContribution => {

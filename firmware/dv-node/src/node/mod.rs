@@ -8,6 +8,7 @@ mod event;
 mod exchange;
 mod exits;
 mod fetch;
+mod head;
 mod inbound;
 mod infosync;
 mod kept;
@@ -49,8 +50,8 @@ pub(crate) use event::Event;
 
 /// The status is made anew, the clocks compared and everything late looked at this often.
 const PULSE_MS: u64 = 1_000;
-/// News reach the page this soon.
-const NEWS_MS: u64 = 100;
+/// News reach the page this soon. During a slot's work there is always news, and each look at everything costs.
+const NEWS_MS: u64 = 300;
 /// Pulses are at least this far apart.
 const MIN_PULSE_MS: u64 = 2;
 /// Beacon nodes are examined this often.
@@ -124,6 +125,8 @@ pub(crate) struct Node {
     infosync: infosync::InfoSync,
     exits: exits::Exits,
     kept: kept::Kept,
+    /// The block to vote for.
+    head: head::Head,
     /// Partial signatures from before the chain was known.
     early: early::Early,
     /// Who signs in the place of the signer, if somebody does.
@@ -218,6 +221,7 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         infosync: infosync::InfoSync::default(),
         exits: exits::Exits::new(desk),
         kept: kept::Kept::default(),
+        head: head::Head::default(),
         early: early::Early::default(),
         client: None,
         running: None,
@@ -241,11 +245,12 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         serving.spawn(validator_client::run(listen, membership, beacon, link, requests));
     }
     node.pulse();
+    let mut wait = node.until_next_wake();
     loop {
         if let Some(receiver) = node.start_host() {
             host_events = Some(receiver);
         }
-        let wake = tokio::time::Instant::now() + node.until_next_wake();
+        let wake = tokio::time::Instant::now() + wait;
         let event = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
@@ -265,8 +270,10 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         };
         node.handle(event);
         // However many events wait: time is not starved by them.
-        if node.until_next_wake().is_zero() {
+        wait = node.until_next_wake();
+        if wait.is_zero() {
             node.pulse();
+            wait = node.until_next_wake();
         }
     }
 }
@@ -331,6 +338,7 @@ impl Node {
             Event::Proposers(epoch, result) => self.on_proposers(epoch, result),
             Event::SyncDuties(epoch, result) => self.on_sync_duties(epoch, result),
             Event::Shares(result) => self.on_shares(result),
+            Event::HeadVote(vote) => self.on_head_vote(vote),
             Event::Fetched(duty, result) => self.step(duty::Event::Fetched { duty, result }),
             Event::Signed(duty, results) => self.step(duty::Event::Signed { duty, results }),
             Event::Combined(duty, combined) => self.on_combined(duty, combined),

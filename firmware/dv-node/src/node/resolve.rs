@@ -298,7 +298,10 @@ impl Node {
     /// A beacon node told something by itself.
     pub(crate) fn on_chain(&mut self, event: ChainEvent) {
         match event {
-            ChainEvent::Head { slot, current_dependent_root, previous_dependent_root, .. } => {
+            ChainEvent::Head { slot, block, optimistic, current_dependent_root, previous_dependent_root } => {
+                if !optimistic {
+                    self.on_head(slot, block);
+                }
                 let Some(running) = &self.running else { return };
                 let epoch = running.chain.timing.epoch_of(slot);
                 let next = epoch.saturating_add(1);
@@ -313,6 +316,7 @@ impl Node {
             }
             ChainEvent::Reorg { slot, depth, epoch } => {
                 tracing::info!(%slot, depth, "the chain was reorganised; duties are asked for again");
+                self.head.forget();
                 for epoch in [epoch, epoch.saturating_add(1)] {
                     self.duties.attesters.may_have_changed(epoch);
                     self.duties.proposers.may_have_changed(epoch);

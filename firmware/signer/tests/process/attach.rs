@@ -112,3 +112,28 @@ async fn a_signer_that_crashes_leaves_no_core_file() {
     assert!(status.signal().is_some() && !status.core_dumped(), "{status:?}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), before);
 }
+
+/// Kilobytes under one name in `/proc/PID/status`.
+fn kilobytes(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_memory_is_locked_and_what_was_never_touched_takes_none() {
+    let machine = Machine::new();
+    let dir = tempfile::tempdir().unwrap();
+    let signer = machine.start_in("ulimit -l unlimited 2>/dev/null", dir.path()).await;
+    signer.import(&bundle(&[1], History::NeverSigned)).await.unwrap();
+    signer.attest(&pubshare(1), &vote(1, 2, 1)).await.unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", signer.child.id())).unwrap();
+    let (locked, resident) = (kilobytes(&status, "VmLck:"), kilobytes(&status, "VmRSS:"));
+    if locked == 0 {
+        println!("SKIPPED: this system's limit for locked memory is too low, and this user may not raise it");
+    } else {
+        // All that is mapped counts as locked, that is the threads' stacks too. Only a part of it was ever touched.
+        assert!(locked > 16 * 1024 && resident < locked, "{locked} kB locked, {resident} kB resident");
+        println!("locked {locked} kB, resident {resident} kB");
+    }
+    signer.stop();
+}
