@@ -412,12 +412,16 @@ fn a_member_that_was_cut_off_while_shares_were_dealt_is_told_and_the_change_is_b
 
 #[test]
 fn one_of_five_is_removed_and_gives_its_shares_up() {
-    let world = World::new(5, 0);
+    let mut world = World::new(5, 0);
     let voted = world.vote_with_old_shares();
     let edit = Edit::Remove { operators: vec![world.enr(1)], dealing: vec![world.enr(1)], threshold: None };
-    for place in 0..5 {
+    for place in 0..4 {
         world.begin(place, &edit);
     }
+    // Nothing comes about without the last one.
+    let disk = world.members[1].dir().join("signer");
+    let before = files_in(&disk);
+    world.begin(4, &edit);
     let lock = world.changed(&[0, 2, 3, 4, 1]);
     assert_eq!((lock.definition.operators.len(), lock.definition.threshold), (4, 3));
     world.assert_in_force(&[0, 2, 3, 4], &lock, voted);
@@ -433,6 +437,21 @@ fn one_of_five_is_removed_and_gives_its_shares_up() {
         assert!(begun.elapsed() < PATIENCE, "{status:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
+    // No copy of the disk from before brings them back.
+    world.members[1].power_cut().unwrap();
+    for (path, _) in files_in(&disk) {
+        std::fs::remove_file(path).unwrap();
+    }
+    for (path, content) in before {
+        std::fs::write(path, content).unwrap();
+    }
+    world.members[1].power_on().unwrap();
+    assert_eq!(world.signer_status(1).problems[0].code, "ledger_rolled_back");
+}
+
+fn files_in(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.is_file()).map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }
 
 /// A slot in which the first member spoke under the old lock.

@@ -73,12 +73,16 @@ impl Bench {
     }
 
     fn restored(members: usize, saved: BTreeMap<Duty, Saved<u8>>) -> Self {
+        Bench::with_policy(members, saved, UnknownView::Sign)
+    }
+
+    fn with_policy(members: usize, saved: BTreeMap<Duty, Saved<u8>>, unknown_view: UnknownView) -> Self {
         let settings = Settings {
             timing: SlotTiming::new(0, 12_000, 32).unwrap(),
             size: Size::new(members).unwrap(),
             me: Member(0),
             threshold: (2 * members).div_ceil(3),
-            unknown_view: UnknownView::Sign,
+            unknown_view,
             view_patience_ms: 500,
         };
         let mut bench =
@@ -563,6 +567,18 @@ fn after_a_restart_the_decision_and_its_value_are_still_there() {
     let mut never_scheduled = Bench::restored(4, BTreeMap::from([(attester(), saved)]));
     never_scheduled.wait_until(DEADLINE);
     assert_eq!(never_scheduled.names(), ["forget"]);
+}
+
+#[test]
+fn a_box_that_signs_nothing_without_a_view_of_its_own_waits_for_one() {
+    let mut bench = Bench::with_policy(4, BTreeMap::new(), UnknownView::Refuse);
+    bench.schedule(attester()).unwrap();
+    bench.wait_until(DUE);
+    bench.decided(5);
+    bench.wait_until(DUE + 60_000);
+    assert_eq!(bench.count("sign"), 0);
+    bench.fetched(5);
+    assert_eq!(bench.count("sign"), 1, "its node has come round");
 }
 
 #[test]

@@ -40,6 +40,10 @@ pub struct Journal {
     unkept: BTreeSet<Key>,
 }
 
+/// What had to be remembered is on the disk. Only the journal says so, and only after the disk did; without it nothing is said.
+#[derive(Debug)]
+pub struct Durable(());
+
 /// What was found at the start.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
@@ -93,7 +97,7 @@ impl Journal {
 
     /// Adds states and returns when they are durable. After an error none of them may be acted upon; they are kept in
     /// memory, and [`Journal::repair`] tries again. After every error nothing else may be acted upon until then.
-    pub fn append(&mut self, records: &[(Key, Vec<u8>)]) -> io::Result<()> {
+    pub fn append(&mut self, records: &[(Key, Vec<u8>)]) -> io::Result<Durable> {
         let mut bytes = Vec::new();
         let mut too_large = false;
         for (key, payload) in records {
@@ -112,7 +116,7 @@ impl Journal {
         }
         let added = u64::try_from(bytes.len()).map_err(io::Error::other)?;
         if is_rewrite_due(self.len, added, self.live_bytes()) {
-            return self.rewrite();
+            return self.rewrite().map(Durable);
         }
         let Some(file) = &mut self.file else {
             return Err(io::Error::other("the journal is waiting for repair"));
@@ -124,7 +128,7 @@ impl Journal {
         match written {
             Ok(()) => {
                 self.len += added;
-                Ok(())
+                Ok(Durable(()))
             }
             Err(error) => {
                 // After a failed sync the kernel may have dropped our pages: this descriptor is not to be trusted again.
@@ -148,6 +152,11 @@ impl Journal {
     /// Whether the last write failed.
     pub fn is_broken(&self) -> bool {
         self.file.is_none()
+    }
+
+    /// Where nothing new has to be remembered: all that had to be is on the disk, unless the last write failed.
+    pub fn nothing_to_append(&self) -> Option<Durable> {
+        (!self.is_broken()).then_some(Durable(()))
     }
 
     /// After a failure: writes everything that matters into a new file. On success all of it is durable.
@@ -438,10 +447,18 @@ mod tests {
         assert!(journal.append(&[record(2, "b")]).is_err());
         assert!(journal.is_broken());
         assert!(journal.append(&[record(3, "c")]).is_err());
+        assert!(journal.nothing_to_append().is_none());
+        journal.repair().unwrap();
+        assert!(journal.nothing_to_append().is_some());
+        // This takes every byte and refuses to be synced.
+        journal.file = Some(OpenOptions::new().write(true).open("/dev/null").unwrap());
+        assert!(journal.append(&[record(4, "d")]).is_err(), "written is not durable");
+        assert!(journal.nothing_to_append().is_none());
         journal.repair().unwrap();
         drop(journal);
         let (journal, _) = open(&path);
-        assert_eq!(state(&journal), vec![record(1, "a"), record(2, "b"), record(3, "c")]);
+        let expected = [(1, "a"), (2, "b"), (3, "c"), (4, "d")].map(|(slot, text)| record(slot, text));
+        assert_eq!(state(&journal), expected);
     }
 
     proptest! {

@@ -290,6 +290,14 @@ mod tests {
     }
 
     #[test]
+    fn each_mark_that_is_carried_is_an_entry() {
+        let (blocks, votes) = entries(&Watermarks { block: Some(9), source: Some(4), target: Some(5) });
+        assert_eq!(blocks, [SignedBlock { slot: Slot(9), signing_root: None }]);
+        let vote = SignedAttestation { source_epoch: Epoch(4), target_epoch: Epoch(5), signing_root: None };
+        assert_eq!(votes, [vote]);
+    }
+
+    #[test]
     fn a_file_from_the_future_is_refused() {
         let now = UnixMillis(1_000_000);
         let chain = |slot_ms, slots_per_epoch| ChainClock {

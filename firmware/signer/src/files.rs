@@ -38,3 +38,19 @@ pub(crate) fn read_small(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>>
     file.take(limit).read_to_end(&mut content)?;
     Ok(Some(content))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_could_not_be_made_durable_does_not_take_the_old_one_s_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        write_atomically(&path, b"old").unwrap();
+        // This takes every byte and refuses to be synced.
+        std::os::unix::fs::symlink("/dev/null", dir.path().join("x.new")).unwrap();
+        assert!(write_atomically(&path, b"new").is_err());
+        assert_eq!(read_small(&path, 9).unwrap().unwrap(), b"old");
+    }
+}

@@ -309,12 +309,14 @@ fn release_key(bytes: &[u8]) -> Result<IdentityKey, VaultError> {
 
 /// What a share's seal is bound to. Every field has a fixed length, so two different rows never read the same.
 fn facts_of(row: &ShareRow) -> Vec<u8> {
+    // Taken apart, so that none can be forgotten.
+    let ShareRow { pubshare, group_key, share_index, genesis_validators_root, clock, sealed: _ } = row;
+    let ChainClock { genesis_time, slot_ms, slots_per_epoch, preset } = *clock;
     let mut facts = b"hearth share v2".to_vec();
-    facts.extend(row.pubshare.as_slice());
-    facts.extend(row.group_key.as_slice());
-    facts.push(row.share_index);
-    facts.extend(row.genesis_validators_root.as_slice());
-    let ChainClock { genesis_time, slot_ms, slots_per_epoch, preset } = row.clock;
+    facts.extend(pubshare.as_slice());
+    facts.extend(group_key.as_slice());
+    facts.push(*share_index);
+    facts.extend(genesis_validators_root.as_slice());
     for number in [genesis_time, slot_ms, slots_per_epoch] {
         facts.extend(number.to_be_bytes());
     }
@@ -323,4 +325,48 @@ fn facts_of(row: &ShareRow) -> Vec<u8> {
         ChainPreset::Minimal => 1,
     });
     facts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_opens_with_exactly_the_facts_it_was_sealed_with() {
+        let vault = Vault::from_root(&[3; no_tpm::ROOT_BYTES]).unwrap();
+        let secret = |number: u8| {
+            let mut bytes = [number; 32];
+            bytes[0] = 0x11; // Below the group's order.
+            SecretKey::from_bytes(&bytes).unwrap()
+        };
+        let clock =
+            ChainClock { genesis_time: 1, slot_ms: 2, slots_per_epoch: 3, preset: ChainPreset::Mainnet };
+        let mut row = ShareRow {
+            pubshare: secret(7).public_key().to_bytes(),
+            group_key: chain::PublicKeyBytes([9; 48]),
+            share_index: 2,
+            genesis_validators_root: chain::Root([4; 32]),
+            clock,
+            sealed: Vec::new(),
+        };
+        row.sealed = vault.seal_share(&row, &secret(7)).unwrap();
+        assert!(vault.open_share(&row).is_some());
+        let changes: [fn(&mut ShareRow); 8] = [
+            |row| row.pubshare.0[0] ^= 1,
+            |row| row.group_key.0[0] ^= 1,
+            |row| row.share_index = 3,
+            |row| row.genesis_validators_root.0[0] ^= 1,
+            |row| row.clock.genesis_time += 1,
+            |row| row.clock.slot_ms += 1,
+            |row| row.clock.slots_per_epoch += 1,
+            |row| row.clock.preset = ChainPreset::Minimal,
+        ];
+        for (at, change) in changes.into_iter().enumerate() {
+            let mut other = row.clone();
+            change(&mut other);
+            assert!(vault.open_share(&other).is_none(), "{at}");
+        }
+        row.sealed = vault.seal_share(&row, &secret(8)).unwrap();
+        assert!(vault.open_share(&row).is_none(), "another share's secret");
+    }
 }

@@ -396,3 +396,17 @@ fn field_bytes(element: &blst_fp) -> [u8; 48] {
 pub(crate) fn nonzero_u64(rng: &mut (impl CryptoRng + ?Sized)) -> u64 {
     rng.next_u64().max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_number_is_wiped_when_it_goes() {
+        let mut number = std::mem::ManuallyDrop::new(Fr::from_u64(7));
+        assert_ne!(number.0.l, [0; 4]);
+        // SAFETY: it is dropped once; what is read afterwards are plain numbers, which are valid whatever they hold.
+        unsafe { std::mem::ManuallyDrop::drop(&mut number) };
+        assert_eq!(number.0.l, [0; 4]);
+    }
+}

@@ -118,3 +118,41 @@ impl Counter<'_> {
             .doing("finding the counter")
     }
 }
+
+#[cfg(all(test, feature = "dev"))]
+mod tests {
+    use tss_esapi::structures::MaxNvBuffer;
+
+    use super::*;
+    use crate::swtpm::Swtpm;
+
+    /// Whoever owns the board can undefine the counter and put an index in its place that holds any number.
+    #[test]
+    fn an_index_that_can_be_written_is_no_counter() {
+        const INDEX: u32 = 0x0150_0021;
+        let dir = tempfile::tempdir().unwrap();
+        let swtpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
+        let mut tpm = Tpm::open(swtpm.tcti()).unwrap();
+        let attributes = NvIndexAttributesBuilder::new()
+            .with_nv_index_type(NvIndexType::Ordinary)
+            .with_owner_write(true)
+            .with_owner_read(true)
+            .with_no_da(true)
+            .build()
+            .unwrap();
+        let public = NvPublicBuilder::new()
+            .with_nv_index(NvIndexTpmHandle::new(INDEX).unwrap())
+            .with_index_name_algorithm(HashingAlgorithm::Sha256)
+            .with_index_attributes(attributes)
+            .with_data_area_size(usize::from(COUNTER_BYTES))
+            .build()
+            .unwrap();
+        let old = MaxNvBuffer::try_from(5_u64.to_be_bytes().to_vec()).unwrap();
+        tpm.context.execute_with_session(Some(AuthSession::Password), |context| {
+            let handle = context.nv_define_space(Provision::Owner, None, public).unwrap();
+            context.nv_write(NvAuth::Owner, handle, old, 0).unwrap();
+        });
+        assert!(matches!(tpm.counter(INDEX).read(), Err(TpmError::BadCounter { index: INDEX })));
+        assert!(tpm.counter(INDEX).increment().is_err());
+    }
+}

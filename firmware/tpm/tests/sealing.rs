@@ -2,6 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail this way")]
 
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+};
+
 use tpm::{Policy, SealedBlob, Tpm, TpmError, devpolicy, swtpm::Swtpm};
 
 const LABEL: &[u8] = b"a label";
@@ -56,6 +62,66 @@ fn labels_and_keys_give_different_secrets_and_always_the_same() {
     assert_eq!(*one, *again);
     assert!(*one != *two && *one != *others && *one != [0; 32]);
     assert_eq!(tpm.leftovers().unwrap(), 0);
+}
+
+/// Two ports in a row, as the TPM library wants them.
+fn two_listeners() -> [TcpListener; 2] {
+    loop {
+        let first = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let next = first.local_addr().unwrap().port().checked_add(1);
+        if let Some(Ok(second)) = next.map(|next| TcpListener::bind(("127.0.0.1", next))) {
+            return [first, second];
+        }
+    }
+}
+
+/// Passes everything on until one side hangs up, and keeps it.
+fn pass_on(mut from: TcpStream, mut onto: TcpStream, seen: &Mutex<Vec<u8>>) {
+    let mut part = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut part) {
+        seen.lock().unwrap().extend_from_slice(&part[..count]);
+        if onto.write_all(&part[..count]).is_err() {
+            break;
+        }
+    }
+    let _gone_already = onto.shutdown(Shutdown::Both);
+}
+
+/// The same TPM behind somebody who listens on its bus, and all that he hears.
+fn tapped(tcti: &str) -> (String, Arc<Mutex<Vec<u8>>>) {
+    let tpm: u16 = tcti.rsplit_once("port=").unwrap().1.parse().unwrap();
+    let listeners = two_listeners();
+    let tcti = format!("swtpm:host=127.0.0.1,port={}", listeners[0].local_addr().unwrap().port());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    for (listener, to) in listeners.into_iter().zip([tpm, tpm + 1]) {
+        let heard = Arc::clone(&heard);
+        std::thread::spawn(move || {
+            for near in listener.incoming() {
+                let (near, far) = (near.unwrap(), TcpStream::connect(("127.0.0.1", to)).unwrap());
+                let there = (near.try_clone().unwrap(), far.try_clone().unwrap());
+                for (from, onto) in [there, (far, near)] {
+                    let heard = Arc::clone(&heard);
+                    std::thread::spawn(move || pass_on(from, onto, &heard));
+                }
+            }
+        });
+    }
+    (tcti, heard)
+}
+
+#[test]
+fn what_is_derived_never_crosses_the_bus_in_the_clear() {
+    let world = World::new();
+    let policy = world.approve(&[devpolicy::UNMEASURED]);
+    let (tcti, heard) = tapped(world.swtpm.as_ref().unwrap().tcti());
+    let blob = Tpm::open(&tcti).unwrap().make_key(&policy).unwrap();
+    let derived = use_key(&mut Tpm::open(&tcti).unwrap(), &blob, &policy).unwrap();
+    let heard = heard.lock().unwrap();
+    let is_heard = |bytes: &[u8]| heard.windows(bytes.len()).any(|part| part == bytes);
+    assert!(is_heard(&[0, 0, 1, 0x76]), "a session that was begun");
+    assert!(!is_heard(&derived));
+    // TPM2_StartAuthSession with TPM_RH_NULL where the key belongs that salts it: what it is encrypted with could be worked out.
+    assert!(!is_heard(&[0, 0, 1, 0x76, 0x40, 0, 0, 7]));
 }
 
 #[test]

@@ -10,13 +10,13 @@ use std::hash::{DefaultHasher, Hasher as _};
 use std::time::{Duration, Instant};
 
 use chain::{Epoch, SignatureBytes};
-use duty::{Duty, DutyKind, Partial};
+use duty::{Duty, Partial};
 use ipc::web3signer::SeenSignature;
 use obol::{DutyType, Protocol, parsigex};
 use qbft::Member;
 
 use super::Node;
-use crate::obol_network::{from_wire, partials_of};
+use crate::obol_network::{from_wire, partials_of, to_wire};
 
 /// Messages sent back to one member in an epoch at most, besides one for each slot: in an honest epoch a member votes in each
 /// slot for the validators of that slot.
@@ -106,8 +106,10 @@ fn number(of: &impl std::hash::Hash) -> u64 {
 }
 
 /// The duties whose signatures the signer's ledger can tell from others'.
+const RECORDED: [DutyType; 2] = [DutyType::Attester, DutyType::Proposer];
+
 fn is_recorded(duty: Duty) -> bool {
-    matches!(duty.kind, DutyKind::Attester | DutyKind::Proposer)
+    to_wire(duty).is_ok_and(|duty| RECORDED.contains(&duty.kind))
 }
 
 impl Node {
@@ -140,7 +142,7 @@ impl Node {
         let context = parsigex::Context {
             validators: &self.validators,
             members,
-            kinds: &[DutyType::Attester, DutyType::Proposer],
+            kinds: &RECORDED,
             now,
             sender: self.membership.share_index,
         };
@@ -199,7 +201,7 @@ impl Node {
 mod tests {
     use super::*;
     use chain::{PublicKeyBytes, Root, Slot};
-    use duty::{Payload, TaskId};
+    use duty::{DutyKind, Payload, TaskId};
 
     fn set(root: u8) -> Vec<Partial> {
         set_of(1, root)
@@ -234,6 +236,13 @@ mod tests {
             wants(3, slot, 1);
         }
         assert!(echo.members[&Member(3)].duties.len() <= DUTIES_KEPT);
+    }
+
+    #[test]
+    fn what_the_ledger_records_is_watched_and_nothing_else() {
+        let watched = |kind| is_recorded(Duty::new(Slot(1), kind));
+        assert!(watched(DutyKind::Attester) && watched(DutyKind::Proposer));
+        assert!(!watched(DutyKind::Randao) && !watched(DutyKind::Exit));
     }
 
     #[test]

@@ -70,6 +70,8 @@ const SILENCE_KEPT: u64 = 1_024;
 const EVENTS: usize = 4_096;
 /// How long a decision waits for our own beacon node's view.
 const VIEW_PATIENCE_MS: u64 = 2_000;
+/// What becomes of a decision when no view comes. The others may all follow one beacon node that is on a wrong chain.
+const UNKNOWN_VIEW: duty::UnknownView = duty::UnknownView::Refuse;
 /// Version of the reference whose wire we speak.
 pub(crate) const CHARON_VERSION: &str = "v1.10.3";
 
@@ -537,7 +539,7 @@ impl Node {
             size,
             me: self.membership.me(),
             threshold: usize::from(self.membership.view.threshold),
-            unknown_view: duty::UnknownView::Refuse,
+            unknown_view: UNKNOWN_VIEW,
             view_patience_ms: VIEW_PATIENCE_MS,
         };
         let network = network_of(chain);
@@ -699,6 +701,11 @@ pub(crate) type Outputs = Vec<Output<Seal>>;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_box_signs_nothing_that_its_own_beacon_node_has_not_seen() {
+        assert_eq!(UNKNOWN_VIEW, duty::UnknownView::Refuse);
+    }
 
     #[test]
     fn lost_words_silence_us_up_to_the_latest_of_their_slots() {

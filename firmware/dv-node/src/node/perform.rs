@@ -9,7 +9,7 @@ use obol::Protocol;
 use obol::consensus::{self, Seal};
 
 use super::{Event, Node, Outputs};
-use crate::journal::Key;
+use crate::journal::{Durable, Key};
 use crate::obol_network::to_wire;
 
 impl Node {
@@ -28,12 +28,12 @@ impl Node {
                     self.kept.forget(duty);
                 }
                 Output::Broadcast { duty, message, values } => {
-                    if durable && self.may_speak(duty) {
+                    if durable.as_ref().is_some_and(|durable| self.may_speak(durable, duty)) {
                         self.broadcast(duty, &message, &values);
                     } // A lost broadcast is made up for by the next rounds.
                 }
                 Output::Sign { duty, tasks } => {
-                    if durable && self.may_speak(duty) {
+                    if durable.as_ref().is_some_and(|durable| self.may_speak(durable, duty)) {
                         self.ask_for_signatures(duty, tasks);
                     } else {
                         self.stay_silent(duty, tasks);
@@ -63,9 +63,9 @@ impl Node {
         }
     }
 
-    /// Whether everything that has to be remembered is on disk.
-    fn make_durable(&mut self, outputs: &Outputs) -> bool {
-        let Some(running) = &mut self.running else { return false };
+    /// The proof that everything that has to be remembered is on disk, if it is.
+    fn make_durable(&mut self, outputs: &Outputs) -> Option<Durable> {
+        let running = self.running.as_mut()?;
         // Of each duty the last state counts; what is over by the end of the step needs none.
         let mut records: BTreeMap<Key, Vec<u8>> = BTreeMap::new();
         for output in outputs {
@@ -74,7 +74,7 @@ impl Node {
                     Some(bytes) => drop(records.insert(key_of(*duty), bytes)),
                     None => {
                         tracing::error!(%duty, "a state cannot be encoded: nothing is said or signed");
-                        return false;
+                        return None;
                     }
                 }
             } else if let Output::Forget { duty } = output {
@@ -82,7 +82,7 @@ impl Node {
             }
         }
         if records.is_empty() {
-            return !running.journal.is_broken();
+            return running.journal.nothing_to_append();
         }
         let records: Vec<(Key, Vec<u8>)> = records.into_iter().collect();
         let start = Instant::now();
@@ -94,12 +94,12 @@ impl Node {
                 "the journal cannot be written: nothing is said or signed"
             );
         }
-        written.is_ok()
+        written.ok()
     }
 
-    /// Whether what we say about this duty is, and stays, on disk. Where nothing is agreed on, nothing has to be remembered
+    /// Whether what we say about this duty, which is on disk, stays there. Where nothing is agreed on, nothing has to be remembered
     /// here: the signer's ledger has all that counts.
-    fn may_speak(&self, duty: Duty) -> bool {
+    fn may_speak(&self, _all_of_it: &Durable, duty: Duty) -> bool {
         let Some(running) = &self.running else { return false };
         match duty.kind.row().agreement {
             Agreement::NotNeeded => !running.journal.is_broken(),

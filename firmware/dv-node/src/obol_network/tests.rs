@@ -125,6 +125,17 @@ fn a_vote_for_anything_but_this_duty_is_never_read() {
 }
 
 #[test]
+fn a_vote_names_our_validator_by_its_own_index() {
+    let value = |index| {
+        let duty = AttesterDuty { validator_index: ValidatorIndex(index), ..duty() };
+        network(ForkName::Electra).attester_value(vote(), &BTreeMap::from([(VALIDATOR, duty)]))
+    };
+    let scheduled = Scheduled::new(&duty());
+    assert_eq!(scheduled.read(DutyKind::Attester, &value(11).bytes).unwrap().len(), 1);
+    assert!(scheduled.read(DutyKind::Attester, &value(12).bytes).is_err());
+}
+
+#[test]
 fn in_the_first_epoch_source_and_target_are_the_genesis() {
     let network = network(ForkName::Fulu);
     let genesis = Checkpoint { epoch: Epoch(0), root: Root::ZERO };

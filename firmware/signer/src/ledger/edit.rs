@@ -11,6 +11,7 @@ use ipc::signer::{ChainClock, ChainPreset};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use slashing::{Floors, History, Retention, SignedAttestation, SignedBlock};
 
+use super::leave::retire;
 use super::store::{LedgerError, Store, bytes, from_sql, insert_share, replace_history, to_sql};
 use super::writer::{Writer, first_target};
 use super::{Resuming, ShareRow, digest, store};
@@ -86,7 +87,7 @@ pub(super) fn is_retired(transaction: &Transaction<'_>, key: &PublicKeyBytes) ->
 
 impl Store {
     /// The shares that wait, each with the floors that its predecessor had when it was frozen.
-    fn pending_with_floors(&self) -> Result<Vec<(Pending, Floors)>, LedgerError> {
+    pub(super) fn pending_with_floors(&self) -> Result<Vec<(Pending, Floors)>, LedgerError> {
         let mut query = self.connection().prepare(
             "SELECT pubshare, replaces, lock_hash, frozen, group_key, share_index, genesis_validators_root,
                     genesis_time, slot_ms, slots_per_epoch, minimal_preset, sealed,
@@ -262,11 +263,7 @@ impl Writer {
         let transaction = self.store_mut().begin()?;
         transaction.execute("UPDATE pending SET frozen = 1 WHERE lock_hash = ?1", [lock_hash.as_slice()])?;
         for (pubshare, id, floors, history) in frozen {
-            let [block, source, target] = numbers(floors)?;
-            transaction.execute(
-                "UPDATE pending SET floor_block = ?2, floor_source = ?3, floor_target = ?4 WHERE pubshare = ?1",
-                params![pubshare.as_slice(), block, source, target],
-            )?;
+            write_floors_of_pending(&transaction, &pubshare, floors)?;
             replace_history(&transaction, id, &history)?;
         }
         store::write_digest(&transaction, digest)?;
@@ -332,38 +329,6 @@ impl Writer {
         Ok(Committed { counter, rows, retired, resuming })
     }
 
-    /// Gives shares up without successors: this member leaves. Gives the counter that the TPM must be brought to.
-    pub(super) fn leave(
-        &mut self,
-        keys: &[PublicKeyBytes],
-        lock_hash: &[u8; 32],
-    ) -> Result<u64, LedgerError> {
-        let outcome = self.try_leave(keys, lock_hash);
-        self.read_back()?;
-        outcome
-    }
-
-    fn try_leave(&mut self, keys: &[PublicKeyBytes], lock_hash: &[u8; 32]) -> Result<u64, LedgerError> {
-        self.ensure_certain()?;
-        let (mut digest, counter) = (self.digest(), self.next_counter()?);
-        let mut leaving = Vec::new();
-        for key in keys {
-            let Some((id, _, history)) = self.held(key) else { continue };
-            digest = digest.wrapping_sub(digest::of_history(&history));
-            leaving.push((*key, id));
-        }
-        let transaction = self.store_mut().begin()?;
-        for (key, id) in leaving {
-            retire(&transaction, id, &key, lock_hash)?;
-            transaction.execute("DELETE FROM pending WHERE replaces = ?1", [key.as_slice()])?;
-        }
-        store::write_digest(&transaction, digest)?;
-        store::write_counter(&transaction, counter)?;
-        transaction.commit()?;
-        self.store().forget_log();
-        Ok(counter)
-    }
-
     /// What the new share begins with: all that the old one signed, and floors above everything that any member's old share
     /// can have signed until now.
     ///
@@ -405,21 +370,16 @@ fn epoch_ms(clock: &ChainClock) -> u64 {
     clock.slot_ms.saturating_mul(clock.slots_per_epoch)
 }
 
-/// Deletes a share with all that belongs to it, and remembers that it must never come back.
-pub(super) fn retire(
+/// The floors with which a share that waits takes its place.
+pub(super) fn write_floors_of_pending(
     transaction: &Transaction<'_>,
-    id: i64,
     key: &PublicKeyBytes,
-    lock_hash: &[u8; 32],
+    floors: Floors,
 ) -> Result<(), LedgerError> {
-    transaction.execute("DELETE FROM attestations WHERE share = ?1", [id])?;
-    transaction.execute("DELETE FROM blocks WHERE share = ?1", [id])?;
-    transaction.execute("DELETE FROM shares WHERE id = ?1", [id])?;
-    transaction.execute("DELETE FROM stopped WHERE pubshare = ?1", [key.as_slice()])?;
-    transaction.execute("DELETE FROM recreating WHERE pubshare = ?1", [key.as_slice()])?;
+    let [block, source, target] = numbers(floors)?;
     transaction.execute(
-        "INSERT OR REPLACE INTO retired VALUES (?1, ?2)",
-        params![key.as_slice(), lock_hash.as_slice()],
+        "UPDATE pending SET floor_block = ?2, floor_source = ?3, floor_target = ?4 WHERE pubshare = ?1",
+        params![key.as_slice(), block, source, target],
     )?;
     Ok(())
 }
@@ -495,6 +455,11 @@ mod tests {
         }
     }
 
+    fn import(pubshare: PublicKeyBytes) -> Import {
+        let (row, history) = (row(pubshare, 0xaa), Entries::default());
+        Import { row, history, was_damaged: false, more_epochs: 0, stopped: None }
+    }
+
     fn pending(pubshare: PublicKeyBytes, replaces: Option<PublicKeyBytes>, lock_hash: [u8; 32]) -> Pending {
         Pending { row: row(pubshare, 0xee), replaces, lock_hash, is_frozen: false }
     }
@@ -510,14 +475,7 @@ mod tests {
     fn with_old(dir: &Path) -> Writer {
         let mut writer = open(dir);
         writer.begin_run(1, crate::ledger::Past::Known, UnixMillis(5)).unwrap();
-        let import = Import {
-            row: row(OLD, 0xaa),
-            history: Entries::default(),
-            was_damaged: false,
-            more_epochs: 0,
-            stopped: None,
-        };
-        writer.import(&[import], UnixMillis(5)).unwrap();
+        writer.import(&[import(OLD)], UnixMillis(5)).unwrap();
         let asked = |kind, vote| {
             let (signing_root, asks) = (Root([4; 32]), Asks::Duty);
             Asked { key: OLD, message: Message { kind, signing_root, epoch: Epoch(4), vote, asks } }
@@ -649,13 +607,6 @@ mod tests {
     fn an_old_share_never_comes_back() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = with_old(dir.path());
-        let import = |key| Import {
-            row: row(key, 0xaa),
-            history: Entries::default(),
-            was_damaged: false,
-            more_epochs: 0,
-            stopped: None,
-        };
         writer.prepare(&[pending(NEW, Some(OLD), LOCK)]).unwrap();
         writer.freeze(&LOCK).unwrap();
         // A third share of the validator would begin where the frozen one stands, or sign in its place.
@@ -675,12 +626,7 @@ mod tests {
     fn the_old_share_s_sealed_bytes_are_not_in_the_file_any_more() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = with_old(dir.path());
-        let found = |byte: u8| {
-            let files = std::fs::read_dir(dir.path()).unwrap();
-            let content: Vec<u8> =
-                files.flat_map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
-            content.windows(72).any(|window| window.iter().all(|found| *found == byte))
-        };
+        let found = |byte| crate::ledger::tests::is_on_disk(dir.path(), byte);
         assert!(found(0xaa));
         writer.prepare(&[pending(NEW, Some(OLD), LOCK)]).unwrap();
         writer.freeze(&LOCK).unwrap();
@@ -696,6 +642,8 @@ mod tests {
         writer.prepare(&[pending(NEW, Some(OLD), LOCK)]).unwrap();
         writer.freeze(&LOCK).unwrap();
         let (newer, other) = (PublicKeyBytes([8; 48]), [6; 32]);
+        let of_nobody = writer.prepare(&[pending(newer, None, other)]);
+        assert!(matches!(of_nobody, Err(LedgerError::Frozen(_))), "the old share's past would be lost");
         let counter = writer.prepare(&[pending(newer, Some(OLD), other)]).unwrap();
         assert_eq!(
             counter,
@@ -708,6 +656,45 @@ mod tests {
         assert!(may(&writer, &newer, 1000, 1001));
         assert_eq!(writer.held(&newer).unwrap().2.attestations().count(), 1);
         assert_eq!(powers(&writer), (false, false));
+    }
+
+    #[test]
+    fn the_old_share_s_floors_bind_the_new_one_whatever_the_clock_says() {
+        let (dir, newer, other) = (tempfile::tempdir().unwrap(), PublicKeyBytes([8; 48]), [6; 32]);
+        let mut writer = open(dir.path());
+        writer.begin_run(1, crate::ledger::Past::Known, at(30)).unwrap();
+        writer.import(&[import(OLD)], at(30)).unwrap(); // It has floors and no vote.
+        writer.prepare(&[pending(NEW, Some(OLD), LOCK)]).unwrap();
+        writer.freeze(&LOCK).unwrap();
+        writer.prepare(&[pending(newer, Some(OLD), other)]).unwrap();
+        writer.commit(&other, UnixMillis(0)).unwrap();
+        assert!(!may(&writer, &newer, 30, 31) && may(&writer, &newer, 30, 32));
+    }
+
+    #[test]
+    fn a_frozen_share_that_leaves_binds_the_others_by_what_it_had_before_and_silences_none() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), PublicKeyBytes([5; 48]));
+        let mut writer = open(dir.path());
+        writer.begin_run(1, crate::ledger::Past::Known, UnixMillis(5)).unwrap();
+        writer.import(&[import(other)], UnixMillis(5)).unwrap();
+        writer.import(&[import(OLD)], at(30)).unwrap();
+        writer.prepare(&[pending(NEW, Some(OLD), LOCK)]).unwrap();
+        writer.freeze(&LOCK).unwrap();
+        writer.leave(&[OLD], &[6; 32]).unwrap();
+        assert!(writer.store().pending().unwrap().is_empty(), "its successor goes with it");
+        assert!(!may(&writer, &other, 30, 31) && may(&writer, &other, 30, 32));
+    }
+
+    #[test]
+    fn a_share_that_leaves_binds_the_one_that_waits_for_another_s_place() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), PublicKeyBytes([5; 48]));
+        let mut writer = with_old(dir.path());
+        writer.import(&[import(other)], at(30)).unwrap();
+        writer.prepare(&[pending(NEW, Some(OLD), LOCK)]).unwrap();
+        writer.freeze(&LOCK).unwrap();
+        writer.leave(&[other], &[6; 32]).unwrap();
+        writer.commit(&LOCK, UnixMillis(0)).unwrap();
+        assert!(!may(&writer, &NEW, 30, 31) && may(&writer, &NEW, 30, 32));
     }
 
     #[test]
@@ -725,14 +712,7 @@ mod tests {
         assert_eq!(writer.leave(&[OLD], &LOCK).unwrap(), 3);
         assert!(writer.store().rows().unwrap().is_empty());
         assert!(writer.held(&OLD).is_none());
-        let again = Import {
-            row: row(OLD, 0xaa),
-            history: Entries::default(),
-            was_damaged: false,
-            more_epochs: 0,
-            stopped: None,
-        };
-        assert!(matches!(writer.import(&[again], at(5)), Err(LedgerError::Retired(OLD))));
+        assert!(matches!(writer.import(&[import(OLD)], at(5)), Err(LedgerError::Retired(OLD))));
     }
 
     #[test]
@@ -745,14 +725,7 @@ mod tests {
         assert!(matches!(writer.prepare(&replacing), Err(LedgerError::NotHere(OLD))));
         assert!(writer.store().pending().unwrap().is_empty());
         // Once it is back, it can be replaced; and then it cannot be deleted.
-        let import = Import {
-            row: row(OLD, 0xaa),
-            history: Entries::default(),
-            was_damaged: false,
-            more_epochs: 0,
-            stopped: None,
-        };
-        writer.import(&[import], at(5)).unwrap();
+        writer.import(&[import(OLD)], at(5)).unwrap();
         writer.prepare(&replacing).unwrap();
         assert!(matches!(writer.delete(&[OLD]), Err(LedgerError::Frozen(_))));
 

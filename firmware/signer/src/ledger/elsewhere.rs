@@ -277,6 +277,26 @@ mod tests {
     }
 
     #[test]
+    fn a_block_that_was_signed_elsewhere_stops_the_share_and_binds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path(), 1, UnixMillis(5));
+        writer.import(&[import(1)], UnixMillis(5)).unwrap();
+        let block = |slot, root| {
+            let mut asked = vote(1, 0, 0, root);
+            (asked.message.kind, asked.message.vote) = (Kind::Block, Vote::Block { slot: chain::Slot(slot) });
+            asked
+        };
+        assert!(signs(&mut writer, &block(24, 1), at_epoch(3)));
+        assert_eq!(writer.seen(&[block(24, 1)], at_epoch(3)).unwrap(), [], "our own");
+        assert_eq!(writer.seen(&[block(60, 8)], at_epoch(3)).unwrap(), [key(1)]);
+        assert!(!signs(&mut writer, &block(25, 1), at_epoch(3)));
+        // Beyond what the clock alone makes it wait for.
+        writer.resume(&key(1), at_epoch(3)).unwrap();
+        assert!(!signs(&mut writer, &block(60, 1), at_epoch(7)), "what was seen binds it");
+        assert!(signs(&mut writer, &block(61, 1), at_epoch(7)));
+    }
+
+    #[test]
     fn a_stop_that_the_full_disk_did_not_take_holds_and_is_kept_when_there_is_room() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = writer(dir.path(), 1, UnixMillis(5));

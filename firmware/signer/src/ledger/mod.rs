@@ -9,6 +9,7 @@ mod delete;
 mod digest;
 mod edit;
 mod elsewhere;
+mod leave;
 mod owner;
 mod record;
 mod recreate;
@@ -556,5 +557,54 @@ impl Ledger {
         let (reply, answer) = oneshot::channel();
         self.jobs.send(job(reply)).await.map_err(|_| LedgerError::Stopped)?;
         answer.await.map_err(|_| LedgerError::Stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::share::{HashedRoot, Share};
+    use ipc::signer::ChainPreset;
+
+    /// Whether a share's sealed form, which consists of this byte alone, is in any of the ledger's files.
+    pub(super) fn is_on_disk(dir: &Path, sealed: u8) -> bool {
+        let files = std::fs::read_dir(dir).unwrap();
+        let content: Vec<u8> =
+            files.flat_map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
+        content.windows(60).any(|window| window.iter().all(|byte| *byte == sealed))
+    }
+
+    /// A share in service.
+    pub(super) fn share(number: u8) -> Share {
+        let mut bytes = [number; 32];
+        bytes[0] = 0x11; // Below the group's order.
+        let secret = threshold::SecretKey::from_bytes(&bytes).unwrap();
+        let pubshare = secret.public_key().to_bytes();
+        let row = ShareRow {
+            pubshare,
+            group_key: PublicKeyBytes([9; 48]),
+            share_index: 1,
+            genesis_validators_root: Root([9; 32]),
+            clock: ChainClock {
+                genesis_time: 1000,
+                slot_ms: 2000,
+                slots_per_epoch: 8,
+                preset: ChainPreset::Mainnet,
+            },
+            sealed: Vec::new(),
+        };
+        let index = threshold::ShareIndex::try_from(row.share_index).unwrap();
+        Share::new(row, threshold::SecretShare::new(index, secret))
+    }
+
+    #[test]
+    fn a_clearance_signs_its_own_root_with_its_own_share_and_nothing_else() {
+        let (ours, other) = (share(7), share(8));
+        let cleared = |share: &Share| Clearance { key: share.row().pubshare, signing_root: Root([1; 32]) };
+        let hashed = |root| HashedRoot::new(Root([root; 32]));
+        assert!(ours.sign(cleared(&ours)).is_some());
+        assert!(ours.sign_hashed(cleared(&ours), &hashed(1)).is_some());
+        assert!(ours.sign(cleared(&other)).is_none());
+        assert!(ours.sign_hashed(cleared(&ours), &hashed(2)).is_none());
     }
 }

@@ -4,6 +4,7 @@ use chain::{PublicKeyBytes, UnixMillis};
 use rusqlite::{Connection, params};
 use slashing::{Floors, History};
 
+use super::leave::highest;
 use super::writer::Writer;
 use super::{digest, edit, store, store::LedgerError, store::Store};
 
@@ -49,7 +50,7 @@ impl Writer {
     pub(super) fn watermarks(&mut self) -> Result<Vec<Marks>, LedgerError> {
         self.ensure_certain()?;
         self.keep_stops()?;
-        let marks = |(key, validator, history): (PublicKeyBytes, _, &History)| {
+        let marks = |(key, _, validator, history): (PublicKeyBytes, i64, _, &History)| {
             let others = self.other_histories(validator, Some(key)).map(History::last_known);
             Marks {
                 key,
@@ -109,27 +110,21 @@ impl Writer {
         self.ensure_certain()?;
         // What it takes along of stopped shares is what is written here.
         self.keep_stops()?;
-        let (mut digest, counter) = (self.digest(), self.next_counter()?);
-        let mut leaving = Vec::new();
         for marks in shares {
-            let (row, _, history) = self.held(&marks.key).ok_or(LedgerError::SignedMeanwhile)?;
-            let known = digest::of_history(&history);
-            if known != marks.history || self.stopped_at(&marks.key) != marks.stopped {
+            let (_, _, history) = self.held(&marks.key).ok_or(LedgerError::SignedMeanwhile)?;
+            if digest::of_history(&history) != marks.history || self.stopped_at(&marks.key) != marks.stopped {
                 return Err(LedgerError::SignedMeanwhile);
             }
-            digest = digest.wrapping_sub(known);
-            leaving.push((marks.key, row));
         }
+        let keys: Vec<PublicKeyBytes> = shares.iter().map(|marks| marks.key).collect();
+        let (departure, counter) = (self.departure(&keys)?, self.next_counter()?);
         let transaction = self.store_mut().begin()?;
-        for (key, row) in leaving {
-            edit::retire(&transaction, row, &key, id)?;
-        }
+        departure.write(&transaction, id)?;
         transaction.execute(
             "INSERT OR REPLACE INTO released VALUES (?1, ?2)",
             params![id.as_slice(), certificate],
         )?;
         transaction.pragma_update(None, "user_version", store::GAVE_AWAY_VERSION)?;
-        store::write_digest(&transaction, digest)?;
         store::write_counter(&transaction, counter)?;
         transaction.commit()?;
         self.store().forget_log();
@@ -137,17 +132,9 @@ impl Writer {
     }
 }
 
-fn highest(one: Floors, other: Floors) -> Floors {
-    Floors {
-        block: one.block.max(other.block),
-        source: one.source.max(other.source),
-        target: one.target.max(other.target),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{Asked, Import, ShareRow};
+    use super::super::{Asked, Import, ShareRow, tests::is_on_disk};
     use super::*;
     use crate::{
         message::{Asks, Kind, Message, Vote},
@@ -269,6 +256,34 @@ mod tests {
         let floors = marks_of(&mut writer, 1).floors;
         assert_eq!((floors.source, floors.target), (Some(Epoch(4)), Some(Epoch(6))));
         assert_eq!(marks_of(&mut writer, 3).floors, Floors::default());
+    }
+
+    #[test]
+    fn the_blocks_of_all_of_a_validator_s_shares_go_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = run(dir.path(), 1);
+        writer.import(&[import(1, 101), import(2, 101)], NOW).unwrap();
+        let mut block = vote(2, 0, 0, 1);
+        (block.message.kind, block.message.vote) = (Kind::Block, Vote::Block { slot: chain::Slot(40) });
+        assert!(signs(&mut writer, &block));
+        let marks = marks_of(&mut writer, 1);
+        assert_eq!(marks.floors.block, Some(chain::Slot(40)), "a sibling's");
+        let (carried, _) = crate::carry::pack(&super::super::tests::share(1), &marks);
+        assert_eq!(carried.marks.block, Some(40));
+    }
+
+    #[test]
+    fn what_is_given_away_is_not_on_the_disk_any_more_and_what_it_signed_binds_what_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = run(dir.path(), 1);
+        writer.import(&[import(1, 101), import(2, 101)], NOW).unwrap();
+        assert!(signs(&mut writer, &vote(1, 4, 5, 1)));
+        writer.store().forget_log(); // Into the file itself.
+        assert!(is_on_disk(dir.path(), 1));
+        let marks = marks_of(&mut writer, 1);
+        writer.release(&[marks], &[7; 32], b"x").unwrap();
+        assert!(!is_on_disk(dir.path(), 1) && is_on_disk(dir.path(), 2), "while it runs, too");
+        assert!(!signs(&mut writer, &vote(2, 4, 5, 2)) && signs(&mut writer, &vote(2, 5, 6, 2)));
     }
 
     #[test]

@@ -446,9 +446,9 @@ impl Writer {
         self.shares.get(key).is_some_and(|held| !held.is_deleted)
     }
 
-    /// All shares, whose they are, and what is known of them.
-    pub(super) fn all_held(&self) -> impl Iterator<Item = (PublicKeyBytes, Validator, &History)> {
-        self.shares.iter().map(|(key, held)| (*key, held.validator, &held.history))
+    /// All shares, each with its row number, whose it is, and what is known of it.
+    pub(super) fn all_held(&self) -> impl Iterator<Item = (PublicKeyBytes, i64, Validator, &History)> {
+        self.shares.iter().map(|(key, held)| (*key, held.id, held.validator, &held.history))
     }
 
     /// When a share was seen elsewhere, if it is stopped.

@@ -32,7 +32,7 @@ fn identity(member: usize) -> IdentityKey {
 }
 
 /// Three members, of whom the signer under test is the first.
-struct Ceremony {
+pub(crate) struct Ceremony {
     plans: Vec<Arc<Plan>>,
     dealers: BTreeMap<usize, Dealer>,
     seals: BTreeMap<usize, ImportSecret>,
@@ -40,7 +40,7 @@ struct Ceremony {
 }
 
 impl Ceremony {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let hoodi = Network::by_name("hoodi").unwrap();
         let addresses =
             Addresses { fee_recipient: ExecutionAddress([1; 20]), withdrawal: ExecutionAddress([2; 20]) };
@@ -59,7 +59,7 @@ impl Ceremony {
         Self { plans, dealers, seals, hash }
     }
 
-    fn consent(&self, unsealed: Vec<u8>) -> CeremonyConsent {
+    pub(crate) fn consent(&self, unsealed: Vec<u8>) -> CeremonyConsent {
         let hoodi = Network::by_name("hoodi").unwrap();
         let definition = self.plans[0].definition().to_json().unwrap();
         CeremonyConsent {

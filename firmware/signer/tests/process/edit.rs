@@ -21,7 +21,7 @@ const MINOR: u8 = 10;
 const VALIDATORS: usize = 2;
 
 /// A cluster of four, of which the first member is the real signer.
-struct World {
+pub(crate) struct World {
     created: CreatedCluster,
     network: Network,
     clock: ipc::signer::ChainClock,
@@ -31,7 +31,7 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let network = Network {
             name: "local".to_owned(),
             chain_id: 1337,
@@ -77,7 +77,7 @@ impl World {
         }
     }
 
-    fn consent(&self) -> EditConsent {
+    pub(crate) fn consent(&self) -> EditConsent {
         EditConsent {
             lock: json(&self.created.lock),
             edit: serde_json::to_value(&self.edit).unwrap(),
@@ -742,8 +742,13 @@ async fn the_lock_of_the_new_making_itself_takes_its_place_also_after_a_power_cu
     let commit = EditCommit { lock: json(&world.complete(&lock, &checked.signature_aggregate)) };
     drop(signer); // kill -9
     let signer = machine.start().await;
+    let before = machine.disk();
     let committed: EditCommitted = post(&signer, EDIT_COMMIT_PATH, &commit).await.unwrap();
     assert_eq!(committed.retired.len(), VALIDATORS);
+    drop(signer);
+    machine.put_back(&before);
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, ["ledger_rolled_back"], "no copy takes the step back");
     signer.stop();
 }
 

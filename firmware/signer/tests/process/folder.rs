@@ -202,6 +202,18 @@ async fn a_folder_with_anything_wrong_is_refused_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_share_of_another_machine_waits_one_epoch_more_than_a_clock_of_our_own_asks_for() {
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    let mut chain = clock_with(4_000); // Epochs of 32 s.
+    chain.genesis_time -= 600;
+    let before = epoch_of(&chain);
+    let taken = hand_in(&signer, &Charon::new(chain).folder(1)).await.unwrap();
+    let first = taken.votes_from_epoch.unwrap();
+    assert!((before + 3..=epoch_of(&chain) + 3).contains(&first), "{first} and not two after {before}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_folder_from_a_running_chain_waits_longer_and_its_history_counts() {
     let machine = Machine::new();
     let signer = machine.start().await;

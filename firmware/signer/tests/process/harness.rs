@@ -248,6 +248,17 @@ impl Machine {
         walk(&self.state(), &mut found);
         found
     }
+
+    /// Makes the disk what it once was, here or in another machine.
+    pub(crate) fn put_back(&self, disk: &[(PathBuf, Vec<u8>)]) {
+        std::fs::create_dir_all(self.state()).unwrap();
+        for (path, _) in self.disk() {
+            std::fs::remove_file(path).unwrap();
+        }
+        for (path, content) in disk {
+            std::fs::write(self.state().join(path.file_name().unwrap()), content).unwrap();
+        }
+    }
 }
 
 fn keep(mut from: impl std::io::Read + Send + 'static, kept: Arc<Mutex<Vec<u8>>>) {

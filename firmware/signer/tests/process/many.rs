@@ -82,6 +82,20 @@ async fn a_list_is_signed_with_one_write_and_each_message_is_judged_by_itself() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_read_for_the_chain_of_each_share_that_is_asked_to_sign_it() {
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    let here = bundle(&[1], History::NeverSigned);
+    let mut there = bundle(&[2], History::NeverSigned);
+    there.chain = here.chain;
+    there.genesis_validators_root = chain::Root([0x43; 32]).to_string();
+    signer.import_only(&there).await.unwrap();
+    signer.import(&here).await.unwrap();
+    let outcomes = sign_many(&signer, &[group(&[1, 2], &vote(9, 20, 1))]).await.unwrap();
+    assert_eq!(outcomes[0].iter().map(code_of).collect::<Vec<_>>(), ["", "412 wrong_chain"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn lists_too_long_or_unreadable_are_refused_whole() {
     let machine = Machine::new();
     let signer = machine.start().await;

@@ -1,6 +1,6 @@
 //! Backups and moves between real signers, each with its own software TPM.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::folder::{Charon, hand_in};
 use crate::harness::*;
@@ -181,6 +181,25 @@ async fn a_backup_that_is_wrong_in_any_way_brings_nothing_in() {
     let order = sealed(&second, RESTORE_INFO, &order).await;
     let running = second.control.post::<ShareImported>(RESTORES_PATH, &order).await;
     assert_eq!(code(running), refused(422, "old_box_running"));
+    // Made an hour from now: it may be this box's clock that is wrong, and by it the shares would begin too early.
+    let share = CarriedShare {
+        pubshare: pubshare(1).to_string(),
+        group_key: pubshare(129).to_string(),
+        share_index: 2,
+        genesis_validators_root: GENESIS_ROOT.to_string(),
+        chain: clock(),
+        marks: Watermarks::default(),
+        stopped_at_ms: None,
+    };
+    let in_an_hour = SystemTime::now() + Duration::from_secs(3600);
+    let secret = Sensitive::new(hex::encode(secret(1).expose_bytes().as_slice()));
+    let content = BackupContent {
+        made_at_ms: u64::try_from(in_an_hour.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap(),
+        shares: vec![share],
+        secrets: CarriedSecrets { shares: vec![secret], identities: Vec::new() },
+    };
+    let future = ::signer::outside::make_backup(&content, WORDS).unwrap();
+    assert_eq!(code(restore(&second, &future, WORDS).await), refused(422, "file_from_the_future"));
     assert_eq!(second.status().await.shares, []);
     assert_eq!(restore(&second, &file, WORDS).await.unwrap().imported.len(), 2);
 }
@@ -268,12 +287,16 @@ async fn shares_move_to_another_box_and_are_gone_from_the_old_one() {
         assert_eq!(code(arrive(&to, &release_key, &spoilt).await), refused(422, "certificate_invalid"));
     }
     assert_eq!(to.status().await.shares, []);
+    let before = epoch_of(&chain);
     let taken = arrive(&to, &release_key, &certificate).await.unwrap();
     let arrived = epoch_of(&chain);
     assert_eq!(taken.imported.len(), 3);
     for target in [last, arrived, arrived + 1] {
         assert_eq!(code(to.attest(&share, &vote(target - 1, target, 2)).await).0, 412, "target {target}");
     }
+    until_epoch(&chain, before + 2).await;
+    let by_the_other_clock = to.attest(&share, &vote(before + 1, before + 2, 2)).await;
+    assert_eq!(code(by_the_other_clock), refused(412, "slashable"));
     until_epoch(&chain, arrived + 4).await;
     let now = epoch_of(&chain);
     to.attest(&share, &vote(now - 1, now, 2)).await.unwrap();

@@ -8,7 +8,8 @@ use ipc::{
 };
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 use tpm::swtpm::Swtpm;
 
@@ -48,18 +49,6 @@ async fn board_with_a_share(slot_ms: u64) -> (Machine, ChainClock) {
     signer.import_only(&bundle).await.unwrap();
     signer.stop();
     (machine, bundle.chain)
-}
-
-type Folder = Vec<(PathBuf, Vec<u8>)>;
-
-fn put_back(machine: &Machine, folder: &Folder) {
-    std::fs::create_dir_all(machine.state()).unwrap();
-    for (path, _) in machine.disk() {
-        std::fs::remove_file(path).unwrap();
-    }
-    for (path, content) in folder {
-        std::fs::write(machine.state().join(path.file_name().unwrap()), content).unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -282,7 +271,7 @@ async fn whatever_copy_is_put_back_and_whenever_it_is_killed_no_two_votes_confli
             1 => 0,
             _ => copies.len() / 2,
         };
-        put_back(&machine, &copies[copy]);
+        machine.put_back(&copies[copy]);
         let mut signer = start_and_open(&machine, WORDS).await;
         let begun = epoch_of(&chain);
         let mut middle = None;
@@ -331,7 +320,7 @@ async fn an_orderly_end_of_an_older_day_does_not_shorten_the_wait() {
     // In another box without a TPM as well as in this one.
     let clone = machine.sibling_without_tpm();
     for machine in [&machine, &clone] {
-        put_back(machine, &yesterday);
+        machine.put_back(&yesterday);
         let signer = machine.start().await;
         assert_eq!(signer.problem_codes().await, ["passphrase_needed"]);
         let again = signer.attest(&pubshare(1), &vote(today - 1, today, 2)).await;
@@ -343,6 +332,47 @@ async fn an_orderly_end_of_an_older_day_does_not_shorten_the_wait() {
         }
         signer.stop();
     }
+}
+
+/// A library that puts the clock of one process forward, for nobody can set the kernel's here.
+fn build_shift(dir: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/shift.c");
+    let library = dir.join("shift.so");
+    let mut command = Command::new("cc");
+    command.args(["-Wall", "-O1", "-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl");
+    assert!(command.status().unwrap().success(), "the test needs a C compiler");
+    library
+}
+
+/// A machine that is put back while it runs has a clock that makes a step, and nothing else tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_tpm_a_clock_that_was_set_makes_its_shares_wait_before_anything_is_signed() {
+    let (machine, chain) = board_with_a_share(100).await; // Epochs of 800 ms.
+    let (library, shift) = (build_shift(machine.dir.path()), machine.dir.path().join("shift"));
+    until_epoch(&chain, 1).await;
+    machine.vouch_for_the_clock();
+    let words = format!("export LD_PRELOAD={} HEARTH_CLOCK_SHIFT={}", library.display(), shift.display());
+    let signer = machine.start_in(&words, machine.dir.path()).await;
+    assert_eq!(state(signer.passphrase(&open(WORDS)).await), PassphraseState::Open);
+    let first = epoch_of(&chain) + 4;
+    until_epoch(&chain, first).await;
+    signer.attest(&pubshare(1), &vote(first - 1, first, 1)).await.unwrap();
+    let hour = Duration::from_secs(3600);
+    std::fs::write(&shift, hour.as_secs().to_string()).unwrap();
+    let later = || epoch_of(&chain) + 3_600_000 / 800;
+    let ask = async |target| code(signer.attest(&pubshare(1), &vote(target - 1, target, 1)).await);
+    assert_eq!(ask(later()).await, refused(503, "clock_stepped"));
+    // Vouched for, it is believed at once, and the shares are made to wait all the same.
+    let mark = std::fs::File::create(machine.clock_mark.as_ref().unwrap()).unwrap();
+    mark.set_modified(std::time::SystemTime::now() + hour).unwrap();
+    let soon = [refused(412, "slashable"), refused(503, "clock_was_set")];
+    let believed = later();
+    let outcome = ask(believed).await;
+    assert!(soon.contains(&outcome), "{outcome:?}");
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(ask(believed + 1).await, soon[0], "what nobody remembers any more");
+    until_epoch(&chain, epoch_of(&chain) + 4).await;
+    signer.attest(&pubshare(1), &vote(later() - 1, later(), 1)).await.unwrap();
 }
 
 /// Nothing seals the disk of such a board: whoever has it in hand exchanges the record of a signature, and asks for a repeat.

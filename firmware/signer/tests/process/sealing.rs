@@ -1,6 +1,12 @@
 //! What the seal protects: other machines, changed files, old copies, and curious readers.
 
+use crate::folder::{Charon, hand_in};
 use crate::harness::*;
+use crate::keymanager::{KEYSTORES, ask, token};
+use crate::moving::{WORDS, arrive, restore};
+use ipc::dkg::{CEREMONY_PATH, CeremonyStatus};
+use ipc::edit::{EDIT_PATH, EditStatus};
+use ipc::moving::MoveCertificate;
 use ipc::signer::{History, ProtectionTier};
 use tpm::{Tpm, swtpm::Swtpm};
 
@@ -277,8 +283,21 @@ async fn without_secure_boot_nothing_is_sealed_and_nothing_taken_in() {
     let signer = machine.start().await;
     signer.import(&bundle(&[1], History::NeverSigned)).await.unwrap();
     machine.set_secure_boot(0, 0);
-    let refusal = signer.import_only(&bundle(&[2], History::NeverSigned)).await;
-    assert_eq!(code(refusal), refused(503, "secure_boot_off"));
+    let off = refused(503, "secure_boot_off");
+    assert_eq!(code(signer.import_only(&bundle(&[2], History::NeverSigned)).await), off);
+    // Nor through any other door.
+    assert_eq!(code(hand_in(&signer, &Charon::new(clock()).folder(0)).await), off);
+    assert_eq!(code(restore(&signer, "{}", WORDS).await), off);
+    let (body, empty) = ("{}".to_owned(), String::new);
+    let nothing = MoveCertificate { body, enc: empty(), ciphertext: empty(), signature: empty() };
+    assert_eq!(code(arrive(&signer, "", &nothing).await), off);
+    let change = signer.control.put::<EditStatus>(EDIT_PATH, &crate::edit::World::new().consent()).await;
+    assert_eq!(code(change), off);
+    let consent = crate::ceremony::Ceremony::new().consent(vec![]);
+    assert_eq!(code(signer.control.put::<CeremonyStatus>(CEREMONY_PATH, &consent).await), off);
+    let token = token(&signer).await;
+    let (status, answer) = ask(&machine, Some(&token), "POST", KEYSTORES, "{}").await;
+    assert_eq!((status, answer["code"].as_str()), (503, Some("secure_boot_off")), "{answer}");
     signer.attest(&pubshare(1), &vote(1, 2, 1)).await.unwrap();
 }
 

@@ -224,6 +224,8 @@ fn what_one_share_signed_binds_the_validator_s_other_shares() {
     // A second share of the same validator starts where the first one is.
     writer.import(&[import(2, 101)], BEFORE_GENESIS).unwrap();
     assert!(!attest(&mut writer, 2, 2, 3, 1), "older than what the first one signed");
+    let floors = writer.held(&key(2)).unwrap().2.floors();
+    assert_eq!(floors.target, Some(Epoch(4)), "of its own, whatever becomes of the first one");
     assert!(attest(&mut writer, 2, 4, 6, 1));
     for (number, source, target, root, allowed) in [
         (1, 4, 6, 2, false), // Another head for the second one's target,
@@ -245,6 +247,24 @@ fn what_one_share_signed_binds_the_validator_s_other_shares() {
     // Also after all of it was read back.
     writer.reload().unwrap();
     assert!(!attest(&mut writer, 2, 5, 7, 2));
+}
+
+#[test]
+fn what_a_share_signed_binds_the_others_also_after_its_cluster_was_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = run(dir.path(), 1, BEFORE_GENESIS);
+    writer.import(&[import(1, 101), import(2, 101), import(3, 101), import(4, 104)], BEFORE_GENESIS).unwrap();
+    assert!(attest(&mut writer, 1, 3, 4, 1) && propose(&mut writer, 1, 30, 1));
+    writer.delete(&[key(3)]).unwrap();
+    writer.leave(&[key(1)], &[7; 32]).unwrap();
+    for (epoch, slot, allowed) in [(4, 30, false), (5, 31, true)] {
+        assert_eq!(attest(&mut writer, 2, epoch - 1, epoch, 2), allowed, "epoch {epoch}");
+        assert_eq!(propose(&mut writer, 2, slot, 2), allowed, "slot {slot}");
+    }
+    assert!(attest(&mut writer, 4, 3, 4, 2), "another validator");
+    // One that was deleted and comes back is bound as well, by what is known of it alone.
+    let (_, _, history) = writer.held(&key(3)).unwrap();
+    assert_eq!((history.floors().block, history.floors().target), (Some(Slot(30)), Some(Epoch(4))));
 }
 
 #[test]
@@ -284,12 +304,46 @@ fn a_damaged_share_is_sealed_anew_and_keeps_its_history() {
     assert!(matches!(writer.import(&[anew], at_epoch(5)), Err(LedgerError::Conflict(_))));
     let mut anew = Import { was_damaged: true, ..import(1, 101) };
     (anew.row.share_index, anew.row.sealed) = (2, vec![77]);
-    writer.import(&[anew], at_epoch(5)).unwrap();
+    let imported = writer.import(&[anew], at_epoch(20)).unwrap();
+    assert_eq!(imported.resuming, Resuming::from([(key(1), Epoch(22))]), "who kept the file may have signed");
     let rows = writer.store.rows().unwrap();
     assert_eq!((rows.len(), rows[0].share_index, rows[0].sealed.as_slice()), (1, 2, &[77][..]));
     assert!(!attest(&mut writer, 1, 9, 10, 2));
-    assert!(!attest(&mut writer, 1, 4, 7, 2));
-    assert!(attest(&mut writer, 1, 10, 12, 2));
+    assert!(!attest(&mut writer, 1, 19, 21, 2));
+    assert!(attest(&mut writer, 1, 20, 22, 2));
+}
+
+#[test]
+fn no_floor_is_raised_by_a_clock_that_has_gone_back() {
+    let asked = |source, target, root| {
+        let (kind, asks) = (crate::message::Kind::Attestation, crate::message::Asks::Duty);
+        let vote = Vote::Attestation { source: Epoch(source), target: Epoch(target) };
+        let message = Message { kind, signing_root: Root([root; 32]), epoch: Epoch(target), vote, asks };
+        Asked { key: key(1), message }
+    };
+    let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let [mut importing, mut raising, mut resuming] = dirs.each_ref().map(|dir| {
+        let mut writer = run(dir.path(), 1, BEFORE_GENESIS);
+        writer.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
+        assert!(writer.record_all(&[&asked(0, 5, 1)], at_epoch(5)).unwrap()[0].is_ok());
+        writer
+    });
+    let new = importing.import(&[import(2, 102)], at_epoch(0)).unwrap();
+    assert_eq!(new.resuming, Resuming::from([(key(2), Epoch(7))]));
+    raising.raise_floors(at_epoch(0)).unwrap();
+    assert_eq!(raising.resuming, Resuming::from([(key(1), Epoch(7))]));
+    assert_eq!(resuming.seen(&[asked(3, 4, 9)], at_epoch(5)).unwrap(), [key(1)]);
+    let first = resuming.resume(&key(1), at_epoch(0)).unwrap().flatten();
+    assert!(first >= Some(Epoch(7)), "{first:?}");
+}
+
+#[test]
+fn a_run_whose_records_are_in_doubt_is_not_ended_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = run(dir.path(), 1, BEFORE_GENESIS);
+    writer.doubtful = true;
+    writer.close().unwrap();
+    assert!(Store::open(dir.path()).unwrap().is_open().unwrap(), "the next run raises the floors");
 }
 
 fn entry(source: u64, target: u64) -> SignedAttestation {
