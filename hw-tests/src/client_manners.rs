@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use beacon::validator_api::{Route, route};
+use openapi::Verdict;
 use serde_json::Value;
 
 use crate::devnet::scribe::{Answer, Exchange};
@@ -173,6 +175,36 @@ pub fn no_refusal_became_a_server_error(written: &[Exchange], window: &Range<u64
         found: match wrong.first() {
             None => format!("{} requests, {refused} refused, no server error", quiet.len()),
             Some(first) => format!("{} server errors, the first: {first}", wrong.len()),
+        },
+    }
+}
+
+/// What our API makes itself, and does not pass on, is as the published API has it.
+pub fn answers_are_as_published(written: &[Exchange], published: &openapi::Document) -> Finding {
+    let (mut looked_at, mut wrong) = (0_u64, Vec::new());
+    for exchange in written {
+        let Some(answer) = &exchange.answer else { continue };
+        let ours = route(&exchange.method, &exchange.path);
+        if matches!(ours, Err(_) | Ok(Route::Proxied | Route::Events | Route::Gone)) {
+            continue;
+        }
+        // What is no JSON is SSZ, which has no schema.
+        let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
+        if body.is_none() && !answer.body.is_empty() {
+            continue;
+        }
+        match published.answer(&exchange.method, &exchange.path, answer.status, body.as_ref()) {
+            Verdict::Fits => looked_at += 1,
+            Verdict::Unlisted | Verdict::UnlistedAnswer => {}
+            Verdict::Differs(why) => wrong.push(format!("{}: {why}", exchange.said())),
+        }
+    }
+    Finding {
+        what: "answers are as the published beacon API has them",
+        holds: looked_at > 0 && wrong.is_empty(),
+        found: match wrong.first() {
+            None => format!("{looked_at} answers looked at"),
+            Some(first) => format!("{} differ, the first: {first}", wrong.len()),
         },
     }
 }

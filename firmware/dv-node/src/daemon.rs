@@ -30,6 +30,7 @@ mod joining;
 mod key_generation;
 mod seat;
 
+pub(crate) use change::damaged_change;
 use seat::Seat;
 
 /// Overrides and the turning of the nodes are looked at this often.
@@ -199,33 +200,46 @@ impl Daemon {
     async fn resume(&mut self) {
         let places: Vec<u8> = self.seats.keys().copied().collect();
         for number in places {
-            let Some(seat) = self.seats.get(&number) else { continue };
-            let outcome = match (seat.halted().cloned(), seat.place.store.load_cluster()) {
-                (Some(problem), _) => Err(problem),
-                (None, Ok(None)) => continue,
-                (None, Ok(Some(setup))) => self.verify(setup).await,
-                (None, Err(error)) => Err(Problem::new(
-                    "cluster_file_damaged",
-                    setup::sentence(&error.to_string()),
-                    "Import the cluster lock and this box's identity key again.",
-                )),
-            };
-            let outcome = outcome.and_then(|(membership, setup)| {
-                self.room_beside_others(&membership, number)?;
-                Ok((membership, setup))
-            });
-            match outcome {
-                Ok((membership, setup)) => {
-                    // At each start: what an older signer kept, or one that was locked then did not, it keeps by the lock now.
-                    self.hand_identity_over(&setup, &membership);
-                    self.seat_and_start(number, membership);
-                }
-                Err(problem) => {
-                    tracing::error!(%problem, place = number, "the stored cluster cannot be served");
-                    if let Some(seat) = self.seats.get_mut(&number) {
-                        seat.remember();
-                        seat.place.board.idle(NodeState::Halted, vec![problem]);
-                    }
+            self.serve_by_the_files(number).await;
+        }
+    }
+
+    /// What the files at a place say is served there.
+    async fn serve_by_the_files(&mut self, number: u8) {
+        let Some(seat) = self.seats.get(&number) else { return };
+        let store = seat.place.store.clone();
+        let remembers = || matches!(store.load_chain(), Ok(Some(chain)) if chain.lock_hash.is_some());
+        let outcome = match (seat.halted().cloned(), store.load_cluster()) {
+            (Some(problem), _) => Err(problem),
+            // A cut while it was joined again: its memory is here, its lock is not yet.
+            (None, Ok(None)) if remembers() => Err(Problem::new(
+                "cluster_half_joined",
+                "This box was switched off while it joined a cluster, and does nothing for it.",
+                "Join it again with its lock and identity key, or leave it.",
+            )),
+            (None, Ok(None)) => return,
+            (None, Ok(Some(setup))) => self.verify(setup).await,
+            (None, Err(error)) => Err(Problem::new(
+                "cluster_file_damaged",
+                setup::sentence(&error.to_string()),
+                "Import the cluster lock and this box's identity key again.",
+            )),
+        };
+        let outcome = outcome.and_then(|(membership, setup)| {
+            self.room_beside_others(&membership, number)?;
+            Ok((membership, setup))
+        });
+        match outcome {
+            Ok((membership, setup)) => {
+                // At each start: what an older signer kept, or one that was locked then did not, it keeps by the lock now.
+                self.hand_identity_over(&setup, &membership);
+                self.seat_and_start(number, membership);
+            }
+            Err(problem) => {
+                tracing::error!(%problem, place = number, "the stored cluster cannot be served");
+                if let Some(seat) = self.seats.get_mut(&number) {
+                    seat.remember();
+                    seat.place.board.idle(NodeState::Halted, vec![problem]);
                 }
             }
         }

@@ -190,9 +190,16 @@ async fn what_another_box_joins_with_is_all_that_was_handed_in_but_the_identity_
 
 /// What a change leaves on the disk of a member that was in the cluster.
 fn a_change_was_under_way(house: &House) -> std::path::PathBuf {
+    let edit = a_change_of(house, house.lock(), 0);
+    std::fs::write(edit.join("brought-lock.json"), serde_json::to_vec(&house.lock()).unwrap()).unwrap();
+    edit
+}
+
+/// The same on the disk of this house's first member, of a cluster with that lock.
+fn a_change_of(house: &House, lock: serde_json::Value, place: u8) -> std::path::PathBuf {
     let edit = house.members[0].dir.path().join("state/edit");
     let request = ClusterEdit {
-        lock: house.lock(),
+        lock,
         edit: serde_json::json!({ "threshold": { "threshold": 3 } }),
         identity_key: None,
         minor: 10,
@@ -202,9 +209,8 @@ fn a_change_was_under_way(house: &House) -> std::path::PathBuf {
     };
     std::fs::create_dir_all(&edit).unwrap();
     std::fs::write(edit.join("request.json"), serde_json::to_vec(&request).unwrap()).unwrap();
-    std::fs::write(edit.join("place"), b"0").unwrap();
+    std::fs::write(edit.join("place"), place.to_string()).unwrap();
     std::fs::write(edit.join("records"), b"\"promised\"\n").unwrap();
-    std::fs::write(edit.join("brought-lock.json"), serde_json::to_vec(&house.lock()).unwrap()).unwrap();
     edit
 }
 
@@ -246,6 +252,83 @@ async fn a_change_whose_request_is_damaged_can_be_given_up() {
     // It is needed.
     house.members[3].kill();
     house.attested_again().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_which_a_newer_version_kept_records_can_be_given_up_and_keeps_nobody_from_duties() {
+    let mut house = House::build(4, 2).await;
+    house.start().await;
+    house.members[0].kill();
+    let edit = a_change_of(&house, house.lock(), 0);
+    std::fs::write(edit.join("records"), b"\"of_tomorrow\"\n").unwrap();
+    house.members[0].start().await;
+    // It is needed, and the change is not tried again and again.
+    house.members[3].kill();
+    house.attested_again().await;
+    let client = house.members[0].client();
+    let shown: ClusterEditStatus = client.get(CLUSTER_EDIT_PATH).await.unwrap();
+    assert_eq!(shown.edit.unwrap().problems[0].code, "edit_damaged");
+    let _status: ClusterEditStatus = client.delete(CLUSTER_EDIT_PATH).await.unwrap();
+    assert!(!edit.exists() && edit.with_extension("unreadable").join("records").exists());
+    house.attested_again().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kept_change_follows_its_cluster_to_another_place_and_is_forgotten_when_that_is_left() {
+    let mut first = House::build(4, 2).await;
+    let second = first.beside(4, 2);
+    first.start().await;
+    let client = first.members[0].client();
+    let _left: Vec<ClusterEntry> = client.delete(&cluster_path(&first.lock_hash())).await.unwrap();
+    let _status: NodeStatus = client.post(CLUSTERS_PATH, &second.setup(0)).await.unwrap();
+    assert!(clusters(&first).await[0].lock_hash == second.lock_hash());
+    first.members[0].kill();
+    // It was at the second place when its change was begun and failed.
+    let edit = a_change_of(&first, second.lock(), 1);
+    std::fs::write(edit.join("ended.json"), b"[]").unwrap();
+    first.members[0].start().await;
+    let place = || std::fs::read_to_string(edit.join("place")).unwrap_or_default();
+    eventually("the change is where its cluster is", || async { place() == "0" }).await;
+    assert!(edit.join("request.json").exists(), "its cluster is here: others may wait for this box");
+    let client = first.members[0].client();
+    let kept: Result<ClusterEditStatus, ClientError> = client.delete(CLUSTER_EDIT_PATH).await;
+    assert!(matches!(kept, Err(ClientError::Refused { problem, .. }) if problem.code == "edit_promised"));
+    let _left: Vec<ClusterEntry> = client.delete(&cluster_path(&second.lock_hash())).await.unwrap();
+    assert!(!edit.join("request.json").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kept_change_of_a_cluster_in_whose_place_another_one_is_is_forgotten() {
+    let mut house = House::build(4, 2).await;
+    let other = house.beside(4, 2);
+    house.start().await;
+    house.members[0].kill();
+    let edit = a_change_of(&house, other.lock(), 0);
+    std::fs::write(edit.join("ended.json"), b"[]").unwrap();
+    house.members[0].start().await;
+    eventually("the change is forgotten", || async { !edit.join("request.json").exists() }).await;
+    house.attested_again().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_while_a_cluster_is_joined_again_leaves_a_place_that_can_be_left() {
+    let mut first = House::build(4, 2).await;
+    let mut second = first.beside(4, 2);
+    first.start().await;
+    first.attested_again().await;
+    first.members[0].kill();
+    let state = first.members[0].dir.path().join("state");
+    std::fs::remove_file(state.join("cluster.json")).unwrap();
+    first.members[0].start().await;
+    let listed = clusters(&first).await;
+    assert_eq!((listed.len(), listed[0].lock_hash.clone()), (1, first.lock_hash()));
+    assert_eq!(listed[0].problems[0].code, "cluster_half_joined");
+    let client = first.members[0].client();
+    let _left: Vec<ClusterEntry> = client.delete(&cluster_path(&first.lock_hash())).await.unwrap();
+    let _status: NodeStatus = client.post(CLUSTERS_PATH, &second.setup(0)).await.unwrap();
+    start_others(&mut second).await;
+    second.attested_again().await;
+    assert_nothing_slashable(&[&first, &second]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

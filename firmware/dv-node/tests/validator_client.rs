@@ -23,18 +23,23 @@ struct Client {
 impl Client {
     async fn get(&self, path: &str) -> (u16, Value) {
         let answer = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();
-        let status = answer.status().as_u16();
-        (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or(Value::Null))
+        read("GET", path, answer).await
     }
 
     async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let request =
             self.http.post(format!("{}{path}", self.url)).header("content-type", "application/json");
         let request = request.header("eth-consensus-version", "electra").body(body.to_string());
-        let answer = request.send().await.unwrap();
-        let status = answer.status().as_u16();
-        (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or(Value::Null))
+        read("POST", path, request.send().await.unwrap()).await
     }
+}
+
+/// Status and body, which must be as the published API has them.
+async fn read(method: &str, path: &str, answer: reqwest::Response) -> (u16, Value) {
+    let status = answer.status().as_u16();
+    let body: Option<Value> = serde_json::from_slice(&answer.bytes().await.unwrap()).ok();
+    openapi::expect_answer(openapi::BEACON, method, path, status, body.as_ref());
+    (status, body.unwrap_or(Value::Null))
 }
 
 /// Member 0 has a client; the others sign by themselves.

@@ -1,8 +1,8 @@
 //! The signing socket: the Web3Signer remote-signing API, so that a stock validator client can use it too.
 //!
 //! `POST /api/v1/eth2/sign/{pubshare}` takes a [`SignRequest`] and answers [`SignAnswer`]; `GET /api/v1/eth2/publicKeys`
-//! answers the held public keys; `GET /upcheck` answers `{"status":"OK"}`. Refusals carry a [`crate::Problem`]: 400 for
-//! a message that makes no sense or is of a type not supported yet, 404 for a key not held, 412 when signing could cost
+//! answers the held public keys; `GET /upcheck` answers `OK`, or `{"status":"OK"}` (EIP-3030) to who takes JSON. Refusals carry a
+//! [`crate::Problem`]: 400 for a message that makes no sense or is of a type not supported yet, 404 for a key not held, 412 when signing could cost
 //! the stake or breaks a rule, 503 while the signer cannot sign (locked, disk full).
 //!
 //! Ours, and not part of that API: `POST /api/v1/eth2/sign` takes a list of [`SignGroup`] and answers a list of lists of

@@ -63,6 +63,9 @@ pub(super) fn try_it(
     restart_client(chain, cluster, position)?;
     findings.push(manners::repeated_selections_are_answered_from_memory(&self::written(cluster, position)?));
     findings.extend(freeze_others(chain, cluster, position)?);
+    if let Some(published) = openapi::published(openapi::BEACON) {
+        findings.push(manners::answers_are_as_published(&self::written(cluster, position)?, published));
+    }
     for line in manners::summary(&self::written(cluster, position)?) {
         say::detail(&line);
     }

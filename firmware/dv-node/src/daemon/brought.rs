@@ -91,9 +91,9 @@ impl Daemon {
 
     /// One that was kept before a restart.
     pub(super) fn resume_brought(&mut self) {
+        // A cut between leaving the cluster and forgetting the change.
+        self.follow_the_changed_cluster();
         match self.change.store.brought() {
-            // A cut between leaving the cluster and forgetting the change.
-            Ok(Some(_)) if self.has_left() => self.finish_leaving(),
             Ok(Some(lock)) => self.ask_signer(lock, None),
             Ok(None) => {}
             Err(error) => {
@@ -108,13 +108,10 @@ impl Daemon {
         {
             self.begin_change(request).await?;
         }
-        match &self.change.running {
-            Some(running) => {
-                running.bring_lock(lock).await;
-                Ok(())
-            }
-            None => Err(nothing_known()),
-        }
+        let Some(running) = &self.change.running else { return Err(nothing_known()) };
+        // Kept until the change is over: whoever handed it in has been told that it is here.
+        self.change.store.keep_brought(lock).map_err(|error| kept(&error))?;
+        if running.bring_lock(lock) { Ok(()) } else { Err(nothing_known()) }
     }
 
     /// Whether the change that is kept here has sealed its shares for exactly that lock.

@@ -88,15 +88,28 @@ impl Daemon {
     /// Goes on with a change that a restart interrupted, before any node is started.
     pub(super) async fn resume_change(&mut self) {
         self.change.resume_at = None;
+        self.follow_the_changed_cluster();
         let found = self
             .change
             .store
             .request()
             .and_then(|request| Ok((request, self.change.store.place()?, self.change.store.ended()?)));
         match found {
-            Ok((None, _, _)) => {}
-            Ok((Some(_), _, _)) if self.has_left() => self.finish_leaving(),
+            // What was left of it was to be put away when the disk was full: the place serves what its files say.
+            Ok((None, _, _)) => {
+                if let Some(place) = self.change.place {
+                    self.release_place();
+                    self.serve_by_the_files(place).await;
+                }
+            }
             Ok((Some(_), _, Some(problems))) => self.change.last = Some(over(problems)),
+            // Its folder was being removed.
+            Ok((Some(_), None, None)) => {
+                tracing::warn!(
+                    "what is left of a change of a cluster does not say where it was; it is not gone on with"
+                );
+                self.change.last = Some(over(vec![damaged_change()]));
+            }
             Ok((Some(request), place, None)) => {
                 self.change.place = place;
                 if let Err(problem) = self.start_change(request).await {
@@ -110,31 +123,58 @@ impl Daemon {
         }
     }
 
-    /// Whether the box was in the cluster that is changed and is not any more: it has left it, and a cut came before it forgot
-    /// the change. A box that joins has an identity key in the request; one that left and joined again is in it at some place.
-    pub(super) fn has_left(&self) -> bool {
-        let Ok(Some(request)) = self.change.store.readable_request() else { return false };
-        let Ok(Some(place)) = self.change.store.readable_place() else { return false };
-        let Ok(lock) = cluster::Lock::from_value(request.lock) else { return false };
-        // By the files: this is asked before any cluster is served.
-        let is_in = |place: u8| match self.folders.store_as_it_is(place).load_cluster() {
-            Ok(Some(setup)) => cluster::Lock::from_value(setup.lock).is_ok_and(|known| {
-                let known: BTreeSet<_> =
-                    known.validators.iter().map(|validator| validator.public_key).collect();
-                lock.validators.iter().any(|validator| known.contains(&validator.public_key))
-            }),
-            Ok(None) => false,
-            Err(_) => true,
-        };
+    /// At which place of the box the cluster is that is changed, by the files: this is asked before any cluster is served. A
+    /// cluster that cannot be read may be it.
+    fn whereabouts(&self, request: &ClusterEdit) -> Whereabouts {
+        let Ok(lock) = cluster::Lock::from_value(request.lock.clone()) else { return Whereabouts::Unclear };
+        let wanted: BTreeSet<_> = lock.validators.iter().map(|validator| validator.public_key).collect();
         // A folder on its way back has its cluster file last.
-        request.identity_key.is_none()
-            && self.folders.finish().is_ok()
-            && matches!(self.folders.store_as_it_is(place).load_cluster(), Ok(None))
-            && self.folders.places().is_ok_and(|places| !places.into_iter().any(is_in))
+        let Ok(places) = self.folders.finish().and_then(|()| self.folders.places()) else {
+            return Whereabouts::Unclear;
+        };
+        let mut found = Whereabouts::Nowhere;
+        for place in places {
+            let known = match self.folders.store_as_it_is(place).load_cluster() {
+                Ok(None) => continue,
+                Ok(Some(setup)) => cluster::Lock::from_value(setup.lock).ok(),
+                Err(_) => None,
+            };
+            match known {
+                None => found = Whereabouts::Unclear,
+                Some(known)
+                    if known.validators.iter().any(|validator| wanted.contains(&validator.public_key)) =>
+                {
+                    return Whereabouts::At(place);
+                }
+                Some(_) => {}
+            }
+        }
+        found
+    }
+
+    /// The box may have left the cluster whose change is kept, or have left it and joined it again at another place. A box that
+    /// is only to join has an identity key in the request, and is in it nowhere.
+    pub(super) fn follow_the_changed_cluster(&mut self) {
+        let Ok(Some(request)) = self.change.store.readable_request() else { return };
+        if request.identity_key.is_some() || self.change.is_running() {
+            return;
+        }
+        match self.whereabouts(&request) {
+            Whereabouts::Nowhere => self.finish_leaving(),
+            Whereabouts::At(place) => {
+                if !matches!(self.change.store.readable_place(), Ok(Some(known)) if known == place) {
+                    tracing::warn!(place, "the cluster that is changed is at another place now");
+                    if let Err(error) = self.change.store.move_to(place) {
+                        tracing::error!(%error, "its new place cannot be kept");
+                    }
+                }
+            }
+            Whereabouts::Unclear => {}
+        }
     }
 
     /// Forgets a change of a cluster in which this box is not any more. New shares that wait in the signer stay there.
-    pub(super) fn finish_leaving(&mut self) {
+    fn finish_leaving(&mut self) {
         tracing::warn!(
             "this box is not in the cluster any more whose change was under way: the change is forgotten"
         );
@@ -243,10 +283,7 @@ impl Daemon {
             return Err(lock_is_looked_at());
         }
         let known = self.change.store.readable_request().map_err(|error| kept(&error))?;
-        let records = match known {
-            Some(_) => self.change.store.records().map_err(|error| kept(&error))?,
-            None => Vec::new(),
-        };
+        let records = self.change.store.readable_records().map_err(|error| kept(&error))?;
         let has = |wanted: fn(&Record) -> bool| records.iter().any(wanted);
         let goes_on = known.as_ref().is_some_and(|known| {
             (&known.lock, &known.edit, known.minor) == (&wanted.lock, &wanted.edit, wanted.minor)
@@ -275,18 +312,21 @@ impl Daemon {
             }
             edit::check(&wanted, &self.around_change(place)?).await?;
         }
+        if goes_on {
+            self.change.store.keep_request(&wanted).map_err(|error| kept(&error))?;
+        }
         if let Some(running) = self.change.running.take() {
             running.stop().await;
         }
         if let Some(seat) = self.seats.get_mut(&place) {
             seat.end().await?;
         }
-        if goes_on {
-            self.change.store.keep_request(&wanted).map_err(|error| kept(&error))?;
-        } else {
-            self.change.store.begin(&wanted, place).map_err(|error| kept(&error))?;
-        }
         self.change.place = Some(place);
+        if !goes_on && let Err(error) = self.change.store.begin(&wanted, place) {
+            // The cluster goes on as it was.
+            self.serve_as_before();
+            return Err(kept(&error));
+        }
         let started = self.start_change(wanted).await;
         if let Err(problem) = &started {
             self.on_change_ended(Ending::Failed(vec![problem.clone()])).await;
@@ -311,11 +351,7 @@ impl Daemon {
             return Err(lock_is_looked_at());
         }
         // A request that cannot be read cannot be gone on with: what was promised for it, the signer knows.
-        let known = self.change.store.readable_request().map_err(|error| kept(&error))?;
-        let records = match known {
-            Some(_) => self.change.store.records().map_err(|error| kept(&error))?,
-            None => Vec::new(),
-        };
+        let records = self.change.store.readable_records().map_err(|error| kept(&error))?;
         if records.iter().any(|record| matches!(record, Record::Promised)) {
             return Err(promised());
         }
@@ -324,9 +360,10 @@ impl Daemon {
         }
         self.change.last = None;
         self.change.resume_at = None;
-        self.change.store.give_up().map_err(|error| kept(&error))?;
+        let given_up = self.change.store.give_up().map_err(|error| kept(&error));
+        // Whatever the disk says, nobody is to do without this cluster's duties for it.
         self.serve_as_before();
-        Ok(())
+        given_up
     }
 
     pub(super) fn serve_as_before(&mut self) {
@@ -458,6 +495,17 @@ impl Daemon {
     }
 }
 
+/// Where the cluster of a change is on this box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whereabouts {
+    /// At this place.
+    At(u8),
+    /// It was left.
+    Nowhere,
+    /// Some cluster's files cannot be read, and it may be that one.
+    Unclear,
+}
+
 /// A change of which nothing is known but how it ended.
 pub(super) fn over(problems: Vec<Problem>) -> ClusterEditProgress {
     ClusterEditProgress {
@@ -479,6 +527,15 @@ fn promised() -> Problem {
         "edit_promised",
         "The old shares may be silent for the change that was begun, and other members may have finished it.",
         "Begin the same change again: it goes on where it was. Or hand in the new cluster lock from another member. If nobody has it, make all shares anew (`recreate`) with every member.",
+    )
+}
+
+/// What is kept of a change cannot be gone on with.
+pub(crate) fn damaged_change() -> Problem {
+    Problem::new(
+        "edit_damaged",
+        "What this box kept of the change of its cluster cannot be read.",
+        "Begin the change again, or give it up. If the others have finished it, hand in the new cluster lock.",
     )
 }
 

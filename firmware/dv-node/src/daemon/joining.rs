@@ -99,6 +99,7 @@ impl Daemon {
         tracing::info!(cluster, share_index, place = number, "joined a cluster");
         self.hand_identity_over(&setup, &membership);
         self.seat_and_start(number, membership);
+        self.follow_the_changed_cluster();
         Ok(place)
     }
 
@@ -133,6 +134,7 @@ impl Daemon {
             self.open_seat(0).map_err(|error| disk(&error))?;
         }
         tracing::warn!(lock_hash, place = number, "left a cluster");
+        self.follow_the_changed_cluster();
         left
     }
 

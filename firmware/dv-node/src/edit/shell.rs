@@ -83,9 +83,10 @@ impl Running {
     }
 
     /// Brings it the complete lock.
-    pub async fn bring_lock(&self, lock: &serde_json::Value) {
+    /// Whether it takes it: one that has ended, or is behind with its messages, does not.
+    pub fn bring_lock(&self, lock: &serde_json::Value) -> bool {
         let bytes = serde_json::to_vec(lock).unwrap_or_default();
-        let _ended = self.events.send(Event::Lock { bytes }).await;
+        self.events.try_send(Event::Lock { bytes }).is_ok()
     }
 
     /// Stops it and waits until its port is free.
@@ -111,7 +112,10 @@ impl Running {
 /// Starts or resumes the change that the store holds.
 pub async fn start(request: ClusterEdit, around: Surroundings) -> Result<Running, Problem> {
     let secrets = Secrets::new(&around.signer_socket);
-    let records = around.store.records().map_err(|error| disk(&error))?;
+    let records = around.store.records().map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => crate::daemon::damaged_change(),
+        _ => disk(&error),
+    })?;
     let (editing, plan, identity, profile) = resume(&request, &around, records.clone()).await?;
     allowed(&secrets, &records).await?;
     let entries = relay_entries(&request, &around, &plan)?;

@@ -55,6 +55,14 @@ impl EditStore {
         none_if_damaged(self.place())
     }
 
+    /// The records of that change; damaged ones, or a newer version's, count as none. What was promised, the signer knows.
+    pub fn readable_records(&self) -> io::Result<Vec<Record>> {
+        match self.readable_request()? {
+            Some(_) => Ok(none_if_damaged(self.records().map(Some))?.unwrap_or_default()),
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Begins a change anew: of what was there before, nothing is left, unless it could not be read.
     pub fn begin(&self, request: &ClusterEdit, place: u8) -> io::Result<()> {
         self.give_up()?;
@@ -81,7 +89,10 @@ impl EditStore {
     /// it may be what finishes the change. One such folder is kept.
     pub fn give_up(&self) -> io::Result<()> {
         let is_damaged = |found: io::Error| found.kind() == io::ErrorKind::InvalidData;
-        if self.request().is_err_and(is_damaged) || self.place().is_err_and(is_damaged) {
+        if self.request().is_err_and(is_damaged)
+            || self.place().is_err_and(is_damaged)
+            || self.records().is_err_and(is_damaged)
+        {
             let aside = self.dir.with_file_name(UNREADABLE);
             match fs::remove_dir_all(&aside) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -93,12 +104,20 @@ impl EditStore {
         self.discard()
     }
 
-    /// Removes everything.
+    /// Removes everything: the request first and durably, for without it nothing is gone on with after a cut in the middle.
     pub fn discard(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
+        if !self.dir.exists() {
+            return Ok(());
         }
+        remove(&self.dir.join(REQUEST))?;
+        File::open(&self.dir)?.sync_all()?;
+        fs::remove_dir_all(&self.dir)?;
+        crate::store::sync_parent(&self.dir)
+    }
+
+    /// The cluster that is changed is at another place of this box than it was: it was left and joined again.
+    pub fn move_to(&self, place: u8) -> io::Result<()> {
+        self.write(PLACE, place.to_string().as_bytes())
     }
 
     /// The cluster was changed, and the node has the new one: only the lock stays.
@@ -282,6 +301,31 @@ mod tests {
         store.give_up().unwrap();
         assert!(store.request().unwrap().is_none() && store.lock().unwrap().is_none());
         assert!(dir.path().join("edit.unreadable").join(LOCK).exists());
+        // The same for records, of which a newer version may know more kinds.
+        store.begin(&request(), 3).unwrap();
+        fs::write(dir.path().join(FOLDER).join(RECORDS), b"\"of_tomorrow\"\n").unwrap();
+        assert!(store.records().is_err() && store.readable_records().unwrap().is_empty());
+        store.give_up().unwrap();
+        assert!(dir.path().join("edit.unreadable").join(RECORDS).exists());
+    }
+
+    #[test]
+    fn giving_up_that_fails_in_the_middle_leaves_nothing_to_go_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = EditStore::new(dir.path());
+        store.begin(&request(), 3).unwrap();
+        // Something in the folder that cannot be removed.
+        let stuck = dir.path().join(FOLDER).join("a/b");
+        fs::create_dir_all(&stuck).unwrap();
+        let flags = |word: &str| std::process::Command::new("chattr").arg(word).arg(&stuck).status();
+        if !flags("+i").is_ok_and(|status| status.success()) {
+            return eprintln!("SKIPPED: this machine makes no file immutable");
+        }
+        let given_up = store.give_up();
+        flags("-i").unwrap();
+        assert!(given_up.is_err() && store.request().unwrap().is_none());
+        store.give_up().unwrap();
+        assert!(!dir.path().join(FOLDER).exists());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, FromRequestParts, Path, State},
-    http::{StatusCode, request::Parts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -32,7 +32,7 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .route(SIGN_MANY_PATH, post(sign_many))
         .route(SEEN_PATH, post(seen))
         .route(PUBLIC_KEYS_PATH, get(public_keys))
-        .route(UPCHECK_PATH, get(|| async { Json(serde_json::json!({ "status": "OK" })) }))
+        .route(UPCHECK_PATH, get(up))
         .route(
             "/v1/identities/{lock_hash}",
             get(identity).put(keep_identity).layer(DefaultBodyLimit::max(crate::MAX_LARGE_BYTES)),
@@ -47,19 +47,40 @@ pub(crate) fn remote_routes(signer: Arc<Signer>) -> Router {
     Router::new()
         .route("/api/v1/eth2/sign/{key}", post(sign))
         .route(PUBLIC_KEYS_PATH, get(public_keys))
-        .route(UPCHECK_PATH, get(|| async { Json(serde_json::json!({ "status": "OK" })) }))
+        .route(UPCHECK_PATH, get(up))
         .with_state(signer)
 }
 
 async fn sign(
     State(signer): State<Arc<Signer>>,
     Path(key): Path<String>,
+    headers: HeaderMap,
     body: Bytes,
-) -> Result<Json<SignAnswer>, Refusal> {
+) -> Result<Response, Refusal> {
     let key = parse_key(&key)?;
     let request: SignRequest = serde_json::from_slice(&body).map_err(unreadable)?;
     let signature = signer.sign(key, &request).await?;
-    Ok(Json(SignAnswer { signature }))
+    Ok(if accepts(&headers, "text/plain") && !accepts(&headers, "application/json") {
+        signature.to_string().into_response()
+    } else {
+        Json(SignAnswer { signature }).into_response()
+    })
+}
+
+/// A life sign: Web3Signer's word, or in JSON (EIP-3030) for who asks for that.
+async fn up(headers: HeaderMap) -> Response {
+    if accepts(&headers, "application/json") {
+        return Json(serde_json::json!({ "status": "OK" })).into_response();
+    }
+    "OK".into_response()
+}
+
+/// Whether the request names this kind of answer.
+fn accepts(headers: &HeaderMap, kind: &str) -> bool {
+    let named = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    named
+        .flat_map(|value| value.split(','))
+        .any(|part| part.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(kind)))
 }
 
 /// The parser's own words would quote what it found, at any length.

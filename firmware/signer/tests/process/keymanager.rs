@@ -39,7 +39,9 @@ pub(crate) async fn ask(
     stream.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    let body = serde_json::from_str(body).ok();
+    openapi::expect_answer(openapi::KEYMANAGER, method, path, status, body.as_ref());
+    (status, body.unwrap_or(Value::Null))
 }
 
 /// The token that the owner reads with a client's certificate.

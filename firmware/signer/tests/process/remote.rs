@@ -70,7 +70,14 @@ impl Outside {
         body: &str,
     ) -> std::io::Result<(u16, String)> {
         let mut stream = self.connect().await?;
-        request(&mut stream, method, path, headers, body, "close").await
+        let (status, said) = request(&mut stream, method, path, headers, body, "close").await?;
+        let json = serde_json::from_str(&said).ok();
+        // Who asks for another form than JSON gets what has no schema.
+        let plain = !headers.contains("accept");
+        for document in [openapi::WEB3SIGNER, openapi::KEYMANAGER].into_iter().filter(|_| plain) {
+            openapi::expect_answer(document, method, path, status, json.as_ref());
+        }
+        Ok((status, said))
     }
 }
 
@@ -195,7 +202,14 @@ async fn a_client_outside_the_box_signs_over_mutual_tls_and_by_the_same_rules() 
         assert_eq!(status, 413, "{text}");
     }
     let fits = format!("{}{}", vote_text(43, 44, 1), " ".repeat(200 * 1024));
-    assert_eq!(client.ask("POST", &path, "", &fits).await.unwrap().0, 200, "the limit is not far below");
+    let signed = client.ask("POST", &path, "", &fits).await.unwrap();
+    assert_eq!(signed.0, 200, "the limit is not far below");
+    // Who takes nothing but text gets the same signature as text.
+    let text = client.ask("POST", &path, "accept: text/plain\r\n", &vote_text(43, 44, 1)).await.unwrap();
+    assert_eq!(signed.1, format!("{{\"signature\":\"{}\"}}", text.1));
+    assert_eq!(client.ask("GET", UPCHECK_PATH, "", "").await.unwrap(), (200, "OK".to_owned()));
+    let json = client.ask("GET", UPCHECK_PATH, "accept: application/json;q=0.9, */*\r\n", "").await.unwrap();
+    assert_eq!(json, (200, "{\"status\":\"OK\"}".to_owned()));
 }
 
 #[tokio::test]
