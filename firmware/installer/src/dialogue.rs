@@ -38,6 +38,9 @@ pub trait Machine {
     /// # Errors
     /// With the reason, for a person.
     fn install(&mut self, disk: Self::Disk, told: &mut dyn FnMut(&str, u64, u64)) -> anyhow::Result<()>;
+
+    /// Returns when the stick is no longer in the machine.
+    fn wait_until_stick_is_out(&mut self);
 }
 
 /// Asks until the system is on a disk, or nobody answers any more. Says whether it is.
@@ -89,13 +92,10 @@ pub fn talk(input: &mut impl BufRead, out: &mut impl Write, machine: &mut impl M
         match machine.install(disk, &mut told) {
             Ok(()) => {
                 writeln!(out, "\nHearth is on {description}: written, read back, and every byte is right.")?;
-                write!(
-                    out,
-                    "Press Enter to switch the machine off. Pull the stick out before you switch it on again, and do not leave \
-                     it in: the box could make its home on the stick. "
-                )?;
+                // A stick that stays in could be taken for the disk at the next start.
+                writeln!(out, "Pull the stick out now: the machine then switches itself off.")?;
                 out.flush()?;
-                self::answer(input)?;
+                machine.wait_until_stick_is_out();
                 return Ok(true);
             }
             Err(error) => writeln!(out, "Hearth could not be written to {description}: {error:#}")?,
@@ -121,6 +121,7 @@ mod tests {
     struct Two {
         written: Vec<String>,
         fails: bool,
+        waited: bool,
     }
 
     fn disk(name: &str) -> Candidate {
@@ -147,6 +148,10 @@ mod tests {
             self.written.push(disk);
             Ok(())
         }
+
+        fn wait_until_stick_is_out(&mut self) {
+            self.waited = true;
+        }
     }
 
     /// What was said, whether it ended well, and what was written.
@@ -154,12 +159,13 @@ mod tests {
         let mut machine = Two { fails, ..Two::default() };
         let mut out = Vec::new();
         let done = talk(&mut typed.as_bytes(), &mut out, &mut machine).unwrap();
+        assert_eq!(machine.waited, done, "it ends when the stick is out, and not before");
         (String::from_utf8(out).unwrap(), done, machine.written)
     }
 
     #[test]
     fn the_named_disk_is_written_after_the_word() {
-        let (said, done, written) = after("1\nERASE\n\n", false);
+        let (said, done, written) = after("1\nERASE\n", false);
         assert!(done);
         assert_eq!(written, ["nvme0n1"]);
         for told in [
@@ -200,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_cannot_be_taken_or_written_is_told_about_and_asked_again() {
-        let (said, done, written) = after("2\n1\nERASE\n\n", false);
+        let (said, done, written) = after("2\n1\nERASE\n", false);
         assert!(said.contains("Nothing was written: it is mounted"), "{said}");
         assert!(done);
         assert_eq!(written, ["nvme0n1"]);

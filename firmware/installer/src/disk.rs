@@ -105,6 +105,44 @@ impl Disk {
     }
 }
 
+/// Everything that hangs on a controller, by name.
+pub fn all() -> Vec<PathBuf> {
+    let mut devices: Vec<PathBuf> = fs::read_dir("/sys/block")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().join("device").exists())
+        .map(|entry| Path::new("/dev").join(entry.file_name()))
+        .collect();
+    devices.sort();
+    devices
+}
+
+/// A disk, or a medium in a reader, that somebody is to take out.
+#[derive(Debug)]
+pub struct Leaving {
+    system: PathBuf,
+    seen: Option<Seen>,
+}
+
+impl Leaving {
+    /// The disk of this name in /dev, as it is now.
+    pub fn of(device: &Path) -> Self {
+        Self::in_folder(Path::new("/sys/block").join(device.file_name().unwrap_or_default()))
+    }
+
+    fn in_folder(system: PathBuf) -> Self {
+        let seen = Seen::look(&system).ok();
+        Self { system, seen }
+    }
+
+    /// Whether it is out: the kernel lists no such disk, nothing in it, or another one.
+    pub fn is_out(&self) -> bool {
+        let now = Seen::look(&self.system).ok();
+        now.is_none_or(|now| now.bytes == 0) || now != self.seen
+    }
+}
+
 /// What may be overwritten, as far as can be said without opening it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
@@ -376,5 +414,22 @@ mod tests {
         assert!(disk.refuse_if_exchanged().is_err());
         drop(dir);
         assert!(disk.refuse_if_exchanged().is_err(), "a disk that was pulled out");
+    }
+
+    #[test]
+    fn a_stick_is_out_when_it_or_its_medium_is_gone_and_not_before() {
+        let dir = listed(&[("device/model", "reader"), ("diskseq", "7")]);
+        let leaving = Leaving::in_folder(dir.path().to_owned());
+        assert!(!leaving.is_out());
+        fs::write(dir.path().join("size"), "0\n").unwrap();
+        assert!(leaving.is_out(), "the reader is empty");
+        fs::write(dir.path().join("size"), "16777216\n").unwrap();
+        assert!(!leaving.is_out());
+        fs::write(dir.path().join("diskseq"), "8\n").unwrap();
+        assert!(leaving.is_out(), "another medium");
+        fs::write(dir.path().join("diskseq"), "7\n").unwrap();
+        drop(dir);
+        assert!(leaving.is_out());
+        assert!(Leaving::of(Path::new("/dev/none-of-this-name")).is_out());
     }
 }

@@ -1,14 +1,15 @@
 //! Copies the system that was started from a stick to a disk of this machine. Started by `install.service` of the first system
-//! (image/mkosi.images/initrd), which only a stick made by `./hearth flash --installer` asks for; a box at work never starts it.
+//! (image/mkosi.images/initrd), which only a stick made by `./hearth flash --installer` asks for.
+//!
+//! With `--no-stick`, from `stick-is-out.service` at each start of a box: waits while such a stick is left in.
 
-use std::fs;
 use std::io::{self, BufRead as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use installer::dialogue::{Machine, Taken, talk};
 use installer::disk::{self, Candidate, Disk};
-use installer::stick::Stick;
+use installer::stick::{self, Stick};
 use installer::write;
 
 /// The stick, and the disks around it.
@@ -22,7 +23,7 @@ impl Machine for Around {
     fn disks(&mut self) -> (Vec<Candidate>, Vec<String>) {
         let mut fit = Vec::new();
         let mut refused = Vec::new();
-        for device in devices() {
+        for device in disk::all() {
             match self.offer(&device) {
                 Ok(disk) => fit.push(disk),
                 Err(error) => refused.push(format!("{error:#}")),
@@ -41,6 +42,10 @@ impl Machine for Around {
         disk.refuse_if_exchanged()?;
         write::image(self.stick.read()?, &mut disk, self.stick.sums(), told)
     }
+
+    fn wait_until_stick_is_out(&mut self) {
+        stick::wait_until_out(&[self.stick.device().to_owned()]);
+    }
 }
 
 impl Around {
@@ -55,19 +60,6 @@ impl Around {
     }
 }
 
-/// Everything that hangs on a controller, by name.
-fn devices() -> Vec<PathBuf> {
-    let mut devices: Vec<PathBuf> = fs::read_dir("/sys/block")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.path().join("device").exists())
-        .map(|entry| Path::new("/dev").join(entry.file_name()))
-        .collect();
-    devices.sort();
-    devices
-}
-
 fn install() -> anyhow::Result<bool> {
     println!("\nHearth: looking whether the stick is as it was written.");
     let stick = Stick::find(&mut |what, done, all| {
@@ -76,7 +68,28 @@ fn install() -> anyhow::Result<bool> {
     Ok(talk(&mut io::stdin().lock(), &mut io::stdout(), &mut Around { stick })?)
 }
 
+/// Nothing is made of a machine with a stick in it: stick and disk look alike, and the box could make its home on the stick.
+fn no_stick() -> ExitCode {
+    let sticks = stick::among(&disk::all());
+    for stick in &sticks {
+        println!(
+            "hearth: {} is the stick that installs Hearth, and is still in this machine. Pull it out: the machine then goes on by itself",
+            stick.display()
+        );
+    }
+    if sticks.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    stick::wait_until_out(&sticks);
+    // Part of what was started already may have come from it.
+    println!("hearth: the stick is out; starting anew");
+    ExitCode::FAILURE
+}
+
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("--no-stick") {
+        return no_stick();
+    }
     match install() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -6,16 +6,46 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use sha2::{Digest as _, Sha256};
 
+use crate::disk::Leaving;
 use crate::switch;
 use crate::table::{self, HEAD};
 use crate::write::Sums;
 
 /// Boot partition, root, its hashes: what is shipped. The first start as a box adds three more, of which one may hold secrets.
 const SHIPPED_PARTITIONS: usize = 3;
+
+/// How often it is looked whether a stick is out.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The sticks among these disks, as `./hearth flash --installer` makes them. One that cannot be read is none: no box is kept from its
+/// start by a disk that is broken.
+pub fn among(disks: &[PathBuf]) -> Vec<PathBuf> {
+    disks.iter().filter(|disk| is_one(disk).unwrap_or(false)).cloned().collect()
+}
+
+/// Whether a disk is as it was written, with the byte that makes it a stick. A disk that became a box is none, whatever its byte is:
+/// what it holds is somebody's.
+fn is_one(device: &Path) -> anyhow::Result<bool> {
+    let mut file = File::open(device)?;
+    let mut head = vec![0; HEAD];
+    file.read_exact(&mut head)?;
+    Ok(shipped_bytes(&head).is_ok() && switch::on_disk(&mut file)?.on)
+}
+
+/// Waits until these sticks are out of the machine. This program, which may itself lie on one, is kept in memory meanwhile.
+pub fn wait_until_out(sticks: &[PathBuf]) {
+    // A program that cannot be kept ends when the stick is pulled out, and its unit with it; both are to end here anyway.
+    let _ = nix::sys::mman::mlockall(nix::sys::mman::MlockAllFlags::MCL_CURRENT);
+    let leaving: Vec<Leaving> = sticks.iter().map(|stick| Leaving::of(stick)).collect();
+    while !leaving.iter().all(Leaving::is_out) {
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
 
 /// The stick, as it was found.
 #[derive(Debug)]
@@ -45,7 +75,12 @@ impl Stick {
         file.read_exact(&mut head).with_context(cannot)?;
         let raw_bytes = shipped_bytes(&head)?;
         let switch = switch::on_disk(&mut file).with_context(cannot)?;
-        ensure!(switch.on, "{} is not the stick that this was started from", device.display());
+        ensure!(
+            switch.on,
+            "this was started from a stick, but found its system on {}, a disk in this machine that holds the very version that is on \
+             the stick: start with that disk taken out or emptied",
+            device.display()
+        );
         let sums = Sums { raw: [0; 32], raw_bytes };
         let mut stick = Self { device, sums, switch: switch.at };
         stick.sums.raw = digest(stick.read()?, raw_bytes, told)
@@ -163,7 +198,7 @@ mod tests {
             let stick = Stick::open(path.to_owned(), &mut |_, done, all| told.push((done, all)));
             stick.map(|stick| (stick, told))
         };
-        assert!(open(file.path()).unwrap_err().to_string().contains("not the stick"));
+        assert!(open(file.path()).unwrap_err().to_string().contains("taken out or emptied"));
         switch::turn_on(file.as_file_mut()).unwrap();
         let (stick, told) = open(file.path()).unwrap();
         let mut copy = Vec::new();
@@ -171,6 +206,36 @@ mod tests {
         assert!(copy == image, "the copy is another one than the image");
         assert_eq!(*stick.sums(), Sums { raw: Sha256::digest(&image).into(), raw_bytes: 7 * MB });
         assert_eq!(told.last(), Some(&(7 * MB, 7 * MB)));
+    }
+
+    #[test]
+    fn a_stick_that_is_left_in_is_told_from_every_other_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8], turned: bool| {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            if turned {
+                let mut file = File::options().read(true).write(true).open(&path).unwrap();
+                switch::turn_on(&mut file).unwrap();
+            }
+            path
+        };
+        let stick = write("stick", &image(3), true);
+        let others = [
+            write("image", &image(3), false),
+            write("box", &image(6), false),
+            // Whoever is root on a box can turn the byte. What the disk holds stays its owner's.
+            write("turned-box", &image(6), true),
+            write("empty", &[], false),
+            write("zeros", &vec![0; 1 << 20], false),
+            write("no-installer", &head(&[MB..2 * MB, 2 * MB..3 * MB, 3 * MB..4 * MB], 7 * MB), false),
+            dir.path().join("none"),
+        ];
+        assert_eq!(among(&others), Vec::<PathBuf>::new());
+        let all: Vec<_> = others.into_iter().chain([stick.clone()]).collect();
+        assert_eq!(among(&all), [stick]);
+        // Names that no disk has: nothing to wait for.
+        wait_until_out(&[dir.path().join("none")]);
     }
 
     #[test]

@@ -178,6 +178,8 @@ pub struct VmBuilder {
     built_in_gb: Option<u64>,
     small_gb: Option<u64>,
     installer: bool,
+    left_in: bool,
+    installed: bool,
 }
 
 /// What is connected to the guest's consoles.
@@ -235,15 +237,28 @@ impl VmBuilder {
         self
     }
 
+    /// The second disk as an installer leaves it: it holds the image.
+    pub fn installed(mut self) -> Self {
+        self.installed = true;
+        self
+    }
+
     /// A third disk, of QEMU's own kind: too small for a box.
     pub fn small_gb(mut self, gb: u64) -> Self {
         self.small_gb = Some(gb);
         self
     }
 
-    /// The disk as a stick that installs: what `./hearth flash --installer` makes of the image.
+    /// The disk as a stick that installs: what `./hearth flash --installer` makes of the image. It can be pulled out
+    /// ([`Vm::pull_stick`]).
     pub fn installer(mut self) -> Self {
         self.installer = true;
+        self
+    }
+
+    /// Starts the machine from the disk that is built in although the stick is in it.
+    pub fn stick_left_in(mut self) -> Self {
+        self.left_in = true;
         self
     }
 
@@ -292,6 +307,9 @@ impl VmBuilder {
                     File::options().read(true).write(true).open(&disk).map_err(file(&disk))?;
                 installer::switch::turn_on(&mut disk_file).map_err(VmError::Installer)?;
             }
+        }
+        if let (Some(gb), true) = (self.built_in_gb, self.installed) {
+            copy_disk(&self.image, &self.state_dir.join(BUILT_IN), gb)?;
         }
         for (name, gb) in [(BUILT_IN, self.built_in_gb), (SMALL, self.small_gb)] {
             let path = self.state_dir.join(name);
@@ -379,6 +397,8 @@ impl Vm {
             built_in_gb: None,
             small_gb: None,
             installer: false,
+            left_in: false,
+            installed: false,
         }
     }
 
@@ -470,15 +490,6 @@ impl Vm {
                 "-drive",
                 format!("if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}", self.disk.display()),
             ),
-            (
-                "-device",
-                if recipe.nvme {
-                    "nvme,drive=disk,serial=hearth,bootindex=1"
-                } else {
-                    "virtio-blk-pci,drive=disk,bootindex=1"
-                }
-                .to_owned(),
-            ),
             ("-chardev", format!("socket,id=tpm,path={}", tpm_socket.display())),
             ("-tpmdev", "emulator,id=tpm,chardev=tpm".to_owned()),
             ("-device", recipe.arch.tpm_device().to_owned()),
@@ -490,6 +501,17 @@ impl Vm {
             ("-serial", "chardev:serial".to_owned()),
             ("-monitor", format!("unix:{},server=on,wait=off", self.monitor_socket().display())),
         ];
+        if recipe.installer {
+            // On a bus of which things are pulled.
+            let order = if recipe.left_in { 3 } else { 1 };
+            pairs.extend([
+                ("-device", "virtio-scsi-pci,id=sticks".to_owned()),
+                ("-device", format!("scsi-hd,bus=sticks.0,drive=disk,id=stick,bootindex={order}")),
+            ]);
+        } else {
+            let kind = if recipe.nvme { "nvme,serial=hearth" } else { "virtio-blk-pci" };
+            pairs.push(("-device", format!("{kind},drive=disk,bootindex=1")));
+        }
         let log = self.serial.path().display();
         match recipe.console {
             Console::SerialLine => pairs.push(("-chardev", "pty,id=serial".to_owned())),

@@ -68,6 +68,19 @@ impl Vm {
         self.monitor_says(&mut monitor, "info status", "running")
     }
 
+    /// Pulls the stick out of a box made with [`super::VmBuilder::installer`].
+    ///
+    /// # Errors
+    /// When the box is off or QEMU has no stick.
+    pub fn pull_stick(&mut self) -> Result<(), VmError> {
+        let mut monitor = self.monitor()?;
+        let answer = monitor.say("device_del stick").map_err(VmError::Monitor)?;
+        if answer.contains("Error") {
+            return Err(VmError::Monitor(io::Error::other(answer)));
+        }
+        Ok(())
+    }
+
     fn monitor(&mut self) -> Result<Monitor, VmError> {
         let start = Instant::now();
         loop {
