@@ -7,6 +7,7 @@ mod fake;
 mod house;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use fake::{FakeChain, FakeNode, Fault};
 use house::{House, create_cluster, create_cluster_with, eventually};
@@ -17,7 +18,7 @@ use ipc::{ClientError, NodeStatus, Problem, Sensitive};
 fn assert_nothing_slashable(house: &House) {
     for member in &house.members {
         let signer = member.signer.lock().unwrap();
-        assert!(signer.refused.is_empty(), "{:?}", signer.refused);
+        assert!(signer.refused.is_empty(), "refused by {}'s signer: {:#?}", member.peer_id, signer.refused);
     }
     let votes: BTreeSet<_> = house
         .published()
@@ -70,6 +71,28 @@ async fn four_members_attest_and_any_one_of_them_may_die() {
     .await;
     let metrics = client.get_text("/metrics").await.unwrap();
     assert!(metrics.contains("hearth_dv_duties_total"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signer_that_is_unlocked_between_two_votes_of_a_validator_is_not_asked_for_the_first_after_the_second()
+ {
+    let mut house = House::build(4, 4).await;
+    house.members[0].signer.lock().unwrap().locked = true;
+    house.start().await;
+    house.attested_again().await;
+    // One validator votes in the last slot of this epoch and in the first of the next. Both votes are asked for again and
+    // again, the second one more often: a little after it came up, its turn is before that of the first.
+    let chain = house.beacon.inner.lock().unwrap().chain.clone();
+    let next_epoch = chain.slot_now() / chain.slots_per_epoch + 2;
+    house.until(next_epoch * chain.slots_per_epoch).await;
+    tokio::time::sleep(Duration::from_millis(1_300)).await;
+    house.members[0].signer.lock().unwrap().locked = false;
+    // Until the first one is over.
+    house.until((next_epoch + 1) * chain.slots_per_epoch).await;
+    let of_validators: BTreeSet<_> =
+        house.members[0].signer.lock().unwrap().signed.iter().map(|(key, _)| *key).collect();
+    assert_eq!(of_validators.len(), 4, "it signs for everybody");
+    assert_nothing_slashable(&house);
 }
 
 /// Who contributed in which slot, and for how many subcommittees.

@@ -53,7 +53,7 @@ async fn the_box_signs_for(cluster: &mut House) {
 fn assert_nothing_slashable(houses: &[&House]) {
     for member in houses.iter().flat_map(|house| &house.members) {
         let signer = member.signer.lock().unwrap();
-        assert!(signer.refused.is_empty(), "{:?}", signer.refused);
+        assert!(signer.refused.is_empty(), "refused by {}'s signer: {:#?}", member.peer_id, signer.refused);
     }
 }
 

@@ -8,6 +8,7 @@ mod event;
 mod exchange;
 mod exits;
 mod fetch;
+mod first_votes;
 mod head;
 mod inbound;
 mod infosync;
@@ -160,6 +161,8 @@ pub(crate) struct Running {
     prepared: BTreeSet<Slot>,
     /// Our partial signatures as sent, for members that connect late.
     sent_partials: BTreeMap<Duty, Vec<Arc<[u8]>>>,
+    /// What the signer must not be asked for.
+    first_votes: first_votes::FirstVotes,
 }
 
 /// Why a node cannot even begin.
@@ -342,7 +345,7 @@ impl Node {
             Event::Shares(result) => self.on_shares(result),
             Event::HeadVote(vote) => self.on_head_vote(vote),
             Event::Fetched(duty, result) => self.step(duty::Event::Fetched { duty, result }),
-            Event::Signed(duty, results) => self.step(duty::Event::Signed { duty, results }),
+            Event::Signed(duty, results) => self.on_signed(duty, results),
             Event::Combined(duty, combined) => self.on_combined(duty, combined),
             Event::Published(duty, result) => self.step(duty::Event::Published { duty, result }),
             Event::Client(question) => self.on_question(question),
@@ -554,6 +557,7 @@ impl Node {
             silent_until,
             prepared: BTreeSet::new(),
             sent_partials: BTreeMap::new(),
+            first_votes: first_votes::FirstVotes::default(),
         });
         for (sender, bytes) in self.early.take() {
             self.on_partials(sender, &bytes);

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use duty::{Duty, SignError, Task, TaskId};
+use chain::SignatureBytes;
+use duty::{Duty, DutyKind, SignError, Task, TaskId};
 
 use super::{Event, Node};
 use crate::obol_network::ObolNetwork;
 use crate::signer::Request;
+
+/// Per message: our partial signature, or why not.
+type Results = Vec<(TaskId, Result<SignatureBytes, SignError>)>;
 
 impl Node {
     /// The one place where partial signatures are asked for. Whoever gives them answers with [`Event::Signed`], one by one
@@ -19,11 +23,11 @@ impl Node {
         }
     }
 
-    fn ask_signer(&self, duty: Duty, tasks: Vec<Task>) {
+    fn ask_signer(&mut self, duty: Duty, tasks: Vec<Task>) {
+        let (tasks, mut results) = self.hold_back(duty, tasks);
         let Some(running) = &self.running else { return };
         let network = running.engine.network();
         let mut requests = Vec::with_capacity(tasks.len());
-        let mut results = Vec::new();
         for task in tasks {
             match self.request(network, duty, &task) {
                 Ok(request) => requests.push(request),
@@ -38,6 +42,33 @@ impl Node {
             board.metrics.sign_seconds.0.observe(start.elapsed().as_secs_f64());
             Event::Signed(duty, results)
         });
+    }
+
+    /// Leaves out the votes that the signer would have to refuse because of the order in which it is asked.
+    fn hold_back(&mut self, duty: Duty, tasks: Vec<Task>) -> (Vec<Task>, Results) {
+        let Some(running) = self.running.as_mut().filter(|_| duty.kind == DutyKind::Attester) else {
+            return (tasks, Vec::new());
+        };
+        let target = running.chain.timing.epoch_of(duty.slot);
+        let (mut allowed, mut held) = (Vec::with_capacity(tasks.len()), Vec::new());
+        for task in tasks {
+            match running.first_votes.ask(task.id.validator, target) {
+                Ok(()) => allowed.push(task),
+                Err(why) => held.push((task.id, Err(why))),
+            }
+        }
+        (allowed, held)
+    }
+
+    /// The signer, or a validator client in its place, answered.
+    pub(super) fn on_signed(&mut self, duty: Duty, results: Results) {
+        if let Some(running) = self.running.as_mut().filter(|_| duty.kind == DutyKind::Attester) {
+            let target = running.chain.timing.epoch_of(duty.slot);
+            for (id, result) in &results {
+                running.first_votes.answered(id.validator, target, result.is_ok());
+            }
+        }
+        self.step(duty::Event::Signed { duty, results });
     }
 
     fn request(&self, network: &ObolNetwork, duty: Duty, task: &Task) -> Result<Request<TaskId>, String> {

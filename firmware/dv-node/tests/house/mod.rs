@@ -97,6 +97,7 @@ pub struct SignerState {
     shares: BTreeMap<PublicKeyBytes, SecretShare>,
     protection: Protection,
     pub signed: Vec<(PublicKeyBytes, AttestationData)>,
+    /// What it had to refuse, with the message: whoever asks for it does something wrong.
     pub refused: Vec<String>,
     /// Answers 503 while set.
     pub locked: bool,
@@ -243,7 +244,7 @@ fn sign(state: &mut SignerState, key: &PublicKeyBytes, request: &SignRequest) ->
             match state.protection.check_block(key, &proposal) {
                 Ok(permit) => drop(state.protection.record_block(permit).unwrap()),
                 Err(error) => {
-                    state.refused.push(error.to_string());
+                    state.refused.push(format!("{key} {proposal:?}: {error}"));
                     return problem(412, "slashable", error.to_string());
                 }
             }
@@ -261,7 +262,7 @@ fn sign(state: &mut SignerState, key: &PublicKeyBytes, request: &SignRequest) ->
     let permit = match state.protection.check_attestation(key, &vote) {
         Ok(permit) => permit,
         Err(error) => {
-            state.refused.push(error.to_string());
+            state.refused.push(format!("{key} slot {} {vote:?}: {error}", data.slot));
             return problem(412, "slashable", error.to_string());
         }
     };
