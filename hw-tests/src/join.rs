@@ -157,8 +157,9 @@ impl NodeFolder {
             peers,
             relays: None,
             signing,
-            fallback_beacon_nodes: Vec::new(),
-            proposals: ipc::Proposals::default(),
+            fallback_beacon_nodes: None,
+            proposals: None,
+            obol_api: None,
         })?;
         Ok(())
     }

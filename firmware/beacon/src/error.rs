@@ -6,7 +6,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("beacon node {endpoint}, {doing}: {cause}")]
 pub struct RequestError {
-    /// The endpoint as configured, without user name and password.
+    /// The endpoint by scheme, host, port and a hint of its path.
     pub endpoint: String,
     /// What was being asked, in words for the owner.
     pub doing: &'static str,

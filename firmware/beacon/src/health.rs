@@ -45,7 +45,7 @@ impl Health {
 /// One endpoint as shown to the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointStatus {
-    /// The address without user name and password.
+    /// Scheme, host and port of the address, and a hint of its path.
     pub endpoint: String,
     /// Whether it can be used.
     pub health: Health,

@@ -17,6 +17,8 @@ const MAX_MESSAGE_CHARS: usize = 300;
 const MAX_ERROR_BODY: usize = 64 * 1024;
 /// How many refused items of one list are kept.
 const MAX_FAILURES: usize = 1024;
+/// How much of a path, or of what is no address at all, is shown.
+const HINT_CHARS: usize = 4;
 
 /// The reading of a `Date` header together with our clock around the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,8 @@ const SSZ_OR_JSON: &str = "application/octet-stream;q=1.0,application/json;q=0.9
 #[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     base: String,
+    /// What stands before the paths of the beacon API; empty where nothing does. Providers that charge have the owner's key there.
+    prefix: String,
     name: String,
     http: reqwest::Client,
 }
@@ -86,16 +90,40 @@ impl Endpoint {
             .build()
             .map_err(|error| ConfigError::Client(error.to_string()))?;
         let base = parsed.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { name: redact(&base), base, http })
+        let prefix = parsed.path().trim_end_matches('/').to_owned();
+        Ok(Self { name: redact(&base), prefix, base, http })
     }
 
-    /// The address without user name and password.
+    /// How it is named wherever somebody may look: without user name and password, and with a hint of the path, which may be a
+    /// key, too.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     pub(crate) fn fail(&self, doing: &'static str, cause: Cause) -> RequestError {
-        RequestError { endpoint: self.name.clone(), doing, cause }
+        RequestError { endpoint: self.name.clone(), doing, cause: self.without_prefix(cause) }
+    }
+
+    /// A server that does not know a path likes to repeat it.
+    fn without_prefix(&self, cause: Cause) -> Cause {
+        if self.prefix.is_empty() {
+            return cause;
+        }
+        let hidden = |text: String| text.replace(&self.prefix, "/\u{2026}");
+        match cause {
+            Cause::Unreachable(text) => Cause::Unreachable(hidden(text)),
+            Cause::NotCurrentSlot(text) => Cause::NotCurrentSlot(hidden(text)),
+            Cause::Syncing(text) => Cause::Syncing(hidden(text)),
+            Cause::Unreadable(text) => Cause::Unreadable(hidden(text)),
+            Cause::Refused { status, message, items } => Cause::Refused {
+                status,
+                message: hidden(message),
+                items: items.into_iter().map(|(item, text)| (item, hidden(text))).collect(),
+            },
+            Cause::TimedOut { .. } | Cause::TooLarge { .. } | Cause::Unfitting(_) | Cause::NotUsable(_) => {
+                cause
+            }
+        }
     }
 
     /// `GET path`, JSON answer of at most `max_bytes`.
@@ -346,17 +374,24 @@ fn shorten(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
 }
 
+/// Scheme, host and port, and of the path no more than tells two addresses apart: anybody on the owner's network may look.
 fn redact(url: &str) -> String {
-    match reqwest::Url::parse(url) {
-        Ok(mut parsed) => {
-            // Neither call can fail for a URL that has a host; for others there is nothing to hide.
-            let _ = parsed.set_username("");
-            let _ = parsed.set_password(None);
-            parsed.set_query(None);
-            parsed.as_str().trim_end_matches('/').to_owned()
+    match reqwest::Url::parse(url.trim()) {
+        Ok(parsed) if parsed.has_host() => {
+            let host = parsed.host_str().unwrap_or_default();
+            let port = parsed.port().map(|port| format!(":{port}")).unwrap_or_default();
+            let path = hint(parsed.path().trim_matches('/'));
+            let slash = if path.is_empty() { "" } else { "/" };
+            format!("{}://{host}{port}{slash}{path}", parsed.scheme())
         }
-        Err(_) => shorten(url),
+        Ok(_) | Err(_) => hint(&shorten(url)),
     }
+}
+
+/// The first letters.
+fn hint(text: &str) -> String {
+    let short: String = text.chars().take(HINT_CHARS).collect();
+    if short.len() < text.len() { short + "\u{2026}" } else { short }
 }
 
 fn date_of(response: &reqwest::Response) -> Option<u64> {
@@ -437,9 +472,23 @@ mod tests {
     }
 
     #[test]
-    fn passwords_never_show() {
-        let endpoint = Endpoint::new("https://me:secret@example.org:8545/prefix/").unwrap();
-        assert_eq!(endpoint.name(), "https://example.org:8545/prefix");
+    fn neither_passwords_nor_keys_in_paths_show() {
+        for (url, name) in [
+            ("https://me:secret@example.org:8545/v2/5ec2e75ec2e7/", "https://example.org:8545/v2/5\u{2026}"),
+            ("http://127.0.0.1:5052", "http://127.0.0.1:5052"),
+            ("http://[::1]:5052/eth", "http://[::1]:5052/eth"),
+        ] {
+            assert_eq!(Endpoint::new(url).unwrap().name(), name);
+        }
+        let endpoint = Endpoint::new("https://example.org/v2/5ec2e75ec2e7").unwrap();
+        let said = refusal(404, b"no such path: /v2/5ec2e75ec2e7/eth/v1/node/version");
+        let said = endpoint.fail("asking for its version", said).to_string();
+        assert!(said.contains("no such path: /\u{2026}/eth/v1/node/version"), "{said}");
+        for bad in ["https://example.org/5ec2e75ec2e7?x=1", "example.org/5ec2e75ec2e7", "5ec2e75ec2e7://x y"]
+        {
+            let refused = Endpoint::new(bad).unwrap_err().to_string();
+            assert!(!refused.contains("5ec2e75"), "{refused}");
+        }
         assert!(Endpoint::new("ftp://example.org").is_err());
         assert!(Endpoint::new("not a url").is_err());
         assert!(Endpoint::new("http://a/?x=1").is_err());

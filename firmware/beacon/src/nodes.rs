@@ -64,6 +64,8 @@ pub(crate) struct Shared {
 struct Chain {
     expected: ExpectedChain,
     info: Option<Arc<ChainInfo>>,
+    /// One of the owner's own nodes has told it. From then on fallbacks are compared with it and change nothing.
+    is_told_by_first: bool,
 }
 
 #[derive(Debug)]
@@ -146,7 +148,7 @@ impl BeaconNodes {
         };
         let all = urls.iter().map(|url| (url, false)).chain(fallbacks.iter().map(|url| (url, true)));
         let nodes = all.map(node).collect::<Result<Vec<_>, ConfigError>>()?;
-        let chain = Mutex::new(Chain { expected, info: None });
+        let chain = Mutex::new(Chain { expected, ..Chain::default() });
         Ok(Self { shared: Arc::new(Shared { nodes, timeouts, chain }) })
     }
 
@@ -354,6 +356,10 @@ impl BeaconNodes {
             return Ok(Ok(()));
         }
         let info = Arc::new(self.fetch_chain_info(node, &genesis).await?);
+        if node.is_fallback && self.knows_nothing() {
+            let why = "no beacon node of your own has told yet which chain this is";
+            return Err(node.endpoint.fail("asking for the genesis", Cause::NotUsable(why.to_owned())));
+        }
         let checked = self.compare(node, &info);
         if checked.is_ok() {
             node.state().told = Some((Instant::now(), info));
@@ -362,30 +368,50 @@ impl BeaconNodes {
         Ok(checked)
     }
 
-    /// Whether what a node told is the chain that is served. The first one that fits what is expected is.
+    /// Whether neither a node, nor the cluster, nor our memory has said which chain this is. A fallback, which may be a
+    /// stranger's, is not the first to say so.
+    fn knows_nothing(&self) -> bool {
+        let chain = self.chain_state();
+        chain.info.is_none() && chain.expected.genesis_validators_root.is_none()
+    }
+
+    /// Whether what a node told is the chain that is served. The first one that fits what is expected is; what only fallbacks
+    /// have told gives way to what the first node of the owner's tells.
     fn compare(&self, node: &Node, told: &Arc<ChainInfo>) -> Result<(), ChainMismatch> {
-        let others_know =
-            self.shared.nodes.iter().any(|other| !std::ptr::eq(other, node) && other.state().told.is_some());
+        // A fallback does not vouch against a node of the owner's.
+        let counts = |other: &Node| node.is_fallback || !other.is_fallback;
+        let mut others =
+            self.shared.nodes.iter().filter(|other| !std::ptr::eq(*other, node) && counts(other));
+        let others_know = others.any(|other| other.state().told.is_some());
         let mut chain = self.chain_state();
         told.check(&chain.expected)?;
+        let is_first_of_the_owner = !node.is_fallback && !chain.is_told_by_first;
         match &chain.info {
             None => {
                 // From here on every endpoint must be on exactly this chain.
                 chain.expected = told.as_expected(chain.expected.fork_version);
                 chain.info = Some(Arc::clone(told));
-                Ok(())
+            }
+            // The timing of what runs already stays.
+            Some(known) if is_first_of_the_owner && known.timing == told.timing => {
+                chain.info = Some(Arc::clone(told));
             }
             Some(known) => {
                 let now = told.timing.epoch_at(wall()).unwrap_or(Epoch(0));
-                known.check_past(told, now, !others_know)
+                let is_only_compared = node.is_fallback && chain.is_told_by_first;
+                known.check_past(told, now, !(others_know || is_only_compared))?;
             }
         }
+        chain.is_told_by_first |= !node.is_fallback;
+        Ok(())
     }
 
     /// Among what the endpoints on our chain say about forks to come, the most counts; among equals the owner's order.
+    /// Fallbacks count only until a node of the owner's has told.
     fn adopt_newest(&self) {
         let mut newest: Option<Arc<ChainInfo>> = None;
-        for node in &self.shared.nodes {
+        let only_first = self.chain_state().is_told_by_first;
+        for node in self.shared.nodes.iter().filter(|node| !(only_first && node.is_fallback)) {
             let told = node.state().told.as_ref().map(|(_, info)| Arc::clone(info));
             if let Some(told) = told
                 && newest

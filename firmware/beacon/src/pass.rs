@@ -81,13 +81,15 @@ impl BeaconNodes {
         for index in self.in_order() {
             let node = &self.shared.nodes[index];
             // A fallback is only for what the others could not answer at all.
-            if node.is_fallback
-                && refused.as_ref().is_some_and(|answer| !is_of_a_proxy(answer.status().as_u16()))
-            {
+            if node.is_fallback && refused.as_ref().is_some_and(is_of_a_node) {
                 break;
             }
             match self.open(node, method, uri, headers.clone(), body.clone()).await {
-                Ok(answer) if answer.status().is_server_error() => refused = Some(answer),
+                Ok(answer) if answer.status().is_server_error() => {
+                    if is_of_a_node(&answer) || !refused.as_ref().is_some_and(is_of_a_node) {
+                        refused = Some(answer);
+                    }
+                }
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
                     node.state().failed(&error);
@@ -107,19 +109,18 @@ impl BeaconNodes {
         body: Bytes,
     ) -> Result<reqwest::Response, ApiError> {
         let headers = passable(&headers);
-        let mut refused = None;
+        let mut refused: Option<reqwest::Response> = None;
         let mut failed = None;
         for indices in self.same_chain() {
-            if refused
-                .as_ref()
-                .is_some_and(|answer: &reqwest::Response| !is_of_a_proxy(answer.status().as_u16()))
-            {
+            if refused.as_ref().is_some_and(is_of_a_node) {
                 break;
             }
             let mut answers = self.pass_to_these(indices, (method, uri), &headers, &body);
             while let Some(answer) = answers.recv().await {
                 match answer {
                     Ok(answer) if answer.status().is_success() => return Ok(answer),
+                    // What a node itself has said is not forgotten for what a proxy says before another one.
+                    Ok(answer) if refused.as_ref().is_some_and(is_of_a_node) && !is_of_a_node(&answer) => {}
                     Ok(answer) => refused = Some(answer),
                     Err(error) => failed = Some(error),
                 }
@@ -180,6 +181,11 @@ impl BeaconNodes {
         };
         sorted(first).chain(sorted(fallbacks)).collect()
     }
+}
+
+/// Whether the node itself has answered, and not a proxy before a dead one.
+fn is_of_a_node(answer: &reqwest::Response) -> bool {
+    !is_of_a_proxy(answer.status().as_u16())
 }
 
 fn none_answers(failed: Option<RequestError>) -> ApiError {

@@ -48,7 +48,7 @@ pub(crate) struct Submission {
 pub(crate) enum Recipients {
     /// Fallbacks only when all others have failed.
     InTurn,
-    /// Fallbacks too: what they must know before they are needed.
+    /// Fallbacks too: what they must know before they are needed. Done when one of the others has accepted.
     Everybody,
 }
 
@@ -84,7 +84,10 @@ impl BeaconNodes {
             }
             asked += indices.len();
             let mut results = self.send_to(indices, &submission);
-            while let Some(result) = results.recv().await {
+            while let Some((is_fallback, result)) = results.recv().await {
+                if to == Recipients::Everybody && is_fallback {
+                    continue; // That the owner's own node was not told must not be hidden by it.
+                }
                 let error = match result {
                     Ok(()) => return Ok(Submitted { rejected: BTreeMap::new() }),
                     Err(error) => error,
@@ -111,12 +114,12 @@ impl BeaconNodes {
         }
     }
 
-    /// Sends to these endpoints at once.
+    /// Sends to these endpoints at once. With each answer comes whether it is a fallback's.
     fn send_to(
         &self,
         indices: Vec<usize>,
         submission: &Submission,
-    ) -> mpsc::Receiver<Result<(), RequestError>> {
+    ) -> mpsc::Receiver<(bool, Result<(), RequestError>)> {
         let (to, results) = mpsc::channel(indices.len().max(1));
         let Submission { doing, path, fork, .. } = *submission;
         for index in indices {
@@ -133,7 +136,7 @@ impl BeaconNodes {
                     node.state().failed(error);
                     tracing::debug!(error = %error, "submission not accepted");
                 }
-                let _ = to.send(result).await; // Nobody waits any more: fine.
+                let _ = to.send((node.is_fallback, result)).await; // Nobody waits any more: fine.
             });
         }
         results

@@ -389,6 +389,43 @@ async fn what_is_signed_goes_to_fallbacks_only_when_no_other_node_took_or_refuse
         }
     };
     tokio::time::timeout(Duration::from_secs(20), told).await.expect("the fallback is told");
+    // That it knows does not hide that the owner's own node does not.
+    own.fault("prepare", Fault::Says(500, b"out of order".to_vec()));
+    let error = client.prepare_proposers(&[preparation]).await.unwrap_err();
+    assert!(error.to_string().contains("out of order"), "{error}");
+}
+
+#[tokio::test]
+async fn which_chain_it_is_fallbacks_never_say_first_and_not_any_more_once_an_own_node_has() {
+    // The fallback knows of a fork to come that the owner's node does not know.
+    let chain = FakeChain::new(keys());
+    let own = FakeNode::start(chain.clone()).await;
+    let fallback = FakeNode::start(FakeChain { fulu_epoch: Some(1_000), ..chain.clone() }).await;
+    let timeouts = Timeouts { read_ms: 500, submit_ms: 500, hedge_ms: 20, ..Timeouts::default() };
+    let (first, fallbacks) = ([own.url.clone()], [fallback.url.clone()]);
+    let new = |expected| BeaconNodes::with_fallbacks(&first, &fallbacks, timeouts, expected).unwrap();
+    let forks = |client: &BeaconNodes| client.chain().unwrap().schedule.forks().len();
+
+    // Nothing is known, and the owner's node is away: nobody else pins the chain.
+    own.fault("/eth/", Fault::Says(502, Vec::new()));
+    let client = new(ExpectedChain::default());
+    client.refresh().await;
+    assert!(client.chain().is_none() && !client.any_ready());
+    own.heal();
+    client.refresh().await;
+    client.refresh().await;
+    let known = forks(&client);
+
+    // A box that knows its chain starts with a fallback, and follows the owner's node as soon as that is there.
+    own.fault("/eth/", Fault::Says(502, Vec::new()));
+    let root = Some(chain.genesis_validators_root);
+    let client = new(ExpectedChain { genesis_validators_root: root, ..ExpectedChain::default() });
+    client.refresh().await;
+    assert!(client.uses_fallback());
+    assert_eq!(forks(&client), known + 1);
+    own.heal();
+    client.refresh().await;
+    assert_eq!((healths(&client).remove(0), forks(&client)), (Health::Ready, known));
 }
 
 #[tokio::test]

@@ -247,7 +247,7 @@ async fn validators_are_asked_for_by_share_and_told_by_share() {
     assert_eq!((nobody.0, &nobody.1["data"]), (200, &json!([])));
     assert_eq!(all.get(&format!("{path}/{unknown}")).await.0, 404);
     let (status, answer) = all.get(&format!("{path}?id={}", all.keys.foreign)).await;
-    assert_eq!(status, 400);
+    assert_eq!(status, 500);
     assert!(answer["message"].as_str().unwrap().starts_with("mismatching validator client key share index"));
     assert_eq!(all.get(&format!("{path}?id=nonsense")).await.0, 400);
 }

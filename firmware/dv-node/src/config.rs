@@ -35,7 +35,7 @@ pub struct Config {
     /// Chains that are not public, by the fork version in their cluster locks.
     #[serde(default)]
     pub networks: Vec<CustomNetwork>,
-    /// The service by which Charon nodes exchange exits: only to tell the owner what to call there.
+    /// The service by which Charon nodes exchange exits. It is called only for clusters whose owner has said so.
     #[serde(default = "default_obol_api")]
     pub obol_api: String,
 }

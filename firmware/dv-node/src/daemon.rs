@@ -107,7 +107,7 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
             ended = daemon.something_ended() => match ended {
                 Ended::Node(place, outcome) => daemon.on_node_ended(place, outcome),
                 Ended::Pause(place) => daemon.start_again(place),
-                Ended::KeyGeneration(setup) => daemon.on_ceremony_finished(setup).await,
+                Ended::KeyGeneration(setup) => daemon.on_ceremony_finished(*setup).await,
                 Ended::CeremonyPause => daemon.resume_ceremony().await,
                 Ended::ChangePause => daemon.resume_change().await,
                 Ended::Change(ending) => daemon.on_change_ended(*ending).await,
@@ -341,7 +341,7 @@ impl Daemon {
         tokio::select! {
             (place, outcome) = seat::ended(&mut self.seats) => Ended::Node(place, outcome),
             place = paused(pause) => Ended::Pause(place),
-            setup = key_generation::finished(&mut self.ceremony, &self.born) => Ended::KeyGeneration(setup),
+            setup = key_generation::finished(&mut self.ceremony, &self.born) => Ended::KeyGeneration(Box::new(setup)),
             () = key_generation::to_be_resumed(self.resume_at) => Ended::CeremonyPause,
             () = key_generation::to_be_resumed(change_at) => Ended::ChangePause,
             ended = self.change.ended() => ended,
@@ -379,7 +379,7 @@ enum Ended {
     Node(u8, Outcome<Result<(), StartError>>),
     /// The pause after a crash.
     Pause(u8),
-    KeyGeneration(ClusterSetup),
+    KeyGeneration(Box<ClusterSetup>),
     /// The pause before an interrupted ceremony is tried again.
     CeremonyPause,
     /// The pause before an interrupted change of a cluster is tried again.

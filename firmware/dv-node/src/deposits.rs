@@ -136,8 +136,9 @@ mod tests {
             peers: Vec::new(),
             relays: None,
             signing: ipc::Signing::BuiltIn,
-            fallback_beacon_nodes: Vec::new(),
-            proposals: ipc::Proposals::default(),
+            fallback_beacon_nodes: None,
+            proposals: None,
+            obol_api: None,
         }
     }
 

@@ -22,12 +22,14 @@ pub mod isolation;
 pub mod journal;
 pub mod monitoring;
 pub mod node;
+pub mod obol_api;
 pub mod obol_network;
 #[doc(hidden)]
 pub mod outside;
 mod overrides;
 pub mod places;
 pub mod preflight;
+pub mod settings;
 pub mod setup;
 pub mod signer;
 pub mod store;

@@ -10,6 +10,7 @@ use obol::host;
 use threshold::{PublicKey, ShareIndex};
 
 use crate::graffiti::Graffiti;
+use crate::settings::Settings;
 
 /// More addresses than any cluster has.
 const MAX_PEER_ADDRESSES: usize = 256;
@@ -35,6 +36,8 @@ pub struct Membership {
     pub fallback_beacon_nodes: Vec<String>,
     /// Whether builders' offers for blocks are taken.
     pub builder_api: bool,
+    /// Whether the Obol API is used.
+    pub obol_api: bool,
     /// What our blocks say.
     pub graffiti: Graffiti,
     /// Who signs.
@@ -107,7 +110,8 @@ pub fn verify(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, 
     let members = members(setup, &view, share_index)?;
     let relays = relays(setup, &view)?;
     let keys = keys(&view, share_index)?;
-    let graffiti = graffiti(&setup.proposals, &view)?;
+    let settings = Settings::said(setup);
+    let graffiti = graffiti(&settings.proposals, &view)?;
     if setup.beacon_nodes.is_empty() {
         return Err(Problem::new(
             "beacon_node_missing",
@@ -132,12 +136,42 @@ pub fn verify(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, 
         relays,
         uuid: lock.definition.uuid.clone(),
         beacon_nodes: setup.beacon_nodes.clone(),
-        fallback_beacon_nodes: setup.fallback_beacon_nodes.clone(),
-        builder_api: setup.proposals.builder_api,
+        fallback_beacon_nodes: settings.fallback_beacon_nodes,
+        builder_api: settings.proposals.builder_api,
+        obol_api: settings.obol_api,
         graffiti,
         signing: setup.signing,
         keys: Arc::new(keys),
     })
+}
+
+/// What a box knows of its place in a cluster that it joins again.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// What the owner has set.
+    pub settings: Settings,
+    /// Addresses of the other members.
+    pub peers: Vec<String>,
+}
+
+/// Puts what this cluster has set here before in the place of what a setup leaves out.
+pub fn keep_unsaid(setup: &mut ClusterSetup, membership: &mut Membership, kept: Kept) -> Result<(), Problem> {
+    if setup.peers.is_empty() {
+        setup.peers = kept.peers;
+        membership.members = members(setup, &membership.view, membership.share_index)?;
+    }
+    let kept = kept.settings;
+    let said = Settings {
+        fallback_beacon_nodes: setup.fallback_beacon_nodes.take().unwrap_or(kept.fallback_beacon_nodes),
+        proposals: setup.proposals.take().unwrap_or(kept.proposals),
+        obol_api: setup.obol_api.unwrap_or(kept.obol_api),
+    };
+    membership.graffiti = graffiti(&said.proposals, &membership.view)?;
+    membership.builder_api = said.proposals.builder_api;
+    membership.obol_api = said.obol_api;
+    membership.fallback_beacon_nodes.clone_from(&said.fallback_beacon_nodes);
+    said.into_setup(setup);
+    Ok(())
 }
 
 const KEY_ADVICE: &str = "Restore charon-enr-private-key from your backup.";

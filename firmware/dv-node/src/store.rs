@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::exits::Wish;
-use crate::setup::Membership;
+use crate::settings::{self, Settings};
+use crate::setup::{Kept, Membership};
 
 pub(crate) const CLUSTER: &str = "cluster.json";
 /// The cluster file of a cluster that comes back, until its new one is written.
@@ -25,6 +26,8 @@ const CHAIN: &str = "chain.json";
 const JOURNAL: &str = "journal";
 /// Says that words of this member may have been lost; see [`Forgotten`].
 const FORGOTTEN: &str = "forgotten.json";
+/// What the owner has set apart from the cluster itself; see [`crate::settings`].
+const SETTINGS: &str = "settings.json";
 const EXIT_WISHES: &str = "exit-wishes.json";
 const EXIT_POOL: &str = "exits.json";
 /// No cluster lock is larger (`cluster::MAX_FILE_BYTES`), and the rest is small.
@@ -70,10 +73,10 @@ struct StoredCluster {
     relays: Option<Vec<String>>,
     #[serde(default)]
     signing: ipc::Signing,
-    // Left out when nobody has set them: the software that a failed update returns to does not know them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    // Read where the last version has written them, and never written here: see [`crate::settings`].
+    #[serde(default, skip_serializing)]
     fallback_beacon_nodes: Vec<String>,
-    #[serde(default, skip_serializing_if = "ipc::Proposals::is_default")]
+    #[serde(default, skip_serializing)]
     proposals: ipc::Proposals,
 }
 
@@ -146,16 +149,51 @@ impl Store {
         let missing =
             || StoreError::Damaged { path: self.dir.join(IDENTITY), why: "the file is missing".to_owned() };
         let key = self.load_identity()?.ok_or_else(missing)?;
-        Ok(Some(ClusterSetup {
+        let in_cluster_file = Settings {
+            fallback_beacon_nodes: stored.fallback_beacon_nodes,
+            proposals: stored.proposals,
+            obol_api: false,
+        };
+        let settings = self.settings_of(&stored.lock).unwrap_or(in_cluster_file);
+        let mut setup = ClusterSetup {
             lock: stored.lock,
             identity_key: key,
             beacon_nodes: stored.beacon_nodes,
             peers: stored.peers,
             relays: stored.relays,
             signing: stored.signing,
-            fallback_beacon_nodes: stored.fallback_beacon_nodes,
-            proposals: stored.proposals,
-        }))
+            fallback_beacon_nodes: None,
+            proposals: None,
+            obol_api: None,
+        };
+        settings.into_setup(&mut setup);
+        Ok(Some(setup))
+    }
+
+    /// What is known here of this cluster, served now or left.
+    pub fn kept_of(&self, lock: &serde_json::Value) -> Kept {
+        match self.load_cluster() {
+            Ok(Some(known)) if settings::lock_hash(&known.lock) == settings::lock_hash(lock) => {
+                Kept { settings: Settings::said(&known), peers: known.peers }
+            }
+            // A cluster file that cannot be read takes nothing else with it.
+            Ok(_) | Err(_) => {
+                Kept { settings: self.settings_of(lock).unwrap_or_default(), peers: Vec::new() }
+            }
+        }
+    }
+
+    /// A file that cannot be read costs the owner these settings and never a duty.
+    fn settings_of(&self, lock: &serde_json::Value) -> Option<Settings> {
+        let path = self.dir.join(SETTINGS);
+        let read = self.read(&path).map_err(|error| error.to_string());
+        match read.and_then(|bytes| bytes.map(|bytes| settings::read(&bytes, lock)).transpose()) {
+            Ok(settings) => settings.flatten(),
+            Err(why) => {
+                tracing::error!(path = %path.display(), why, "what the owner has set for a cluster cannot be read");
+                None
+            }
+        }
     }
 
     /// The identity key alone.
@@ -175,11 +213,15 @@ impl Store {
             peers: setup.peers.clone(),
             relays: setup.relays.clone(),
             signing: setup.signing,
-            fallback_beacon_nodes: setup.fallback_beacon_nodes.clone(),
-            proposals: setup.proposals.clone(),
+            fallback_beacon_nodes: Vec::new(),
+            proposals: ipc::Proposals::default(),
         };
         let text = encode(&stored);
         self.write(IDENTITY, setup.identity_key.expose_secret().trim().as_bytes())?;
+        match settings::write(&Settings::said(setup), &setup.lock) {
+            Some(bytes) => self.write(SETTINGS, &bytes)?,
+            None => self.remove(&self.dir.join(SETTINGS))?,
+        }
         self.write(CLUSTER, &text)
     }
 
@@ -377,31 +419,75 @@ mod tests {
             lock: json!({"a": 1}),
             identity_key: Sensitive::new("ab\n".to_owned()),
             beacon_nodes: vec!["http://x".to_owned()],
-            peers: vec![],
+            peers: vec!["/ip4/192.0.2.1/tcp/3610/p2p/x".to_owned()],
             relays: Some(vec!["https://relay.example".to_owned()]),
             signing: ipc::Signing::BuiltIn,
-            fallback_beacon_nodes: vec!["http://y".to_owned()],
-            proposals: ipc::Proposals { graffiti: vec!["us".to_owned()], ..ipc::Proposals::default() },
+            fallback_beacon_nodes: Some(vec!["http://y".to_owned()]),
+            proposals: Some(ipc::Proposals { graffiti: vec!["us".to_owned()], ..ipc::Proposals::default() }),
+            obol_api: Some(true),
         }
     }
 
     #[test]
-    fn who_has_set_nothing_new_leaves_files_that_the_software_from_before_reads() {
+    fn whatever_is_set_the_software_from_before_reads_the_cluster() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let plain = ClusterSetup {
-            fallback_beacon_nodes: Vec::new(),
-            proposals: ipc::Proposals::default(),
+            fallback_beacon_nodes: Some(Vec::new()),
+            proposals: Some(ipc::Proposals::default()),
+            obol_api: Some(false),
             ..setup()
         };
-        store.save_cluster(&plain).unwrap();
-        let written: serde_json::Value =
-            serde_json::from_slice(&fs::read(dir.path().join(CLUSTER)).unwrap()).unwrap();
-        let mut members: Vec<&str> = written.as_object().unwrap().keys().map(String::as_str).collect();
-        members.sort_unstable();
-        assert_eq!(members, ["beacon_nodes", "lock", "peers", "relays", "signing"]);
-        let given = serde_json::to_value(&plain).unwrap();
-        assert!(given.get("proposals").is_none() && given.get("fallback_beacon_nodes").is_none());
+        for (setup, is_set) in [(setup(), true), (plain, false)] {
+            store.save_cluster(&setup).unwrap();
+            let written: serde_json::Value =
+                serde_json::from_slice(&fs::read(dir.path().join(CLUSTER)).unwrap()).unwrap();
+            let mut members: Vec<&str> = written.as_object().unwrap().keys().map(String::as_str).collect();
+            members.sort_unstable();
+            assert_eq!(members, ["beacon_nodes", "lock", "peers", "relays", "signing"]);
+            assert_eq!(dir.path().join(SETTINGS).exists(), is_set);
+            // What a box that gets the shares joins with, which may be older, too.
+            let given = serde_json::to_value(store.load_cluster().unwrap().unwrap()).unwrap();
+            assert_eq!(given.get("proposals").is_some(), is_set);
+            assert_eq!(given.get("obol_api").is_some(), is_set);
+            assert_eq!(given.get("fallback_beacon_nodes").is_some(), is_set);
+        }
+    }
+
+    #[test]
+    fn settings_are_those_of_their_cluster_and_damaged_ones_cost_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let first = ClusterSetup { lock: json!({"lock_hash": "0xAA"}), ..setup() };
+        store.save_cluster(&first).unwrap();
+        let kept = |lock: &serde_json::Value| store.kept_of(lock).settings;
+        assert_eq!(kept(&json!({"lock_hash": "0xaa"})), Settings::said(&first));
+        assert_eq!(store.kept_of(&first.lock).peers, first.peers);
+        // As the last version wrote them.
+        let beside = fs::read(dir.path().join(SETTINGS)).unwrap();
+        fs::remove_file(dir.path().join(SETTINGS)).unwrap();
+        let old = json!({"lock": first.lock, "beacon_nodes": ["http://x"], "peers": [], "fallback_beacon_nodes": ["http://z"]});
+        fs::write(dir.path().join(CLUSTER), encode(&old)).unwrap();
+        assert_eq!(kept(&first.lock).fallback_beacon_nodes, ["http://z"]);
+        // Software from before leaves this file where it is when another cluster takes the place.
+        fs::write(dir.path().join(SETTINGS), &beside).unwrap();
+        let other = ClusterSetup {
+            lock: json!({"lock_hash": "0xbb"}),
+            fallback_beacon_nodes: None,
+            proposals: None,
+            obol_api: None,
+            ..setup()
+        };
+        let old = json!({"lock": other.lock, "beacon_nodes": ["http://x"], "peers": []});
+        fs::write(dir.path().join(CLUSTER), encode(&old)).unwrap();
+        assert_eq!(kept(&other.lock), Settings::default());
+        assert!(store.load_cluster().unwrap().unwrap().proposals.is_none());
+        fs::write(dir.path().join(SETTINGS), &beside).unwrap();
+        fs::write(dir.path().join(CLUSTER), "{").unwrap();
+        assert_eq!(kept(&first.lock), Settings::said(&first), "they outlive the file beside them");
+        fs::write(dir.path().join(CLUSTER), encode(&old)).unwrap();
+        fs::write(dir.path().join(SETTINGS), "{").unwrap();
+        assert_eq!(Settings::said(&store.load_cluster().unwrap().unwrap()), Settings::default());
     }
 
     #[test]

@@ -87,8 +87,8 @@ async fn a_signer_that_is_unlocked_between_two_votes_of_a_validator_is_not_asked
     house.until(next_epoch * chain.slots_per_epoch).await;
     tokio::time::sleep(Duration::from_millis(1_300)).await;
     house.members[0].signer.lock().unwrap().locked = false;
-    // Until the first one is over.
-    house.until((next_epoch + 1) * chain.slots_per_epoch).await;
+    // Until the first one is over, and everybody has voted.
+    house.until((next_epoch + 1) * chain.slots_per_epoch + 2).await;
     let of_validators: BTreeSet<_> =
         house.members[0].signer.lock().unwrap().signed.iter().map(|(key, _)| *key).collect();
     assert_eq!(of_validators.len(), 4, "it signs for everybody");
@@ -539,4 +539,110 @@ async fn an_exit_that_enough_owners_have_confirmed_reaches_the_chain_and_no_othe
     forged["share_idx"] = 2.into();
     let refused = house.members[3].client().post::<NodeStatus>(EXIT_FILES_PATH, &forged).await;
     assert!(matches!(refused, Err(ClientError::Refused { status: 422, .. })), "{refused:?}");
+}
+
+/// What a member's Obol API has: locks, and partial exits by share.
+#[derive(Default)]
+struct Service {
+    locks: Vec<serde_json::Value>,
+    partials: BTreeMap<u64, serde_json::Value>,
+    asked: Vec<(String, String)>,
+}
+
+type SharedService = std::sync::Arc<std::sync::Mutex<Service>>;
+
+/// Answers as the Obol API does (obol.md 12.5, 12.6).
+async fn start_service(signatures: Vec<String>) -> (SharedService, String) {
+    use axum::routing::{get, post};
+    let service = SharedService::default();
+    let (locks, partials, asked) = (service.clone(), service.clone(), service.clone());
+    let router = axum::Router::new()
+        .route(
+            "/lock",
+            post(move |body: axum::Json<serde_json::Value>| async move {
+                let mut service = locks.lock().unwrap();
+                service.locks.push(body.0);
+                // What is there already is a conflict, and as good.
+                if service.locks.len() > 1 {
+                    axum::http::StatusCode::CONFLICT
+                } else {
+                    axum::http::StatusCode::CREATED
+                }
+            }),
+        )
+        .route(
+            "/exp/partial_exits/{lock_hash}",
+            post(move |body: axum::Json<serde_json::Value>| async move {
+                let share = body.0["share_idx"].as_u64().unwrap();
+                partials.lock().unwrap().partials.insert(share, body.0);
+            }),
+        )
+        .route(
+            "/exp/exit/{lock_hash}/{share}/{validator}",
+            get(move |uri: axum::http::Uri, headers: axum::http::HeaderMap| async move {
+                let token = headers["authorization"].to_str().unwrap().to_owned();
+                let mut service = asked.lock().unwrap();
+                service.asked.push((uri.path().to_owned(), token));
+                if service.partials.is_empty() {
+                    return Err(axum::http::StatusCode::NOT_FOUND);
+                }
+                Ok(axum::Json(
+                    serde_json::json!({"epoch": "0", "validator_index": "0", "signatures": signatures}),
+                ))
+            }),
+        );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (service, url)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exit_becomes_whole_by_the_obol_api_of_an_owner_who_wants_it_and_nothing_is_sent_for_another() {
+    use ipc::node::{EXITS_PATH, WantedExit};
+    let mut house = House::build(4, 2).await;
+    let validator = house.created.group_public_keys()[0];
+    let message = chain::VoluntaryExit { epoch: chain::Epoch(0), validator_index: chain::ValidatorIndex(0) };
+    let genesis_root = house.beacon.inner.lock().unwrap().chain.genesis_validators_root;
+    let root = house::exit_root(&message, genesis_root);
+    let partial_of = |member: usize| {
+        let signed = house.members[member].signer.lock().unwrap().sign_root(root);
+        let own = house.created.view.validators[0].public_shares[member];
+        signed.into_iter().find(|(key, _)| *key == own).unwrap().1.to_string()
+    };
+    // Two members are not Hearths and left their exits at the service.
+    let (service, url) =
+        start_service(vec![String::new(), String::new(), partial_of(2), partial_of(3)]).await;
+    for member in 0..2 {
+        house.members[member].signer.lock().unwrap().exits_confirmed = true;
+    }
+    // Both know the address of the service; only the first one's owner wants it.
+    for member in 0..2 {
+        house.members[member].obol_api = (Some(url.clone()), member == 0);
+        house.members[member].start().await;
+        house.set_up_again(member).await;
+    }
+    eventually("the lock is published", || async { service.lock().unwrap().locks == [house.lock()] }).await;
+    assert!(service.lock().unwrap().partials.is_empty() && service.lock().unwrap().asked.is_empty());
+
+    // Both sign; the third that is needed is to be had at the service alone.
+    let wanted = vec![WantedExit { validator: validator.to_string(), epoch: 0, not_before_ms: 0 }];
+    for member in 0..2 {
+        let _status: NodeStatus = house.members[member].client().post(EXITS_PATH, &wanted).await.unwrap();
+    }
+    let exits = || -> Vec<serde_json::Value> {
+        let all = house.beacon.submitted().into_iter();
+        all.filter(|(path, _)| path.ends_with("voluntary_exits")).map(|(_, body)| body).collect()
+    };
+    eventually("the exit is published", || async { !exits().is_empty() }).await;
+    let exit: chain::SignedVoluntaryExit = serde_json::from_value(exits()[0].clone()).unwrap();
+    assert!(threshold::verify_bytes(&validator, &root.0, &exit.signature).is_ok());
+    let service = service.lock().unwrap();
+    let given: cluster::exit::PartialExits = serde_json::from_value(service.partials[&1].clone()).unwrap();
+    assert_eq!((service.locks.len(), service.partials.len(), given.partial_exits.len()), (1, 1, 1));
+    let lock_hash = house.created.view.lock_hash;
+    let path = cluster::exit::full_exit_path(&lock_hash, &validator, 1);
+    let token = cluster::exit::bearer(&house.members[0].identity(), &lock_hash, &validator, 1);
+    let asked = (path, token);
+    assert!(service.asked.contains(&asked) && service.asked.iter().all(|other| *other == asked));
 }

@@ -176,8 +176,9 @@ fn setup_seeds() -> Vec<Vec<u8>> {
         peers: peers.collect(),
         relays: None,
         signing: Signing::default(),
-        fallback_beacon_nodes: Vec::new(),
-        proposals: ipc::Proposals::default(),
+        fallback_beacon_nodes: None,
+        proposals: None,
+        obol_api: None,
     };
     let definition: serde_json::Value =
         serde_json::from_slice(&definition().to_json().expect("our own definition")).expect("our own JSON");

@@ -41,10 +41,10 @@ pub struct ClusterSetup {
     pub identity_key: Sensitive,
     /// Beacon node addresses, the preferred one first.
     pub beacon_nodes: Vec<String>,
-    /// Beacon nodes that are used only while none of the others can be.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub fallback_beacon_nodes: Vec<String>,
-    /// Multiaddresses of the other members, each ending in `/p2p/<peer id>`.
+    /// Beacon nodes that are used only while none of the others can be. Absent: those that this cluster has here already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback_beacon_nodes: Option<Vec<String>>,
+    /// Multiaddresses of the other members, each ending in `/p2p/<peer id>`. Empty: those that this cluster has here already.
     pub peers: Vec<String>,
     /// Relays through which members meet that cannot dial each other: web addresses or multiaddresses. Absent: those of
     /// Obol on public networks, none elsewhere.
@@ -53,9 +53,13 @@ pub struct ClusterSetup {
     /// Who holds this member's key shares and signs with them.
     #[serde(default)]
     pub signing: Signing,
-    /// What the blocks that this member proposes are like.
-    #[serde(default, skip_serializing_if = "Proposals::is_default")]
-    pub proposals: Proposals,
+    /// What the blocks that this member proposes are like. Absent: as this cluster has it here already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposals: Option<Proposals>,
+    /// Whether the lock is published at the Obol API, and partial exits are exchanged through it: whoever runs that service then
+    /// knows this cluster. Absent: as this cluster has it here already; nobody having said anything, it is not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obol_api: Option<bool>,
 }
 
 /// What the blocks that a member proposes are like.
@@ -252,7 +256,8 @@ pub struct ExitFiles {
     pub partial: Option<serde_json::Value>,
     /// The whole exits.
     pub whole: Vec<NamedFile>,
-    /// How the owner exchanges them with members whose nodes use the Obol API. The box makes none of these calls itself.
+    /// How the owner exchanges them with members whose nodes use the Obol API. The box makes them itself only
+    /// when its owner has said so ([`ClusterSetup::obol_api`]).
     #[serde(default)]
     pub obol_api: Vec<ObolApiCall>,
 }

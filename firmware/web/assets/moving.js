@@ -111,9 +111,10 @@
   }
 
   // How this box is in its clusters, which the one that gets its shares joins with. Nothing in it is secret but the addresses.
+  // What cannot be saved is said once for each piece of work that the owner does, and again at its end.
   const toldOf = new Set();
   async function clustersOf(code, output) {
-    const setups = [];
+    const setups = [], left_out = [];
     for (const { lock_hash, name } of await ask("/api/v1/clusters", null, code, output)) {
       try {
         const setup = await ask(`/api/v1/clusters/${lock_hash}/setup`, null, code, output);
@@ -121,13 +122,17 @@
         if (setup.signing === "built_in") setups.push(setup);
       } catch (error) {
         if (error.status === 401 || error.status === 429) throw error;
-        if (toldOf.has(lock_hash)) continue;
+        if (toldOf.has(lock_hash)) { left_out.push(name || lock_hash); continue; }
         toldOf.add(lock_hash);
         throw new Error(`How to join ${name || lock_hash} cannot be saved: ${error.message} Have that cluster's lock file ready, then press again to go on without.`);
       }
     }
-    return setups;
+    return { setups, left_out };
   }
+  const without = (left_out) => {
+    toldOf.clear();
+    return left_out.length ? ` The file does not say how to join ${left_out.join(" and ")}: keep its lock file.` : "";
+  };
   const fromJson = (text) => { try { return JSON.parse(text); } catch { return null; } };
   async function savedFile(id) {
     const file = fromJson(await $(id).files[0].text());
@@ -135,11 +140,26 @@
     return file;
   }
 
+  // The peer id in a member's record (ENR): the hash in it that is its public key itself, in base58.
+  function peerOf(enr) {
+    const text = (enr || "").replace(/^enr:/, "").replace(/-/g, "+").replace(/_/g, "/");
+    let bytes;
+    try { bytes = [...atob(text)].map((letter) => letter.charCodeAt(0)); } catch { return null; }
+    const name = [0x89, ...utf8.encode("secp256k1"), 0xa1];
+    const at = bytes.findIndex((_, start) => name.every((byte, i) => bytes[start + i] === byte));
+    const key = bytes.slice(at + name.length, at + name.length + 33);
+    if (at < 0 || key.length < 33) return null;
+    const alphabet = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+    let number = BigInt(`0x${toHex([0x25, 8, 2, 0x12, 0x21, ...key])}`), peer = "";
+    for (; number > 0n; number /= 58n) peer = alphabet[Number(number % 58n)] + peer;
+    return `1${peer}`;
+  }
+
   // New addresses of members in place of old ones; of several clusters, each has its own members.
   const memberOf = (address) => address.split("/p2p/").pop();
-  function placesOf(old, given, isOnly) {
-    if (!given.length || isOnly) return given.length ? given : old;
-    const known = new Set(old.map(memberOf)), anew = given.filter((address) => known.has(memberOf(address)));
+  const membersOf = (lock) => ((lock && lock.cluster_definition && lock.cluster_definition.operators) || []).map(({ enr }) => peerOf(enr));
+  function placesOf(lock, old, given) {
+    const known = new Set(membersOf(lock)), anew = given.filter((address) => known.has(memberOf(address)));
     const moved = new Set(anew.map(memberOf));
     return [...anew, ...old.filter((address) => !moved.has(memberOf(address)))];
   }
@@ -147,11 +167,13 @@
   // Joins each of these clusters with the shares and the identity key that are in the signer. The file is believed in what a
   // cluster's members must agree on, and in addresses.
   async function join(setups, beacons, peers, code, output) {
-    const joined = [], failed = [];
-    for (const { lock, beacon_nodes = [], peers: old = [], relays, fallback_beacon_nodes, proposals } of setups) {
+    const joined = [], failed = [], all = new Set(setups.flatMap(({ lock }) => membersOf(lock)));
+    const nobodys = peers.filter((address) => !all.has(memberOf(address)));
+    if (nobodys.length) throw new Error(`No member of ${setups.length === 1 ? "this cluster" : "these clusters"} has this address: ${nobodys.join(" ")}. Correct it or leave it out.`);
+    for (const { lock, beacon_nodes = [], peers: old = [], relays, fallback_beacon_nodes, proposals, obol_api } of setups) {
       const name = (lock && lock.cluster_definition && lock.cluster_definition.name) || "a cluster";
       const wanted = { lock, identity_key: "", beacon_nodes: beacons.length ? beacons : beacon_nodes,
-        peers: placesOf(old, peers, setups.length === 1), relays, fallback_beacon_nodes, proposals };
+        peers: placesOf(lock, old, peers), relays, fallback_beacon_nodes, proposals, obol_api };
       try {
         if (!wanted.beacon_nodes.length) throw new Error("A cluster lock names no beacon node: fill one in.");
         await ask("/api/v1/clusters", wanted, code, output);
@@ -162,9 +184,31 @@
       }
     }
     const said = joined.length ? `This box is in ${joined.join(" and ")} now.` : "";
-    if (failed.length) throw new Error([said, ...failed, "Then join it below, with the same file."].join(" ").trim());
+    if (failed.length) throw new Error([said, ...failed, "Then join with the same file once more, under \u201cJoin the cluster of shares that have come in\u201d."].join(" ").trim());
     return said || "Join their cluster below; until then they do no duty.";
   }
+
+  // What a file would have this box connect to, before it does: the shares and the certificate in it are proved, this is not.
+  function showWhere(id, setups) {
+    const place = $(id);
+    place.textContent = "";
+    for (const { lock, beacon_nodes = [], fallback_beacon_nodes = [], relays = [], peers = [], proposals = {}, obol_api } of setups || []) {
+      const name = (lock && lock.cluster_definition && lock.cluster_definition.name) || "a cluster";
+      const says = (list, of) => (list && list.length ? [`${of}: ${list.join(" ")}`] : []);
+      const lines = [...says(beacon_nodes, "Beacon nodes"), ...says(fallback_beacon_nodes, "Fallback beacon nodes"), ...says(relays, "Relays"),
+        ...says(peers, "Members"), ...says((proposals || {}).graffiti, "Graffiti"), ...((proposals || {}).builder_api ? ["Builders are used"] : []),
+        ...(obol_api ? ["Obol's service (API) is used"] : [])];
+      place.append(el("b", {}, `The file has this box join ${name} with`), el("ul", {}, ...lines.map((line) => el("li", {}, line))));
+    }
+    if (place.childNodes.length) place.append(el("p", {}, "Go on only if these are yours."));
+  }
+  function showsWhere(file, place) {
+    $(file).addEventListener("change", async () => {
+      const chosen = $(file).files[0], read = chosen && fromJson(await chosen.text());
+      showWhere(place, read && Array.isArray(read.clusters) ? read.clusters : []);
+    });
+  }
+  for (const name of ["restore", "arrive", "rejoin"]) showsWhere(`${name}-file`, `${name}-where`);
 
   // What came in, and the clusters at once when the file says how to join them.
   async function cameAndJoin(done, clusters, code, output) {
@@ -179,7 +223,11 @@
     $(id).addEventListener("submit", async (event) => {
       event.preventDefault();
       const output = $("moving-said");
-      try { output.textContent = await work(output); $(id).reset(); } catch (error) { output.textContent = error.message; }
+      try {
+        output.textContent = await work(output);
+        $(id).reset();
+        for (const shown of $(id).querySelectorAll(".where")) shown.textContent = "";
+      } catch (error) { output.textContent = error.message; }
     });
   }
   const sealedOrder = (purpose, order) => seal(importKey(), purpose, JSON.stringify(order));
@@ -188,11 +236,11 @@
 
   onSubmit("backup-form", async (output) => {
     if ($("backup-words").value !== $("backup-again").value) throw new Error("The two passphrases differ.");
-    const clusters = await clustersOf($("backup-code").value, output);
+    const { setups: clusters, left_out } = await clustersOf($("backup-code").value, output);
     const order = { passphrase: $("backup-words").value, code: $("backup-screen").value.trim() || null };
     const done = await ask("/api/v1/backups", await sealedOrder("hearth backup order v1", order), $("backup-code").value, output, $("backup-screen"));
     keep("hearth-backup.json", JSON.stringify({ backup: done.file, clusters }));
-    return `A backup of ${done.shares} key shares was made. Keep the file and the passphrase apart.`;
+    return `A backup of ${done.shares} key shares was made. Keep the file and the passphrase apart.${without(left_out)}`;
   });
   onSubmit("restore-form", async (output) => {
     const text = await $("restore-file").files[0].text(), { backup, clusters } = fromJson(text) || {}, code = $("restore-code").value;
@@ -201,11 +249,11 @@
   });
   onSubmit("move-form", async (output) => {
     // Before the shares go: with them, this box leaves its clusters.
-    const clusters = await clustersOf($("move-code").value, output);
+    const { setups: clusters, left_out } = await clustersOf($("move-code").value, output);
     const order = { to: $("move-to").value.trim(), code: $("move-screen").value.trim() || null };
     const certificate = await ask("/api/v1/moves", order, $("move-code").value, output, $("move-screen"));
     keep("hearth-move.json", JSON.stringify({ certificates: [certificate], clusters }));
-    return "The shares are gone from this box. Hand the certificate to the other one, on its page.";
+    return `The shares are gone from this box. Hand the certificate to the other one, on its page.${without(left_out)}`;
   });
   $("move-again").addEventListener("click", async () => {
     const output = $("moving-said");

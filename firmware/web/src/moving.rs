@@ -55,8 +55,10 @@ async fn import_folder(
         peers: upload.peers,
         relays: upload.relays,
         signing: ipc::Signing::BuiltIn,
-        fallback_beacon_nodes: Vec::new(),
-        proposals: ipc::Proposals::default(),
+        // Sent again, it changes nothing about them.
+        fallback_beacon_nodes: None,
+        proposals: None,
+        obol_api: None,
     };
     let _status: Value = web.node.post(ipc::node::CLUSTERS_PATH, &setup).await?;
     Ok(Json(imported))

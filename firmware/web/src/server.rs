@@ -54,6 +54,10 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
             get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/moving.js"))),
         )
         .route(
+            "/assets/settings.js",
+            get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/settings.js"))),
+        )
+        .route(
             "/assets/passphrase.js",
             get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/passphrase.js"))),
         )
@@ -412,6 +416,7 @@ mod tests {
             include_str!("../assets/edit.js"),
             include_str!("../assets/moving.js"),
             include_str!("../assets/passphrase.js"),
+            include_str!("../assets/settings.js"),
         ] {
             assert!(!text.contains("http://") && !text.contains("https://"));
             assert!(!text.contains("innerHTML"));

@@ -67,12 +67,15 @@ impl KeyMap {
     pub fn named(&self, share: &PublicKeyBytes) -> Result<Named, ApiError> {
         match self.group_of.get(share) {
             Some((validator, index)) if *index == self.own => Ok(Named::Ours(*validator)),
-            Some((_, index)) => Err(ApiError::bad(format!(
-                "mismatching validator client key share index: the key is of member {}, this one is {}; load the key \
+            Some((_, index)) => Err(ApiError::new(
+                500,
+                format!(
+                    "mismatching validator client key share index: the key is of member {}, this one is {}; load the key \
                  files of this member",
-                index.get() - 1,
-                self.own.get() - 1
-            ))),
+                    index.get() - 1,
+                    self.own.get() - 1
+                ),
+            )),
             None => Ok(Named::Unknown),
         }
     }

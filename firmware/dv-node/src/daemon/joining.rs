@@ -59,10 +59,12 @@ impl Daemon {
         preferred: Option<u8>,
     ) -> Result<Arc<Place>, Problem> {
         self.folders.finish().map_err(|error| disk(&error))?;
-        let (membership, setup) = self.verify(setup).await?;
+        let (mut membership, mut setup) = self.verify(setup).await?;
         let (number, is_new) = self.place_for(&membership, preferred)?;
         let before = if is_new { self.left_store(&membership) } else { self.seat_store(number) };
         let before = before.transpose().map_err(|error| disk(&error))?;
+        let kept = before.as_ref().map(|store| store.kept_of(&setup.lock)).unwrap_or_default();
+        setup::keep_unsaid(&mut setup, &mut membership, kept)?;
         let (chain, chain_is_damaged) = match before.map(|store| store.load_chain()).transpose() {
             Ok(chain) => (chain.flatten(), false),
             // Whose memory this is, its place says. Which chain it was is learned anew.

@@ -278,6 +278,7 @@ fn copy_of(setup: &ClusterSetup) -> ClusterSetup {
         signing: setup.signing,
         fallback_beacon_nodes: setup.fallback_beacon_nodes.clone(),
         proposals: setup.proposals.clone(),
+        obol_api: setup.obol_api,
     }
 }
 

@@ -487,8 +487,9 @@ impl Shell {
             relays: self.request.relays.clone(),
             // The shares were made in this box.
             signing: ipc::Signing::BuiltIn,
-            fallback_beacon_nodes: Vec::new(),
-            proposals: ipc::Proposals::default(),
+            fallback_beacon_nodes: None,
+            proposals: None,
+            obol_api: None,
         };
         let _stopping = done.send(setup);
     }

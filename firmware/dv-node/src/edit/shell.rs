@@ -619,10 +619,9 @@ pub fn setup_after(
             .and_then(|present| present.relays.clone())
             .or_else(|| request.and_then(|request| request.relays.clone())),
         signing: present.map_or(ipc::Signing::BuiltIn, |present| present.signing),
-        fallback_beacon_nodes: present
-            .map(|present| present.fallback_beacon_nodes.clone())
-            .unwrap_or_default(),
-        proposals: present.map(|present| present.proposals.clone()).unwrap_or_default(),
+        fallback_beacon_nodes: present.and_then(|present| present.fallback_beacon_nodes.clone()),
+        proposals: present.and_then(|present| present.proposals.clone()),
+        obol_api: present.and_then(|present| present.obol_api),
     }
 }
 

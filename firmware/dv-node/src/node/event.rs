@@ -11,6 +11,7 @@ use qbft::Member;
 use tokio::sync::oneshot;
 
 use super::combine::Combined;
+use crate::obol_api::Call;
 use crate::validator_client::question::Question;
 
 /// One thing that happened. The loop takes one at a time.
@@ -50,6 +51,8 @@ pub(crate) enum Event {
     ExitSigned(PublicKeyBytes, VoluntaryExit, Result<SignatureBytes, SignError>),
     /// The beacon nodes' answer to an exit.
     ExitPublished(PublicKeyBytes, VoluntaryExit, Result<(), BeaconError>),
+    /// The Obol API's answer, or why there is none.
+    ObolApi(Call, Result<Option<Vec<u8>>, String>),
     /// A validator client asks something, or signed something.
     Client(Question),
     /// What a validator client signed for a duty goes to the engine.

@@ -11,7 +11,7 @@ use chain::{
     Domain, Epoch, Fork, ForkInfo, ForkName, PublicKeyBytes, SignatureBytes, SignedVoluntaryExit,
     VoluntaryExit, domain,
 };
-use cluster::exit::{self, FullExitAnswer, PartialExits};
+use cluster::exit::{self, ExitBlob, FullExitAnswer, PartialExits};
 use cluster::exit_pool::{ExitPool, Pending, Taken, whole};
 use duty::{Clock, SignError};
 use ipc::node::{ExitFiles, ExitState, ExitStatus, NamedFile, ObolApiCall};
@@ -85,7 +85,7 @@ impl Node {
         Some(ForkInfo { fork, genesis_validators_root: chain.genesis_validators_root })
     }
 
-    fn exit_domain(&self) -> Option<Domain> {
+    pub(super) fn exit_domain(&self) -> Option<Domain> {
         Some(domain::domain_at(domain::VOLUNTARY_EXIT, Epoch(0), &self.exit_fork_info()?))
     }
 
@@ -131,6 +131,20 @@ impl Node {
         let whole = whole.collect();
         let obol_api = if partial.is_some() { self.obol_api_calls() } else { Vec::new() };
         ExitFiles { partial, whole, obol_api }
+    }
+
+    /// The exits that our share has signed.
+    pub(super) fn exits_given_out(&self) -> Vec<ExitBlob> {
+        self.exits.pool.signed_by(self.membership.share_index)
+    }
+
+    /// Exits that we have signed and too few others, as far as is known here.
+    pub(super) fn exits_too_few(&self) -> impl Iterator<Item = PublicKeyBytes> {
+        let (share, need) = (self.membership.share_index, usize::from(self.membership.view.threshold));
+        let lacks = move |pending: &&Pending| {
+            pending.partials.contains_key(&share) && pending.partials.len() < need && !pending.published
+        };
+        self.exits.pool.pending().iter().filter(lacks).map(|pending| pending.validator)
     }
 
     /// What the owner calls to exchange these exits with members that use the Obol API.
@@ -180,7 +194,11 @@ impl Node {
     }
 
     /// What the Obol API has of all members for one validator. Each signature is believed as far as it verifies.
-    fn take_answer(&mut self, domain: Domain, answer: &FullExitAnswer) -> Result<(), exit::ExitError> {
+    pub(super) fn take_answer(
+        &mut self,
+        domain: Domain,
+        answer: &FullExitAnswer,
+    ) -> Result<(), exit::ExitError> {
         let known = self.duties.validators.iter();
         let found = known.into_iter().find(|(_, info)| info.index == answer.validator_index);
         let Some((validator, _)) = found else {

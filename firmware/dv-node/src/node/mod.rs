@@ -14,6 +14,7 @@ mod inbound;
 mod infosync;
 mod kept;
 mod monitor;
+mod obol_api;
 mod perform;
 mod publish;
 pub(crate) mod relays;
@@ -127,6 +128,8 @@ pub(crate) struct Node {
     duties: resolve::Duties,
     infosync: infosync::InfoSync,
     exits: exits::Exits,
+    /// Only when the owner wants it.
+    obol_api: Option<obol_api::Service>,
     kept: kept::Kept,
     /// The block to vote for.
     head: head::Head,
@@ -192,6 +195,7 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
     let (monitoring, registry) = Monitoring::new(&identity(&membership, &config));
     board.watch(registry);
     let mut chain_events = beacon.events();
+    let obol_api = obol_api::Service::of(membership.obol_api, &config.obol_api);
     let others = membership.view.operators.len().saturating_sub(1);
     let mut node = Node {
         clock: ClockGuard::new(config.clock.max_offset_ms, others),
@@ -225,6 +229,7 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         duties: resolve::Duties::default(),
         infosync: infosync::InfoSync::default(),
         exits: exits::Exits::new(desk),
+        obol_api,
         kept: kept::Kept::default(),
         head: head::Head::default(),
         early: early::Early::default(),
@@ -355,6 +360,7 @@ impl Node {
             Event::ExitPublished(validator, message, result) => {
                 self.on_exit_published(validator, message, result);
             }
+            Event::ObolApi(call, answer) => self.on_obol_api(&call, answer),
             // Whoever asked has given up waiting: fine.
             Event::Alive(answer) => drop(answer.send(())),
         }
@@ -400,6 +406,7 @@ impl Node {
         self.infosync_due(now);
         self.step(duty::Event::Tick);
         self.pursue_exits();
+        self.call_obol_api();
         self.report();
         self.news = None;
     }

@@ -292,6 +292,8 @@ pub struct Member {
     pub proposals: ipc::Proposals,
     /// Its fallback beacon nodes, from the next set-up on.
     pub fallbacks: Vec<String>,
+    /// Where its Obol API is, and whether its owner wants it, from the next start and set-up on.
+    pub obol_api: (Option<String>, bool),
     identity: String,
     process: Option<Child>,
 }
@@ -312,8 +314,10 @@ impl Member {
     /// What its configuration file says.
     pub fn config(&self) -> String {
         let dir = self.dir.path().display();
+        let service =
+            self.obol_api.0.as_ref().map(|url| format!("obol_api = \"{url}\"\n")).unwrap_or_default();
         format!(
-            "state_dir = \"{dir}/state\"\nsigner_socket = \"{dir}/sign.sock\"\nlog = \"info,libp2p=warn,dv_node=debug\"\n\
+            "{service}state_dir = \"{dir}/state\"\nsigner_socket = \"{dir}/sign.sock\"\nlog = \"info,libp2p=warn,dv_node=debug\"\n\
              [p2p]\nlisten = [\"/ip4/127.0.0.1/tcp/{}\"]\n[callers]\ncontrol = [\"self\"]\n[listen]\ncontrol = \"{dir}/control.sock\"\n",
             self.port
         )
@@ -427,6 +431,7 @@ impl House {
                 signing: ipc::Signing::BuiltIn,
                 proposals: ipc::Proposals::default(),
                 fallbacks: Vec::new(),
+                obol_api: (None, false),
                 identity: node.identity.to_file_text().to_string(),
                 process: None,
             });
@@ -450,8 +455,9 @@ impl House {
                 .map(|member| format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", member.port, member.peer_id))
                 .collect(),
             signing: self.members[member].signing,
-            fallback_beacon_nodes: self.members[member].fallbacks.clone(),
-            proposals: self.members[member].proposals.clone(),
+            fallback_beacon_nodes: Some(self.members[member].fallbacks.clone()),
+            proposals: Some(self.members[member].proposals.clone()),
+            obol_api: Some(self.members[member].obol_api.1),
         }
     }
 
@@ -488,6 +494,7 @@ impl House {
                 signing,
                 proposals: ipc::Proposals::default(),
                 fallbacks: Vec::new(),
+                obol_api: (None, false),
                 identity,
                 process: None,
             });
