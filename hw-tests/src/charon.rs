@@ -216,6 +216,8 @@ pub struct CharonMember {
     beacon_url: String,
     relay_url: String,
     genesis_time: String,
+    /// Whether it takes a builder's offers.
+    builder: bool,
     p2p_port: u16,
     api_port: u16,
     monitoring_port: u16,
@@ -249,6 +251,7 @@ impl CharonMember {
             beacon_url: beacon_url.to_owned(),
             relay_url: relay.url(),
             genesis_time: genesis_time.to_string(),
+            builder: chain.config().builder,
             p2p_port: ports[0],
             api_port: ports[1],
             monitoring_port: ports[2],
@@ -283,6 +286,7 @@ impl CharonMember {
             .args(["--testnet-name", "devnet", "--testnet-fork-version", &fork_version])
             .args(["--testnet-capella-hard-fork", CAPELLA_FORK_VERSION, "--testnet-chain-id", CHAIN_ID])
             .args(["--testnet-genesis-timestamp", &self.genesis_time])
+            .args(self.builder.then_some("--builder-api"))
             .start()?;
         let metrics = self.monitoring_url("/livez");
         wait_for(&mut process, || get(&metrics).is_ok())?;

@@ -72,6 +72,16 @@ impl NodeFolder {
         Lock::from_json(&bytes).map_err(|error| JoinError::Content { path, why: error.to_string() })
     }
 
+    /// The cluster lock as it is written.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn lock_json(&self) -> Result<serde_json::Value, JoinError> {
+        let path = self.path.join("cluster-lock.json");
+        serde_json::from_slice(&self.read("cluster-lock.json")?)
+            .map_err(|error| JoinError::Content { path, why: error.to_string() })
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -146,9 +156,22 @@ impl NodeFolder {
         peers: Vec<String>,
         signing: Signing,
     ) -> Result<(), JoinError> {
-        let path = self.path.join("cluster-lock.json");
-        let lock = serde_json::from_slice(&self.read("cluster-lock.json")?)
-            .map_err(|error| JoinError::Content { path, why: error.to_string() })?;
+        self.join_proposing(page, chain, peers, signing, ipc::Proposals::default())
+    }
+
+    /// The same, and what the blocks shall be like that the box proposes.
+    ///
+    /// # Errors
+    /// When a file is missing or the box refuses.
+    pub fn join_proposing(
+        &self,
+        page: &Page,
+        chain: &ChainFacts,
+        peers: Vec<String>,
+        signing: Signing,
+        proposals: ipc::Proposals,
+    ) -> Result<(), JoinError> {
+        let lock = self.lock_json()?;
         let identity_key = Sensitive::new(self.read_text("charon-enr-private-key")?.trim().to_owned());
         page.set_cluster(&ClusterSetup {
             lock,
@@ -158,7 +181,7 @@ impl NodeFolder {
             relays: None,
             signing,
             fallback_beacon_nodes: None,
-            proposals: None,
+            proposals: Some(proposals),
             obol_api: None,
         })?;
         Ok(())

@@ -153,6 +153,24 @@ impl Page {
         self.ask(REMOTE_CLIENTS_PATH, self.body(self.client.post(self.url(REMOTE_CLIENTS_PATH)), order))
     }
 
+    /// Tells the signer what the lock says and where this chain differs from public ones.
+    ///
+    /// # Errors
+    /// When the signer refuses, with its reason.
+    pub fn set_rules(&self, rules: &ipc::owner::OwnerRules) -> Result<serde_json::Value, PageError> {
+        let path = ipc::web::RULES_PATH;
+        self.ask(path, self.body(self.client.put(self.url(path)), rules))
+    }
+
+    /// Lets validators leave the chain.
+    ///
+    /// # Errors
+    /// When the signer or dv-node refuses, with its reason.
+    pub fn order_exit(&self, order: &ipc::owner::ExitOrder) -> Result<ipc::owner::ExitApprovals, PageError> {
+        let path = ipc::web::EXITS_PATH;
+        self.ask(path, self.body(self.client.post(self.url(path)), order))
+    }
+
     /// What the daemons count.
     ///
     /// # Errors

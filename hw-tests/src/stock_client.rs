@@ -48,6 +48,8 @@ pub struct StockClient {
     config: PathBuf,
     api: String,
     keys: Keys,
+    /// Whether it registers with builders and takes their blocks.
+    builder: bool,
     process: Option<Process>,
 }
 
@@ -81,6 +83,7 @@ impl StockClient {
             config: chain.config_file(),
             api: api.to_owned(),
             keys: Keys::Wallet,
+            builder: chain.config().builder,
             process: None,
         };
         fs::create_dir_all(dir.join("keys")).map_err(client.file("keys"))?;
@@ -127,6 +130,7 @@ impl StockClient {
             config: chain.config_file(),
             api: api.to_owned(),
             keys: Keys::Remote { url: signer.to_owned(), public_keys },
+            builder: chain.config().builder,
             process: None,
         };
         fs::create_dir_all(dir).map_err(client.file(""))?;
@@ -153,6 +157,7 @@ impl StockClient {
             .args(["--http-host", "127.0.0.1", "--http-port", &ports[1].to_string()])
             .args(["--monitoring-host", "127.0.0.1", "--monitoring-port", &ports[2].to_string()])
             .args(["--suggested-fee-recipient", FEE_RECIPIENT, "--disable-rewards-penalties-logging"]);
+        let launch = if self.builder { launch.arg("--enable-builder") } else { launch };
         let launch = match &self.keys {
             Keys::Wallet => launch.args(["--wallet-dir", "wallet", "--wallet-password-file", "password"]),
             Keys::Remote { url, public_keys } => launch

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use threshold::SecretKey;
 
 use super::api::{ApiError, BeaconApi};
+use super::builder;
 use super::inclusion::Reader;
 use super::witness::{Accepted, Handed};
 
@@ -32,6 +33,8 @@ pub enum Source {
     Chain,
     /// Answers of the beacon node to what members handed in: the chain shows no author.
     BeaconNodeAccepted,
+    /// What a builder holds, each signed by the validator's own key: the chain knows nothing of it.
+    Builder,
 }
 
 /// How often something was asked and done.
@@ -79,6 +82,7 @@ pub struct Register {
     window: Range<Slot>,
     keys: BTreeMap<ValidatorIndex, SecretKey>,
     fork_info: ForkInfo,
+    builder: bool,
     proposers: BTreeMap<Slot, ValidatorIndex>,
     /// By epoch: the holder of every seat.
     seats: BTreeMap<Epoch, Vec<ValidatorIndex>>,
@@ -108,9 +112,17 @@ impl Register {
             window,
             keys,
             fork_info: ForkInfo { fork, genesis_validators_root: root },
+            builder: false,
             proposers: BTreeMap::new(),
             seats: BTreeMap::new(),
         })
+    }
+
+    /// The same for a cluster that takes a builder's offers: blocks that the builder built are counted apart.
+    #[must_use]
+    pub fn with_builder(mut self, builder: bool) -> Self {
+        self.builder = builder;
+        self
     }
 
     /// The slots that count.
@@ -191,6 +203,15 @@ impl Register {
         });
         let proposals: Vec<_> = proposals.collect();
         counts.note("proposer", Source::Chain, proposals.iter().copied());
+        if self.builder {
+            let offered = proposals.iter().filter(|((slot, _), _)| builder::offers_in(*slot));
+            let blinded = offered.map(|((slot, validator), done)| {
+                let built =
+                    blocks.get(slot).is_some_and(|block| block.extra_data == builder::MARK.as_bytes());
+                ((*slot, *validator), *done && built)
+            });
+            counts.note(BLINDED, Source::Chain, blinded);
+        }
         // The chain shows a reveal only inside a block, so this is a lower bound.
         counts.note("randao", Source::Chain, proposals.iter().copied());
 
@@ -303,7 +324,8 @@ impl Register {
 }
 
 impl Counts {
-    fn note(
+    /// Notes duties of one kind.
+    pub fn note(
         &mut self,
         kind: &'static str,
         source: Source,
@@ -331,11 +353,15 @@ impl Counts {
     }
 }
 
+/// Proposals of blocks that were blinded when they were signed: the chain shows them by the builder's mark.
+pub const BLINDED: &str = "proposer_blinded";
+
 /// What counts of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Block {
     proposer: ValidatorIndex,
     sync_bits: Vec<u8>,
+    extra_data: Vec<u8>,
 }
 
 impl Block {
@@ -345,7 +371,9 @@ impl Block {
         let sync_bits = hex::decode(bits.strip_prefix("0x")?).ok()?;
         let complete = u64::try_from(sync_bits.len() * 8).ok()? == SEATS;
         let proposer = text("/data/message/proposer_index")?.parse().ok()?;
-        complete.then_some(Self { proposer, sync_bits })
+        let extra = text("/data/message/body/execution_payload/extra_data")?;
+        let extra_data = hex::decode(extra.strip_prefix("0x")?).ok()?;
+        complete.then_some(Self { proposer, sync_bits, extra_data })
     }
 
     fn sync_bit(&self, seat: u64) -> bool {
@@ -362,10 +390,14 @@ mod tests {
 
     #[test]
     fn a_block_tells_its_proposer_and_who_signed_for_the_sync_committee() {
-        let block = |bits: &str| json!({"data": {"message": {"proposer_index": "7", "body": {"sync_aggregate": {"sync_committee_bits": bits}}}}});
+        let block = |bits: &str| {
+            json!({"data": {"message": {"proposer_index": "7", "body": {
+                "sync_aggregate": {"sync_committee_bits": bits}, "execution_payload": {"extra_data": "0x6869"},
+            }}}})
+        };
         let bits = format!("0x01{}80", "00".repeat(62));
         let read = Block::read(&block(&bits)).unwrap();
-        assert_eq!(read.proposer, ValidatorIndex(7));
+        assert_eq!((read.proposer, read.extra_data.as_slice()), (ValidatorIndex(7), b"hi".as_slice()));
         let set: Vec<u64> = (0..600).filter(|seat| read.sync_bit(*seat)).collect();
         assert_eq!(set, [0, 511]);
         assert!(Block::read(&block("0x01")).is_none() && Block::read(&json!({})).is_none());

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use threshold::SecretKey;
 
-use super::{Config, DevnetError, Fork};
+use super::{Config, DevnetError, Fork, builder};
 
 /// Chain and network id of the execution chain.
 pub(super) const CHAIN_ID: u64 = 1337;
@@ -24,6 +24,8 @@ const DEPOSIT_CONTRACT: &str = "0x00000000219ab540356cbb839cbe05303d7705fa";
 /// Beacon roots, history, withdrawals, consolidations and deposits.
 const SYSTEM_CONTRACTS: usize = 5;
 const FAR_FUTURE_EPOCH: u64 = u64::MAX;
+/// A billion ether.
+const RICH: &str = "0x33b2e3c9fd0803ce8000000";
 
 /// One validator of genesis, in the format of the usual deposit-data file. Other fields of such a file are ignored.
 ///
@@ -139,13 +141,16 @@ pub(super) fn execution_genesis(hoodi: &str) -> Result<Value, DevnetError> {
         return Err(strange("does not have exactly the five system contracts"));
     }
     let funded = FEE_RECIPIENT.trim_start_matches("0x").to_lowercase();
-    accounts.insert(funded, json!({"balance": "0x33b2e3c9fd0803ce8000000"}));
+    accounts.insert(funded, json!({"balance": RICH}));
+    // Always there, so that the chain is the same with a builder and without.
+    let payer = builder::purse_address().trim_start_matches("0x").to_lowercase();
+    accounts.insert(payer, json!({"balance": RICH}));
     Ok(json!({
         "config": config,
         "nonce": "0x1234",
         "timestamp": "0x0",
         "extraData": "0x",
-        "gasLimit": "0x3938700",
+        "gasLimit": format!("{:#x}", builder::GAS_LIMIT),
         "difficulty": "0x0",
         "mixHash": format!("0x{}", "0".repeat(64)),
         "coinbase": format!("0x{}", "0".repeat(40)),
@@ -179,6 +184,7 @@ mod tests {
         let genesis = execution_genesis(&hoodi.to_string()).unwrap();
         assert_eq!(genesis["config"]["chainId"], CHAIN_ID);
         assert!(genesis["config"]["pragueTime"].is_null() && genesis["alloc"]["rich"].is_null());
+        assert_eq!(genesis["gasLimit"], "0x3938700");
         assert_eq!(genesis["alloc"]["0"], account);
 
         let bare = json!({"config": {}, "alloc": {}});

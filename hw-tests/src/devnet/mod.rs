@@ -5,6 +5,7 @@
 //! lives whatever the distributed ones do. `docs/devnet.md` tells how to use it by hand.
 
 mod api;
+pub mod builder;
 pub mod duties;
 mod genesis;
 pub mod inclusion;
@@ -26,6 +27,7 @@ use chain::{Epoch, Slot};
 
 pub(crate) use api::wait;
 pub use api::{ApiError, BeaconApi, ValidatorInfo};
+use builder::Builder;
 pub use genesis::{DepositEntry, GENESIS_FORK_VERSION};
 pub use interop::interop_deposit;
 pub use load::{BusyLoops, Measurement, choose_slot_seconds, measure};
@@ -164,6 +166,8 @@ pub struct Config {
     pub distributed: Place,
     /// Who sits in the sync committees.
     pub sync_committee: SyncCommittee,
+    /// Whether the beacon node has a block builder to ask ([`builder`]).
+    pub builder: bool,
 }
 
 impl Config {
@@ -176,6 +180,7 @@ impl Config {
             filler_validators: 64,
             distributed: Place::First,
             sync_committee: SyncCommittee::Few,
+            builder: false,
         }
     }
 
@@ -272,6 +277,7 @@ pub struct Devnet {
     keys: Vec<[u8; 48]>,
     filler_keys: Vec<[u8; 48]>,
     genesis_time: Option<u64>,
+    builder: Option<Builder>,
     // Stopped in this order: whoever uses another one first.
     validator: Option<Process>,
     beacon_node: Option<Process>,
@@ -303,6 +309,7 @@ impl Devnet {
             tools,
             ports,
             genesis_time: None,
+            builder: None,
             validator: None,
             beacon_node: None,
             geth: None,
@@ -392,6 +399,10 @@ impl Devnet {
         self.genesis_time = Some(genesis_time);
         self.make_genesis(genesis_time)?;
         self.start_geth()?;
+        if self.config.builder {
+            // Before the beacon node, which looks for it once when it starts.
+            self.builder = Some(Builder::start(&self.beacon_url(), &self.execution_url())?);
+        }
         self.start_beacon_node()?;
         self.start_validator()
     }
@@ -438,7 +449,9 @@ impl Devnet {
             .args(["--port", &ports.geth_p2p.to_string()])
             .args(["--syncmode", "full", "--cache", "64"])
             .args(["--http", "--http.addr", "127.0.0.1", "--http.port", &ports.geth_http.to_string()])
-            .args(["--http.api", "eth,net,web3,debug,txpool"])
+            // `testing` is what the builder has its payloads built with.
+            .args(["--http.api", "eth,net,web3,debug,txpool,testing"])
+            .args(["--miner.gaslimit", &builder::GAS_LIMIT.to_string()])
             .args(["--authrpc.addr", "127.0.0.1", "--authrpc.port", &ports.engine.to_string()])
             .args(["--authrpc.jwtsecret", "jwt.hex"])
             .start()?;
@@ -473,8 +486,17 @@ impl Devnet {
             .args(["--rpc-host", "127.0.0.1", "--rpc-port", &ports.beacon_rpc.to_string()])
             .args(["--monitoring-host", "127.0.0.1"])
             .args(["--monitoring-port", &ports.beacon_monitoring.to_string()])
-            .args(["--suggested-fee-recipient", FEE_RECIPIENT])
-            .start()?;
+            .args(["--suggested-fee-recipient", FEE_RECIPIENT]);
+        let node = match &self.builder {
+            None => node,
+            // Prysm leaves its builder for an epoch after a few empty slots. Here the builder is what is looked at, and on a
+            // busy machine slots stay empty without it too.
+            Some(builder) => node
+                .args(["--http-mev-relay", &builder.url()])
+                .args(["--max-builder-consecutive-missed-slots", "32"])
+                .args(["--max-builder-epoch-missed-slots", "32"]),
+        };
+        let node = node.start()?;
         let node = self.beacon_node.insert(node);
         let api = &self.api;
         // The node answers simple questions some time before it has a head ("nil head"); this one needs the head state.
@@ -517,6 +539,11 @@ impl Devnet {
     /// The execution client's JSON-RPC, for processes on this machine.
     pub fn execution_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.ports.geth_http)
+    }
+
+    /// The block builder, when this chain has one and runs.
+    pub fn builder(&self) -> Option<&Builder> {
+        self.builder.as_ref()
     }
 
     /// The programs of this chain.
@@ -664,6 +691,7 @@ impl Devnet {
         // Each one stops when dropped, killed if it does not listen.
         drop(self.validator.take());
         drop(self.beacon_node.take());
+        drop(self.builder.take());
         drop(self.geth.take());
     }
 }

@@ -62,6 +62,8 @@ pub struct Seen {
     pub accepted: BTreeSet<Accepted>,
     /// When the first votes of each slot arrived, in milliseconds of Unix time.
     pub attested_at_ms: BTreeMap<Slot, u64>,
+    /// Builder registrations handed in, and of these accepted; repeats count again.
+    pub registrations: (u64, u64),
     /// Requests that the beacon node refused, with what it said; the first few.
     pub refused: Vec<String>,
     /// How many were refused.
@@ -184,6 +186,8 @@ enum Kind {
     Contributions,
     /// Votes, for their time; the chain counts them.
     Attestations,
+    /// Builder registrations; the builder itself tells whose they are.
+    Registrations,
     /// Whatever else a member submits: only refusals matter, the chain shows the rest.
     Other,
 }
@@ -199,6 +203,8 @@ impl Kind {
             Some(Self::Contributions)
         } else if path.ends_with("/beacon/pool/attestations") {
             Some(Self::Attestations)
+        } else if path.ends_with("/validator/register_validator") {
+            Some(Self::Registrations)
         } else if path.contains("/beacon/pool/")
             || path.contains("/beacon/blocks")
             || path.contains("/beacon/blinded")
@@ -225,6 +231,11 @@ impl Passage {
                 seen.attested_at_ms.entry(slot).or_insert(arrived_ms);
             }
         }
+        if kind == Kind::Registrations {
+            let count = length_of_list(body);
+            seen.registrations.0 += count;
+            seen.registrations.1 += if status.is_success() { count } else { 0 };
+        }
         let Some(entries) = entries(kind, body) else {
             seen.unreadable += u64::from(kind != Kind::Other);
             return;
@@ -238,7 +249,7 @@ impl Passage {
 /// What a request hands in; nothing for kinds that the chain shows.
 fn entries(kind: Kind, body: &[u8]) -> Option<Vec<Accepted>> {
     let read: fn(&Value) -> Option<Accepted> = match kind {
-        Kind::Other | Kind::Attestations => return Some(Vec::new()),
+        Kind::Other | Kind::Attestations | Kind::Registrations => return Some(Vec::new()),
         Kind::Aggregates => |entry| {
             Some(Accepted {
                 slot: number(entry, "/message/aggregate/data/slot").map(Slot)?,
@@ -265,6 +276,11 @@ fn slots_of_votes(body: &[u8]) -> BTreeSet<Slot> {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let votes = body.as_array().into_iter().flatten();
     votes.filter_map(|vote| number(vote, "/data/slot").map(Slot)).collect()
+}
+
+fn length_of_list(body: &[u8]) -> u64 {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    body.as_array().map_or(0, |list| u64::try_from(list.len()).unwrap_or(u64::MAX))
 }
 
 fn now_ms() -> u64 {
@@ -360,6 +376,13 @@ mod tests {
         assert_eq!(ask("/eth/v2/beacon/pool/attestations").0, 400);
         let seen = witness.seen();
         assert_eq!((seen.accepted.len(), seen.refusals, seen.unreadable), (1, 1, 0));
+    }
+
+    #[test]
+    fn registrations_are_counted_one_by_one() {
+        assert_eq!(Kind::of("POST", "/eth/v1/validator/register_validator"), Some(Kind::Registrations));
+        assert_eq!(length_of_list(b"[{}, {}]"), 2);
+        assert_eq!((length_of_list(b"{}"), length_of_list(b"[")), (0, 0));
     }
 
     #[test]

@@ -16,10 +16,10 @@ use hw_tests::page::{Page, PageError};
 use hw_tests::remote_signer::RemoteSigner;
 use hw_tests::stock_client::StockClient;
 use hw_tests::vm::{HOST_FROM_GUEST, Vm};
-use ipc::Signing;
 use ipc::remote::{RemoteClientOrder, RemoteRight};
 use ipc::signer::{ChainClock, ChainPreset};
 use ipc::web::BoxStatus;
+use ipc::{Proposals, Signing};
 
 use super::options::{Occupant, Plan};
 use super::{boot, stopped};
@@ -214,6 +214,11 @@ impl Seat {
         Ok(self.folder.share_keys()?)
     }
 
+    /// The cluster lock, as its owner has it.
+    pub(super) fn lock_json(&self) -> anyhow::Result<serde_json::Value> {
+        Ok(self.folder.lock_json()?)
+    }
+
     pub(super) fn is_on(&self) -> bool {
         self.body.is_some()
     }
@@ -388,8 +393,9 @@ impl Cluster {
                 Some(listen) => Signing::ValidatorClient { listen },
                 None => Signing::BuiltIn,
             };
+            let proposals = Proposals { builder_api: chain.config().builder, ..Proposals::default() };
             seat.folder
-                .join(&page, &facts, peers.collect(), signing)
+                .join_proposing(&page, &facts, peers.collect(), signing, proposals)
                 .with_context(|| format!("joining with {name}"))?;
             match signing {
                 Signing::BuiltIn => say::detail(&format!("{name}: shares sealed, cluster joined")),

@@ -3,6 +3,7 @@
 mod boot;
 mod check;
 mod client;
+mod exits;
 mod members;
 mod options;
 mod outside;

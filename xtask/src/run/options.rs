@@ -49,6 +49,12 @@ pub(crate) struct Arguments {
     /// Once everybody is in: run this many slots (whole epochs) and count what the chain asked and what was done.
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     pub(crate) slots: Option<u64>,
+    /// A block builder beside the beacon node, and a cluster that takes its offers: the cluster's blocks are blinded ones.
+    #[arg(long)]
+    pub(crate) builder: bool,
+    /// With --slots: when all is counted, the owners of the members that sign by themselves let this many validators leave.
+    #[arg(long, value_name = "N", requires = "slots", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) exits: Option<u32>,
     /// With --slots: write the counts there, as JSON.
     #[arg(long, value_name = "FILE", requires = "slots")]
     pub(crate) report: Option<PathBuf>,
@@ -80,6 +86,8 @@ impl Default for Arguments {
             validators: 4,
             kinds: Vec::new(),
             slots: None,
+            builder: false,
+            exits: None,
             report: None,
             restart_members: false,
             optimised: false,
@@ -115,6 +123,10 @@ impl Arguments {
         }
         words.push(format!("--validators {} --slot-seconds {slot_seconds}", self.validators));
         words.extend(self.slots.map(|slots| format!("--slots {slots}")));
+        if self.builder {
+            words.push("--builder".to_owned());
+        }
+        words.extend(self.exits.map(|exits| format!("--exits {exits}")));
         if self.restart_members {
             words.push("--restart-members".to_owned());
         }
@@ -198,6 +210,11 @@ impl Occupant {
         matches!(self, Self::HearthWithClient | Self::HearthWithRemoteClient)
     }
 
+    /// Whether it is native and its shares are with a signer of ours.
+    pub(super) fn has_signer(&self) -> bool {
+        matches!(self, Self::Hearth | Self::HearthWithRemoteClient)
+    }
+
     /// A word for a mix and for reports.
     pub(super) fn word(&self) -> &'static str {
         match self {
@@ -259,6 +276,16 @@ impl Plan {
             });
         }
         let plan = Self { occupants, threshold };
+        let signing = plan.occupants.iter().filter(|occupant| occupant.has_signer()).count();
+        ensure!(
+            arguments.exits.is_none() || signing >= usize::from(threshold),
+            "--exits needs {threshold} members with a signer of ours whose owners can be asked, and there are {signing}"
+        );
+        ensure!(
+            arguments.exits.is_none_or(|exits| exits <= arguments.validators),
+            "--exits: there are {} validators",
+            arguments.validators
+        );
         ensure!(
             !arguments.check || plan.page_seat().is_some(),
             "--check looks at a Hearth member, and there is none in this cluster: leave one, or leave out --check"

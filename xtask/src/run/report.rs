@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::members::Cluster;
 use super::options::{Occupant, Plan};
 use super::slots::Outcome;
-use super::usage;
+use super::{exits, usage};
 use crate::say;
 
 /// What a check found, also as JSON.
@@ -71,6 +71,9 @@ pub(super) fn tell(outcome: &Outcome) {
             (_, 0) => say::failed(&line),
             (_, _) => say::note(&line),
         }
+    }
+    for problem in outcome.builder.iter().flat_map(|builder| &builder.problems) {
+        say::note(&format!("builder: {problem}"));
     }
     for restart in &outcome.restarts {
         let again = match restart.signed_again_at_slot {
@@ -141,6 +144,10 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
                 "partials_at_hearth_members": outcome.records.partials(number),
                 "partials_at_charon_members": outcome.records.partials_by_charon(name),
                 "missed_because": outcome.records.reasons(number),
+                "builder_registrations": {
+                    "tried": seen.registrations.0, "succeeded": seen.registrations.1, "source": "beacon_node_accepted",
+                },
+                "voluntary_exits": exits::of_member(seat),
                 "refused_by_beacon_node": {"requests": seen.refusals, "first": seen.refused},
             });
             (number.to_string(), said)
@@ -167,7 +174,9 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
         "sources": {
             "chain": "canonical blocks and states; each vote once by slot and validator, a proposal by its slot's block, \
                       a sync-committee message by the seats' bits in the next slot's block; randao by the proposal that \
-                      carries it, a lower bound",
+                      carries it, a lower bound; proposer_blinded: of the proposals, those whose payload has the builder's \
+                      extra data; voluntary_exit: the validator's status in the head state",
+            "builder": "what the builder holds, each checked against the validator's own key",
             "beacon_node_accepted": "answers of the beacon node to what members handed in; tried is what the selection \
                                      proofs of the validators ask for",
             "own_record": "the member's own records of ended duties, times their validators",
@@ -179,6 +188,14 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
                                moves some slots later",
         },
         "duties": outcome.counts.duties,
+        "builder": outcome.builder.as_ref().map(|builder| json!({
+            "validators_registered": builder.registrations.len(),
+            "registrations_taken": builder.registrations_taken,
+            "registrations_refused": builder.registrations_refused,
+            "offers": builder.offers,
+            "payloads_shown": builder.revealed,
+            "problems": builder.problems,
+        })),
         "charon_over_hearth": usage::compare(&members),
         "programs": if facts.optimised { "measured" } else { "dev" },
         "members": members,

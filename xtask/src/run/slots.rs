@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use chain::{Slot, ValidatorIndex};
+use chain::{PublicKeyBytes, Slot, ValidatorIndex};
 use hw_tests::devnet::Devnet;
-use hw_tests::devnet::duties::{Counts, Register};
+use hw_tests::devnet::builder::BuilderSeen;
+use hw_tests::devnet::duties::{Counts, Register, Source};
 use ipc::node::{DutyKind, DutyOutcome};
 use ipc::web::BoxStatus;
 use threshold::SecretKey;
@@ -30,6 +31,8 @@ const RECORDS_PER_SLOT: u32 = 2;
 /// What was counted, and how.
 pub(super) struct Outcome {
     pub(super) counts: Counts,
+    /// What the block builder saw, when the chain has one.
+    pub(super) builder: Option<BuilderSeen>,
     pub(super) records: Records,
     pub(super) usage: Usage,
     pub(super) restarts: Vec<Restart>,
@@ -67,7 +70,10 @@ pub(super) fn run(
     let slots = slots.div_ceil(per_epoch) * per_epoch;
     let end = Slot(first.0 + slots);
     say::begin(&format!("counting the duties of {slots} slots, from slot {first} to slot {}", end.0 - 1));
-    let mut register = Register::new(chain.api(), per_epoch, first..end, keys)?;
+    let public_keys: BTreeMap<ValidatorIndex, PublicKeyBytes> =
+        keys.iter().map(|(index, key)| (*index, key.public_key().to_bytes())).collect();
+    let register = Register::new(chain.api(), per_epoch, first..end, keys)?;
+    let mut register = register.with_builder(chain.config().builder);
     let mut records = Records::new(first..end);
     let mut usage = Usage::default();
     let mut restarts = Restarts::new(cluster, restart_members, first, end, per_epoch);
@@ -104,13 +110,20 @@ pub(super) fn run(
     records.read(cluster, chain.clock_slot()?);
     let accepted = cluster.seats.iter().filter_map(|seat| seat.witness.as_ref());
     let accepted = accepted.flat_map(|witness| witness.seen().accepted).collect();
-    let counts = register.count(&accepted).context("counting what is on the chain")?;
+    let mut counts = register.count(&accepted).context("counting what is on the chain")?;
+    let builder = chain.builder().map(|builder| builder.seen());
+    if let Some(builder) = &builder {
+        let held =
+            public_keys.iter().map(|(index, key)| ((first, *index), builder.registrations.contains_key(key)));
+        counts.note("builder_registration", Source::Builder, held);
+    }
     let restarts = restarts.done.into_iter().map(|restart| Restart {
         signed_again_at_slot: records.first_partial_after(restart.member, restart.started_at_slot),
         ..restart
     });
     Ok(Outcome {
         counts,
+        builder,
         restarts: restarts.collect(),
         records,
         usage,

@@ -18,7 +18,7 @@ use threshold::SecretKey;
 use super::members::{Body, Cluster};
 use super::options::{Arguments, Fork, Plan};
 use super::report::{self, CheckedAttestation};
-use super::{Steps, boot, build_binaries, cache, check, client, make_dir, outside, slots, watch};
+use super::{Steps, boot, build_binaries, cache, check, client, exits, make_dir, outside, slots, watch};
 use crate::say;
 
 /// Validators that Prysm's own client runs, so that the chain lives without the cluster.
@@ -60,7 +60,7 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
         plan.threshold,
         arguments.validators
     ));
-    let made = make_cluster(&dir, &plan, arguments.validators)?;
+    let made = make_cluster(&dir, &plan, arguments)?;
     let deposits = deposits(made.folders[0].path())?;
     let mut chain =
         Devnet::prepare(&dir.join("chain"), chain_config(arguments, slot_seconds), tools, &deposits)?;
@@ -92,8 +92,13 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
     cluster.say_addresses(&chain)?;
     let mut proposals = 0;
     if let Some(slots) = arguments.slots {
-        let outcome = slots::run(&mut chain, &mut cluster, keys, slots, arguments.restart_members)?;
+        let leaving = arguments.exits.map(|exits| exits::choose(&keys, exits)).unwrap_or_default();
+        let mut outcome = slots::run(&mut chain, &mut cluster, keys, slots, arguments.restart_members)?;
         steps.done("the duties of all slots counted");
+        if !leaving.is_empty() {
+            exits::run(&mut chain, &mut cluster, &leaving, &mut outcome.counts)?;
+            steps.done("what the owners let leave has left");
+        }
         report::tell(&outcome);
         proposals = outcome.counts.duties.get("proposer").map_or(0, |count| count.tried);
         let client = client::try_it(&mut chain, &mut cluster, &outcome)?;
@@ -163,7 +168,7 @@ fn chain_config(arguments: &Arguments, slot_seconds: u64) -> devnet::Config {
         Fork::Electra => devnet::Config::electra(),
         Fork::Fulu => devnet::Config::fulu(),
     };
-    devnet::Config { slot_seconds, filler_validators: FILLERS, ..base }
+    devnet::Config { slot_seconds, filler_validators: FILLERS, builder: arguments.builder, ..base }
 }
 
 /// What was asked for, or what this machine was measured to hold.
@@ -194,7 +199,7 @@ fn deposits(folder: &Path) -> anyhow::Result<Vec<DistributedValidator>> {
 }
 
 /// Makes a cluster the way `create cluster` does: all keys in one place, once, for a chain that is worth nothing.
-fn make_cluster(dir: &Path, plan: &Plan, validators: u32) -> anyhow::Result<Made> {
+fn make_cluster(dir: &Path, plan: &Plan, arguments: &Arguments) -> anyhow::Result<Made> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     // A publicly known developer account: rewards of a local chain are worth nothing.
@@ -208,10 +213,14 @@ fn make_cluster(dir: &Path, plan: &Plan, validators: u32) -> anyhow::Result<Made
         genesis_time: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
     };
     let addresses = Addresses { fee_recipient: address, withdrawal: address };
-    let members = plan.occupants.len();
+    let (members, validators) = (plan.occupants.len(), arguments.validators);
     let mut options =
         CreateOptions::new("First light", members, usize::try_from(validators)?, network, addresses);
     options.threshold = Some(plan.threshold);
+    if arguments.builder {
+        // geth builds for everybody with one limit, and the beacon node refuses an offer with another one than registered.
+        options.target_gas_limit = devnet::builder::GAS_LIMIT;
+    }
     options.timestamp = "2026-01-01T00:00:00Z".to_owned();
     let mut rng = rand::rng();
     let secrets: Vec<SecretKey> = (0..validators).map(|_| SecretKey::random(&mut rng)).collect();

@@ -1,0 +1,98 @@
+//! `--exits`: owners let validators leave, as they do on the page, and the chain shows whether they left.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, ensure};
+use chain::{PublicKeyBytes, ValidatorIndex};
+use hw_tests::devnet::Devnet;
+use hw_tests::devnet::duties::{Counts, Source};
+use ipc::node::ExitState;
+use ipc::owner::{ExitOrder, OwnerRules};
+use serde_json::{Value, json};
+use threshold::SecretKey;
+
+use super::members::{Cluster, Seat};
+use super::pause;
+use crate::say;
+
+/// From the last owner's word until the chain shows it: the signers' delay (two seconds here), the exchange, a block.
+const PATIENCE_EPOCHS: u64 = 2;
+/// Exits are signed with it (EIP-7044); of the local chain, where nobody knows it by the network's name.
+const CAPELLA_FORK_VERSION: &str = "0x20000092";
+
+/// The last `count` validators.
+pub(super) fn choose(
+    keys: &BTreeMap<ValidatorIndex, SecretKey>,
+    count: u32,
+) -> BTreeMap<ValidatorIndex, PublicKeyBytes> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    keys.iter().rev().take(count).map(|(index, key)| (*index, key.public_key().to_bytes())).collect()
+}
+
+/// Every owner of a signer of ours orders the exits; counts those that the chain shows in time.
+pub(super) fn run(
+    chain: &mut Devnet,
+    cluster: &mut Cluster,
+    leaving: &BTreeMap<ValidatorIndex, PublicKeyBytes>,
+    counts: &mut Counts,
+) -> anyhow::Result<()> {
+    let (first, per_epoch) = (chain.clock_slot()?, chain.config().slots_per_epoch);
+    let epoch = first.0 / per_epoch;
+    for seat in cluster.seats.iter().filter(|seat| seat.occupant.has_signer() && seat.is_on()) {
+        let page = seat.page()?.context("a member's page went missing")?;
+        let rules = OwnerRules {
+            lock: seat.lock_json()?,
+            capella_fork_version: Some(CAPELLA_FORK_VERSION.to_owned()),
+            payments: Vec::new(),
+        };
+        page.set_rules(&rules).with_context(|| format!("telling {} the chain's rules", seat.name))?;
+        for key in leaving.values() {
+            let order =
+                ExitOrder { validator: key.to_string(), typed_again: key.to_string(), epoch, delay_s: None };
+            page.order_exit(&order).with_context(|| format!("ordering an exit at {}", seat.name))?;
+        }
+        say::detail(&format!("the owner of {} lets {} of the validators leave", seat.name, leaving.len()));
+    }
+    let deadline = first.0 + PATIENCE_EPOCHS * per_epoch;
+    let left = loop {
+        pause(chain, cluster)?;
+        let all = chain.api().validators()?;
+        let leaves = |index: &ValidatorIndex| {
+            all.iter().any(|info| info.index == *index && info.status != "active_ongoing")
+        };
+        let left: Vec<ValidatorIndex> = leaving.keys().copied().filter(leaves).collect();
+        if left.len() == leaving.len() || chain.clock_slot()?.0 > deadline {
+            break left;
+        }
+    };
+    let asked = leaving.keys().map(|index| ((first, *index), left.contains(index)));
+    counts.note("voluntary_exit", Source::Chain, asked);
+    say::good(&format!("{} of {} validators are leaving, says the chain", left.len(), leaving.len()));
+    ensure!(!left.is_empty(), "no exit reached the chain: {}", words_of(cluster));
+    Ok(())
+}
+
+/// What the members say of their exits.
+fn words_of(cluster: &Cluster) -> String {
+    let said = cluster.seats.iter().filter_map(|seat| {
+        let exits = seat.status()?.node?.exits;
+        let exits: Vec<String> = exits
+            .iter()
+            .map(|exit| format!("{:?} {}", exit.state, exit.message.as_deref().unwrap_or("")))
+            .collect();
+        Some(format!("{}: {}", seat.name, exits.join(", ")))
+    });
+    said.collect::<Vec<_>>().join(" | ")
+}
+
+/// What a member says of the exits that were asked of it: signed by it or further.
+pub(super) fn of_member(seat: &Seat) -> Value {
+    let exits = seat.status().and_then(|status| status.node).map(|node| node.exits).unwrap_or_default();
+    let signed = |state: ExitState| match state {
+        ExitState::Signed | ExitState::Whole | ExitState::Published => true,
+        ExitState::Waiting | ExitState::Asking | ExitState::AskedByOthers => false,
+    };
+    let succeeded = exits.iter().filter(|exit| signed(exit.state)).count();
+    let tried = exits.iter().filter(|exit| exit.state != ExitState::AskedByOthers).count();
+    json!({"tried": tried, "succeeded": succeeded, "source": "own_record"})
+}
