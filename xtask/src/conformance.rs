@@ -325,7 +325,8 @@ fn measured(runs: &BTreeMap<String, Value>) -> String {
         "## Measured: duties tried and succeeded, by mix\n\n\
          Tried is what the chain asked of the cluster's validators in the counted slots; succeeded is what canonical blocks\n\
          show, and for aggregates and contributions, whose author no block shows, what the beacon node accepted. A\n\
-         proposal's randao reveal counts with the proposal. `vc` is Hearth with Prysm's validator client, `charon` is Charon\n\
+         proposal's randao reveal counts with the proposal, and of the proposals `proposer_blinded` are those that a block\n\
+         builder was asked for, in runs that have one (`--builder`). `vc` is Hearth with Prysm's validator client, `charon` is Charon\n\
          with Prysm's validator client.\n\n",
     );
     let kinds: BTreeSet<&str> = runs
@@ -335,8 +336,8 @@ fn measured(runs: &BTreeMap<String, Value>) -> String {
         .filter(|kind| *kind != "randao")
         .collect();
     let header: Vec<&str> = kinds.iter().copied().collect();
-    let _ = writeln!(page, "| run | mix | slots | restarts | {} | empty slots |", header.join(" | "));
-    let _ = writeln!(page, "|---|---|---|---|{}---|", "---|".repeat(kinds.len()));
+    let _ = writeln!(page, "| run | mix | fork | slots | restarts | {} | empty slots |", header.join(" | "));
+    let _ = writeln!(page, "|---|---|---|---|---|{}---|", "---|".repeat(kinds.len()));
     for (name, run) in runs {
         let cells: Vec<String> = kinds
             .iter()
@@ -351,8 +352,9 @@ fn measured(runs: &BTreeMap<String, Value>) -> String {
         let length = |what: &str| run[what].as_array().map_or(0, Vec::len);
         let _ = writeln!(
             page,
-            "| `{name}` | {} | {} of {} s | {} | {} | {} |",
+            "| `{name}` | {} | {} | {} of {} s | {} | {} | {} |",
             run["mix"].as_str().unwrap_or("?"),
+            run["fork"].as_str().unwrap_or("?"),
             run["window"]["slots"],
             run["slot_seconds"],
             length("restarts"),

@@ -43,6 +43,8 @@ pub(crate) enum Part {
     SameBytes,
     /// A cluster that changes on a real chain: about two minutes, not among "all".
     EditedCluster,
+    /// Fulu with a block builder: about ten minutes, not among "all".
+    Fulu,
     /// The box in QEMU attests on chain: `run --check`.
     E2e,
 }
@@ -52,7 +54,12 @@ impl Part {
     fn only_when_named(self) -> bool {
         matches!(
             self,
-            Self::ImageArm64 | Self::PowerCuts | Self::ImageMore | Self::SameBytes | Self::EditedCluster
+            Self::ImageArm64
+                | Self::PowerCuts
+                | Self::ImageMore
+                | Self::SameBytes
+                | Self::EditedCluster
+                | Self::Fulu
         )
     }
 }
@@ -110,6 +117,7 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
             Part::ImageMore => "image-more",
             Part::SameBytes => "same-bytes",
             Part::EditedCluster => "edited-cluster",
+            Part::Fulu => "fulu",
             Part::E2e => "e2e",
         };
         say::begin(&format!("{name}: {}", describe(part)));
@@ -179,6 +187,10 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 tally.judge("the daemons build", run::build_binaries(false).map(|_| ()));
                 run_executables(&mut tally, built, |test| test.is("edited_cluster"), &[]);
             }
+            Part::Fulu => tally.judge(
+                "every kind of duty is done on Fulu, with blocks of the node's own and a builder's",
+                run::check_fulu(),
+            ),
             Part::E2e => tally.judge("the box in QEMU attests on chain", run::check_box()),
         }
         tally.times.push((name, part_begun.elapsed()));
@@ -211,6 +223,7 @@ fn describe(part: Part) -> &'static str {
         Part::SameBytes => "a second checkout in another folder, byte by byte",
         Part::ImageMore => "four processors, an NVMe disk, a disk that is too small, a stick that installs",
         Part::EditedCluster => "a cluster that changes on a real chain",
+        Part::Fulu => "every duty on Fulu, with blocks of the node's own and a builder's",
         Part::PowerCuts => "power cuts while the first start completes the disk",
         Part::E2e => "the box in QEMU, on a real chain, in a real cluster",
     }

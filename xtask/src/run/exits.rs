@@ -20,6 +20,9 @@ const PATIENCE_EPOCHS: u64 = 2;
 /// Exits are signed with it (EIP-7044); of the local chain, where nobody knows it by the network's name.
 const CAPELLA_FORK_VERSION: &str = "0x20000092";
 
+/// What the beacon API calls a validator whose exit is on the chain.
+const LEAVES: [&str; 4] = ["active_exiting", "exited_unslashed", "withdrawal_possible", "withdrawal_done"];
+
 /// The last `count` validators.
 pub(super) fn choose(
     keys: &BTreeMap<ValidatorIndex, SecretKey>,
@@ -58,7 +61,7 @@ pub(super) fn run(
         pause(chain, cluster)?;
         let all = chain.api().validators()?;
         let leaves = |index: &ValidatorIndex| {
-            all.iter().any(|info| info.index == *index && info.status != "active_ongoing")
+            all.iter().any(|info| info.index == *index && LEAVES.contains(&info.status.as_str()))
         };
         let left: Vec<ValidatorIndex> = leaving.keys().copied().filter(leaves).collect();
         if left.len() == leaving.len() || chain.clock_slot()?.0 > deadline {

@@ -126,6 +126,23 @@ pub(crate) fn check_fast() -> anyhow::Result<()> {
             .map(|client| client.parse().map_err(anyhow::Error::msg))
             .collect::<Result<_, _>>()?,
         slot_seconds: TEST_SLOT_SECONDS,
+        builder: true,
+        ..Arguments::default()
+    })
+}
+
+/// One epoch of Fulu, which has 32 slots, after those in which the members come in: every kind of duty, with blocks that the
+/// beacon node made and blocks that a builder made.
+pub(crate) fn check_fulu() -> anyhow::Result<()> {
+    run(&Arguments {
+        fast: true,
+        check: true,
+        fork: options::Fork::Fulu,
+        builder: true,
+        slots: Some(TEST_SLOTS),
+        validators: TEST_VALIDATORS,
+        kinds: vec![TEST_CLIENTS[0].parse().map_err(anyhow::Error::msg)?],
+        slot_seconds: TEST_SLOT_SECONDS,
         ..Arguments::default()
     })
 }
