@@ -130,10 +130,12 @@ fn help() {
       --members N          members of the cluster (default 4), with --threshold N and --validators N
       --member N=KIND      what member N is: charon:PATH, vc (Hearth with Prysm's validator client) or hearth
       --slots S            count what the chain asks of the cluster in S slots, and what was done; --report FILE as JSON
+      --builder            a block builder beside the beacon node, and a cluster that takes its offers (docs/devnet.md)
+      --exits N            with --slots: in the end the members' owners let N validators leave
       --restart-members    with --slots: kill members in turn and start them again
   ./hearth test [PART]     everything that must pass, or one part: lint unit vectors sim conformance units
                            fast image e2e; only when named:
-                           image-arm64 image-more power-cuts same-bytes
+                           image-arm64 image-more power-cuts same-bytes edited-cluster fulu
   ./hearth vectors DIR     the conformance suite on a folder of test vectors   [--json]
   ./hearth bench WHAT      what things cost here: dv, isolation, pinning or signer   [--json]
       --whole              whole processes and the time they add to a duty (dv)
