@@ -157,7 +157,10 @@ impl StockClient {
             .args(["--http-host", "127.0.0.1", "--http-port", &ports[1].to_string()])
             .args(["--monitoring-host", "127.0.0.1", "--monitoring-port", &ports[2].to_string()])
             .args(["--suggested-fee-recipient", FEE_RECIPIENT, "--disable-rewards-penalties-logging"]);
-        let launch = if self.builder { launch.arg("--enable-builder") } else { launch };
+        // It makes the client register, which a member of a cluster need not: the registrations in the lock count. The
+        // client's are about its share, and our signer signs none for a key that is no validator's.
+        let registers = self.builder && matches!(self.keys, Keys::Wallet);
+        let launch = if registers { launch.arg("--enable-builder") } else { launch };
         let launch = match &self.keys {
             Keys::Wallet => launch.args(["--wallet-dir", "wallet", "--wallet-password-file", "password"]),
             Keys::Remote { url, public_keys } => launch
