@@ -1,12 +1,12 @@
 //! `--exits`: owners let validators leave, as they do on the page, and the chain shows whether they left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, ensure};
 use chain::{PublicKeyBytes, ValidatorIndex};
 use hw_tests::devnet::Devnet;
 use hw_tests::devnet::duties::{Counts, Source};
-use ipc::node::ExitState;
+use ipc::node::{ExitState, ExitStatus};
 use ipc::owner::{ExitOrder, OwnerRules};
 use serde_json::{Value, json};
 use threshold::SecretKey;
@@ -88,14 +88,43 @@ fn words_of(cluster: &Cluster) -> String {
     said.collect::<Vec<_>>().join(" | ")
 }
 
-/// What a member says of the exits that were asked of it: signed by it or further.
+/// What a member says of the exits that its owner ordered: those in which its own partial signature is.
 pub(super) fn of_member(seat: &Seat) -> Value {
     let exits = seat.status().and_then(|status| status.node).map(|node| node.exits).unwrap_or_default();
-    let signed = |state: ExitState| match state {
-        ExitState::Signed | ExitState::Whole | ExitState::Published => true,
-        ExitState::Waiting | ExitState::Asking | ExitState::AskedByOthers => false,
-    };
-    let succeeded = exits.iter().filter(|exit| signed(exit.state)).count();
-    let tried = exits.iter().filter(|exit| exit.state != ExitState::AskedByOthers).count();
-    json!({"tried": tried, "succeeded": succeeded, "source": "own_record"})
+    count(&exits, seat.number)
+}
+
+/// By validator, for one exit may be listed as ordered here and as it came from others.
+fn count(exits: &[ExitStatus], member: u8) -> Value {
+    let ordered = exits.iter().filter(|exit| exit.state != ExitState::AskedByOthers);
+    let tried: BTreeSet<&str> = ordered.map(|exit| exit.validator.as_str()).collect();
+    let signed = exits.iter().filter(|exit| exit.partials_from.contains(&member));
+    let signed: BTreeSet<&str> = signed.map(|exit| exit.validator.as_str()).collect();
+    json!({"tried": tried.len(), "succeeded": tried.intersection(&signed).count(), "source": "own_record"})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_is_a_member_s_when_its_own_partial_signature_is_in_it() {
+        let exit = |validator: &str, state, partials_from: &[u8]| ExitStatus {
+            validator: validator.to_owned(),
+            epoch: 4,
+            state,
+            partials_from: partials_from.to_vec(),
+            needed: 3,
+            not_before_ms: None,
+            message: None,
+        };
+        let exits = [
+            exit("0xa", ExitState::Published, &[1, 3, 4]),
+            exit("0xa", ExitState::Asking, &[]),
+            exit("0xb", ExitState::AskedByOthers, &[1]),
+            exit("0xc", ExitState::Signed, &[2]),
+        ];
+        assert_eq!(count(&exits, 2), json!({"tried": 2, "succeeded": 1, "source": "own_record"}));
+        assert_eq!(count(&exits, 3)["succeeded"], 1);
+    }
 }
