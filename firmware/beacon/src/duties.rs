@@ -10,12 +10,13 @@ use chain::{
 use serde::Deserialize;
 
 use crate::ask::{BYTES_PER_VALIDATOR, SMALL, encode, unless};
-use crate::error::{BeaconError, Cause};
-use crate::nodes::BeaconNodes;
+use crate::error::{BeaconError, Cause, RequestError};
+use crate::nodes::{BeaconNodes, Node};
 use crate::submit::Submitted;
 use crate::wire::{Data, DutiesWire, ValidatorWire, ValidatorsRequest};
 
 /// How often and how long apart a node that is not yet in our slot is asked again: half a second in all.
+const ASKING_FOR_VOTE: &str = "asking for attestation data";
 const SLOT_RETRIES: u32 = 5;
 const SLOT_RETRY_WAIT: Duration = Duration::from_millis(100);
 
@@ -137,36 +138,34 @@ impl BeaconNodes {
 
     /// What a validator would vote in this slot, as of now. Since Electra the committee index in it is zero.
     pub async fn attestation_data(&self, slot: Slot) -> Result<AttestationData, BeaconError> {
-        let doing = "asking for attestation data";
-        let limits = self.read_limits(SMALL);
-        self.read(doing, |node| async move {
-            let path = format!("/eth/v1/validator/attestation_data?slot={}&committee_index=0", slot.0);
-            let mut retries = 0;
-            let data = loop {
-                match node.endpoint.get::<Data<AttestationData>>(doing, &path, limits).await {
-                    Ok((answer, date)) => {
-                        node.note_date(date);
-                        break answer.data;
-                    }
-                    // Its clock is a little behind ours: the slot starts there in a moment.
-                    Err(error)
-                        if matches!(error.cause, Cause::NotCurrentSlot(_)) && retries < SLOT_RETRIES =>
-                    {
-                        retries += 1;
-                        tokio::time::sleep(SLOT_RETRY_WAIT).await;
-                    }
-                    Err(error) => return Err(error),
+        self.read(ASKING_FOR_VOTE, |node| self.vote_of(node, slot)).await
+    }
+
+    /// The same before it is due: only the best endpoint is asked, and that it has no answer yet is not held against it.
+    pub async fn early_attestation_data(&self, slot: Slot) -> Result<AttestationData, BeaconError> {
+        self.read_early(ASKING_FOR_VOTE, |node| self.vote_of(node, slot)).await
+    }
+
+    async fn vote_of(&self, node: &Node, slot: Slot) -> Result<AttestationData, RequestError> {
+        let (doing, limits) = (ASKING_FOR_VOTE, self.read_limits(SMALL));
+        let path = format!("/eth/v1/validator/attestation_data?slot={}&committee_index=0", slot.0);
+        let mut retries = 0;
+        let data = loop {
+            match node.endpoint.get::<Data<AttestationData>>(doing, &path, limits).await {
+                Ok((answer, date)) => {
+                    node.note_date(date);
+                    break answer.data;
                 }
-            };
-            unless(
-                data.slot == slot && data.index.0 == 0,
-                node,
-                doing,
-                "data for another slot or committee",
-            )?;
-            Ok(data)
-        })
-        .await
+                // Its clock is a little behind ours: the slot starts there in a moment.
+                Err(error) if matches!(error.cause, Cause::NotCurrentSlot(_)) && retries < SLOT_RETRIES => {
+                    retries += 1;
+                    tokio::time::sleep(SLOT_RETRY_WAIT).await;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        unless(data.slot == slot && data.index.0 == 0, node, doing, "data for another slot or committee")?;
+        Ok(data)
     }
 
     /// The head's justified and finalized checkpoints.

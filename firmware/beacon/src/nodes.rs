@@ -22,6 +22,8 @@ const GONE_AFTER: u32 = 3;
 
 /// How often a fallback is examined while it is not needed.
 const FALLBACK_EVERY: Duration = Duration::from_secs(120);
+/// A fallback that did not do is looked at again after this at the earliest.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How often it is looked whether the events of fallbacks are needed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -252,13 +254,14 @@ impl BeaconNodes {
             state.examined = Some(Instant::now());
             state.confirmed
         };
-        let health = match self.examine(node).await {
+        let mut shown = None;
+        let health = match self.examine(node, &mut shown).await {
             Ok(health) => health,
             Err(error) => {
                 let mut state = node.state();
                 state.failed(&error);
                 // It may have shown its chain this time, and failed at something else.
-                if state.confirmed == confirmed_before {
+                if shown.is_none() && state.confirmed == confirmed_before {
                     state.confirmed = None;
                 }
                 if matches!(error.cause, Cause::Unreachable(_)) {
@@ -283,6 +286,8 @@ impl BeaconNodes {
         if !matches!(health, Health::Failing(_)) {
             state.unreachable = 0;
         }
+        // Together: whoever finds that it has just shown its chain finds how it does now, and not two minutes ago.
+        state.confirmed = shown.or(state.confirmed);
         state.health = health;
         state.finished = Some(Instant::now());
     }
@@ -299,10 +304,13 @@ impl BeaconNodes {
             return Ok(());
         }
         let asked = Instant::now();
-        if !node.has_shown_its_chain_within(self.fresh()) {
+        let is_fresh = node.has_shown_its_chain_within(self.fresh());
+        if !is_fresh || (wanted_for == Use::Ask && !node.is_ready()) {
             let _others_wait = node.examining.lock().await;
-            // What came of an examination that ended meanwhile holds for all who waited for it.
-            if node.state().finished.is_none_or(|at| at < asked) {
+            // What came of an examination that ended meanwhile holds for all who waited for it; and one that did not do a moment
+            // ago is not asked with each request.
+            let holds = |at: Instant| at >= asked || (is_fresh && at.elapsed() < ASK_AGAIN);
+            if !node.state().finished.is_some_and(holds) {
                 self.refresh_one(node).await;
             }
         }
@@ -320,7 +328,9 @@ impl BeaconNodes {
         Duration::from_millis(self.shared.timeouts.fallback_fresh_ms)
     }
 
-    async fn examine(&self, node: &Node) -> Result<Health, RequestError> {
+    /// `shown` becomes when it was asked for the chain that it has shown, whatever comes afterwards.
+    async fn examine(&self, node: &Node, shown: &mut Option<Instant>) -> Result<Health, RequestError> {
+        let asked = Instant::now();
         if let Err(mismatch) = self.check_chain(node).await? {
             let mut state = node.state();
             state.same_chain = false;
@@ -328,11 +338,8 @@ impl BeaconNodes {
             state.told = None;
             return Ok(Health::WrongChain(mismatch));
         }
-        {
-            let mut state = node.state();
-            state.same_chain = true;
-            state.confirmed = Some(Instant::now());
-        }
+        *shown = Some(asked);
+        node.state().same_chain = true;
         let health = self.fetch_sync_state(node).await?;
         self.count_peers(node).await;
         Ok(health)
@@ -482,6 +489,22 @@ impl BeaconNodes {
                 running.push(request(next));
             }
         }
+    }
+
+    /// Asks the best endpoint alone, and holds nothing against it: for what is asked before it is due.
+    pub(crate) async fn read_early<'a, T, F, Fut>(
+        &'a self,
+        doing: &'static str,
+        ask: F,
+    ) -> Result<T, BeaconError>
+    where
+        F: FnOnce(&'a Node) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>> + 'a,
+    {
+        let (first, _) = self.candidates();
+        let best = first.into_iter().find(|node| !node.is_fallback && node.is_ready());
+        let best = best.ok_or_else(|| self.none_ready(doing))?;
+        ask(best).await.map_err(|last| BeaconError::AllFailed { last, asked: 1 })
     }
 
     /// Whom to ask, and which fallbacks when all of those fail. Ready endpoints, the least failing first. If none is ready,

@@ -104,7 +104,10 @@ impl BeaconNodes {
                         }
                     });
                 }
-                last = Some(error);
+                // While one may still take it, it is not given up, whichever answer came last.
+                if last.as_ref().is_none_or(|last: &RequestError| last.cause.is_an_answer()) {
+                    last = Some(error);
+                }
             }
         }
         match (rejected, last) {

@@ -188,8 +188,13 @@ impl<S: Clone + PartialEq> Work<S> {
         if !self.is_scheduled() || self.is_over(context.now, &context.settings.timing) {
             return;
         }
-        let trigger = self.duty.triggers_at(&context.settings.timing);
-        if !self.may_begin && trigger.is_some_and(|at| at > context.now) {
+        let timing = &context.settings.timing;
+        // One that may begin early does so in its slot, also when the clock is set back.
+        let begins = match self.may_begin {
+            true => Some(timing.start_of(self.duty.slot)),
+            false => self.duty.triggers_at(timing),
+        };
+        if begins.is_some_and(|at| at > context.now) {
             return;
         }
         self.triggered = true;

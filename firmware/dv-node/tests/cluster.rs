@@ -219,6 +219,48 @@ async fn a_member_whose_beacon_node_is_away_goes_on_with_its_fallback_and_says_s
     assert_nothing_slashable(&house);
 }
 
+/// Tells of a block in the next slot; whether a vote of that slot was out before its third.
+async fn votes_before_the_third(house: &House, block: u8) -> bool {
+    let chain = house.beacon.inner.lock().unwrap().chain.clone();
+    let slot = chain.slot_now() + 1;
+    house.until(slot).await;
+    let root = chain::Root([block; 32]);
+    let head = serde_json::json!({
+        "slot": slot.to_string(), "block": root, "state": root, "epoch_transition": false, "execution_optimistic": false,
+        "current_duty_dependent_root": root, "previous_duty_dependent_root": root,
+    });
+    let third = chain.genesis_time_s * 1_000 + slot * chain.slot_ms + chain.slot_ms / 3;
+    // Told again and again, by however many nodes.
+    while chain.now_ms() + 50 < third {
+        house.beacon.emit("head", &head);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let is_out = house.published().iter().any(|vote| vote.data.slot.0 == slot);
+        if is_out && chain.now_ms() < third {
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn votes_go_out_before_the_third_when_the_block_is_here_and_for_no_block_that_the_node_does_not_vote_for()
+ {
+    let mut house = House::build_with_slots(4, 4, 3_000).await;
+    house.start().await;
+    house.attested_again().await;
+    for _ in 0..3 {
+        assert!(!votes_before_the_third(&house, 7).await);
+    }
+    // The third came all the same.
+    house.attested_again().await;
+    let mut early = false;
+    for _ in 0..10 {
+        early = early || votes_before_the_third(&house, 9).await;
+    }
+    assert!(early, "in none of ten slots");
+    assert_nothing_slashable(&house);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lying_member_is_named_and_a_locked_signer_is_waited_for() {
     let mut house = House::build(4, 1).await;

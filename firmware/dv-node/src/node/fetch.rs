@@ -94,7 +94,7 @@ impl Node {
             }
             DutyKind::SyncMessage if self.client.is_some() => self.client_head(duty),
             DutyKind::SyncMessage => {
-                if let Some(root) = self.head.root_of(duty.slot) {
+                if let Some(root) = self.head.take_root(duty.slot) {
                     return self.spawn(async move { Event::Fetched(duty, Ok(root)) });
                 }
                 self.spawn(async move { Event::Fetched(duty, head(&beacon).await) });

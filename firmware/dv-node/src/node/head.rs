@@ -6,30 +6,68 @@ use qbft::Digest;
 
 use super::{Event, Node, wall};
 
-/// The newest head that a beacon node has told us of, and the vote for it. Pure.
+/// Questions about the votes of one slot before its third. Whoever tells of ever new heads gets no more.
+const MOST_QUESTIONS: u32 = 4;
+
+/// The newest head that a beacon node has told us of, and what the one that we ask would vote. Pure.
+///
+/// Events come from every endpoint, also from those that are asked nothing: they are a reason to ask, and nothing is signed by them.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
     newest: Option<(Slot, Root)>,
+    /// How often was asked in that slot.
+    questions: u32,
+    /// A question is under way.
+    asking: bool,
+    /// Something was told meanwhile.
+    again: bool,
     vote: Option<AttestationData>,
+    /// The root that is in such a vote, for the sync committee.
+    root: Option<(Slot, Root)>,
 }
 
 impl Head {
-    /// A verified head. Says whether it is news. A node that lags behind the others takes nothing back.
+    /// A verified head. Says whether to ask for the vote now. A node that lags behind the others takes nothing back.
     fn see(&mut self, slot: Slot, block: Root) -> bool {
-        if self.newest == Some((slot, block)) || self.newest.is_some_and(|(newest, _)| newest > slot) {
+        if self.newest.is_some_and(|(newest, _)| newest > slot) {
             return false;
         }
-        *self = Self { newest: Some((slot, block)), vote: None };
-        true
+        if self.newest.is_none_or(|(newest, _)| newest != slot) {
+            self.questions = 0;
+        }
+        if self.newest == Some((slot, block)) && self.root.is_some() {
+            return false;
+        }
+        self.newest = Some((slot, block));
+        (self.vote, self.root) = (None, None);
+        self.ask()
     }
 
-    /// Keeps what a beacon node would vote, if it is for the newest head: one that lags behind answers too.
-    fn keep(&mut self, vote: AttestationData) -> bool {
-        let fits = self.newest == Some((vote.slot, vote.beacon_block_root));
-        if fits {
-            self.vote = Some(vote);
+    fn ask(&mut self) -> bool {
+        self.again = self.asking;
+        let asks = !self.asking && self.questions < MOST_QUESTIONS;
+        if asks {
+            (self.asking, self.questions) = (true, self.questions + 1);
         }
-        fits
+        asks
+    }
+
+    /// What came of the question: kept if it is for the newest head, for a node that lags behind answers too.
+    fn answered(&mut self, vote: Option<AttestationData>) -> Answered {
+        self.asking = false;
+        if let Some(vote) = vote
+            && self.newest == Some((vote.slot, vote.beacon_block_root))
+        {
+            self.root = self.newest;
+            let slot = vote.slot;
+            self.vote = Some(vote);
+            return Answered::Kept(slot);
+        }
+        let slot = self.newest.map(|(slot, _)| slot);
+        match slot {
+            Some(slot) if std::mem::take(&mut self.again) && self.ask() => Answered::AskAgain(slot),
+            Some(_) | None => Answered::Nothing,
+        }
     }
 
     /// The vote of a slot, once: whoever asks again wants to know what the beacon node says by then.
@@ -37,48 +75,84 @@ impl Head {
         self.vote.take_if(|vote| vote.slot == slot)
     }
 
-    /// What the sync committee signs in a slot whose block is here, as a value.
-    pub(super) fn root_of(&self, slot: Slot) -> Option<Value> {
-        let (_, root) = self.newest.filter(|(newest, _)| *newest == slot)?;
+    /// What the sync committee signs in a slot whose block is here, as a value; once, too.
+    pub(super) fn take_root(&mut self, slot: Slot) -> Option<Value> {
+        let (_, root) = self.root.take_if(|(known, _)| *known == slot)?;
         Some(Value { digest: Digest(root.0), bytes: Payload::from(root.0) })
     }
 
     /// The chain was reorganised: nothing counts but what is asked for from now on.
     pub(super) fn forget(&mut self) {
-        *self = Self::default();
+        let Self { questions, asking, newest, .. } = std::mem::take(self);
+        // The limit of questions stays, and so does the question that is under way; its answer fits nothing.
+        let slot = newest.map(|(slot, _)| (slot, Root::default()));
+        *self = Self { newest: slot, questions, asking, ..Self::default() };
     }
+
+    /// What was kept is of no use: its time has come without it.
+    fn drop_answer(&mut self) {
+        (self.vote, self.root) = (None, None);
+    }
+}
+
+/// What to do with the answer to an early question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answered {
+    /// It is for the newest head: the duties of this slot may begin.
+    Kept(Slot),
+    /// It is not, and there was news since.
+    AskAgain(Slot),
+    /// The third of the slot comes anyway.
+    Nothing,
 }
 
 impl Node {
     /// A beacon node has a new head. If it is the block of this slot, the votes for it need not wait.
     pub(super) fn on_head(&mut self, slot: Slot, block: Root) {
-        let Some(running) = &self.running else { return };
+        if self.waits_for_third(slot).is_some() && self.head.see(slot, block) {
+            self.ask_early(slot);
+        }
+    }
+
+    /// Which kinds of duty of this very slot, by a clock that is trusted, begin at its third and have not begun.
+    fn waits_for_third(&self, slot: Slot) -> Option<(bool, bool)> {
+        let running = self.running.as_ref()?;
         let (now, timing) = (wall(), running.chain.timing);
-        let trusted = running.trusted == Some(Clock::Trusted);
-        if !trusted || timing.slot_at(now) != Some(slot) || !self.head.see(slot, block) {
-            return;
+        if running.trusted != Some(Clock::Trusted) || timing.slot_at(now) != Some(slot) {
+            return None;
         }
         let waits = |kind| {
             let duty = Duty::new(slot, kind);
             running.engine.scheduled_for(duty) > 0 && duty.triggers_at(&timing).is_some_and(|at| at > now)
         };
-        let (votes, signs) = (waits(DutyKind::Attester), waits(DutyKind::SyncMessage));
-        if votes {
-            let beacon = self.beacon.clone();
-            self.spawn(async move { Event::HeadVote(beacon.attestation_data(slot).await.ok()) });
-        }
-        // A validator client says by itself when it wants to sign this.
-        if signs && self.client.is_none() {
-            self.step(duty::Event::MayBegin { duty: Duty::new(slot, DutyKind::SyncMessage) });
-        }
+        // A validator client says by itself when it wants to sign the head.
+        let (votes, signs) =
+            (waits(DutyKind::Attester), self.client.is_none() && waits(DutyKind::SyncMessage));
+        (votes || signs).then_some((votes, signs))
+    }
+
+    fn ask_early(&self, slot: Slot) {
+        let beacon = self.beacon.clone();
+        self.spawn(async move { Event::HeadVote(beacon.early_attestation_data(slot).await.ok()) });
     }
 
     /// What the beacon node would vote. Nothing, or something else, changes nothing: the third of the slot comes anyway.
     pub(super) fn on_head_vote(&mut self, vote: Option<AttestationData>) {
-        let Some(vote) = vote else { return };
-        let slot = vote.slot;
-        if self.head.keep(vote) {
-            self.step(duty::Event::MayBegin { duty: Duty::new(slot, DutyKind::Attester) });
+        match self.head.answered(vote) {
+            Answered::Kept(slot) => {
+                let Some((votes, signs)) = self.waits_for_third(slot) else {
+                    return self.head.drop_answer();
+                };
+                let duties = [(votes, DutyKind::Attester), (signs, DutyKind::SyncMessage)];
+                for (_, kind) in duties.into_iter().filter(|(waits, _)| *waits) {
+                    self.step(duty::Event::MayBegin { duty: Duty::new(slot, kind) });
+                }
+            }
+            Answered::AskAgain(slot) if self.waits_for_third(slot).is_some() => self.ask_early(slot),
+            Answered::AskAgain(_) => {
+                let _nothing = self.head.answered(None);
+            }
+            Answered::Nothing => {}
         }
     }
 }
@@ -88,36 +162,71 @@ mod tests {
     use super::*;
 
     fn vote(slot: u64, block: u8) -> AttestationData {
-        AttestationData {
-            slot: Slot(slot),
-            beacon_block_root: Root([block; 32]),
-            ..AttestationData::default()
-        }
+        AttestationData { slot: Slot(slot), beacon_block_root: root(block), ..AttestationData::default() }
+    }
+
+    fn root(byte: u8) -> Root {
+        Root([byte; 32])
     }
 
     #[test]
     fn only_a_vote_for_the_newest_head_counts_and_it_counts_once() {
         let mut head = Head::default();
-        assert!(!head.keep(vote(5, 1)), "nobody has told of such a head");
-        assert!(head.see(Slot(5), Root([1; 32])) && !head.see(Slot(5), Root([1; 32])));
-        assert!(!head.keep(vote(5, 2)) && !head.keep(vote(4, 1)), "of a node that lags behind");
-        assert!(head.keep(vote(5, 1)));
-        assert_eq!(head.take_vote(Slot(6)), None);
+        assert_eq!(head.answered(Some(vote(5, 1))), Answered::Nothing, "nobody has told of such a head");
+        assert!(head.see(Slot(5), root(1)));
+        assert_eq!(head.answered(Some(vote(5, 2))), Answered::Nothing, "of a node that lags behind");
+        // Another node tells of the same block: by now the one that is asked may have it.
+        assert!(head.see(Slot(5), root(1)));
+        assert_eq!(head.answered(Some(vote(5, 1))), Answered::Kept(Slot(5)));
+        assert!(!head.see(Slot(5), root(1)), "it is known already");
+        assert_eq!((head.take_vote(Slot(6)), head.take_root(Slot(6))), (None, None));
         assert_eq!(head.take_vote(Slot(5)), Some(vote(5, 1)));
-        assert_eq!(head.take_vote(Slot(5)), None);
+        assert_eq!(head.take_root(Slot(5)).map(|value| value.digest), Some(Digest([1; 32])));
+        assert_eq!((head.take_vote(Slot(5)), head.take_root(Slot(5))), (None, None));
     }
 
     #[test]
-    fn another_head_replaces_the_vote_for_the_one_before() {
+    fn what_an_endpoint_tells_is_signed_by_nobody_unless_the_one_that_is_asked_says_the_same() {
         let mut head = Head::default();
-        assert!(head.see(Slot(5), Root([1; 32])) && head.keep(vote(5, 1)));
-        assert!(!head.see(Slot(4), Root([9; 32])), "an earlier slot's block is no news");
-        assert!(head.see(Slot(5), Root([2; 32])));
+        assert!(head.see(Slot(5), root(9)));
+        assert_eq!(head.take_root(Slot(5)), None);
+        assert_eq!(head.answered(Some(vote(5, 1))), Answered::Nothing);
+        assert_eq!((head.take_vote(Slot(5)), head.take_root(Slot(5))), (None, None));
+    }
+
+    #[test]
+    fn another_head_replaces_the_vote_for_the_one_before_and_a_reorganisation_takes_it_back() {
+        let mut head = Head::default();
+        assert!(head.see(Slot(5), root(1)));
+        assert_eq!(head.answered(Some(vote(5, 1))), Answered::Kept(Slot(5)));
+        assert!(!head.see(Slot(4), root(9)), "an earlier slot's block is no news");
+        assert!(head.see(Slot(5), root(2)));
         assert_eq!(head.take_vote(Slot(5)), None);
-        assert_eq!(head.root_of(Slot(5)).map(|value| value.digest), Some(Digest([2; 32])));
-        assert_eq!(head.root_of(Slot(6)), None);
         head.forget();
-        assert_eq!(head.root_of(Slot(5)), None);
-        assert!(head.see(Slot(4), Root([9; 32])));
+        assert_eq!(
+            head.answered(Some(vote(5, 2))),
+            Answered::Nothing,
+            "asked before the chain was reorganised"
+        );
+        assert!(head.see(Slot(5), root(2)));
+        assert_eq!(head.answered(Some(vote(5, 2))), Answered::Kept(Slot(5)));
+    }
+
+    #[test]
+    fn whoever_tells_of_ever_new_heads_gets_few_questions_asked_and_one_at_a_time() {
+        let mut head = Head::default();
+        assert!(head.see(Slot(5), root(0)));
+        assert!(!(1..=200).any(|block| head.see(Slot(5), root(block))), "one is under way");
+        assert_eq!(head.answered(None), Answered::AskAgain(Slot(5)), "for the newest of them");
+        assert_eq!(head.answered(None), Answered::Nothing, "nothing was told since");
+        let more = (0..=200).filter(|block| {
+            let asks = head.see(Slot(5), root(*block));
+            let _nothing = head.answered(None);
+            asks
+        });
+        assert_eq!(more.count(), 2);
+        head.forget();
+        assert!(!head.see(Slot(5), root(1)), "nor by telling of reorganisations");
+        assert!(head.see(Slot(6), root(1)), "the next slot begins anew");
     }
 }
