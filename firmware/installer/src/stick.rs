@@ -34,7 +34,7 @@ fn is_one(device: &Path) -> anyhow::Result<bool> {
     let mut file = File::open(device)?;
     let mut head = vec![0; HEAD];
     file.read_exact(&mut head)?;
-    Ok(shipped_bytes(&head).is_ok() && switch::on_disk(&mut file)?.on)
+    Ok(shipped_bytes(&head).is_ok() && switch::is_on(&mut file)?)
 }
 
 /// Waits until these sticks are out of the machine. This program, which may itself lie on one, is kept in memory meanwhile.

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom, Write as _};
+use std::ops::Range;
 
 use anyhow::{Context as _, ensure};
 
@@ -36,7 +37,20 @@ pub struct Switch {
 ///
 /// # Errors
 /// When it cannot be read, or when there is no such folder or more than one.
-pub fn find(mut partition: impl Read) -> anyhow::Result<Switch> {
+pub fn find(partition: impl Read) -> anyhow::Result<Switch> {
+    search(partition, false)
+}
+
+/// Looks for it as every start of a box does before its disk was completed: what is found first counts, and the rest is not read.
+///
+/// # Errors
+/// Those of [`on_disk`].
+pub fn is_on(disk: &mut File) -> anyhow::Result<bool> {
+    let boot = boot_partition(disk)?;
+    Ok(search((&*disk).take(boot.end - boot.start), true)?.on)
+}
+
+fn search(mut partition: impl Read, first_only: bool) -> anyhow::Result<Switch> {
     let mut found = None;
     let mut at = 0_u64;
     let mut chunk = Vec::new();
@@ -63,6 +77,9 @@ pub fn find(mut partition: impl Read) -> anyhow::Result<Switch> {
             }
             at += u64::try_from(ENTRY)?;
         }
+        if first_only && found.is_some() {
+            break;
+        }
     }
     found.context("this image has no installer")
 }
@@ -72,13 +89,19 @@ pub fn find(mut partition: impl Read) -> anyhow::Result<Switch> {
 /// # Errors
 /// Those of [`find`], and when there is no boot partition.
 pub fn on_disk(disk: &mut File) -> anyhow::Result<Switch> {
+    let boot = boot_partition(disk)?;
+    let found = find((&*disk).take(boot.end - boot.start))?;
+    Ok(Switch { at: boot.start + found.at, ..found })
+}
+
+/// Where the boot partition is; the disk is at its beginning then.
+fn boot_partition(disk: &mut File) -> anyhow::Result<Range<u64>> {
     let mut head = vec![0; HEAD];
     disk.rewind()?;
     disk.read_exact(&mut head).context("reading the partition table")?;
     let boot = table::read(&head).and_then(|table| table.boot).context("there is no boot partition")?;
     disk.seek(SeekFrom::Start(boot.start))?;
-    let found = find((&*disk).take(boot.end - boot.start))?;
-    Ok(Switch { at: boot.start + found.at, ..found })
+    Ok(boot)
 }
 
 /// Makes an installer of a disk that holds the image.
@@ -128,8 +151,9 @@ mod tests {
         image.extend(partition(OFF, FOLDER));
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&image).unwrap();
+        assert!(!is_on(&mut file).unwrap());
         turn_on(&mut file).unwrap();
-        assert!(on_disk(&mut file).unwrap().on);
+        assert!(on_disk(&mut file).unwrap().on && is_on(&mut file).unwrap());
         let mut now = Vec::new();
         file.rewind().unwrap();
         file.read_to_end(&mut now).unwrap();
