@@ -123,7 +123,7 @@ fn a_stick_writes_itself_to_the_disk_that_is_built_in() {
 }
 
 fn partitions(disk: &Path) -> usize {
-    gpt::read(disk).unwrap().unwrap().partitions.len()
+    gpt::read(disk).expect("the disk can be read").expect("it has a table").partitions.len()
 }
 
 /// The first start of the disk that was just installed: the machine's system, its hashes and its boot partition are on two disks

@@ -124,10 +124,8 @@ fn check_plain(keyword: &str, wanted: &Value, value: &Value) -> Result<(), Strin
     let wrong = |bad: bool| if bad { Err(format!("has not the {keyword} {wanted}")) } else { Ok(()) };
     match keyword {
         "type" => {
-            let fits = match wanted {
-                Value::Array(kinds) => kinds.iter().any(|kind| is(kind, value)),
-                kind => is(kind, value),
-            };
+            let kinds = wanted.as_array().map_or(std::slice::from_ref(wanted), Vec::as_slice);
+            let fits = kinds.iter().any(|kind| is(kind, value));
             if fits { Ok(()) } else { Err(format!("is {}, not {wanted}", kind_of(value))) }
         }
         "enum" => wrong(!wanted.as_array().is_some_and(|known| known.contains(value))),

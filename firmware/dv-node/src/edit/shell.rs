@@ -112,9 +112,12 @@ impl Running {
 /// Starts or resumes the change that the store holds.
 pub async fn start(request: ClusterEdit, around: Surroundings) -> Result<Running, Problem> {
     let secrets = Secrets::new(&around.signer_socket);
-    let records = around.store.records().map_err(|error| match error.kind() {
-        std::io::ErrorKind::InvalidData => crate::daemon::damaged_change(),
-        _ => disk(&error),
+    let records = around.store.records().map_err(|error| {
+        if error.kind() == std::io::ErrorKind::InvalidData {
+            crate::daemon::damaged_change()
+        } else {
+            disk(&error)
+        }
     })?;
     let (editing, plan, identity, profile) = resume(&request, &around, records.clone()).await?;
     allowed(&secrets, &records).await?;
