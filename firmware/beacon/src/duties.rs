@@ -15,8 +15,8 @@ use crate::nodes::{BeaconNodes, Node};
 use crate::submit::Submitted;
 use crate::wire::{Data, DutiesWire, ValidatorWire, ValidatorsRequest};
 
-/// How often and how long apart a node that is not yet in our slot is asked again: half a second in all.
 const ASKING_FOR_VOTE: &str = "asking for attestation data";
+/// How often and how long apart a node that is not yet in our slot is asked again: half a second in all.
 const SLOT_RETRIES: u32 = 5;
 const SLOT_RETRY_WAIT: Duration = Duration::from_millis(100);
 

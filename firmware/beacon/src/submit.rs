@@ -105,7 +105,7 @@ impl BeaconNodes {
                     });
                 }
                 // While one may still take it, it is not given up, whichever answer came last.
-                if last.as_ref().is_none_or(|last: &RequestError| last.cause.is_an_answer()) {
+                if last.as_ref().is_none_or(|last: &RequestError| !last.cause.is_temporary()) {
                     last = Some(error);
                 }
             }

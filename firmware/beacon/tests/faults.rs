@@ -36,6 +36,23 @@ fn attestation(slot: u64) -> SingleAttestation {
 }
 
 #[tokio::test]
+async fn a_submission_is_not_given_up_while_one_node_may_still_take_it_whoever_answers_last() {
+    let nodes =
+        [FakeNode::start(FakeChain::new(keys())).await, FakeNode::start(FakeChain::new(keys())).await];
+    let client = client(&[&nodes[0], &nodes[1]]);
+    client.refresh().await;
+    for statuses in [[500, 400], [400, 500]].into_iter().cycle().take(20) {
+        for (node, status) in nodes.iter().zip(statuses) {
+            let said = json!({"code": status, "message": "no"}).to_string().into_bytes();
+            node.fault("pool/attestations", Fault::Says(status, said));
+        }
+        let list = [attestation(1), attestation(2)];
+        let sent = client.submit_attestations(ForkName::Electra, &list).await;
+        assert!(sent.unwrap_err().is_temporary());
+    }
+}
+
+#[tokio::test]
 async fn a_healthy_node_answers_everything() {
     let node = FakeNode::start(FakeChain::new(keys())).await;
     node.inner.lock().unwrap().statuses.insert(3, "pending_queued".to_owned());

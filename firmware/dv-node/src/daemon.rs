@@ -50,6 +50,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
 /// The same with what serves a cluster given.
 pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
+    let stopped = ipc::service::asked_to_stop();
     let folders = Folders::at(&config.state_dir).context("cannot use the state directory")?;
     let _alone = Alone::with(&config.state_dir)?;
     let unfinished = folders.finish().err();
@@ -93,7 +94,6 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
     ipc::service::ready("serving");
     let (alive_to, mut alive) = mpsc::channel::<oneshot::Sender<bool>>(1);
     let watchdog = tokio::spawn(watchdog(alive_to));
-    let stopped = ipc::service::asked_to_stop();
     tokio::pin!(stopped);
     let mut look = tokio::time::interval(LOOK);
     loop {

@@ -29,6 +29,22 @@ struct Stored {
     proposals: StoredProposals,
     #[serde(default)]
     obol_api: bool,
+    /// The same of the cluster whose file is about to be replaced: until that is done, it is what counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<Box<Stored>>,
+}
+
+impl Stored {
+    fn new(settings: &Settings, lock: &serde_json::Value) -> Self {
+        let Proposals { builder_api, graffiti, graffiti_alone } = settings.proposals.clone();
+        Self {
+            lock_hash: lock_hash(lock),
+            fallback_beacon_nodes: settings.fallback_beacon_nodes.clone(),
+            proposals: StoredProposals { builder_api, graffiti, graffiti_alone },
+            obol_api: settings.obol_api,
+            before: None,
+        }
+    }
 }
 
 /// [`Proposals`], with what a later version adds passed over.
@@ -65,32 +81,36 @@ pub(crate) fn lock_hash(lock: &serde_json::Value) -> Option<String> {
     Some(hash.strip_prefix("0x").map_or_else(|| hash.clone(), str::to_owned))
 }
 
-/// The content of the file; none when nothing is set.
-pub(crate) fn write(settings: &Settings, lock: &serde_json::Value) -> Option<Vec<u8>> {
-    if *settings == Settings::default() {
+/// The content of the file; none when nothing is set. `before` is what counts until the cluster's own file is replaced.
+pub(crate) fn write(
+    settings: &Settings,
+    lock: &serde_json::Value,
+    before: Option<&(Settings, serde_json::Value)>,
+) -> Option<Vec<u8>> {
+    let before = before.filter(|(settings, _)| *settings != Settings::default());
+    if *settings == Settings::default() && before.is_none() {
         return None;
     }
-    let Proposals { builder_api, graffiti, graffiti_alone } = settings.proposals.clone();
-    let stored = Stored {
-        lock_hash: lock_hash(lock),
-        fallback_beacon_nodes: settings.fallback_beacon_nodes.clone(),
-        proposals: StoredProposals { builder_api, graffiti, graffiti_alone },
-        obol_api: settings.obol_api,
-    };
+    let before = before.map(|(settings, lock)| Box::new(Stored::new(settings, lock)));
+    let stored = Stored { before, ..Stored::new(settings, lock) };
     Some(serde_json::to_vec(&stored).expect("plain structures always encode"))
 }
 
 /// What the file says about this cluster; none when it is about another one.
 pub(crate) fn read(bytes: &[u8], lock: &serde_json::Value) -> Result<Option<Settings>, String> {
-    let stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if stored.lock_hash != lock_hash(lock) {
-        return Ok(None);
-    }
-    let StoredProposals { builder_api, graffiti, graffiti_alone } = stored.proposals;
-    Ok(Some(Settings {
-        fallback_beacon_nodes: stored.fallback_beacon_nodes,
-        proposals: Proposals { builder_api, graffiti, graffiti_alone },
-        obol_api: stored.obol_api,
+    let mut stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let before = stored.before.take();
+    let found = [Some(stored), before.map(|before| *before)]
+        .into_iter()
+        .flatten()
+        .find(|stored| stored.lock_hash == lock_hash(lock));
+    Ok(found.map(|stored| {
+        let StoredProposals { builder_api, graffiti, graffiti_alone } = stored.proposals;
+        Settings {
+            fallback_beacon_nodes: stored.fallback_beacon_nodes,
+            proposals: Proposals { builder_api, graffiti, graffiti_alone },
+            obol_api: stored.obol_api,
+        }
     }))
 }
 

@@ -217,12 +217,31 @@ impl Store {
             proposals: ipc::Proposals::default(),
         };
         let text = encode(&stored);
+        let path = self.dir.join(SETTINGS);
+        let (said, kept) = (Settings::said(setup), self.read(&path)?);
+        let other =
+            |known: &ClusterSetup| settings::lock_hash(&known.lock) != settings::lock_hash(&setup.lock);
+        let before = self.load_cluster().ok().flatten().filter(other);
+        let before = before.map(|known| (Settings::said(&known), known.lock));
         self.write(IDENTITY, setup.identity_key.expose_secret().trim().as_bytes())?;
-        match settings::write(&Settings::said(setup), &setup.lock) {
-            Some(bytes) => self.write(SETTINGS, &bytes)?,
-            None => self.remove(&self.dir.join(SETTINGS))?,
+        self.write_settings(settings::write(&said, &setup.lock, before.as_ref()))?;
+        if let Err(error) = self.write(CLUSTER, &text) {
+            // What is refused now is not in force after the next start either, as far as the disk lets us.
+            let _as_before = self.write_settings(kept);
+            return Err(error);
         }
-        self.write(CLUSTER, &text)
+        if before.is_some() {
+            // What is left of the other cluster's in the file counts for nobody any more.
+            let _smaller = self.write_settings(settings::write(&said, &setup.lock, None));
+        }
+        Ok(())
+    }
+
+    fn write_settings(&self, content: Option<Vec<u8>>) -> Result<(), StoreError> {
+        match content {
+            Some(bytes) => self.write(SETTINGS, &bytes),
+            None => self.remove(&self.dir.join(SETTINGS)),
+        }
     }
 
     /// There is no cluster from now on, also after a crash; the file goes aside. What the cluster remembers stays.
@@ -488,6 +507,37 @@ mod tests {
         fs::write(dir.path().join(CLUSTER), encode(&old)).unwrap();
         fs::write(dir.path().join(SETTINGS), "{").unwrap();
         assert_eq!(Settings::said(&store.load_cluster().unwrap().unwrap()), Settings::default());
+    }
+
+    #[test]
+    fn until_the_cluster_s_file_is_replaced_the_settings_of_the_one_before_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let first = ClusterSetup { lock: json!({"lock_hash": "0xaa"}), ..setup() };
+        let second = ClusterSetup {
+            lock: json!({"lock_hash": "0xbb"}),
+            fallback_beacon_nodes: None,
+            obol_api: None,
+            ..setup()
+        };
+        store.save_cluster(&first).unwrap();
+        // Cut between the two files.
+        let before = (Settings::said(&first), first.lock.clone());
+        store.write_settings(settings::write(&Settings::said(&second), &second.lock, Some(&before))).unwrap();
+        let in_force = || Settings::said(&store.load_cluster().unwrap().unwrap());
+        assert_eq!(in_force(), Settings::said(&first));
+        // A disk that is full for the larger one.
+        let obstacle = dir.path().join("cluster.json.new");
+        fs::create_dir(&obstacle).unwrap();
+        assert!(store.save_cluster(&second).is_err());
+        assert_eq!(in_force(), Settings::said(&first));
+        let refused = ClusterSetup { lock: first.lock.clone(), obol_api: None, ..setup() };
+        assert!(store.save_cluster(&refused).is_err());
+        assert_eq!(in_force(), Settings::said(&first), "nor is what was refused");
+        fs::remove_dir(&obstacle).unwrap();
+        store.save_cluster(&second).unwrap();
+        assert_eq!(in_force(), Settings::said(&second));
+        assert!(!fs::read_to_string(dir.path().join(SETTINGS)).unwrap().contains("before"));
     }
 
     #[test]

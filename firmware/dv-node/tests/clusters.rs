@@ -274,6 +274,26 @@ async fn a_change_of_which_a_newer_version_kept_records_can_be_given_up_and_keep
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_whose_folder_was_being_removed_is_not_gone_on_with() {
+    let mut house = House::build(4, 2).await;
+    house.start().await;
+    house.members[0].kill();
+    let edit = a_change_of(&house, house.lock(), 0);
+    for gone in ["place", "records"] {
+        std::fs::remove_file(edit.join(gone)).unwrap();
+    }
+    house.members[0].start().await;
+    // It is needed.
+    house.members[3].kill();
+    house.attested_again().await;
+    let client = house.members[0].client();
+    let shown: ClusterEditStatus = client.get(CLUSTER_EDIT_PATH).await.unwrap();
+    let shown = shown.edit.unwrap();
+    assert_eq!((shown.problems[0].code.as_str(), shown.lock_hash), ("edit_damaged", house.lock_hash()));
+    assert!(!edit.join("place").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kept_change_follows_its_cluster_to_another_place_and_is_forgotten_when_that_is_left() {
     let mut first = House::build(4, 2).await;
     let second = first.beside(4, 2);

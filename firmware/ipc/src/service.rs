@@ -48,20 +48,22 @@ pub fn end_on_panic() {
     }));
 }
 
-/// Resolves when the service manager or a person asks the daemon to end (SIGTERM or SIGINT).
-pub async fn asked_to_stop() {
+/// Resolves when the service manager or a person asks the daemon to end (SIGTERM or SIGINT). From the call on, and not only
+/// once it is awaited, a signal no longer ends the process by itself: to be called before anybody is answered.
+pub fn asked_to_stop() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::warn!("cannot listen for signals: the daemon ends only when it is killed");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async {
+        let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
+            tracing::warn!("cannot listen for signals: the daemon ends only when it is killed");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stopping();
     }
-    stopping();
 }
 
 fn notify(states: &[NotifyState<'_>]) {

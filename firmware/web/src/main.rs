@@ -101,12 +101,13 @@ async fn run(config_path: &Path) -> anyhow::Result<()> {
         }
         None => print!("{}", notice.sentences(&config.name)),
     }
+    let stop = ipc::service::asked_to_stop();
     ipc::service::ready("serving the page");
     tokio::spawn(ipc::service::watchdog(|| async { true }));
 
     tokio::select! {
         () = serve(listener, tls.config, server::router(web)) => {}
-        () = ipc::service::asked_to_stop() => {}
+        () = stop => {}
     }
     Ok(())
 }

@@ -82,6 +82,13 @@ impl Change {
             .map(|_| ClusterEditProgress { phase: "lock_handed_in".to_owned(), ..over(Vec::new()) });
         ClusterEditStatus { edit: now.or(looked_at).or_else(|| self.last.clone()) }
     }
+
+    /// How the kept change ended: of which cluster it is, its request says, and little else is known.
+    fn over(&self, problems: Vec<Problem>) -> ClusterEditProgress {
+        let request = self.store.readable_request().ok().flatten();
+        let hash = request.as_ref().and_then(|request| request.lock.get("lock_hash")?.as_str());
+        ClusterEditProgress { lock_hash: hash.unwrap_or_default().to_owned(), ..over(problems) }
+    }
 }
 
 impl Daemon {
@@ -96,19 +103,18 @@ impl Daemon {
             .and_then(|request| Ok((request, self.change.store.place()?, self.change.store.ended()?)));
         match found {
             // What was left of it was to be put away when the disk was full: the place serves what its files say.
-            Ok((None, _, _)) => {
-                if let Some(place) = self.change.place {
-                    self.release_place();
-                    self.serve_by_the_files(place).await;
-                }
+            Ok((None, _, _)) => self.serve_by_the_files_again().await,
+            Ok((Some(_), _, Some(problems))) => {
+                self.change.last = Some(self.change.over(problems));
+                self.serve_by_the_files_again().await;
             }
-            Ok((Some(_), _, Some(problems))) => self.change.last = Some(over(problems)),
             // Its folder was being removed.
             Ok((Some(_), None, None)) => {
                 tracing::warn!(
                     "what is left of a change of a cluster does not say where it was; it is not gone on with"
                 );
-                self.change.last = Some(over(vec![damaged_change()]));
+                self.change.last = Some(self.change.over(vec![damaged_change()]));
+                self.serve_by_the_files_again().await;
             }
             Ok((Some(request), place, None)) => {
                 self.change.place = place;
@@ -118,8 +124,17 @@ impl Daemon {
             }
             Err(error) => {
                 tracing::error!(%error, "the stored change of a cluster cannot be read");
-                self.change.last = Some(over(vec![kept(&error)]));
+                self.change.last = Some(self.change.over(vec![kept(&error)]));
+                self.serve_by_the_files_again().await;
             }
+        }
+    }
+
+    /// Nothing is gone on with: the place that rested for it serves what its files say.
+    async fn serve_by_the_files_again(&mut self) {
+        if let Some(place) = self.change.place {
+            self.release_place();
+            self.serve_by_the_files(place).await;
         }
     }
 
@@ -162,11 +177,14 @@ impl Daemon {
         match self.whereabouts(&request) {
             Whereabouts::Nowhere => self.finish_leaving(),
             Whereabouts::At(place) => {
-                if !matches!(self.change.store.readable_place(), Ok(Some(known)) if known == place) {
-                    tracing::warn!(place, "the cluster that is changed is at another place now");
-                    if let Err(error) = self.change.store.move_to(place) {
-                        tracing::error!(%error, "its new place cannot be kept");
-                    }
+                // Without any place its folder was being removed: it is not to be gone on with.
+                let moved = match self.change.store.place() {
+                    Ok(Some(known)) => known != place,
+                    Ok(None) => false,
+                    Err(error) => error.kind() == std::io::ErrorKind::InvalidData,
+                };
+                if moved && let Err(error) = self.change.store.move_to(place) {
+                    tracing::error!(%error, place, "the place at which the changed cluster is now cannot be kept");
                 }
             }
             Whereabouts::Unclear => {}
@@ -178,9 +196,10 @@ impl Daemon {
         tracing::warn!(
             "this box is not in the cluster any more whose change was under way: the change is forgotten"
         );
-        if let Err(error) = self.change.store.finish() {
-            self.change.last = Some(over(vec![kept(&error)]));
-        }
+        self.change.last = match self.change.store.finish() {
+            Ok(()) => None,
+            Err(error) => Some(over(vec![kept(&error)])),
+        };
     }
 
     /// The others wait for this box, whether or not its owner looks at the page: what may pass is tried again, and the cluster
@@ -195,7 +214,8 @@ impl Daemon {
         if !self.change.last.as_ref().is_some_and(|last| last.problems.contains(&problem)) {
             tracing::warn!(%problem, "the change of the cluster cannot go on yet; it is tried again");
         }
-        let interrupted = ClusterEditProgress { phase: "interrupted".to_owned(), ..over(vec![problem]) };
+        let interrupted =
+            ClusterEditProgress { phase: "interrupted".to_owned(), ..self.change.over(vec![problem]) };
         self.change.last = Some(interrupted);
     }
 
@@ -271,7 +291,7 @@ impl Daemon {
     }
 
     /// A new change, or the same one again where it was.
-    pub(super) async fn begin_change(&mut self, wanted: ClusterEdit) -> Result<(), Problem> {
+    pub(super) async fn begin_change(&mut self, mut wanted: ClusterEdit) -> Result<(), Problem> {
         if self.ceremony.is_some() || self.born.is_some() || self.resume_at.is_some() {
             return Err(Problem::new(
                 "ceremony_under_way",
@@ -288,6 +308,11 @@ impl Daemon {
         let goes_on = known.as_ref().is_some_and(|known| {
             (&known.lock, &known.edit, known.minor) == (&wanted.lock, &wanted.edit, wanted.minor)
         }) && has(|record| matches!(record, Record::Prepared { .. }));
+        let is_known = known.is_some();
+        // A box that joins is known by its key, which is not said again.
+        if goes_on && wanted.identity_key.as_ref().is_none_or(|key| key.expose_secret().is_empty()) {
+            wanted.identity_key = known.and_then(|known| known.identity_key);
+        }
         let place = if goes_on {
             match self.change.store.readable_place().map_err(|error| kept(&error))? {
                 Some(place) => place,
@@ -304,7 +329,7 @@ impl Daemon {
             ));
         }
         if !goes_on {
-            let may_be_promised = known.is_some() && has(|record| matches!(record, Record::Promised));
+            let may_be_promised = is_known && has(|record| matches!(record, Record::Promised));
             // Made anew, a cluster's shares leave its own promise behind, and never another cluster's.
             let of_another = self.change.store.readable_place().map_err(|error| kept(&error))? != Some(place);
             if may_be_promised && (of_another || wanted.edit.get("recreate").is_none()) {
@@ -389,7 +414,7 @@ impl Daemon {
                     Some(progress) => {
                         ClusterEditProgress { phase: "failed".to_owned(), problems, ..progress }
                     }
-                    None => over(problems),
+                    None => self.change.over(problems),
                 });
                 return self.serve_as_before();
             }

@@ -80,9 +80,11 @@ impl EditStore {
 
     /// Keeps the request of the change that is gone on with.
     pub fn keep_request(&self, request: &ClusterEdit) -> io::Result<()> {
-        remove(&self.dir.join(ENDED))?;
         let text = serde_json::to_vec(request).map_err(|_| damaged("the request"))?;
-        self.write(REQUEST, &text)
+        self.write(REQUEST, &text)?;
+        // Last: a request that could not be written is not gone on with by itself.
+        remove(&self.dir.join(ENDED))?;
+        File::open(&self.dir)?.sync_all()
     }
 
     /// Removes everything; what cannot be read is put beside instead, for it may be another version's, and the complete lock in

@@ -14,7 +14,9 @@ const MOST_QUESTIONS: u32 = 4;
 /// Events come from every endpoint, also from those that are asked nothing: they are a reason to ask, and nothing is signed by them.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
-    newest: Option<(Slot, Root)>,
+    newest: Option<(Slot, Option<Root>)>,
+    /// The node that we ask has voted for it.
+    known: bool,
     /// How often was asked in that slot.
     questions: u32,
     /// A question is under way.
@@ -35,11 +37,11 @@ impl Head {
         if self.newest.is_none_or(|(newest, _)| newest != slot) {
             self.questions = 0;
         }
-        if self.newest == Some((slot, block)) && self.root.is_some() {
+        let newest = Some((slot, Some(block)));
+        if self.known && self.newest == newest {
             return false;
         }
-        self.newest = Some((slot, block));
-        (self.vote, self.root) = (None, None);
+        (self.newest, self.known, self.vote, self.root) = (newest, false, None, None);
         self.ask()
     }
 
@@ -56,10 +58,10 @@ impl Head {
     fn answered(&mut self, vote: Option<AttestationData>) -> Answered {
         self.asking = false;
         if let Some(vote) = vote
-            && self.newest == Some((vote.slot, vote.beacon_block_root))
+            && self.newest == Some((vote.slot, Some(vote.beacon_block_root)))
         {
-            self.root = self.newest;
             let slot = vote.slot;
+            (self.known, self.root) = (true, Some((slot, vote.beacon_block_root)));
             self.vote = Some(vote);
             return Answered::Kept(slot);
         }
@@ -85,8 +87,8 @@ impl Head {
     pub(super) fn forget(&mut self) {
         let Self { questions, asking, newest, .. } = std::mem::take(self);
         // The limit of questions stays, and so does the question that is under way; its answer fits nothing.
-        let slot = newest.map(|(slot, _)| (slot, Root::default()));
-        *self = Self { newest: slot, questions, asking, ..Self::default() };
+        let newest = newest.map(|(slot, _)| (slot, None));
+        *self = Self { newest, questions, asking, ..Self::default() };
     }
 
     /// What was kept is of no use: its time has come without it.
@@ -183,6 +185,7 @@ mod tests {
         assert_eq!(head.take_vote(Slot(5)), Some(vote(5, 1)));
         assert_eq!(head.take_root(Slot(5)).map(|value| value.digest), Some(Digest([1; 32])));
         assert_eq!((head.take_vote(Slot(5)), head.take_root(Slot(5))), (None, None));
+        assert!(!head.see(Slot(5), root(1)), "another node tells of it after it was taken up");
     }
 
     #[test]

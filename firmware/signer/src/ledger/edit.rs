@@ -351,7 +351,11 @@ impl Writer {
                 let votes = old.attestations().map(|vote| SignedAttestation { signing_root: None, ..vote });
                 History::restore(row.pubshare, Retention::Complete, floors, blocks, votes)
             }
-            None => History::never_signed(row.pubshare, Retention::Complete),
+            None => {
+                let mut history = History::never_signed(row.pubshare, Retention::Complete);
+                history.raise(floors);
+                history
+            }
         };
         history.raise(history.last_known());
         let validator = (row.group_key, row.genesis_validators_root);
