@@ -46,7 +46,7 @@ packages=(golang-go)
 case "${ID:-}:${VERSION_ID:-}" in
 debian:12)
     say "Debian 12 has Go 1.19, too old to fetch newer toolchains: taking the package from bookworm-backports"
-    if ! apt-cache policy | grep -q bookworm-backports; then
+    if ! grep -q bookworm-backports <<<"$(apt-cache policy)"; then
         mirror=$(apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(REPO_URI)' | sed -n 's/^Debian|Debian|//p' | head -n 1)
         [[ -n $mirror ]] || { say "no Debian mirror in apt's sources: add bookworm-backports by hand"; exit 1; }
         echo "deb $mirror bookworm-backports main" |
