@@ -204,6 +204,22 @@ impl Records {
             .collect()
     }
 
+    /// How many duties ended well with what a member proposed, as leader of the round that decided, by kind: what the Hearth
+    /// members' records say, each duty once.
+    pub(super) fn led(&self, number: u8) -> BTreeMap<String, u64> {
+        let records = self.members.values().flat_map(|member| &member.duties);
+        let led = records.filter(|(_, record)| {
+            record.outcome == DutyOutcome::Done
+                && record.decided_round.is_some()
+                && record.leader == Some(number)
+        });
+        let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+        for (kind, _) in led.map(|(duty, _)| *duty).collect::<BTreeSet<_>>() {
+            *kinds.entry(word(kind)).or_default() += 1;
+        }
+        kinds
+    }
+
     /// The same as the Charon members see it, whose metrics name a peer.
     pub(super) fn partials_by_charon(&self, peer: &str) -> BTreeMap<String, Value> {
         let mut kinds: BTreeMap<String, (u64, u64)> = BTreeMap::new();
@@ -324,5 +340,8 @@ mod tests {
         assert_eq!(records.done_with(2)["attester"], (2, 0));
         assert_eq!(records.own(1)["attester"], json!({"tried": 4, "succeeded": 4, "source": "own_record"}));
         assert_eq!(records.first_partial_after(3, 9), Some(9));
+        // Both recorded both slots: each counts once, for who led it.
+        assert_eq!(records.led(1), BTreeMap::from([("attester".to_owned(), 2)]));
+        assert!(records.led(2).is_empty());
     }
 }

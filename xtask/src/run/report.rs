@@ -143,6 +143,7 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
                 "duties": outcome.records.own(number),
                 "partials_at_hearth_members": outcome.records.partials(number),
                 "partials_at_charon_members": outcome.records.partials_by_charon(name),
+                "led": outcome.records.led(number),
                 "missed_because": outcome.records.reasons(number),
                 "builder_registrations": {
                     "tried": seen.registrations.0, "succeeded": seen.registrations.1, "source": "beacon_node_accepted",
@@ -182,6 +183,7 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
             "own_record": "the member's own records of ended duties, times their validators",
             "records_of_hearth_peers": "slots in which another Hearth member recorded the duty, and in how many of them it \
                                         had this member's partial signature",
+            "led": "duties that ended well by the records of the Hearth members, whose deciding round the member led",
             "usage": "kernel accounts of the processes, `ss` for bytes between members, and the first arrival of each slot's \
                       votes at the beacon node; charon_over_hearth: means of the members, above one where Hearth needs less",
             "charon_metrics": "core_tracker_expect_duties_total and core_tracker_success_duties_total, by slot, which Charon \
