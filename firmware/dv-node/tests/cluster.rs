@@ -89,9 +89,12 @@ async fn a_signer_that_is_unlocked_between_two_votes_of_a_validator_is_not_asked
     house.members[0].signer.lock().unwrap().locked = false;
     // Until the first one is over, and everybody has voted.
     house.until((next_epoch + 1) * chain.slots_per_epoch + 2).await;
-    let of_validators: BTreeSet<_> =
-        house.members[0].signer.lock().unwrap().signed.iter().map(|(key, _)| *key).collect();
-    assert_eq!(of_validators.len(), 4, "it signs for everybody");
+    eventually("it signs for everybody", || async {
+        let signer = house.members[0].signer.lock().unwrap();
+        let of_validators: BTreeSet<_> = signer.signed.iter().map(|(key, _)| *key).collect();
+        of_validators.len() == 4
+    })
+    .await;
     assert_nothing_slashable(&house);
 }
 
@@ -202,9 +205,15 @@ async fn a_member_whose_beacon_node_is_away_goes_on_with_its_fallback_and_says_s
     house.beacon.fault("/eth/", Fault::Says(502, Vec::new()));
     let attested = || spare.submitted().iter().any(|(path, _)| path.ends_with("pool/attestations"));
     eventually("votes reach the spare beacon node", || async { attested() }).await;
+    // Beacon nodes are looked at every few seconds; until then the first one is as it was.
+    let is_told =
+        |status: &NodeStatus, code: &str| status.problems.iter().any(|problem| problem.code == code);
+    eventually("it is told", || async {
+        let status = house.members[0].status().await;
+        is_told(&status, "beacon_fallback_in_use") && !is_told(&status, "beacon_node_unreachable")
+    })
+    .await;
     let status = house.members[0].status().await;
-    let told = |code: &str| status.problems.iter().any(|problem| problem.code == code);
-    assert!(told("beacon_fallback_in_use") && !told("beacon_node_unreachable"), "{:?}", status.problems);
     let nodes: Vec<bool> = status.chain.unwrap().beacon_nodes.iter().map(|node| node.is_fallback).collect();
     assert_eq!(nodes, [false, true]);
     let metrics = house.members[0].client().get_text("/metrics").await.unwrap();
@@ -254,10 +263,10 @@ async fn votes_go_out_before_the_third_when_the_block_is_here_and_for_no_block_t
     // The third came all the same.
     house.attested_again().await;
     let mut early = false;
-    for _ in 0..10 {
+    for _ in 0..30 {
         early = early || votes_before_the_third(&house, 9).await;
     }
-    assert!(early, "in none of ten slots");
+    assert!(early, "in none of thirty slots");
     assert_nothing_slashable(&house);
 }
 
@@ -458,10 +467,12 @@ async fn a_member_that_lost_its_journal_stays_silent_about_the_past_only() {
     house.members[3].kill();
     std::fs::remove_file(&journal).unwrap();
     house.members[3].start().await;
-    eventually("the loss is noticed", || async { house.members[3].log().contains(lost) }).await;
     // The silence is remembered: what is there now is no damage, but holds what was said of it.
+    eventually("the loss is noticed, and that is kept", || async {
+        house.members[3].log().contains(lost) && std::fs::metadata(&journal).is_ok_and(|kept| kept.len() > 0)
+    })
+    .await;
     house.members[3].kill();
-    assert!(std::fs::metadata(&journal).unwrap().len() > 0);
     house.members[3].start().await;
     house.members[0].kill();
     house.attested_again().await; // The silent one is needed again, and speaks.
@@ -524,7 +535,10 @@ async fn an_exit_that_enough_owners_have_confirmed_reaches_the_chain_and_no_othe
     .await;
 
     // The same as files: what one box gives out, another one takes.
-    let files: ExitFiles = house.members[0].client().get(EXIT_FILES_PATH).await.unwrap();
+    // The first member has restarted since, and the others send it again what it missed.
+    let given_out = async || house.members[0].client().get::<ExitFiles>(EXIT_FILES_PATH).await.unwrap();
+    eventually("the first has it whole", || async { !given_out().await.whole.is_empty() }).await;
+    let files = given_out().await;
     assert_eq!(files.whole[0].name, format!("exit-{validator}.json"));
     let lock_hash = house.lock_hash();
     let calls: Vec<(&str, String)> =

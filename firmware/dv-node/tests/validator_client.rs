@@ -47,9 +47,8 @@ async fn house_with_client(validators: usize) -> (House, Client) {
     // Another test of this process may have been first.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let mut house = House::build(4, validators).await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let listen = free.local_addr().unwrap();
-    drop(free);
+    let port = house::Port::take();
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], port.number));
     house.members[0].signing = Signing::ValidatorClient { listen };
     // The signer must not be missed.
     house.members[0].signer.lock().unwrap().locked = true;

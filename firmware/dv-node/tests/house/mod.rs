@@ -123,21 +123,30 @@ impl SignerState {
 
 type Shared = Arc<Mutex<SignerState>>;
 
-/// Ports that are free together with the one after each, where a second cluster would listen.
-struct Ports(Vec<[std::net::TcpListener; 2]>);
+/// A port that is free together with the one after it, where a second cluster would listen.
+///
+/// Between the moment a test chooses a port and the moment its program listens there, nobody else may get it: it is none of those
+/// that the system gives to outgoing connections (from 32768 on), and the UDP port of the same number, which nobody
+/// needs, is held to tell the other tests of this machine that it is taken.
+pub struct Port {
+    pub number: u16,
+    _taken: [std::net::UdpSocket; 2],
+}
 
-impl Ports {
-    fn take(count: usize) -> Self {
-        use std::net::TcpListener;
-        let mut taken = Vec::new();
-        while taken.len() < count {
-            let first = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = first.local_addr().unwrap().port();
-            if let Some(Ok(second)) = port.checked_add(1).map(|next| TcpListener::bind(("127.0.0.1", next))) {
-                taken.push([first, second]);
+impl Port {
+    pub fn take() -> Self {
+        use std::net::{TcpListener, UdpSocket};
+        loop {
+            let number = rand::random_range(10_000..32_000_u16);
+            let take = |port| UdpSocket::bind(("127.0.0.1", port));
+            let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+            if let (Ok(this), Ok(next)) = (take(number), take(number + 1))
+                && is_free(number)
+                && is_free(number + 1)
+            {
+                return Self { number, _taken: [this, next] };
             }
         }
-        Self(taken)
     }
 }
 
@@ -296,6 +305,7 @@ pub struct Member {
     pub obol_api: (Option<String>, bool),
     identity: String,
     process: Option<Child>,
+    _port: Option<Port>,
 }
 
 impl Member {
@@ -323,7 +333,7 @@ impl Member {
         )
     }
 
-    /// Starts the program and waits until its socket answers.
+    /// Starts the program and waits until it has read its files and does what it is asked.
     pub async fn start(&mut self) {
         let path = self.dir.path().join("dv-node.toml");
         std::fs::write(&path, self.config()).unwrap();
@@ -338,6 +348,12 @@ impl Member {
             .unwrap();
         self.process = Some(child);
         self.answers().await;
+        // The socket answers a moment before the stored clusters are verified. This is answered by who has verified them.
+        let client = self.client();
+        eventually("the stored clusters are read", || async {
+            client.get::<ipc::edit::ClusterEditStatus>(ipc::edit::CLUSTER_EDIT_PATH).await.is_ok()
+        })
+        .await;
     }
 
     /// Starts the program once more, with the same files and sockets of its own, and waits for its end.
@@ -418,8 +434,8 @@ impl House {
         let beacon = FakeNode::start(chain).await;
         beacon.inner.lock().unwrap().makes_aggregates = true;
         let mut built = Vec::new();
-        let ports = Ports::take(members);
-        for (node, port) in created.nodes.iter_mut().zip(&ports.0) {
+        for node in &mut created.nodes {
+            let port = Port::take();
             let dir = tempfile::tempdir().unwrap();
             let signer =
                 start_signer(&dir.path().join("sign.sock"), std::mem::take(&mut node.shares), genesis_root);
@@ -427,13 +443,14 @@ impl House {
                 dir,
                 signer,
                 peer_id: PeerId::from_public_key(&node.identity.public_key()),
-                port: port[0].local_addr().unwrap().port(),
+                port: port.number,
                 signing: ipc::Signing::BuiltIn,
                 proposals: ipc::Proposals::default(),
                 fallbacks: Vec::new(),
                 obol_api: (None, false),
                 identity: node.identity.to_file_text().to_string(),
                 process: None,
+                _port: Some(port),
             });
         }
         Self { created, beacon, members: built }
@@ -471,19 +488,19 @@ impl House {
             chain.genesis_validators_root
         };
         let mut built = Vec::new();
-        let ports = Ports::take(members);
-        for (index, (node, port)) in created.nodes.iter_mut().zip(&ports.0).enumerate() {
+        for (index, node) in created.nodes.iter_mut().enumerate() {
             let shares = std::mem::take(&mut node.shares);
             let identity = node.identity.to_file_text().to_string();
             let peer_id = PeerId::from_public_key(&node.identity.public_key());
             let dir = tempfile::tempdir().unwrap();
-            let (signer, port) = if index == 0 {
+            let taken = (index > 0).then(Port::take);
+            let (signer, port) = if let Some(port) = &taken {
+                let signer = start_signer(&dir.path().join("sign.sock"), shares, genesis_root);
+                (signer, port.number)
+            } else {
                 let signer = Arc::clone(&self.members[0].signer);
                 signer.lock().unwrap().hold(shares);
                 (signer, self.members[0].port + 1)
-            } else {
-                let signer = start_signer(&dir.path().join("sign.sock"), shares, genesis_root);
-                (signer, port[0].local_addr().unwrap().port())
             };
             let signing = ipc::Signing::BuiltIn;
             built.push(Member {
@@ -497,6 +514,7 @@ impl House {
                 obol_api: (None, false),
                 identity,
                 process: None,
+                _port: taken,
             });
         }
         Self { created, beacon: self.beacon.clone(), members: built }
