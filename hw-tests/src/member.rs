@@ -22,6 +22,8 @@ const CODE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// As often as the image's time service.
 const VOUCHES_EVERY: Duration = Duration::from_secs(20);
+/// What the daemons listen on, in the folder `run`.
+const SOCKETS: [&str; 4] = ["sign.sock", "signer-control.sock", "signer-remote.sock", "dv-node-control.sock"];
 
 /// Why a native member does not run.
 #[derive(Debug, thiserror::Error)]
@@ -172,6 +174,10 @@ impl Member {
             if let Some(mut process) = process.take() {
                 process.kill()?;
             }
+        }
+        // As systemd makes them anew: whoever waits for one does not find the one of before.
+        for name in SOCKETS {
+            let _ = fs::remove_file(self.dir.join("run").join(name));
         }
         self.tpm = None;
         Ok(())

@@ -45,7 +45,7 @@ impl WatchedCluster {
         let tools = Tools::ensure(&mut |line| eprintln!("{line}"))?;
         let slots_per_epoch = config.slots_per_epoch;
         let mut chain = Devnet::prepare(dir, config, tools, &[validator])?;
-        chain.start(Duration::from_secs(12))?;
+        chain.start(Duration::from_secs(30))?;
         let genesis_time = chain.genesis_time()?;
         let network = Network {
             name: NETWORK.to_owned(),

@@ -12,7 +12,7 @@ use hw_tests::ceremony::{Ceremony, CeremonyChain, dry_run, status};
 use hw_tests::member::Member;
 use ipc::signer::{ChainClock, ChainPreset, STATUS_PATH, SignerStatus};
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn binaries() -> PathBuf {
     // This test is target/<profile>/deps/dkg-…, the daemons are beside the folder of it.

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hw_tests::browser::Owner;
+use hw_tests::browser::{self, Owner};
 use hw_tests::member::Member;
 use ipc::passphrase::PassphraseState;
 use ipc::signer::ProtectionTier;
@@ -44,6 +44,10 @@ fn type_in(owner: &Owner, member: &Member, form: &str, fields: &[(&str, &str)], 
 
 #[test]
 fn an_owner_chooses_types_and_changes_the_passphrase_of_a_board_without_a_tpm_on_its_page() {
+    if !browser::is_here() {
+        println!("SKIPPED: no Chromium with its driver on this machine");
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let mut member = Member::start_without_tpm("bare", &dir.path().join("bare"), &binaries()).unwrap();
     let owner = Owner::new((1280, 1400)).unwrap();

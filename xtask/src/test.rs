@@ -378,7 +378,8 @@ fn run_executables(
             command.current_dir(&test.dir).stdin(Stdio::null()).stdout(out).stderr(err);
             command.envs(settings.iter().map(|(name, value)| (name, value)));
             let result = wait(command, &path);
-            Ok((result, std::fs::read_to_string(&path).unwrap_or_default()))
+            let text = std::fs::read(&path).unwrap_or_default();
+            Ok((result, String::from_utf8_lossy(&text).into_owned()))
         });
         match outcome {
             Ok((result, text)) => {

@@ -110,8 +110,10 @@ impl BeaconNodes {
                 }
             }
         }
+        // Where one may yet take what another refused, all of it is sent again: who has a part of it says so.
+        let may_yet = last.as_ref().is_some_and(|last| last.cause.is_temporary());
         match (rejected, last) {
-            (Some(rejected), _) if rejected.len() < items => Ok(Submitted { rejected }),
+            (Some(rejected), _) if rejected.len() < items && !may_yet => Ok(Submitted { rejected }),
             (_, Some(last)) => Err(BeaconError::AllFailed { last, asked }),
             (_, None) => Err(self.none_ready(doing)),
         }

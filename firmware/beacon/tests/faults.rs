@@ -245,7 +245,7 @@ async fn a_submission_succeeds_when_one_node_takes_it() {
 async fn with_fallback() -> (FakeNode, FakeNode, BeaconNodes) {
     let chain = FakeChain::new(keys());
     let (own, fallback) = (FakeNode::start(chain.clone()).await, FakeNode::start(chain).await);
-    let timeouts = Timeouts { read_ms: 500, submit_ms: 500, hedge_ms: 20, ..Timeouts::default() };
+    let timeouts = Timeouts { read_ms: 2_000, submit_ms: 2_000, hedge_ms: 20, ..Timeouts::default() };
     let urls = |node: &FakeNode| vec![node.url.clone()];
     let client =
         BeaconNodes::with_fallbacks(&urls(&own), &urls(&fallback), timeouts, ExpectedChain::default())
@@ -336,7 +336,7 @@ async fn a_fallback_shows_again_that_it_is_on_the_chain_and_follows_it_before_it
     for (what, shows_its_chain, change) in changes {
         let (own, fallback) = (FakeNode::start(chain.clone()).await, FakeNode::start(chain.clone()).await);
         // What it showed when it was examined counts for no time at all.
-        let timeouts = Timeouts { read_ms: 500, submit_ms: 500, hedge_ms: 20, fallback_fresh_ms: 0 };
+        let timeouts = Timeouts { read_ms: 2_000, submit_ms: 2_000, hedge_ms: 20, fallback_fresh_ms: 0 };
         let (first, fallbacks) = ([own.url.clone()], [fallback.url.clone()]);
         let client =
             BeaconNodes::with_fallbacks(&first, &fallbacks, timeouts, ExpectedChain::default()).unwrap();
@@ -366,7 +366,7 @@ async fn a_fallback_on_another_chain_gets_nothing_even_when_it_is_the_only_one_l
     let own = FakeNode::start(FakeChain::new(keys())).await;
     let other = FakeChain { genesis_validators_root: Root([66; 32]), ..FakeChain::new(keys()) };
     let other = FakeNode::start(other).await;
-    let timeouts = Timeouts { read_ms: 500, submit_ms: 500, hedge_ms: 20, ..Timeouts::default() };
+    let timeouts = Timeouts { read_ms: 2_000, submit_ms: 2_000, hedge_ms: 20, ..Timeouts::default() };
     let (first, fallbacks) = ([own.url.clone()], [other.url.clone()]);
     let client = BeaconNodes::with_fallbacks(&first, &fallbacks, timeouts, ExpectedChain::default()).unwrap();
     client.refresh().await;
@@ -418,7 +418,7 @@ async fn which_chain_it_is_fallbacks_never_say_first_and_not_any_more_once_an_ow
     let chain = FakeChain::new(keys());
     let own = FakeNode::start(chain.clone()).await;
     let fallback = FakeNode::start(FakeChain { fulu_epoch: Some(1_000), ..chain.clone() }).await;
-    let timeouts = Timeouts { read_ms: 500, submit_ms: 500, hedge_ms: 20, ..Timeouts::default() };
+    let timeouts = Timeouts { read_ms: 2_000, submit_ms: 2_000, hedge_ms: 20, ..Timeouts::default() };
     let (first, fallbacks) = ([own.url.clone()], [fallback.url.clone()]);
     let new = |expected| BeaconNodes::with_fallbacks(&first, &fallbacks, timeouts, expected).unwrap();
     let forks = |client: &BeaconNodes| client.chain().unwrap().schedule.forks().len();
@@ -451,7 +451,7 @@ async fn a_node_that_went_away_comes_back() {
     // A bound port that nobody serves: connections are accepted by the kernel and never answered.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let timeouts = Timeouts { read_ms: 300, submit_ms: 300, hedge_ms: 100, ..Timeouts::default() };
+    let timeouts = Timeouts { read_ms: 1_000, submit_ms: 1_000, hedge_ms: 100, ..Timeouts::default() };
     let client = BeaconNodes::new(&[url], timeouts, ExpectedChain::default()).unwrap();
     client.refresh().await;
     assert!(matches!(healths(&client)[0], Health::Failing(_)));

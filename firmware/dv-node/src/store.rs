@@ -218,16 +218,23 @@ impl Store {
         };
         let text = encode(&stored);
         let path = self.dir.join(SETTINGS);
-        let (said, kept) = (Settings::said(setup), self.read(&path)?);
+        // Settings that cannot be read keep nobody from a cluster, nor from the end of a change.
+        let (said, kept) = (Settings::said(setup), self.read(&path).unwrap_or_default());
         let other =
             |known: &ClusterSetup| settings::lock_hash(&known.lock) != settings::lock_hash(&setup.lock);
-        let before = self.load_cluster().ok().flatten().filter(other);
+        let known = self.load_cluster().ok().flatten();
+        let is_same = known.as_ref().is_some_and(|known| !other(known));
+        let before = known.filter(other);
         let before = before.map(|known| (Settings::said(&known), known.lock));
         self.write(IDENTITY, setup.identity_key.expose_secret().trim().as_bytes())?;
         self.write_settings(settings::write(&said, &setup.lock, before.as_ref()))?;
         if let Err(error) = self.write(CLUSTER, &text) {
-            // What is refused now is not in force after the next start either, as far as the disk lets us.
-            let _as_before = self.write_settings(kept);
+            // What is refused now is not in force after the next start either, as far as the disk lets us; unless the file did
+            // come to its place and only that was not confirmed: then the settings are its.
+            let came = self.load_cluster().ok().flatten().is_some_and(|now| !other(&now));
+            if is_same || !came {
+                let _as_before = self.write_settings(kept);
+            }
             return Err(error);
         }
         if before.is_some() {

@@ -1,6 +1,7 @@
 //! A software TPM for native members and tests, run as a child process.
 
 use std::{
+    hash::{BuildHasher as _, Hasher as _},
     io,
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -90,11 +91,13 @@ impl Drop for Swtpm {
 
 /// The TPM library expects the control port right after the server port.
 fn two_free_ports() -> io::Result<u16> {
-    for _ in 0..100 {
-        let first = TcpListener::bind(("127.0.0.1", 0))?;
-        let port = first.local_addr()?.port();
-        let Some(next) = port.checked_add(1) else { continue };
-        if TcpListener::bind(("127.0.0.1", next)).is_ok() {
+    let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    for _ in 0..1_000 {
+        // Below the range from which connections get theirs: none takes it meanwhile, and none that looks whether swtpm
+        // listens comes to connect to itself.
+        let chance = std::hash::RandomState::new().build_hasher().finish();
+        let port = 20_000 + u16::try_from(chance % 6_000).unwrap_or_default() * 2;
+        if free(port) && free(port + 1) {
             return Ok(port);
         }
     }

@@ -122,6 +122,10 @@ impl Daemon {
                     self.change_interrupted(problem).await;
                 }
             }
+            // The disk may answer the next time, and others may wait for this box.
+            Err(error) if error.kind() != std::io::ErrorKind::InvalidData => {
+                self.change_interrupted(kept(&error)).await;
+            }
             Err(error) => {
                 tracing::error!(%error, "the stored change of a cluster cannot be read");
                 self.change.last = Some(self.change.over(vec![kept(&error)]));
@@ -205,7 +209,8 @@ impl Daemon {
     /// The others wait for this box, whether or not its owner looks at the page: what may pass is tried again, and the cluster
     /// rests meanwhile. What only the owner can mend ends the attempt.
     async fn change_interrupted(&mut self, problem: Problem) {
-        if !matches!(problem.code.as_str(), "signer_unavailable" | "p2p_failed" | "disk_write_failed") {
+        let passes = ["signer_unavailable", "p2p_failed", "disk_write_failed", "cluster_stuck"];
+        if !passes.contains(&problem.code.as_str()) {
             tracing::error!(%problem, "the change of the cluster cannot be gone on with");
             return self.on_change_ended(Ending::Failed(vec![problem])).await;
         }
@@ -236,13 +241,14 @@ impl Daemon {
         })
     }
 
-    /// The node at the place is at rest already.
     async fn start_change(&mut self, request: ClusterEdit) -> Result<(), Problem> {
         let place = self.change.place.unwrap_or_default();
-        let around = self.around_change(place)?;
         if let Some(seat) = self.seats.get_mut(&place) {
+            // First: whatever fails from here on, the node of before does not come up beside the change.
             seat.changing = true;
+            seat.end().await?;
         }
+        let around = self.around_change(place)?;
         self.reserved = self.reserved.or(Some(place));
         self.change.running = Some(edit::start(request, around).await?);
         self.change.last = None;
@@ -353,8 +359,11 @@ impl Daemon {
             return Err(kept(&error));
         }
         let started = self.start_change(wanted).await;
-        if let Err(problem) = &started {
-            self.on_change_ended(Ending::Failed(vec![problem.clone()])).await;
+        match &started {
+            Ok(()) => {}
+            // Others may wait for it: what passes is waited for, as after a restart.
+            Err(problem) if goes_on => self.change_interrupted(problem.clone()).await,
+            Err(problem) => self.on_change_ended(Ending::Failed(vec![problem.clone()])).await,
         }
         started
     }
@@ -427,8 +436,7 @@ impl Daemon {
                 self.change.resume_at = Some(Instant::now() + self.change.resume_pause);
                 self.change.resume_pause = longer(self.change.resume_pause);
             }
-            let place = self.change.place.unwrap_or_default();
-            if let Some(seat) = self.seats.get(&place) {
+            if let Some(seat) = self.change.place.and_then(|place| self.seats.get(&place)) {
                 seat.place.board.idle(NodeState::Halted, vec![problem.clone()]);
             }
             if let Some(progress) = &mut self.change.last {

@@ -11,7 +11,7 @@ use ipc::signer::{ChainClock, ChainPreset};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use slashing::{Floors, History, Retention, SignedAttestation, SignedBlock};
 
-use super::leave::retire;
+use super::leave::{highest, retire};
 use super::store::{LedgerError, Store, bytes, from_sql, insert_share, replace_history, to_sql};
 use super::writer::{Writer, first_target};
 use super::{Resuming, ShareRow, digest, store};
@@ -188,7 +188,8 @@ impl Writer {
                 "DELETE FROM pending WHERE group_key = ?1 AND genesis_validators_root = ?2",
                 params![row.group_key.as_slice(), row.genesis_validators_root.as_slice()],
             )?;
-            insert(&transaction, pending, carried.map(|(_, floors)| *floors))?;
+            // What a share of the validator that left put on the waiting one stays on it, frozen or not.
+            insert(&transaction, pending, carried.is_some(), before.map(|(_, floors)| *floors))?;
         }
         if let Some(counter) = counter {
             store::write_counter(&transaction, counter)?;
@@ -232,24 +233,20 @@ impl Writer {
         self.ensure_certain()?;
         self.keep_stops()?;
         let pending = self.store().pending_with_floors()?;
-        let ours: Vec<&Pending> = pending
-            .iter()
-            .map(|(pending, _)| pending)
-            .filter(|pending| pending.lock_hash == *lock_hash)
-            .collect();
+        let ours: Vec<_> = pending.iter().filter(|(pending, _)| pending.lock_hash == *lock_hash).collect();
         if ours.is_empty() {
             return Err(LedgerError::NothingPrepared);
         }
-        if ours.iter().all(|pending| pending.is_frozen) {
+        if ours.iter().all(|(pending, _)| pending.is_frozen) {
             return Ok(None);
         }
         let mut digest = self.digest();
         let mut frozen = Vec::new();
-        for pending in &ours {
+        for (pending, waiting) in ours {
             let Some(old) = pending.replaces.filter(|_| !pending.is_frozen) else { continue };
             self.ensure_only_here(&old)?;
             let (id, clock, mut history) = self.held(&old).ok_or(LedgerError::NothingPrepared)?;
-            let floors = history.floors();
+            let floors = highest(*waiting, history.floors());
             digest = digest.wrapping_sub(digest::of_history(&history));
             history.raise(Floors {
                 block: clock::timing(&clock).ok().map(|timing| timing.first_slot_of(FROZEN)),
@@ -391,17 +388,18 @@ pub(super) fn write_floors_of_pending(
 fn insert(
     transaction: &Transaction<'_>,
     pending: &Pending,
-    carried: Option<Floors>,
+    is_frozen: bool,
+    floors: Option<Floors>,
 ) -> Result<(), LedgerError> {
     let row = &pending.row;
-    let [block, source, target] = numbers(carried.unwrap_or_default())?;
+    let [block, source, target] = numbers(floors.unwrap_or_default())?;
     transaction.execute(
         "INSERT INTO pending VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         params![
             row.pubshare.as_slice(),
             pending.replaces.as_ref().map(PublicKeyBytes::as_slice),
             pending.lock_hash.as_slice(),
-            carried.is_some(),
+            is_frozen,
             row.group_key.as_slice(),
             row.share_index,
             row.genesis_validators_root.as_slice(),
@@ -699,6 +697,21 @@ mod tests {
         writer.leave(&[other], &[6; 32]).unwrap();
         writer.commit(&LOCK, UnixMillis(0)).unwrap();
         assert!(!may(&writer, &NEW, 30, 31) && may(&writer, &NEW, 30, 32));
+    }
+
+    #[test]
+    fn what_a_share_that_left_put_on_one_that_is_to_join_outlives_another_attempt() {
+        let (dir, other, newer) =
+            (tempfile::tempdir().unwrap(), PublicKeyBytes([5; 48]), PublicKeyBytes([8; 48]));
+        let mut writer = open(dir.path());
+        writer.begin_run(1, crate::ledger::Past::Known, UnixMillis(5)).unwrap();
+        writer.import(&[import(other)], at(30)).unwrap();
+        writer.prepare(&[pending(NEW, None, LOCK)]).unwrap();
+        writer.leave(&[other], &[6; 32]).unwrap();
+        writer.prepare(&[pending(newer, None, LOCK)]).unwrap();
+        writer.freeze(&LOCK).unwrap();
+        writer.commit(&LOCK, UnixMillis(0)).unwrap();
+        assert!(!may(&writer, &newer, 30, 31) && may(&writer, &newer, 30, 32));
     }
 
     #[test]

@@ -134,7 +134,7 @@ pub(super) fn highest(one: Floors, other: Floors) -> Floors {
 
 /// All that a share knows, as floors. Those of a frozen one stand above every epoch and say nothing; its own from before are
 /// kept with the share that waits for its place.
-fn known_of(history: &History, before_freezing: Option<Floors>) -> Floors {
+pub(super) fn known_of(history: &History, before_freezing: Option<Floors>) -> Floors {
     if !edit::is_frozen(history) {
         return history.last_known();
     }

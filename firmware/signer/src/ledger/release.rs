@@ -4,7 +4,7 @@ use chain::{PublicKeyBytes, UnixMillis};
 use rusqlite::{Connection, params};
 use slashing::{Floors, History};
 
-use super::leave::highest;
+use super::leave::{highest, known_of};
 use super::writer::Writer;
 use super::{digest, edit, store, store::LedgerError, store::Store};
 
@@ -50,8 +50,14 @@ impl Writer {
     pub(super) fn watermarks(&mut self) -> Result<Vec<Marks>, LedgerError> {
         self.ensure_certain()?;
         self.keep_stops()?;
+        let pending = self.store().pending_with_floors()?;
         let marks = |(key, _, validator, history): (PublicKeyBytes, i64, _, &History)| {
-            let others = self.other_histories(validator, Some(key)).map(History::last_known);
+            let others = self.all_held().filter(|(other, _, of, _)| *other != key && *of == validator);
+            // A frozen one's are kept with the share that waits for its place.
+            let others = others.map(|(other, _, _, history)| {
+                let successor = pending.iter().find(|(pending, _)| pending.replaces == Some(other));
+                known_of(history, successor.map(|(_, floors)| *floors))
+            });
             Marks {
                 key,
                 floors: others.fold(history.last_known(), highest),

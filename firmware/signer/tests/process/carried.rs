@@ -89,8 +89,6 @@ async fn what_was_sealed_for_a_box_is_worth_nothing_once_it_has_deleted_shares()
     let now = to.status().await.import_key.unwrap();
     assert_ne!(now, key);
     let shown = ipc::envelope::fingerprint(&hex::decode(&now).unwrap());
-    // What reads the screen here may be a moment behind.
-    tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(to.screen_text().contains(&shown), "the owner sees the new key: {}", to.screen_text());
     assert_eq!(
         code(arrive(&to, &release_key, &certificate).await),

@@ -3,7 +3,10 @@
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -26,6 +29,11 @@ use tpm::{devpolicy, swtpm::Swtpm};
 pub(crate) const GENESIS_ROOT: Root = Root([0x42; 32]);
 pub(crate) const PASSWORD: &str = "a password that must not be found anywhere";
 const SLOTS_PER_EPOCH: u64 = 8;
+
+/// Starts of a signer so far.
+static STARTS: AtomicUsize = AtomicUsize::new(0);
+/// The longest start so far: how slow this machine is.
+static SLOWEST_START_MS: AtomicU64 = AtomicU64::new(0);
 
 /// A machine: a disk, a TPM, and the files of its measured boot.
 pub(crate) struct Machine {
@@ -145,7 +153,7 @@ impl Machine {
              require_secure_boot = {}\nefivars = \"{dir}/efivars\"\nos_release = \"{dir}/os-release\"\n\
              [tpm]\ntcti = \"{}\"\npcr_public_key = \"{dir}/boot/tpm2-pcr-public-key.pem\"\n\
              pcr_signature = \"{dir}/boot/tpm2-pcr-signature.json\"\nliteral_pcrs = [7, 12]\n\
-             [exits]\ndelay_s = 2\nleast_delay_s = 1\n\
+             [exits]\ndelay_s = 6\nleast_delay_s = 1\n\
              [callers]\nsign = {}\ncontrol = {control}\nremote = {control}\n\
              [listen]\nsign = \"{dir}/sign.sock\"\ncontrol = \"{dir}/control.sock\"\nremote = \"{dir}/remote.sock\"\n",
             self.secure_boot, self.tcti, self.callers
@@ -192,10 +200,12 @@ impl Machine {
     }
 
     async fn run(&self, mut command: Command) -> Running {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // A file, a new one for each start: what the signer showed before it answered is there when the answer is.
+        let number = STARTS.fetch_add(1, Ordering::Relaxed);
+        let screen = self.dir.path().join(format!("screen-{number}"));
+        let shown = std::fs::File::create(&screen).unwrap();
+        let mut child = command.stdout(shown).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let screen = Arc::new(Mutex::new(Vec::new()));
-        keep(child.stdout.take().unwrap(), Arc::clone(&screen));
         keep(child.stderr.take().unwrap(), Arc::clone(&log));
         let sign = Client::new(self.dir.path().join("sign.sock"));
         let control = Client::new(self.dir.path().join("control.sock")).with_timeout(Duration::from_secs(60));
@@ -203,6 +213,8 @@ impl Machine {
         let begun = Instant::now();
         loop {
             if control_answers(&running.control).await {
+                let took = u64::try_from(begun.elapsed().as_millis()).unwrap();
+                SLOWEST_START_MS.fetch_max(took, Ordering::Relaxed);
                 return running;
             }
             let ended = running.child.try_wait().unwrap();
@@ -278,7 +290,7 @@ async fn control_answers(control: &Client) -> bool {
 pub(crate) struct Running {
     pub child: Child,
     log: Arc<Mutex<Vec<u8>>>,
-    screen: Arc<Mutex<Vec<u8>>>,
+    screen: PathBuf,
     pub sign: Arc<Client>,
     pub control: Client,
 }
@@ -303,23 +315,14 @@ impl Running {
 
     /// What is on the box's own screen.
     pub(crate) fn screen_text(&self) -> String {
-        String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&std::fs::read(&self.screen).unwrap()).into_owned()
     }
 
     /// The last code on the screen, as its owner reads it.
     pub(crate) fn code_on_screen(&self) -> String {
-        // The line was written before the answer came; what reads it here may be a moment behind.
-        std::thread::sleep(Duration::from_millis(300));
-        let begun = Instant::now();
-        loop {
-            let text = self.screen_text();
-            let code = text.rsplit_once("type ").and_then(|(_, rest)| rest.split(' ').next());
-            match code {
-                Some(code) => return code.to_owned(),
-                None => assert!(begun.elapsed() < Duration::from_secs(5), "no code on the screen: {text}"),
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let text = self.screen_text();
+        let code = text.rsplit_once("type ").and_then(|(_, rest)| rest.split(' ').next());
+        code.unwrap_or_else(|| panic!("no code on the screen: {text}")).to_owned()
     }
 
     /// Asks it to end, as systemd does, and waits.
@@ -419,7 +422,9 @@ pub(crate) fn clock() -> ChainClock {
 
 /// The same with slots of this length.
 pub(crate) fn clock_with(slot_ms: u64) -> ChainClock {
-    let genesis_time = now_ms() / 1000 + 3;
+    // Later where the machine is slow: what is imported must be there before the first votes are due.
+    let slow = SLOWEST_START_MS.load(Ordering::Relaxed) / 250;
+    let genesis_time = now_ms() / 1000 + 3 + slow.min(30);
     ChainClock { genesis_time, slot_ms, slots_per_epoch: SLOTS_PER_EPOCH, preset: ChainPreset::Mainnet }
 }
 

@@ -151,7 +151,7 @@ async fn an_exit_is_signed_only_after_the_owner_s_word_typed_twice_and_the_delay
     assert_eq!(code(owner.exit(4).await), refused(412, "exit_epoch_differs"));
     // The owner thinks again: nothing is signed however long one waits.
     owner.cancel().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    tokio::time::sleep(Duration::from_millis(6_100)).await;
     assert_eq!(code(owner.exit(3).await), refused(412, "exit_not_confirmed"));
     assert_eq!(code(owner.cancel().await), refused(422, "exit_unknown"));
 
@@ -163,7 +163,7 @@ async fn an_exit_is_signed_only_after_the_owner_s_word_typed_twice_and_the_delay
         })
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    tokio::time::sleep(Duration::from_millis(6_100)).await;
     let signature = owner.exit(3).await.unwrap();
     // Capella's version signs, although the request names another fork (EIP-7044).
     let capella = domain::compute_domain(domain::VOLUNTARY_EXIT, CAPELLA, GENESIS_ROOT);
@@ -178,13 +178,13 @@ async fn a_confirmed_exit_and_a_cancelled_one_are_remembered_over_restarts() {
     let mut owner = Owner::new().await;
     owner.set_rules(vec![]).await.unwrap();
     owner.order(&owner.order_of(3)).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    tokio::time::sleep(Duration::from_millis(6_100)).await;
     owner.signer.kill();
     owner.signer = owner.machine.start().await;
     assert_eq!(owner.signer.status().await.exits.len(), 1);
     // The clock of before may have been wrong: the delay begins anew with each start.
     assert_eq!(code(owner.exit(3).await), refused(412, "exit_too_early"));
-    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    tokio::time::sleep(Duration::from_millis(6_100)).await;
     owner.exit(3).await.unwrap();
     owner.cancel().await.unwrap();
     owner.signer.kill();

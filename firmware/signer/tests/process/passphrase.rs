@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tpm::swtpm::Swtpm;
 
 const WORDS: &str = "copper lantern violet marsh tune";
@@ -61,7 +61,6 @@ async fn a_board_without_a_tpm_waits_for_the_passphrase_after_each_start_and_sho
     assert!(status.protection.explanation.starts_with("A lower tier"), "{:?}", status.protection);
     assert_eq!(status.passphrase.as_ref().unwrap().state, PassphraseState::Unset);
     let key = hex::decode(&status.passphrase.unwrap().key).unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(signer.screen_text().contains(&ipc::envelope::fingerprint(&key)), "{}", signer.screen_text());
     for weak in ["", "short", "passwordpasswordpassword", "12345678901234567890"] {
         assert_eq!(code(signer.passphrase(&first(weak)).await), refused(422, "passphrase_weak"), "{weak}");
@@ -278,7 +277,9 @@ async fn whatever_copy_is_put_back_and_whenever_it_is_killed_no_two_votes_confli
         let mut signer = start_and_open(&machine, WORDS).await;
         let begun = epoch_of(&chain);
         let mut middle = None;
-        while epoch_of(&chain) < begun + 8 {
+        // Eight epochs are 640 ms: a slow machine gets longer to come to a vote.
+        let (before, patience) = (votes, Instant::now() + Duration::from_secs(20));
+        while epoch_of(&chain) < begun + 8 || (votes < before + 2 && Instant::now() < patience) {
             // Everything that was voted for lately is asked for again with another head, and what comes next.
             let now = epoch_of(&chain).max(3);
             for target in now.saturating_sub(12).max(1)..=now + 1 {
