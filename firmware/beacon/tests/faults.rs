@@ -231,6 +231,12 @@ async fn a_submission_succeeds_when_one_node_takes_it() {
         client.submit_attestations(ForkName::Electra, &[attestation(1), attestation(2)]).await.unwrap();
     assert_eq!(sent.rejected.into_iter().collect::<Vec<_>>(), [(1, "bad signature".to_owned())]);
 
+    // Where another one may take it yet, it is sent again.
+    bad.fault("pool", Fault::Says(503, b"syncing".to_vec()));
+    let sent = client.submit_attestations(ForkName::Electra, &[attestation(1), attestation(2)]).await;
+    assert!(sent.unwrap_err().is_temporary());
+    bad.fault("pool", Fault::Says(400, br#"{"message":"x","code":400}"#.to_vec()));
+
     let known = br#"{"message":"x","code":400,"failures":[{"index":0,"message":"PriorAttestationKnown"}]}"#;
     good.fault("pool", Fault::Says(400, known.to_vec()));
     assert!(

@@ -517,6 +517,17 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_cannot_be_read_keep_nobody_from_a_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        // Larger than anything that is read.
+        fs::File::create(dir.path().join(SETTINGS)).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        let setup = ClusterSetup { lock: json!({"lock_hash": "0xAA"}), ..setup() };
+        store.save_cluster(&setup).unwrap();
+        assert_eq!(Settings::said(&store.load_cluster().unwrap().unwrap()), Settings::said(&setup));
+    }
+
+    #[test]
     fn until_the_cluster_s_file_is_replaced_the_settings_of_the_one_before_count() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
