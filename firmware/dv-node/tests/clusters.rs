@@ -773,7 +773,7 @@ async fn a_node_that_does_not_end_for_new_fee_recipients_holds_up_the_daemon_onc
         while patient.get::<KeyGenerationStatus>(DKG_PATH).await.is_err() {}
         asked.elapsed() > Duration::from_secs(10)
     };
-    eventually("the daemon is held up", || held_up()).await;
+    eventually("the daemon is held up", &held_up).await;
     for _ in 0..4 {
         assert!(!held_up().await, "a second time");
         tokio::time::sleep(Duration::from_secs(3)).await;
