@@ -1,5 +1,7 @@
 //! What the installer reads of disks that anybody may have written: a partition table's beginning, and a boot partition.
 
+use std::io::Cursor;
+
 use installer::stick::shipped_bytes;
 use installer::switch;
 use installer::table::{self, HEAD};
@@ -81,31 +83,51 @@ fn beginning_seeds() -> Vec<Vec<u8>> {
 }
 
 fn boot_partition(input: &[u8]) -> Verdict {
-    let Ok(found) = switch::find(input) else { return Verdict::Refused };
+    let all = 0..u64::try_from(input.len()).expect("a small input");
+    let look = |bytes: &[u8]| switch::find(&mut Cursor::new(bytes), all.clone());
+    let Ok(found) = look(input) else { return Verdict::Refused };
     let at = usize::try_from(found.at).expect("a small input");
     let turned = |to: u8| {
         let mut other = input.to_vec();
         other[at] = to;
-        (switch::find(other.as_slice()).expect("it is still there"), other)
+        (look(&other), other)
     };
     let ((off, image), (on, _)) = (turned(b'_'), turned(b'S'));
-    assert!(!off.on && on.on && off.at == found.at && on.at == found.at);
+    // Folders that lie in one another, or in the table of clusters, can hide it. No image has such, and its stick would be refused.
+    for (looked, is_on) in [(off, false), (on, true)] {
+        if let Ok(other) = looked {
+            assert!(other.at != found.at || other.on == is_on, "the byte does not say what it says");
+        }
+    }
     assert_eq!(image == input, !found.on, "the stick and its image differ by another byte");
     Verdict::Taken
 }
 
+/// A file system with sectors for its beginning, its table, its first folder and the one named here, which has these entries.
+fn boot_partition_with(folder: &[u8; 12], entries: &[&[u8; 12]]) -> Vec<u8> {
+    let mut bytes = vec![0; 4 * 512];
+    let mut put = |at: usize, new: &[u8]| bytes[at..at + new.len()].copy_from_slice(new);
+    put(11, &512_u16.to_le_bytes());
+    put(13, &[1, 1, 0, 1]);
+    put(36, &1_u32.to_le_bytes());
+    put(44, &2_u32.to_le_bytes());
+    put(510, &[0x55, 0xaa]);
+    put(512 + 8, &[0xff; 8]);
+    put(2 * 512, folder);
+    put(2 * 512 + 26, &[3]);
+    for (place, entry) in entries.iter().enumerate() {
+        put(3 * 512 + 32 * place, *entry);
+    }
+    bytes
+}
+
 fn boot_partition_seeds() -> Vec<Vec<u8>> {
-    let with = |entries: &[&[u8; 12]]| {
-        let mut bytes = vec![0; 512];
-        for (place, entry) in entries.iter().enumerate() {
-            bytes[64 + 32 * place..][..12].copy_from_slice(*entry);
-        }
-        bytes
-    };
+    let loader = b"LOADER     \x10";
     vec![
-        with(&[b"EFI        \x10", b"ADDON_     \x10"]),
-        with(&[b"LOADER     \x10", b"ADDONS     \x10"]),
-        with(&[b"ADDONS     \x20", b"ADDON_     \x10"]),
-        with(&[b"ADDON_     \x10", b"ADDONS     \x10"]),
+        boot_partition_with(loader, &[b"KEYS       \x10", b"ADDON_     \x10"]),
+        boot_partition_with(loader, &[b"ADDONS     \x10"]),
+        boot_partition_with(loader, &[b"ADDONS     \x20", b"ADDON_     \x10"]),
+        boot_partition_with(loader, &[b"ADDON_     \x10", b"ADDONS     \x10"]),
+        boot_partition_with(b"EFI        \x10", &[b"ADDON_     \x10"]),
     ]
 }

@@ -6,7 +6,13 @@
 
 pub mod dialogue;
 pub mod disk;
+mod fat;
+pub mod left_in;
 pub mod stick;
 pub mod switch;
 pub mod table;
 pub mod write;
+
+#[cfg(test)]
+#[path = "../tests/made_up/mod.rs"]
+mod made_up;

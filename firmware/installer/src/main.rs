@@ -1,16 +1,19 @@
 //! Copies the system that was started from a stick to a disk of this machine. Started by `install.service` of the first system
 //! (image/mkosi.images/initrd), which only a stick made by `./hearth flash --installer` asks for.
 //!
-//! With `--no-stick`, from `stick-is-out.service` at each start of a box: waits while such a stick is left in.
+//! With `--no-stick`, from `stick-is-out.service` at each start of a box: waits while such a stick is left in. It has each disk that
+//! may be one looked at by itself with `--is-stick`, because that may never end.
 
+use std::ffi::OsStr;
 use std::io::{self, BufRead as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use installer::dialogue::{Machine, Taken, talk};
 use installer::disk::{self, Candidate, Disk};
 use installer::stick::{self, Stick};
-use installer::write;
+use installer::{left_in, write};
 
 /// The stick, and the disks around it.
 struct Around {
@@ -44,7 +47,7 @@ impl Machine for Around {
     }
 
     fn wait_until_stick_is_out(&mut self) {
-        stick::wait_until_out(&[self.stick.device().to_owned()]);
+        left_in::wait_until_out(&[self.stick.device().to_owned()], None);
     }
 }
 
@@ -70,25 +73,53 @@ fn install() -> anyhow::Result<bool> {
 
 /// Nothing is made of a machine with a stick in it: stick and disk look alike, and the box could make its home on the stick.
 fn no_stick() -> ExitCode {
-    let sticks = stick::among(&disk::all());
-    for stick in &sticks {
+    let alike = left_in::look_alikes(Path::new("/sys/block"));
+    // This very program, wherever it lies.
+    let found = left_in::ask(Path::new("/proc/self/exe"), &alike, left_in::PATIENCE);
+    let judged = left_in::judge(&found, stick::disks_of_root().ok().as_deref());
+    for disk in &judged.passed_over {
         println!(
-            "hearth: {} is the stick that installs Hearth, and is still in this machine. Pull it out: the machine then goes on by itself",
-            stick.display()
+            "hearth: {} does not answer and is passed over: this box lives on another disk. It is damaged, or a damaged stick that \
+             installs Hearth: take it out",
+            disk.display()
         );
     }
-    if sticks.is_empty() {
+    for disk in &judged.sticks {
+        println!(
+            "hearth: {} is the stick that installs Hearth, and is still in this machine. Pull it out: the machine then goes on by itself",
+            disk.display()
+        );
+    }
+    if !judged.sticks.is_empty() {
+        left_in::wait_until_out(&judged.sticks, None);
+        // Part of what was started already may have come from it.
+        println!("hearth: the stick is out; starting anew");
+        return ExitCode::FAILURE;
+    }
+    for disk in &judged.unread_roots {
+        println!(
+            "hearth: {}, from which this machine started, cannot be read. Nothing is made of it, nothing on it is lost. If it is the \
+             stick that installs Hearth, pull it out; if it is built in, it is damaged: install Hearth on another one",
+            disk.display()
+        );
+    }
+    if judged.unread_roots.is_empty() {
         return ExitCode::SUCCESS;
     }
-    stick::wait_until_out(&sticks);
-    // Part of what was started already may have come from it.
-    println!("hearth: the stick is out; starting anew");
+    left_in::wait_until_out(&judged.unread_roots, Some(TRIED_AGAIN_AFTER));
+    println!("hearth: starting anew");
     ExitCode::FAILURE
 }
 
+/// Long enough to read why, short enough for a disk that was only slow.
+const TRIED_AGAIN_AFTER: Duration = Duration::from_secs(120);
+
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some("--no-stick") {
-        return no_stick();
+    let mut arguments = std::env::args_os().skip(1);
+    match (arguments.next().as_deref().and_then(OsStr::to_str), arguments.next()) {
+        (Some("--no-stick"), None) => return no_stick(),
+        (Some("--is-stick"), Some(disk)) => return ExitCode::from(left_in::kind_of(Path::new(&disk)).code()),
+        _ => {}
     }
     match install() {
         Ok(true) => ExitCode::SUCCESS,

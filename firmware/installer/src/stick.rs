@@ -6,46 +6,16 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
-use crate::disk::Leaving;
 use crate::switch;
 use crate::table::{self, HEAD};
 use crate::write::Sums;
 
 /// Boot partition, root, its hashes: what is shipped. The first start as a box adds three more, of which one may hold secrets.
 const SHIPPED_PARTITIONS: usize = 3;
-
-/// How often it is looked whether a stick is out.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// The sticks among these disks, as `./hearth flash --installer` makes them. One that cannot be read is none: no box is kept from its
-/// start by a disk that is broken.
-pub fn among(disks: &[PathBuf]) -> Vec<PathBuf> {
-    disks.iter().filter(|disk| is_one(disk).unwrap_or(false)).cloned().collect()
-}
-
-/// Whether a disk is as it was written, with the byte that makes it a stick. A disk that became a box is none, whatever its byte is:
-/// what it holds is somebody's.
-fn is_one(device: &Path) -> anyhow::Result<bool> {
-    let mut file = File::open(device)?;
-    let mut head = vec![0; HEAD];
-    file.read_exact(&mut head)?;
-    Ok(shipped_bytes(&head).is_ok() && switch::is_on(&mut file)?)
-}
-
-/// Waits until these sticks are out of the machine. This program, which may itself lie on one, is kept in memory meanwhile.
-pub fn wait_until_out(sticks: &[PathBuf]) {
-    // A program that cannot be kept ends when the stick is pulled out, and its unit with it; both are to end here anyway.
-    let _ = nix::sys::mman::mlockall(nix::sys::mman::MlockAllFlags::MCL_CURRENT);
-    let leaving: Vec<Leaving> = sticks.iter().map(|stick| Leaving::of(stick)).collect();
-    while !leaving.iter().all(Leaving::is_out) {
-        std::thread::sleep(LOOK_EVERY);
-    }
-}
 
 /// The stick, as it was found.
 #[derive(Debug)]
@@ -62,10 +32,9 @@ impl Stick {
     /// # Errors
     /// When the root is on no such disk, when the disk is no freshly written stick, or when it cannot be read.
     pub fn find(told: &mut dyn FnMut(&str, u64, u64)) -> anyhow::Result<Self> {
-        let root = fs::canonicalize("/dev/mapper/root").context("there is no /dev/mapper/root")?;
-        let root = root.file_name().unwrap_or_default();
-        let name = disk_beneath(&Path::new("/sys/class/block").join(root))?;
-        Self::open(Path::new("/dev").join(name), told)
+        let disks = disks_of_root()?;
+        let [disk] = disks.as_slice() else { bail!("the system is not on one disk but on {disks:?}") };
+        Self::open(disk.clone(), told)
     }
 
     fn open(device: PathBuf, told: &mut dyn FnMut(&str, u64, u64)) -> anyhow::Result<Self> {
@@ -115,8 +84,19 @@ impl Stick {
     }
 }
 
-/// The name of the disk whose partitions a mapped device is made of.
-fn disk_beneath(mapped: &Path) -> anyhow::Result<String> {
+/// The disks on which the running system lies: one, or two where two look alike.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn disks_of_root() -> anyhow::Result<Vec<PathBuf>> {
+    let root = fs::canonicalize("/dev/mapper/root").context("there is no /dev/mapper/root")?;
+    let root = root.file_name().unwrap_or_default();
+    let names = disks_beneath(&Path::new("/sys/class/block").join(root))?;
+    Ok(names.iter().map(|name| Path::new("/dev").join(name)).collect())
+}
+
+/// The names of the disks whose partitions a mapped device is made of.
+fn disks_beneath(mapped: &Path) -> anyhow::Result<Vec<String>> {
     let slaves = mapped.join("slaves");
     let mut disks = Vec::new();
     for entry in fs::read_dir(&slaves).with_context(|| format!("cannot list {}", slaves.display()))? {
@@ -127,8 +107,17 @@ fn disk_beneath(mapped: &Path) -> anyhow::Result<String> {
     }
     disks.sort();
     disks.dedup();
-    let [disk] = disks.as_slice() else { anyhow::bail!("the system is not on one disk but on {disks:?}") };
-    Ok(disk.clone())
+    Ok(disks)
+}
+
+/// Fails unless a disk begins as an image does that no box has completed.
+///
+/// # Errors
+/// When it cannot be read, or does not.
+pub fn as_written(disk: &mut File) -> anyhow::Result<()> {
+    let mut head = vec![0; HEAD];
+    disk.read_exact(&mut head).context("reading the partition table")?;
+    shipped_bytes(&head).map(drop)
 }
 
 /// How large the image is that a disk begins with; refused unless it is as shipped.
@@ -172,19 +161,9 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::table::tests::head;
+    use crate::made_up::image;
 
     const MB: u64 = 1 << 20;
-
-    /// An image of seven megabytes that installs nothing.
-    fn image(partitions: u64) -> Vec<u8> {
-        let boot = std::iter::once(MB..4 * MB);
-        let ranges: Vec<_> = boot.chain((1..partitions).map(|at| (3 + at) * MB..(4 + at) * MB)).collect();
-        let mut image = head(&ranges, 7 * MB);
-        image.resize(7 << 20, 5);
-        image[(2 << 20) + 64..][..12].copy_from_slice(b"ADDON_     \x10");
-        image
-    }
 
     #[test]
     fn a_stick_s_copy_is_the_image_it_was_made_of() {
@@ -209,36 +188,6 @@ mod tests {
     }
 
     #[test]
-    fn a_stick_that_is_left_in_is_told_from_every_other_disk() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, bytes: &[u8], turned: bool| {
-            let path = dir.path().join(name);
-            fs::write(&path, bytes).unwrap();
-            if turned {
-                let mut file = File::options().read(true).write(true).open(&path).unwrap();
-                switch::turn_on(&mut file).unwrap();
-            }
-            path
-        };
-        let stick = write("stick", &image(3), true);
-        let others = [
-            write("image", &image(3), false),
-            write("box", &image(6), false),
-            // Whoever is root on a box can turn the byte. What the disk holds stays its owner's.
-            write("turned-box", &image(6), true),
-            write("empty", &[], false),
-            write("zeros", &vec![0; 1 << 20], false),
-            write("no-installer", &head(&[MB..2 * MB, 2 * MB..3 * MB, 3 * MB..4 * MB], 7 * MB), false),
-            dir.path().join("none"),
-        ];
-        assert_eq!(among(&others), Vec::<PathBuf>::new());
-        let all: Vec<_> = others.into_iter().chain([stick.clone()]).collect();
-        assert_eq!(among(&all), [stick]);
-        // Names that no disk has: nothing to wait for.
-        wait_until_out(&[dir.path().join("none")]);
-    }
-
-    #[test]
     fn only_a_freshly_written_stick_is_copied() {
         assert_eq!(shipped_bytes(&image(3)).unwrap(), 7 * MB);
         let error = shipped_bytes(&image(6)).unwrap_err().to_string();
@@ -258,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_disk_beneath_the_root_is_found() {
+    fn the_disks_beneath_the_root_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let disk = dir.path().join("devices/pci/block/sda");
         for part in ["sda2", "sda3"] {
@@ -270,11 +219,11 @@ mod tests {
         for part in ["sda2", "sda3"] {
             std::os::unix::fs::symlink(disk.join(part), mapped.join("slaves").join(part)).unwrap();
         }
-        assert_eq!(disk_beneath(&mapped).unwrap(), "sda");
+        assert_eq!(disks_beneath(&mapped).unwrap(), ["sda"]);
         let other = dir.path().join("devices/pci/block/sdb/sdb3");
         fs::create_dir_all(&other).unwrap();
         fs::write(other.join("partition"), "3\n").unwrap();
         std::os::unix::fs::symlink(&other, mapped.join("slaves/sdb3")).unwrap();
-        assert!(disk_beneath(&mapped).unwrap_err().to_string().contains("not on one disk"));
+        assert_eq!(disks_beneath(&mapped).unwrap(), ["sda", "sdb"]);
     }
 }

@@ -6,102 +6,78 @@
 //! made of it and turned back, without writing to the file system; and the disk that a stick writes is the signed image to the last byte.
 
 use std::fs::File;
-use std::io::{Read, Seek as _, SeekFrom, Write as _};
+use std::io::{Read, Seek, SeekFrom, Write as _};
 use std::ops::Range;
 
 use anyhow::{Context as _, ensure};
 
+use crate::fat::BootPartition;
 use crate::table::{self, HEAD};
 
-/// A folder's entry (Microsoft's FAT specification, section 6): a name of eleven bytes in capitals, then what it is.
-const ENTRY: usize = 32;
+const LOADER: &[u8; 11] = b"LOADER     ";
 const OFF: &[u8; 11] = b"ADDON_     ";
 const ON: &[u8; 11] = b"ADDONS     ";
 /// Which byte of the name it is.
 const BYTE: u64 = 5;
-const FOLDER: u8 = 0x10;
-/// So much is read at once.
-const CHUNK: usize = 1 << 20;
-static EMPTY: [u8; CHUNK] = [0; CHUNK];
 
 /// Where the byte is, and what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Switch {
-    /// In bytes from the beginning of what was searched.
+    /// In bytes from the beginning of the disk.
     pub at: u64,
     /// Whether a machine that starts from here runs the installer.
     pub on: bool,
 }
 
-/// Looks for the folder in a boot partition.
+/// Looks for the folder in a boot partition, which lies there on a disk.
 ///
 /// # Errors
 /// When it cannot be read, or when there is no such folder or more than one.
-pub fn find(partition: impl Read) -> anyhow::Result<Switch> {
-    search(partition, false)
-}
-
-/// Looks for it as every start of a box does before its disk was completed: what is found first counts, and the rest is not read.
-///
-/// # Errors
-/// Those of [`on_disk`].
-pub fn is_on(disk: &mut File) -> anyhow::Result<bool> {
-    let boot = boot_partition(disk)?;
-    Ok(search((&*disk).take(boot.end - boot.start), true)?.on)
-}
-
-fn search(mut partition: impl Read, first_only: bool) -> anyhow::Result<Switch> {
-    let mut found = None;
-    let mut at = 0_u64;
-    let mut chunk = Vec::new();
-    loop {
-        chunk.clear();
-        partition
-            .by_ref()
-            .take(u64::try_from(CHUNK)?)
-            .read_to_end(&mut chunk)
-            .context("reading the boot partition")?;
-        if chunk.is_empty() {
-            break;
-        }
-        // Most of it is: the first start of every box looks through all of it.
-        if chunk == EMPTY {
-            at += u64::try_from(CHUNK)?;
-            continue;
-        }
-        for entry in chunk.chunks_exact(ENTRY) {
-            let on = entry.starts_with(ON);
-            if (on || entry.starts_with(OFF)) && entry[OFF.len()] == FOLDER {
-                ensure!(found.is_none(), "the boot partition has two folders of add-ons");
-                found = Some(Switch { at: at + BYTE, on });
-            }
-            at += u64::try_from(ENTRY)?;
-        }
-        if first_only && found.is_some() {
-            break;
-        }
-    }
-    found.context("this image has no installer")
+pub fn find(disk: &mut (impl Read + Seek), boot: Range<u64>) -> anyhow::Result<Switch> {
+    let found = folders(disk, boot)?;
+    ensure!(found.len() < 2, "the boot partition has two folders of add-ons");
+    found.first().copied().context("this image has no installer")
 }
 
 /// Looks for it on a whole disk, or in its image.
 ///
 /// # Errors
 /// Those of [`find`], and when there is no boot partition.
-pub fn on_disk(disk: &mut File) -> anyhow::Result<Switch> {
+pub fn on_disk(disk: &mut (impl Read + Seek)) -> anyhow::Result<Switch> {
     let boot = boot_partition(disk)?;
-    let found = find((&*disk).take(boot.end - boot.start))?;
-    Ok(Switch { at: boot.start + found.at, ..found })
+    find(disk, boot)
 }
 
-/// Where the boot partition is; the disk is at its beginning then.
-fn boot_partition(disk: &mut File) -> anyhow::Result<Range<u64>> {
+/// Whether a machine that starts from this disk runs the installer. Reads a handful of sectors.
+///
+/// # Errors
+/// When they cannot be read, or hold no boot partition of an image.
+pub fn is_on(disk: &mut (impl Read + Seek)) -> anyhow::Result<bool> {
+    let boot = boot_partition(disk)?;
+    Ok(folders(disk, boot)?.iter().any(|found| found.on))
+}
+
+fn folders(disk: &mut (impl Read + Seek), boot: Range<u64>) -> anyhow::Result<Vec<Switch>> {
+    let start = boot.start;
+    let mut partition = BootPartition::open(disk, boot)?;
+    let mut found = Vec::new();
+    for loader in partition.in_root()?.iter().filter(|folder| folder.name == *LOADER).take(1) {
+        for folder in partition.inside(loader)? {
+            let on = folder.name == *ON;
+            if on || folder.name == *OFF {
+                found.push(Switch { at: start + folder.at + BYTE, on });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Where the boot partition is.
+fn boot_partition(disk: &mut (impl Read + Seek)) -> anyhow::Result<Range<u64>> {
     let mut head = vec![0; HEAD];
     disk.rewind()?;
     disk.read_exact(&mut head).context("reading the partition table")?;
-    let boot = table::read(&head).and_then(|table| table.boot).context("there is no boot partition")?;
-    disk.seek(SeekFrom::Start(boot.start))?;
-    Ok(boot)
+    table::read(&head).and_then(|table| table.boot).context("there is no boot partition")
 }
 
 /// Makes an installer of a disk that holds the image.
@@ -120,35 +96,37 @@ pub(crate) const BYTE_OFF: &[u8] = b"_";
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::table::tests::head;
+    use std::io::Cursor;
 
-    /// A folder's entry at its place among others.
-    fn partition(name: &[u8; 11], kind: u8) -> Vec<u8> {
-        let mut bytes = vec![0x20; 3 << 20];
-        let at = (2 << 20) + 7 * ENTRY;
-        bytes[at..at + 11].copy_from_slice(name);
-        bytes[at + 11] = kind;
-        bytes
-    }
+    use super::*;
+    use crate::made_up::{SWITCH_AT, boot_partition, folder, image};
 
     #[test]
     fn the_folder_is_found_once_and_nothing_else_is_taken_for_it() {
-        let at = (2 << 20) + 7 * 32 + 5;
-        assert_eq!(find(partition(OFF, FOLDER).as_slice()).unwrap(), Switch { at, on: false });
-        assert_eq!(find(partition(ON, FOLDER).as_slice()).unwrap(), Switch { at, on: true });
-        assert!(find(partition(OFF, 0x20).as_slice()).is_err(), "a file");
-        assert!(find(&partition(OFF, FOLDER)[1..]).is_err(), "not where entries are");
-        assert!(find(&[][..]).is_err());
-        let twice = [partition(OFF, FOLDER), partition(ON, FOLDER)].concat();
-        assert!(find(twice.as_slice()).unwrap_err().to_string().contains("two"));
+        let found = |entries: &[[u8; 32]]| {
+            let bytes = boot_partition(entries);
+            let all = 0..u64::try_from(bytes.len()).unwrap();
+            find(&mut Cursor::new(bytes), all)
+        };
+        let (off, on) = (folder(OFF, 0), folder(ON, 0));
+        assert_eq!(found(&[off]).unwrap(), Switch { at: SWITCH_AT, on: false });
+        assert_eq!(found(&[folder(b"ENTRIES    ", 0), on]).unwrap(), Switch { at: SWITCH_AT + 32, on: true });
+        let mut file = off;
+        file[11] = 0x20;
+        assert!(found(&[file]).is_err());
+        assert!(found(&[]).unwrap_err().to_string().contains("no installer"));
+        assert!(found(&[off, on]).unwrap_err().to_string().contains("two"));
+        // Where systemd-stub does not look.
+        let mut elsewhere = boot_partition(&[off]);
+        let loader = elsewhere.windows(11).position(|name| name == LOADER).unwrap();
+        elsewhere[loader] = b'X';
+        let all = 0..u64::try_from(elsewhere.len()).unwrap();
+        assert!(find(&mut Cursor::new(elsewhere), all).is_err());
     }
 
     #[test]
     fn one_byte_makes_an_installer_and_no_other_changes() {
-        let mut image = head(&[(1 << 20)..(4 << 20), (4 << 20)..(5 << 20), (5 << 20)..(6 << 20)], 7 << 20);
-        image.resize(1 << 20, 0);
-        image.extend(partition(OFF, FOLDER));
+        let image = image(3);
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&image).unwrap();
         assert!(!is_on(&mut file).unwrap());
@@ -158,10 +136,34 @@ mod tests {
         file.rewind().unwrap();
         file.read_to_end(&mut now).unwrap();
         let changed: Vec<usize> = (0..image.len()).filter(|at| image[*at] != now[*at]).collect();
-        assert_eq!(changed, [(3 << 20) + 7 * 32 + 5]);
+        assert_eq!(changed, [(1 << 20) + usize::try_from(SWITCH_AT).unwrap()]);
         assert_eq!(now.len(), image.len());
         // Again changes nothing.
         turn_on(&mut file).unwrap();
         assert!(on_disk(&mut file).unwrap().on);
+    }
+
+    /// A disk that counts what is read of it.
+    struct Counted(Cursor<Vec<u8>>, usize);
+
+    impl Read for Counted {
+        fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+            let read = self.0.read(into)?;
+            self.1 += read;
+            Ok(read)
+        }
+    }
+
+    impl Seek for Counted {
+        fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+
+    #[test]
+    fn no_more_is_read_than_says_where_it_is() {
+        let mut disk = Counted(Cursor::new(image(3)), 0);
+        assert!(!is_on(&mut disk).unwrap());
+        assert!(disk.1 <= HEAD + 3 * 512, "{} bytes were read", disk.1);
     }
 }

@@ -79,25 +79,9 @@ pub fn contents(head: &[u8]) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// The beginning of a disk of so many bytes with these partitions, of which the first is the boot partition.
-    pub(crate) fn head(partitions: &[Range<u64>], bytes: u64) -> Vec<u8> {
-        let mut head = vec![0; HEAD];
-        head[512..520].copy_from_slice(b"EFI PART");
-        head[512 + 32..512 + 40].copy_from_slice(&(bytes / SECTOR - 1).to_le_bytes());
-        head[512 + 72..512 + 80].copy_from_slice(&2_u64.to_le_bytes());
-        head[512 + 80..512 + 84].copy_from_slice(&128_u32.to_le_bytes());
-        head[512 + 84..512 + 88].copy_from_slice(&128_u32.to_le_bytes());
-        for (index, range) in partitions.iter().enumerate() {
-            let entry = &mut head[1024 + 128 * index..][..128];
-            entry[..16].copy_from_slice(if index == 0 { &BOOT } else { &[7; 16] });
-            entry[32..40].copy_from_slice(&(range.start / SECTOR).to_le_bytes());
-            entry[40..48].copy_from_slice(&(range.end / SECTOR - 1).to_le_bytes());
-        }
-        head
-    }
+    use crate::made_up::head;
 
     fn named(names: &[&str]) -> Vec<u8> {
         let mut head = head(&vec![1 << 20..2 << 20; names.len()], 8 << 20);
