@@ -12,6 +12,10 @@ const OURS: f32 = 1.5;
 /// Programs of others were not written for our locks. Their units say so with a line `# limit: third party`.
 const THIRD_PARTY: f32 = 2.5;
 
+/// The first system's units, of which those that run a program of ours are scored: it lies on the root.
+const FIRST_SYSTEM: &str = "image/mkosi.images/initrd/mkosi.extra/etc/systemd/system";
+const ON_THE_ROOT: &str = "RootDirectory=/sysroot";
+
 /// One unit's score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Score {
@@ -55,22 +59,27 @@ pub enum UnitsError {
     },
 }
 
-/// Scores every service in `systemd/system` below the repository with the host's systemd (252 or later). Older versions know
+/// Scores every service in `systemd/system` below the repository, and those of the first system that run a program of ours, with the host's systemd (252 or later). Older versions know
 /// fewer locks and are therefore a little stricter.
 ///
 /// # Errors
 /// When systemd-analyze is missing or refuses a unit file.
 pub fn scores(repository: &Path) -> Result<Vec<Score>, UnitsError> {
-    let folder = repository.join("systemd/system");
-    let file = |source| UnitsError::Folder { path: folder.clone(), source };
     let mut scores = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(file)? {
-        let path = entry.map_err(file)?.path();
-        if path.extension().is_some_and(|extension| extension == "service") {
+    for (folder, marked) in [("systemd/system", ""), (FIRST_SYSTEM, ON_THE_ROOT)] {
+        let folder = repository.join(folder);
+        let file = |source| UnitsError::Folder { path: folder.clone(), source };
+        for entry in std::fs::read_dir(&folder).map_err(file)? {
+            let path = entry.map_err(file)?.path();
+            if path.extension().is_none_or(|extension| extension != "service") {
+                continue;
+            }
             let text = std::fs::read_to_string(&path).map_err(file)?;
             let unit = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             // Those that end too: while they run they can be taken over like any other.
-            scores.push(score(&path, limit(&unit, &text), unit)?);
+            if marked.is_empty() || text.lines().any(|line| line == marked) {
+                scores.push(score(&path, limit(&unit, &text), unit)?);
+            }
         }
     }
     scores.sort_by(|a, b| a.unit.cmp(&b.unit));
@@ -175,6 +184,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("systemd/system");
         std::fs::create_dir_all(&folder).unwrap();
+        let first = dir.path().join(FIRST_SYSTEM);
+        std::fs::create_dir_all(&first).unwrap();
+        std::fs::write(first.join("theirs.service"), "[Service]\nExecStart=/bin/true\n").unwrap();
+        let on_the_root = format!("[Service]\n{ON_THE_ROOT}\nExecStart=/bin/true\n");
+        std::fs::write(first.join("first.service"), on_the_root).unwrap();
         std::fs::write(folder.join("open.service"), "[Service]\nExecStart=/bin/true\n").unwrap();
         std::fs::write(
             folder.join("client.service"),
@@ -183,7 +197,7 @@ mod tests {
         .unwrap();
         let scores = scores(dir.path()).unwrap();
         let limits: Vec<(&str, f32)> = scores.iter().map(|s| (s.unit.as_str(), s.limit)).collect();
-        assert_eq!(limits, [("client.service", 2.5_f32), ("open.service", 1.5)]);
+        assert_eq!(limits, [("client.service", 2.5_f32), ("first.service", 1.5), ("open.service", 1.5)]);
         assert!(scores.iter().all(|score| !score.passes() && score.exposure > 9.0));
     }
 
@@ -249,9 +263,15 @@ mod tests {
     fn every_unit_is_within_its_limit() {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let scores = scores(&repository).unwrap();
-        for unit in
-            ["signer.service", "dv-node.service", "web.service", "cores.service", "disk-health@.service"]
-        {
+        for unit in [
+            "signer.service",
+            "dv-node.service",
+            "web.service",
+            "cores.service",
+            "disk-health@.service",
+            "install.service",
+            "stick-is-out.service",
+        ] {
             assert!(scores.iter().any(|score| score.unit == unit), "{unit} is not looked at");
         }
         for score in scores {

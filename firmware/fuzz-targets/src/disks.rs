@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 
+use installer::contents::contents;
 use installer::stick::shipped_bytes;
 use installer::switch;
 use installer::table::{self, HEAD};
@@ -11,8 +12,8 @@ use crate::{Target, Verdict};
 pub(crate) const TARGETS: &[Target] = &[
     Target {
         name: "disk_table",
-        about: "a disk's beginning, as the installer reads it: no place out of nothing, no word on the screen that could paint, a box's disk is called one",
-        max_bytes: HEAD + 64,
+        about: "a disk's beginning and end, as the installer reads them: no place out of nothing, no word on the screen that could paint, a box's disk is called one",
+        max_bytes: 2 * HEAD + 64,
         run: beginning,
         seeds: beginning_seeds,
     },
@@ -25,13 +26,21 @@ pub(crate) const TARGETS: &[Target] = &[
     },
 ];
 
-/// Twelve names of 36 characters, and the sentences around them.
-const LONGEST: usize = 1000;
+/// Two times twelve names of 36 characters, and the sentences around them.
+const LONGEST: usize = 2000;
 
 fn beginning(input: &[u8]) -> Verdict {
-    let told = table::contents(input);
+    // What a table's length leaves over is the disk's end.
+    let (head, tail) = input.split_at(input.len().min(HEAD));
+    let told = contents(head, tail, &[]);
     assert!(told.len() <= LONGEST, "more than a person reads");
     assert!(told.chars().all(|c| c == '\n' || c == ' ' || c.is_ascii_graphic()), "{told:?} could paint");
+    let names = [table::read(head), table::read_second(tail)]
+        .map(|table| table.map(|table| table.names).unwrap_or_default());
+    let is_box = names.iter().any(|names| {
+        names.iter().any(|name| name.starts_with("hearth_")) && names.iter().any(|name| name == "data")
+    });
+    assert_eq!(told.contains("IT IS THE DISK OF A HEARTH BOX"), is_box, "{told}");
     let Some(read) = table::read(input) else {
         assert!(shipped_bytes(input).is_err());
         return Verdict::Refused;
@@ -40,9 +49,6 @@ fn beginning(input: &[u8]) -> Verdict {
     if let Some(boot) = read.boot {
         assert!(boot.start < boot.end && boot.start % 512 == 0 && boot.end % 512 == 0);
     }
-    let has = |wanted: fn(&str) -> bool| read.names.iter().any(|name| wanted(name));
-    let is_box = has(|name| name.starts_with("hearth_")) && has(|name| name == "data");
-    assert_eq!(told.contains("IT IS THE DISK OF A HEARTH BOX"), is_box, "{told}");
     // What a box made of itself is never copied.
     if let Ok(bytes) = shipped_bytes(input) {
         assert!(read.names.len() == 3 && bytes == read.bytes);
@@ -74,7 +80,15 @@ fn named(names: &[&str]) -> Vec<u8> {
 }
 
 fn beginning_seeds() -> Vec<Vec<u8>> {
+    // A disk whose first table was lost, with a first one of another system.
+    let box_s = named(&["esp", "hearth_0.1.0", "hearth_0.1.0", "_empty", "_empty", "data"]);
+    let last = (1_u64 << 21) - 1;
+    let mut second = [&box_s[1024..], &box_s[512..1024]].concat();
+    let header = second.len() - 512;
+    second[header + 24..][..8].copy_from_slice(&last.to_le_bytes());
+    second[header + 72..][..8].copy_from_slice(&(last - 32).to_le_bytes());
     vec![
+        [named(&["EFI", "root"]), second].concat(),
         named(&["esp", "hearth_0.1.0", "hearth_verity_0.1.0"]),
         named(&["esp", "hearth_0.1.0", "hearth_verity_0.1.0", "_empty", "_empty", "data"]),
         named(&["EFI system partition", "Microsoft reserved partition", "Basic data partition", "\u{1b}[2J"]),

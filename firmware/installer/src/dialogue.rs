@@ -8,6 +8,14 @@ use crate::disk::Candidate;
 /// An answer is a number or a word; more of a line than this is not looked at.
 const LONGEST_ANSWER: u64 = 256;
 
+/// What a person types when a disk may be overwritten, here and at `./hearth flash`.
+pub const WORD: &str = "ERASE";
+
+/// What a person is asked before anything is written: which disk it is, what is lost with it, and for the word.
+pub fn question(description: &str, contents: &str) -> String {
+    format!("{description}. {contents}\nEverything on it will be lost. Type {WORD} to go on: ")
+}
+
 /// A disk that nobody else can use from now on.
 #[derive(Debug)]
 pub struct Taken<D> {
@@ -74,11 +82,10 @@ pub fn talk(input: &mut impl BufRead, out: &mut impl Write, machine: &mut impl M
                 continue;
             }
         };
-        writeln!(out, "\n{description}. {contents}")?;
-        write!(out, "Everything on it will be lost. Type ERASE to go on: ")?;
+        write!(out, "\n{}", question(&description, &contents))?;
         out.flush()?;
         match self::answer(input)?.as_deref() {
-            Some("ERASE") => {}
+            Some(WORD) => {}
             Some(_) => {
                 writeln!(out, "Nothing was written.")?;
                 continue;

@@ -1,13 +1,12 @@
 //! Whether a disk may be overwritten.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Seek as _};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::table;
+use crate::contents;
 
 /// A whole disk, found in the kernel's own list and held open for nobody but us.
 ///
@@ -88,21 +87,40 @@ impl Disk {
         self.seen.bytes
     }
 
-    /// For a person: what is lost with it, as far as its beginning says.
+    /// For a person: what is lost with it, as far as some of it says.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn contents(&mut self) -> anyhow::Result<String> {
-        let mut head = vec![0; table::HEAD];
-        self.file.rewind()?;
-        self.file.read_exact(&mut head).with_context(|| format!("cannot read {}", self.device.display()))?;
-        Ok(table::contents(&head))
+    pub fn contents(&self) -> anyhow::Result<String> {
+        let read = || -> std::io::Result<String> {
+            let head = part(&self.file, self.seen.bytes, 0, contents::HEAD)?;
+            let end = self.seen.bytes.saturating_sub(u64::try_from(contents::TAIL).unwrap_or(u64::MAX));
+            let tail = part(&self.file, self.seen.bytes, end, contents::TAIL)?;
+            let mut between = Vec::new();
+            for number in 1..=PLACES_BETWEEN {
+                let at = self.seen.bytes / (PLACES_BETWEEN + 1) * number;
+                between.extend(part(&self.file, self.seen.bytes, at / 4096 * 4096, 4096)?);
+            }
+            Ok(contents::contents(&head, &tail, &between))
+        };
+        read().with_context(|| format!("cannot read {}", self.device.display()))
     }
 
     /// For a person: what it is, and how large.
     pub fn description(&self) -> String {
         describe(&self.system, &self.device, self.seen.bytes)
     }
+}
+
+/// So many places are looked at between a disk's beginning and its end.
+const PLACES_BETWEEN: u64 = 64;
+
+/// So many bytes of a disk from a place on, or what there is.
+fn part(disk: &File, bytes: u64, at: u64, most: usize) -> std::io::Result<Vec<u8>> {
+    let there = bytes.saturating_sub(at);
+    let mut read = vec![0; usize::try_from(there).map_or(most, |there| there.min(most))];
+    disk.read_exact_at(&mut read, at)?;
+    Ok(read)
 }
 
 /// Everything that hangs on a controller, by name.
@@ -414,6 +432,26 @@ mod tests {
         assert!(disk.refuse_if_exchanged().is_err());
         drop(dir);
         assert!(disk.refuse_if_exchanged().is_err(), "a disk that was pulled out");
+    }
+
+    #[test]
+    fn a_disk_that_was_not_emptied_everywhere_does_not_look_empty() {
+        let dir = listed(&[("device/model", "disk")]);
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(64 << 20).unwrap();
+        let seen = Seen { bytes: 64 << 20, sequence: None };
+        let disk = Disk { device: "/dev/x".into(), system: dir.path().to_owned(), file, seen };
+        assert_eq!(disk.contents().unwrap(), "It looks empty.");
+        disk.file.write_all_at(&[1; 3 << 20], 30 << 20).unwrap();
+        assert!(disk.contents().unwrap().contains("something between"));
+        disk.file.write_all_at(b"LVM2 001", 512 + 24).unwrap();
+        assert_eq!(disk.contents().unwrap(), "There are marks of LVM.");
+        let end = crate::made_up::second_table(&["tank"]);
+        disk.file.write_all_at(&end, (64 << 20) - u64::try_from(end.len()).unwrap()).unwrap();
+        let told = disk.contents().unwrap();
+        assert!(told.contains("at its end says: tank") && told.contains("LVM"), "{told}");
+        disk.file.set_len(63 << 20).unwrap();
+        assert!(disk.contents().is_err(), "a disk that ends early is told about");
     }
 
     #[test]

@@ -157,7 +157,7 @@ mod tests {
     fn folders_are_found_and_files_are_not() {
         let entries = [folder(b"ADDON_     ", 0), folder(b"KEYS       ", 0)];
         assert_eq!(names(&boot_partition(&entries)).unwrap(), ["EFI", "LOADER", "ADDON_", "KEYS"]);
-        let mut file = entries.clone();
+        let mut file = entries;
         file[0][11] = 0x20;
         assert_eq!(names(&boot_partition(&file)).unwrap(), ["EFI", "LOADER", "KEYS"]);
         file[0][11] = 0x0f; // A part of a long name.

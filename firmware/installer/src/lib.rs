@@ -4,6 +4,7 @@
 //! (docs/image.md, "Installing"): it copies the stick's system to a disk that is built in, after the person before the screen
 //! has named it. It never runs in a box that is at work, opens no box's disk, and never chooses a disk by itself.
 
+pub mod contents;
 pub mod dialogue;
 pub mod disk;
 mod fat;

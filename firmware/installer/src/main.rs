@@ -37,7 +37,7 @@ impl Machine for Around {
 
     fn take(&mut self, device: &Path) -> anyhow::Result<Taken<Disk>> {
         self.offer(device)?;
-        let mut disk = Disk::take(device)?;
+        let disk = Disk::take(device)?;
         Ok(Taken { description: disk.description(), contents: disk.contents()?, disk })
     }
 

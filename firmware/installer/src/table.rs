@@ -4,12 +4,11 @@ use std::ops::Range;
 
 const SECTOR: u64 = 512;
 /// The first bytes of a disk that say so: both sectors of the table's head and all its entries.
-pub const HEAD: usize = 34 * 512;
+pub const HEAD: usize = 1024 + ENTRIES;
+const ENTRIES: usize = 128 * 128;
 /// C12A7328-F81F-11D2-BA4B-00A0C93EC93B, as it is written there.
 const BOOT: [u8; 16] =
     [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
-/// So many names are shown to a person.
-const SHOWN: usize = 12;
 
 /// A table of the usual size: 128 entries of 128 bytes, from the third sector on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,16 +24,32 @@ pub struct Table {
 /// Reads a table from a disk's first [`HEAD`] bytes. Nothing is trusted that the bytes say.
 pub fn read(head: &[u8]) -> Option<Table> {
     let header = head.get(512..1024)?;
-    if !header.starts_with(b"EFI PART") {
-        return None;
-    }
     // The table's copy is in the last sector.
     let last = number(header, 32)?;
-    if number(header, 72)? != 2 || number(header, 80)? != (128 << 32) | 128 {
+    if number(header, 72)? != 2 {
         return None;
     }
-    let used: Vec<&[u8]> =
-        head.get(1024..HEAD)?.chunks_exact(128).filter(|entry| entry[..16] != [0; 16]).collect();
+    parse(header, head.get(1024..HEAD)?, last)
+}
+
+/// Reads the copy from a disk's last bytes: its entries come before its head.
+pub fn read_second(tail: &[u8]) -> Option<Table> {
+    let header_at = tail.len().checked_sub(512)?;
+    let entries_at = header_at.checked_sub(ENTRIES)?;
+    let header = tail.get(header_at..)?;
+    let last = number(header, 24)?;
+    if number(header, 72)? != last.checked_sub(32)? {
+        return None;
+    }
+    parse(header, tail.get(entries_at..header_at)?, last)
+}
+
+/// A head and its entries, on a disk that ends with this sector.
+fn parse(header: &[u8], entries: &[u8], last: u64) -> Option<Table> {
+    if !header.starts_with(b"EFI PART") || number(header, 80)? != (128 << 32) | 128 {
+        return None;
+    }
+    let used: Vec<&[u8]> = entries.chunks_exact(128).filter(|entry| entry[..16] != [0; 16]).collect();
     let boot = used.iter().find(|entry| entry.starts_with(&BOOT)).and_then(|entry| {
         let (first, last) = (number(entry, 32)?, number(entry, 40)?);
         let range = first.checked_mul(SECTOR)?..last.checked_add(1)?.checked_mul(SECTOR)?;
@@ -42,6 +57,33 @@ pub fn read(head: &[u8]) -> Option<Table> {
     });
     let names = used.iter().map(|entry| name(&entry[56..])).collect();
     Some(Table { bytes: last.checked_add(1)?.checked_mul(SECTOR)?, boot, names })
+}
+
+/// What a table of the old kind says is on a disk, in words; the entry that only says that there is a new one is left out.
+pub fn mbr(head: &[u8]) -> Vec<String> {
+    let (Some(entries), Some([0x55, 0xaa])) = (head.get(446..510), head.get(510..512)) else {
+        return Vec::new();
+    };
+    let entries: Vec<&[u8]> = entries.chunks_exact(16).collect();
+    // The beginning of a file system ends with the same two bytes and has code here.
+    if entries.iter().any(|entry| entry[0] & 0x7f != 0) {
+        return Vec::new();
+    }
+    let has_place = |entry: &&&[u8]| entry[8..12] != [0; 4] && entry[12..16] != [0; 4];
+    let kind = |entry: &&[u8]| match entry[4] {
+        0x05 | 0x0f | 0x85 => "more inside one (extended)".to_owned(),
+        0x07 => "Windows".to_owned(),
+        0x01 | 0x04 | 0x06 | 0x0b | 0x0c | 0x0e => "FAT".to_owned(),
+        0x82 => "swap".to_owned(),
+        0x83 => "Linux".to_owned(),
+        0x8e => "LVM".to_owned(),
+        0xa5 | 0xa6 | 0xa9 => "BSD".to_owned(),
+        0xaf => "HFS+".to_owned(),
+        0xef => "a boot partition".to_owned(),
+        0xfd => "Linux RAID".to_owned(),
+        other => format!("type {other:02x}"),
+    };
+    entries.iter().filter(|entry| !matches!(entry[4], 0 | 0xee)).filter(has_place).map(kind).collect()
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u64> {
@@ -57,51 +99,10 @@ fn name(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// What a person loses with a disk that begins so, as far as it can be told.
-pub fn contents(head: &[u8]) -> String {
-    let Some(table) = read(head) else {
-        return if head.iter().all(|byte| *byte == 0) {
-            "It looks empty."
-        } else {
-            "There is something on it."
-        }
-        .to_owned();
-    };
-    let named: Vec<&str> = table.names.iter().map(|name| if name.is_empty() { "?" } else { name }).collect();
-    let more = if named.len() > SHOWN { " and more" } else { "" };
-    let listed = format!("On it: {}{more}.", named[..named.len().min(SHOWN)].join(", "));
-    if named.iter().any(|name| name.starts_with("hearth_")) && named.contains(&"data") {
-        return format!(
-            "{listed}\nIT IS THE DISK OF A HEARTH BOX. Its key shares, and the record of what they have signed, are lost for ever."
-        );
-    }
-    listed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::made_up::head;
-
-    fn named(names: &[&str]) -> Vec<u8> {
-        let mut head = head(&vec![1 << 20..2 << 20; names.len()], 8 << 20);
-        for (index, name) in names.iter().enumerate() {
-            for (place, unit) in name.encode_utf16().enumerate() {
-                head[1024 + 128 * index + 56 + 2 * place..][..2].copy_from_slice(&unit.to_le_bytes());
-            }
-        }
-        head
-    }
-
-    #[test]
-    fn what_is_on_a_disk_is_told() {
-        assert_eq!(contents(&[0; HEAD]), "It looks empty.");
-        assert_eq!(contents(&[7; HEAD]), "There is something on it.");
-        assert_eq!(contents(&named(&["EFI", "Win\u{7}dows", ""])), "On it: EFI, Windows, ?.");
-        assert_eq!(contents(&named(&["x"; 20])), format!("On it: {} and more.", ["x"; 12].join(", ")));
-        assert!(contents(&named(&["esp", "hearth_1", "data"])).contains("A HEARTH BOX"));
-        assert!(!contents(&named(&["esp", "hearth_1"])).contains("A HEARTH BOX"), "never started");
-    }
+    use crate::made_up::{named, second_table};
 
     #[test]
     fn bytes_that_are_no_table_are_none() {
@@ -119,5 +120,20 @@ mod tests {
         assert_eq!(with(512 + 32, &[0xff; 8]), None, "a disk without end");
         assert_eq!(with(1024 + 40, &[0xff; 8]).unwrap().boot, None, "a partition without end");
         assert_eq!(with(1024 + 40, &[0; 8]).unwrap().boot, None, "a partition that ends before it begins");
+    }
+
+    #[test]
+    fn the_copy_at_the_end_is_read_as_the_table_is() {
+        let good = second_table(&["esp", "data"]);
+        let table = read_second(&good).unwrap();
+        assert_eq!((table.bytes, table.names), (8 << 20, vec!["esp".to_owned(), "data".to_owned()]));
+        assert_eq!(read_second(&[&[9; 700][..], &good].concat()).unwrap().names.len(), 2);
+        assert_eq!(read_second(&good[1..]), None, "the entries are cut off");
+        assert_eq!(read_second(&good[..good.len() - 1]), None);
+        assert_eq!(read_second(&[]), None);
+        let mut elsewhere = good;
+        let at = elsewhere.len() - 512 + 72;
+        elsewhere[at] ^= 1;
+        assert_eq!(read_second(&elsewhere), None, "its entries are not here");
     }
 }

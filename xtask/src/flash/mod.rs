@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+use installer::dialogue;
 use installer::disk::Disk;
 use installer::switch;
 use installer::write::{self, Sums};
@@ -55,8 +56,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
     let mut disk = Disk::take(&arguments.device)?;
     write::large_enough(disk.bytes(), &sums).with_context(|| disk.description())?;
-    if !arguments.yes {
-        ask(&disk.description())?;
+    let (what, contents) = (disk.description(), disk.contents()?);
+    if arguments.yes {
+        say::note(&format!("{what}. {contents}"));
+    } else {
+        ask(&what, &contents)?;
     }
     disk.refuse_if_exchanged()?;
     say::begin(&format!("writing to {}", disk.description()));
@@ -100,16 +104,16 @@ fn unpack_onto(
     Ok(())
 }
 
-fn ask(what: &str) -> anyhow::Result<()> {
+fn ask(what: &str, contents: &str) -> anyhow::Result<()> {
     ensure!(
         std::io::stdin().is_terminal(),
         "nobody to ask whether {what} may be erased; say --yes if it may"
     );
-    eprint!("Everything on {what} will be lost. Type ERASE to go on: ");
+    eprint!("{}", dialogue::question(what, contents));
     std::io::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
-    ensure!(answer.trim() == "ERASE", "nothing was written");
+    ensure!(answer.trim() == dialogue::WORD, "nothing was written");
     Ok(())
 }
 

@@ -181,7 +181,7 @@ fn unpack(raw: &Path, tree: &Path, tools: &Path) -> anyhow::Result<bool> {
 }
 
 /// A program of the tools tree, with that tree's own libraries.
-fn pinned(tools: &Path, program: &str) -> anyhow::Result<Command> {
+pub(super) fn pinned(tools: &Path, program: &str) -> anyhow::Result<Command> {
     let only = |dir: PathBuf, part: &str| -> anyhow::Result<PathBuf> {
         fs::read_dir(&dir)
             .with_context(|| format!("cannot list {}", dir.display()))?

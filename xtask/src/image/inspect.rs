@@ -11,8 +11,8 @@ use hw_tests::image::{Image, Profile};
 use installer::switch;
 use serde_json::Value;
 
-use super::compare;
 use super::programs::DAEMONS;
+use super::{boot_partition, compare};
 use crate::run;
 
 /// Where an image keeps the list of everything in it.
@@ -60,7 +60,13 @@ const COMMAND_LINE: [(&str, &str); 8] = [
 ];
 
 /// Fails when the built image holds what it must not.
-pub(super) fn check(image: &Image, profile: Profile, repository: &Path, sbom: &Path) -> anyhow::Result<()> {
+pub(super) fn check(
+    image: &Image,
+    profile: Profile,
+    repository: &Path,
+    keys: Option<&Path>,
+    sbom: &Path,
+) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let tools = run::cache()?.join("mkosi/tools");
     compare::unpack_partition(&image.raw, |label| label.starts_with("hearth_"), dir.path(), &tools)?;
@@ -72,6 +78,8 @@ pub(super) fn check(image: &Image, profile: Profile, repository: &Path, sbom: &P
     let mut wrong = in_tree(dir.path(), profile)?;
     wrong.extend(in_command_line(line.trim_end_matches('\0'), profile));
     wrong.extend(in_keys(&kernel, repository, profile)?);
+    let certificate = keys.map_or_else(|| repository.join("image/test-keys"), Path::to_owned).join("sb.crt");
+    wrong.extend(boot_partition::check(&image.raw, &certificate, &tools)?);
     if switch::on_disk(&mut fs::File::open(&image.raw)?)?.on {
         wrong.push("an installer that is switched on".to_owned());
     }

@@ -1,5 +1,6 @@
 //! `./hearth image`: builds what a buyer flashes.
 
+mod boot_partition;
 mod compare;
 mod foreign;
 mod inspect;
@@ -197,7 +198,7 @@ fn image_of(place: &Place, what: &What, binaries: PathBuf, earlier: Earlier) -> 
         earlier,
     };
     let image = image::build(&options, |line| say::detail(&format!("image: {line}")))?;
-    inspect::check(&image, what.profile, &place.repository, &options.sbom)?;
+    inspect::check(&image, what.profile, &place.repository, what.keys.as_deref(), &options.sbom)?;
     let short = image.sha256.get(..16).unwrap_or_default();
     say::good(&format!("image {} (SHA-256 {short}…)", image.raw.display()));
     Ok(image)

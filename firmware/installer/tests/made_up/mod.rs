@@ -74,6 +74,27 @@ pub fn head(partitions: &[Range<u64>], bytes: u64) -> Vec<u8> {
     head
 }
 
+/// The beginning of a disk of eight megabytes with partitions of these names.
+pub fn named(names: &[&str]) -> Vec<u8> {
+    let mut head = head(&vec![1 << 20..2 << 20; names.len()], 8 << 20);
+    for (index, name) in names.iter().enumerate() {
+        for (place, unit) in name.encode_utf16().enumerate() {
+            head[1024 + 128 * index + 56 + 2 * place..][..2].copy_from_slice(&unit.to_le_bytes());
+        }
+    }
+    head
+}
+
+/// The copy of [`named`]'s table, as it lies at the end of the disk: the entries, then the head.
+pub fn second_table(names: &[&str]) -> Vec<u8> {
+    let first = named(names);
+    let (last, mut header) = ((8_u64 << 11) - 1, first[512..1024].to_vec());
+    header[24..32].copy_from_slice(&last.to_le_bytes());
+    header[32..40].copy_from_slice(&1_u64.to_le_bytes());
+    header[72..80].copy_from_slice(&(last - 32).to_le_bytes());
+    [&first[1024..], &header].concat()
+}
+
 /// An image of seven megabytes with so many partitions that installs nothing. Its boot partition begins after the first megabyte.
 pub fn image(partitions: u64) -> Vec<u8> {
     const MB: u64 = 1 << 20;
