@@ -31,6 +31,8 @@ pub struct ExpectedChain {
     pub genesis_validators_root: Option<Root>,
     /// Its genesis time, unix seconds: two runs of a test chain can differ in nothing else.
     pub genesis_time_s: Option<u64>,
+    /// When slots start and duties are due, where that is known without any node. What a fallback tells is compared with it.
+    pub timing: Option<SlotTiming>,
 }
 
 /// A beacon node on another chain.
@@ -137,6 +139,7 @@ impl ChainInfo {
             fork_version,
             genesis_validators_root: Some(self.genesis_validators_root),
             genesis_time_s: Some(self.genesis_time_s),
+            timing: Some(self.timing),
         }
     }
 }

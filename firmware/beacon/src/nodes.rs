@@ -363,8 +363,9 @@ impl BeaconNodes {
             return Ok(Ok(()));
         }
         let info = Arc::new(self.fetch_chain_info(node, &genesis).await?);
-        if node.is_fallback && self.knows_nothing() {
-            let why = "no beacon node of your own has told yet which chain this is";
+        if node.is_fallback
+            && let Some(why) = self.not_from_a_fallback(&info)
+        {
             return Err(node.endpoint.fail("asking for the genesis", Cause::NotUsable(why.to_owned())));
         }
         let checked = self.compare(node, &info);
@@ -375,11 +376,22 @@ impl BeaconNodes {
         Ok(checked)
     }
 
-    /// Whether neither a node, nor the cluster, nor our memory has said which chain this is. A fallback, which may be a
-    /// stranger's, is not the first to say so.
-    fn knows_nothing(&self) -> bool {
+    /// Why what a fallback tells is not used. It may be a stranger's, and is not the first to say which chain this is or when
+    /// its slots start: that a node, or the cluster, our memory and public knowledge must have said before.
+    fn not_from_a_fallback(&self, told: &ChainInfo) -> Option<&'static str> {
         let chain = self.chain_state();
-        chain.info.is_none() && chain.expected.genesis_validators_root.is_none()
+        if chain.info.is_some() {
+            return None;
+        }
+        let ExpectedChain { genesis_validators_root, timing, .. } = &chain.expected;
+        match (genesis_validators_root, timing) {
+            (None, _) => Some("no beacon node of your own has told yet which chain this is"),
+            (Some(_), None) => Some("no beacon node of your own has told yet when this chain's slots start"),
+            (Some(_), Some(timing)) if *timing != told.timing => {
+                Some("its slots start at other times than this chain's")
+            }
+            (Some(_), Some(_)) => None,
+        }
     }
 
     /// Whether what a node told is the chain that is served. The first one that fits what is expected is; what only fallbacks

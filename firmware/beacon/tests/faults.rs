@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use beacon::{BeaconError, BeaconNodes, Cause, ChainEvent, ChainMismatch, ExpectedChain, Health, Timeouts};
 use chain::{
-    AttestationData, Epoch, ForkName, ForkVersion, PublicKeyBytes, Root, SingleAttestation, Slot,
+    AttestationData, Epoch, ForkName, ForkVersion, PublicKeyBytes, Root, SingleAttestation, Slot, SlotTiming,
     ValidatorIndex,
 };
 use fake::{FakeChain, FakeNode, Fault};
@@ -441,8 +441,22 @@ async fn which_chain_it_is_fallbacks_never_say_first_and_not_any_more_once_an_ow
 
     // A box that knows its chain starts with a fallback, and follows the owner's node as soon as that is there.
     own.fault("/eth/", Fault::Says(502, Vec::new()));
-    let root = Some(chain.genesis_validators_root);
-    let client = new(ExpectedChain { genesis_validators_root: root, ..ExpectedChain::default() });
+    let knows = |slot_ms: Option<u64>| ExpectedChain {
+        genesis_validators_root: Some(chain.genesis_validators_root),
+        genesis_time_s: Some(chain.genesis_time_s),
+        timing: slot_ms.map(|slot_ms| {
+            SlotTiming::new(chain.genesis_time_s * 1_000, slot_ms, chain.slots_per_epoch).unwrap()
+        }),
+        ..ExpectedChain::default()
+    };
+    // Nor does a fallback say when the slots of a chain start of which only the genesis is known, as of a private one.
+    for wrong in [None, Some(chain.slot_ms / 2)] {
+        let client = new(knows(wrong));
+        client.refresh().await;
+        assert!(client.chain().is_none() && !client.any_ready(), "{wrong:?}");
+        assert!(client.statuses()[1].health.describe().contains("slots start"), "{:?}", client.statuses());
+    }
+    let client = new(knows(Some(chain.slot_ms)));
     client.refresh().await;
     assert!(client.uses_fallback());
     assert_eq!(forks(&client), known + 1);

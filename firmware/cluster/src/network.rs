@@ -1,6 +1,6 @@
 //! The public networks Obol knows, by genesis fork version.
 
-use chain::{ForkVersion, Root};
+use chain::{ForkVersion, Root, SlotTiming};
 
 /// What a cluster file needs to know of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,10 @@ const GENESIS_ROOTS: [([u8; 4], &str); 6] = [
     ([0x10, 0x00, 0x09, 0x10], "0x212f13fc4df078b6cb7db228f1c8307566dcecf900867401a92023d7ba99cb5f"),
 ];
 
+/// The public networks whose slots are not twelve seconds and 32 an epoch: milliseconds of a slot, slots of an epoch.
+const OTHER_SLOTS: [([u8; 4], u64, u64); 2] =
+    [([0x00, 0x00, 0x00, 0x64], 5_000, 16), ([0x00, 0x00, 0x00, 0x6f], 5_000, 16)];
+
 /// Capella's fork versions, by genesis fork version (obol spec 3.8): exits are signed with them for good (EIP-7044).
 const CAPELLA_VERSIONS: [([u8; 4], [u8; 4]); 6] = [
     ([0x00, 0x00, 0x00, 0x00], [0x03, 0x00, 0x00, 0x00]),
@@ -57,6 +61,14 @@ impl Network {
         let public = Self::by_fork_version(self.genesis_fork_version)?;
         let found = GENESIS_ROOTS.iter().find(|(version, _)| *version == public.genesis_fork_version.0);
         found.and_then(|(_, root)| root.parse().ok())
+    }
+
+    /// When slots start and duties are due, when this is a public network.
+    pub fn timing(&self) -> Option<SlotTiming> {
+        let public = Self::by_fork_version(self.genesis_fork_version)?;
+        let other = OTHER_SLOTS.iter().find(|(version, _, _)| *version == public.genesis_fork_version.0);
+        let (slot_ms, slots_per_epoch) = other.map_or((12_000, 32), |(_, slot, epoch)| (*slot, *epoch));
+        SlotTiming::new(public.genesis_time.saturating_mul(1_000), slot_ms, slots_per_epoch).ok()
     }
 
     /// All public networks.
@@ -90,6 +102,9 @@ mod tests {
         for network in Network::known() {
             assert!(network.genesis_validators_root().is_some(), "{}", network.name);
             assert!(Network::capella_fork_version(network.genesis_fork_version).is_some());
+            let slots = network.timing().map(|timing| (timing.slot_ms, timing.slots_per_epoch));
+            let is_gnosis = ["gnosis", "chiado"].contains(&network.name.as_str());
+            assert_eq!(slots, Some(if is_gnosis { (5_000, 16) } else { (12_000, 32) }), "{}", network.name);
         }
         let devnet = Network {
             name: "devnet".to_owned(),
@@ -97,6 +112,6 @@ mod tests {
             genesis_fork_version: ForkVersion([0x20, 0, 0, 0x89]),
             genesis_time: 0,
         };
-        assert_eq!(devnet.genesis_validators_root(), None);
+        assert_eq!((devnet.genesis_validators_root(), devnet.timing()), (None, None));
     }
 }
