@@ -1,6 +1,6 @@
 //! Changing a cluster across the privilege border: what the owner allows, and what `dv-node` asks of the signer.
 //!
-//! On the signer's control socket the owner allows one edit and takes it back (`PUT`, `GET`, `DELETE` [`EDIT_PATH`]);
+//! On the signer's control socket the owner allows one edit and takes it back by its name (`PUT`, `GET`, `DELETE` [`EDIT_PATH`]);
 //! `dv-node` is no caller there. On the signing socket `dv-node` carries it through: begin, keys, steps, prepare, dry run,
 //! check, commit. The signer works out itself who takes part and what the new lock says, deals only to keys that the members'
 //! identities signed, and gives the old shares up only for a lock that every new share has signed (decisions 0180 to
@@ -94,7 +94,26 @@ pub struct EditStatus {
     pub dealt: usize,
     /// Validators of the cluster.
     pub validators: usize,
+    /// What the owner can take back, each by its name: the change in hand, and those that old shares have vouched for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<OpenEdit>,
 }
+
+/// A change that can be given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenEdit {
+    /// What it is given up by: hash of the lock in force, `0x` hex. Where that was not kept, the old share's public key; of what
+    /// the node cannot read any more, [`UNREADABLE_EDIT`].
+    pub name: String,
+    /// Validators of that cluster.
+    pub validators: usize,
+    /// One of them, `0x` hex, by which an owner knows the cluster too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validator: Option<String>,
+}
+
+/// Name of a change that `dv-node` keeps and cannot read any more. The signer has none of that name.
+pub const UNREADABLE_EDIT: &str = "unreadable";
 
 /// What this member announces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,18 +268,53 @@ pub struct EditChecked {
     pub signature_aggregate: String,
 }
 
-/// Which change the owner gives up, in the query of `DELETE` [`EDIT_PATH`]. Left out where there is one only.
+/// Which change the owner gives up, in the query of `DELETE` [`EDIT_PATH`] and [`CLUSTER_EDIT_PATH`]. Without it nothing is
+/// given up: what there is may be another cluster's, whose members count on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EditDiscard {
-    /// Hash of the lock in force that it would change, `0x` hex.
+    /// [`OpenEdit::name`], which mostly is the hash of the lock in force that it would change, `0x` hex.
     #[serde(default)]
     pub lock_hash: Option<String>,
 }
 
-/// Where the owner gives up the change of the cluster whose lock in force has this hash.
-pub fn edit_discard_path(lock_hash: &str) -> String {
-    format!("{EDIT_PATH}?lock_hash={lock_hash}")
+impl EditDiscard {
+    /// The name, if it is one: no other text goes into a path.
+    pub fn name(&self) -> Option<&str> {
+        self.lock_hash.as_deref().filter(|name| *name == UNREADABLE_EDIT || is_hex_name(name))
+    }
+}
+
+fn is_hex_name(name: &str) -> bool {
+    let is_hex = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    matches!(name.len(), 66 | 98) && name.strip_prefix("0x").is_some_and(is_hex)
+}
+
+/// The name of a change that the node keeps, by what its lock says that its hash is.
+pub fn edit_name(lock_hash: &str) -> &str {
+    if is_hex_name(lock_hash) { lock_hash } else { UNREADABLE_EDIT }
+}
+
+/// Where the owner gives up what has this name in the signer.
+pub fn edit_discard_path(name: &str) -> String {
+    format!("{EDIT_PATH}?lock_hash={name}")
+}
+
+/// Where the owner gives up what has this name in the node.
+pub fn cluster_edit_discard_path(name: &str) -> String {
+    format!("{CLUSTER_EDIT_PATH}?lock_hash={name}")
+}
+
+/// What is to be given up has no name.
+pub fn edit_which(open: &[OpenEdit]) -> Problem {
+    let names: Vec<&str> = open.iter().map(|open| open.name.as_str()).collect();
+    let what = match names.as_slice() {
+        [] => "It is not said which change of a cluster is given up, and none is open here.".to_owned(),
+        names => {
+            format!("It is not said which change of a cluster is given up. Open are: {}.", names.join(", "))
+        }
+    };
+    Problem::new("edit_which", what, "Say which of them you give up, by that name.")
 }
 
 /// Give the old shares up.
@@ -283,7 +337,8 @@ pub struct EditCommitted {
     pub begins_in_epoch: Option<u64>,
 }
 
-/// On `dv-node`'s control socket: takes [`ClusterEdit`], answers [`ClusterEditStatus`]; `DELETE` gives the change up.
+/// On `dv-node`'s control socket: takes [`ClusterEdit`], answers [`ClusterEditStatus`]; `DELETE` with [`EditDiscard`] in its query
+/// gives the change up that has this name, if the node keeps it.
 pub const CLUSTER_EDIT_PATH: &str = "/v1/cluster/edit";
 /// On `dv-node`'s control socket: gives the complete lock of the last change as [`EditCommit`], and takes one from another
 /// member, which brings a change to its end when the others are gone.

@@ -68,7 +68,8 @@ pub struct KeyGenerationStart {
 /// Path that takes [`crate::owner::ResumeShare`]; needs the claim code.
 pub const RESUME_PATH: &str = "/api/v1/shares/resume";
 
-/// Path that takes [`ClusterEditStart`] and answers [`crate::edit::ClusterEditStatus`]; `PUT` and `DELETE` need the claim code.
+/// Path that takes [`ClusterEditStart`] and answers [`ClusterEditShown`]; `PUT` and `DELETE` need the claim code, and `DELETE` the
+/// name of what is given up ([`crate::edit::EditDiscard`] in the query), as it was shown.
 pub const CLUSTER_EDIT_PATH: &str = "/api/v1/cluster-edit";
 /// Path of the complete lock of the last change as [`crate::edit::EditCommit`]; `PUT` takes another member's and needs the
 /// claim code.
@@ -83,6 +84,16 @@ pub struct ClusterEditStart {
     pub consent: Option<crate::edit::EditConsent>,
     /// What the node is told.
     pub edit: crate::edit::ClusterEdit,
+}
+
+/// What the page shows of changes of clusters.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ClusterEditShown {
+    /// How far the one is that the node carries.
+    #[serde(flatten)]
+    pub status: crate::edit::ClusterEditStatus,
+    /// What can be given up: what the signer says is open, and what the node keeps besides.
+    pub open: Vec<crate::edit::OpenEdit>,
 }
 
 /// Path that takes [`crate::owner::ExitOrder`]; needs the claim code.

@@ -84,8 +84,32 @@ async function send(path, method, codeId, body) {
   say(said && said.message ? `${said.message} ${said.next_step}` : "The box does not answer.");
 }
 
+// What can be given up, by the names that the signer has for it. Only what the owner has chosen and sees is sent: when it is not
+// there any more, nothing is chosen.
+let openEdits = [], openShown = "";
+function showOpen(open) {
+  openEdits = open;
+  const clusters = answered ? [answered.node, ...(answered.clusters || [])].filter((node) => node && node.cluster) : [];
+  const textFor = (one) => {
+    const known = clusters.find((node) => node.cluster.lock_hash === one.name);
+    if (one.name === "unreadable") return "One that the node cannot read any more";
+    return `${known ? `${nameOf(known)}, ` : ""}${short(one.name)}`;
+  };
+  const select = $("edit-open"), before = select.value, texts = open.map(textFor);
+  if (openShown !== JSON.stringify([open, texts])) { // A list that is open closes when it is made anew.
+    openShown = JSON.stringify([open, texts]);
+    select.replaceChildren(el("option", { value: "" }, "choose"), ...open.map((one, at) => el("option", { value: one.name }, texts[at])));
+    select.value = open.some((one) => one.name === before) ? before : "";
+  }
+  const chosen = open.find((one) => one.name === select.value);
+  const validators = chosen && chosen.validators ? ` of a cluster of ${chosen.validators} validator${chosen.validators > 1 ? "s" : ""}` : "";
+  $("edit-open-shown").textContent = chosen ? `${chosen.name}${validators}${chosen.validator ? `, among them ${chosen.validator}` : ""}` : "";
+  $("edit-give-up").hidden = open.length === 0;
+}
+
 function showEdit(said) {
   const edit = said && said.edit;
+  showOpen((said && said.open) || []);
   $("edit-progress").hidden = !edit;
   if (!edit) return;
   seenPhase = edit.phase;
@@ -96,7 +120,6 @@ function showEdit(said) {
     ...edit.problems.map((p) => row("bad", plain(p.message), plain(p.next_step)))]);
   $("edit-done").hidden = !edit.new_lock_hash;
   $("edit-go-on").hidden = Boolean(edit.new_lock_hash);
-  $("edit-give-up").hidden = edit.promised; // Then the others may have finished: there is no way back.
 }
 
 async function askEdit() {
@@ -123,7 +146,11 @@ $("edit-form").addEventListener("input", (event) => {
 });
 $("edit-form").addEventListener("submit", guarded(prepare));
 $("edit-begin").addEventListener("click", guarded(() => beginsWith && send(EDIT_PATH, "PUT", "edit-code", beginsWith)));
-$("edit-give-up").addEventListener("click", guarded(() => send(EDIT_PATH, "DELETE", "edit-go-on-code")));
+$("edit-open").addEventListener("change", () => showOpen(openEdits));
+$("edit-give-up").addEventListener("submit", guarded(async () => {
+  const name = $("edit-open").value; // As it stands there now.
+  if (name) await send(`${EDIT_PATH}?lock_hash=${encodeURIComponent(name)}`, "DELETE", "edit-give-up-code");
+}));
 $("edit-go-on").addEventListener("submit", guarded(async () => {
   const other = JSON.parse(await textOf("edit-new-lock") || "null");
   if (!other) throw new Error("Choose the new cluster lock of a member that is done.");

@@ -359,7 +359,7 @@ mod tests {
             (ipc::web::REMOTE_CLIENTS_PATH, "POST", r#"{"name":"a","may":["sign"]}"#),
             (ipc::web::REMOTE_REMOVE_PATH, "POST", r#"{"name":"a"}"#),
             (ipc::web::CLUSTER_EDIT_PATH, "PUT", change_of_cluster),
-            (ipc::web::CLUSTER_EDIT_PATH, "DELETE", ""),
+            ("/api/v1/cluster-edit?lock_hash=unreadable", "DELETE", ""),
             (ipc::web::CLUSTER_EDIT_LOCK_PATH, "PUT", r#"{"lock":{}}"#),
         ] {
             let page = page(directory.path());
@@ -372,6 +372,18 @@ mod tests {
             // With the code it goes through to a daemon, which is not there.
             let (status, text) = ask(&page, change(path, method, Some(CODE), body)).await;
             assert_eq!(status, StatusCode::BAD_GATEWAY, "{path} {text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_change_of_a_cluster_is_given_up_without_its_name() {
+        let directory = tempfile::tempdir().unwrap();
+        for query in ["", "?lock_hash=", "?lock_hash=0xab", "?lock_hash=../v1/status"] {
+            let page = page(directory.path());
+            let path = format!("{}{query}", ipc::web::CLUSTER_EDIT_PATH);
+            let (status, text) = ask(&page, change(&path, "DELETE", Some(CODE), "")).await;
+            assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{text}");
+            assert!(text.contains("edit_which"), "{text}");
         }
     }
 

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use ipc::edit::{ClusterEdit, ClusterEditProgress, ClusterEditStatus, EditCommit};
+use ipc::edit::{
+    ClusterEdit, ClusterEditProgress, ClusterEditStatus, EditCommit, UNREADABLE_EDIT, edit_name,
+};
 use ipc::node::NodeState;
 use ipc::{ClusterSetup, Problem};
 use obol::dkg::edit::Record;
@@ -81,6 +83,21 @@ impl Change {
             .as_ref()
             .map(|_| ClusterEditProgress { phase: "lock_handed_in".to_owned(), ..over(Vec::new()) });
         ClusterEditStatus { edit: now.or(looked_at).or_else(|| self.last.clone()) }
+    }
+
+    /// By which name the change that is kept, or was the last, is given up.
+    fn name(&self) -> std::io::Result<Option<String>> {
+        match self.store.request() {
+            Ok(Some(request)) => {
+                let hash = request.lock.get("lock_hash").and_then(serde_json::Value::as_str);
+                Ok(Some(edit_name(hash.unwrap_or_default()).to_owned()))
+            }
+            Ok(None) => Ok(self.last.as_ref().map(|last| edit_name(&last.lock_hash).to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                Ok(Some(UNREADABLE_EDIT.to_owned()))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// How the kept change ended: of which cluster it is, its request says, and little else is known.
@@ -283,8 +300,8 @@ impl Daemon {
                 drop(answer.send(result));
             }
             Request::Status(answer) => drop(answer.send(Ok(self.change.status()))),
-            Request::Discard(answer) => {
-                let result = self.discard_change().await.map(|()| self.change.status());
+            Request::Discard(name, answer) => {
+                let result = self.discard_change(&name).await.map(|()| self.change.status());
                 drop(answer.send(result));
             }
             Request::Lock(lock, answer) => self.on_lock(lock, answer).await,
@@ -379,10 +396,14 @@ impl Daemon {
         }
     }
 
-    /// Gives a change up that nobody can be waiting for.
-    async fn discard_change(&mut self) -> Result<(), Problem> {
+    /// Gives the change up that has this name, if it is here and nobody can be waiting for it.
+    async fn discard_change(&mut self, name: &str) -> Result<(), Problem> {
         if self.change.bringing.is_some() {
             return Err(lock_is_looked_at());
+        }
+        let kept_name = self.change.name().map_err(|error| kept(&error))?;
+        if !kept_name.is_some_and(|known| known.eq_ignore_ascii_case(name)) {
+            return Ok(()); // It may be one that the signer alone knows of.
         }
         // A request that cannot be read cannot be gone on with: what was promised for it, the signer knows.
         let records = self.change.store.readable_records().map_err(|error| kept(&error))?;
@@ -448,7 +469,7 @@ impl Daemon {
     /// The signer has the new shares. Every step may be repeated after a crash: until the end, the change is gone on with at
     /// the next start, before any node.
     pub(super) async fn change_over(&mut self, setup: ClusterSetup) -> Result<(), Problem> {
-        let (membership, setup) = self.verify(setup).await?;
+        let (membership, setup) = self.verify_stored(setup).await?;
         let number = self.change.place.unwrap_or_default();
         self.room_beside_others(&membership, number)?;
         if !self.seats.contains_key(&number) {

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use ipc::Problem;
-use ipc::edit::{CLUSTER_EDIT_LOCK_PATH, CLUSTER_EDIT_PATH, ClusterEdit, EditCommit};
+use ipc::edit::{
+    CLUSTER_EDIT_LOCK_PATH, CLUSTER_EDIT_PATH, ClusterEdit, EditCommit, EditDiscard, edit_which,
+};
 use ipc::server::refusal;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -42,8 +44,11 @@ async fn status(State(requests): State<Requests>) -> Response {
     ask(&requests, Request::Status).await
 }
 
-async fn discard(State(requests): State<Requests>) -> Response {
-    ask(&requests, Request::Discard).await
+async fn discard(State(requests): State<Requests>, Query(which): Query<EditDiscard>) -> Response {
+    match which.name() {
+        Some(name) => ask(&requests, |to| Request::Discard(name.to_owned(), to)).await,
+        None => refusal(StatusCode::UNPROCESSABLE_ENTITY, edit_which(&[])),
+    }
 }
 
 async fn lock(State(requests): State<Requests>, body: Bytes) -> Response {

@@ -25,8 +25,8 @@ pub enum Request {
     Start(Box<ClusterEdit>, oneshot::Sender<Result<ClusterEditStatus, Problem>>),
     /// How far is it?
     Status(oneshot::Sender<Result<ClusterEditStatus, Problem>>),
-    /// Give it up.
-    Discard(oneshot::Sender<Result<ClusterEditStatus, Problem>>),
+    /// Give the one up that has this name (`ipc::edit::OpenEdit`).
+    Discard(String, oneshot::Sender<Result<ClusterEditStatus, Problem>>),
     /// The complete lock, from another member.
     Lock(serde_json::Value, oneshot::Sender<Result<ClusterEditStatus, Problem>>),
     /// The complete lock of the last change, for another member.

@@ -62,7 +62,7 @@ async fn allow(State(signer): State<Arc<Signer>>, Body(consent): Body<EditConsen
 }
 
 async fn discard(State(signer): State<Arc<Signer>>, Query(which): Query<EditDiscard>) -> Response {
-    whole(async move { signer.discard_edit(which.lock_hash.as_deref()).await }).await
+    whole(async move { signer.discard_edit(which.name()).await }).await
 }
 
 async fn begin(State(signer): State<Arc<Signer>>) -> Response {

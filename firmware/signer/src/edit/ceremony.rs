@@ -161,6 +161,7 @@ impl Ceremony {
             lock_hash: self.prepared.as_ref().map(|lock| hash_text(&lock.lock_hash)),
             dealt: self.outcomes.len(),
             validators: self.validators(),
+            open: Vec::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The steps of an edit that touch the disk: prepare, dry run, commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use cluster::{Lock, SchemaVersion};
 use ipc::Problem;
 use ipc::edit::{
     EditBegun, EditCheck, EditChecked, EditCommit, EditCommitted, EditConsent, EditDryRun, EditKeys,
-    EditPartial, EditPartials, EditPrepared, EditStage, EditStatus, EditStep, EditStepped,
+    EditPartial, EditPartials, EditPrepared, EditStage, EditStatus, EditStep, EditStepped, OpenEdit,
 };
 use threshold::{PublicKey, ShareIndex, Signature};
 
@@ -69,19 +69,19 @@ impl Signer {
         Ok(status)
     }
 
-    /// Takes the consent back, for the cluster whose lock in force has this hash. What was promised stays.
+    /// Takes back what has this name, as [`Self::edit_status`] gives it, and nothing else. What was promised stays.
     pub(crate) async fn discard_edit(&self, named: Option<&str>) -> Result<EditStatus, Problem> {
-        let named = named.map(hash_of).transpose()?;
         let (_, ledger) = self.open_parts()?;
-        // The owner has one change in hand at a time, whichever it is.
-        let ceremony = self.editing.lock().await.take();
-        let vouched = ledger.recreating().await.map_err(|error| ledger_problem(&error))?;
-        let is_meant =
-            |ceremony: &&Ceremony| named.is_none_or(|named| ceremony.plan.base().lock_hash == named);
-        let shares = match ceremony.as_ref().filter(is_meant) {
-            Some(ceremony) => ceremony.own_old_shares().unwrap_or_default(),
-            None => given_up(&vouched, named)?,
+        let Some(named) = named else {
+            // What there is may be another cluster's, whose members count on it.
+            return Err(ipc::edit::edit_which(&self.edit_status().await?.open));
         };
+        let named = Named::read(named)?;
+        let vouched = ledger.recreating().await.map_err(|error| ledger_problem(&error))?;
+        let is_meant = |ceremony: &mut Ceremony| named == Named::Lock(ceremony.plan.base().lock_hash);
+        let ceremony = self.editing.lock().await.take_if(is_meant);
+        let mut shares = given_up(&vouched, named);
+        shares.extend(ceremony.as_ref().and_then(Ceremony::own_old_shares).unwrap_or_default());
         ledger.forget_recreating(shares).await.map_err(|error| ledger_problem(&error))?;
         if let Some(lock) = ceremony.and_then(|ceremony| ceremony.prepared) {
             ledger.discard(lock.lock_hash).await.map_err(|error| ledger_problem(&error))?;
@@ -92,17 +92,43 @@ impl Signer {
     /// How far it is. What is on the disk counts more than what is in memory.
     pub(crate) async fn edit_status(&self) -> Result<EditStatus, Problem> {
         let pending = self.ledger()?.pending().await.map_err(|error| ledger_problem(&error))?;
+        let vouched = self.ledger()?.recreating().await.map_err(|error| ledger_problem(&error))?;
+        let mut open = self.vouched_for(&vouched);
         let mut status = match &*self.editing.lock().await {
-            Some(ceremony) => ceremony.status(),
-            None => {
-                EditStatus { stage: EditStage::None, lock_hash: None, dealt: 0, validators: pending.len() }
+            Some(ceremony) => {
+                let base = ceremony.plan.base();
+                let validator = base.validators.first().map(|first| first.group_public_key.to_string());
+                let name = hash_text(&base.lock_hash);
+                let validators = base.validators.len();
+                open.insert(name.clone(), OpenEdit { name, validators, validator });
+                ceremony.status()
             }
+            None => EditStatus {
+                stage: EditStage::None,
+                lock_hash: None,
+                dealt: 0,
+                validators: pending.len(),
+                open: Vec::new(),
+            },
         };
+        status.open = open.into_values().collect();
         if let Some(waiting) = pending.iter().max_by_key(|pending| pending.is_frozen) {
             status.lock_hash = Some(hash_text(&waiting.lock_hash));
             status.stage = if waiting.is_frozen { EditStage::Frozen } else { EditStage::Prepared };
         }
         Ok(status)
+    }
+
+    /// What old shares have vouched for, by the name that it is given up by.
+    fn vouched_for(&self, vouched: &Recreating) -> BTreeMap<String, OpenEdit> {
+        let mut open: BTreeMap<String, OpenEdit> = BTreeMap::new();
+        for (share, known) in vouched {
+            let name = Named::of(share, known).to_string();
+            let validator = self.known_row(share).map(|(row, _)| row.group_key.to_string());
+            let new = OpenEdit { name: name.clone(), validators: 0, validator };
+            open.entry(name).or_insert(new).validators += 1;
+        }
+        open
     }
 
     /// What this member announces.
@@ -400,23 +426,43 @@ impl Signer {
     }
 }
 
-/// The shares whose making anew the owner gives up where no change is in memory, as after a start: those of the cluster that is named,
-/// or of the only one there is. Other clusters' members count on theirs.
-fn given_up(vouched: &Recreating, named: Option<[u8; 32]>) -> Result<Vec<PublicKeyBytes>, Problem> {
-    let bases: BTreeSet<Option<[u8; 32]>> = vouched.values().map(|vouched| vouched.base).collect();
-    if named.is_none() && bases.len() > 1 {
-        let names: Vec<String> = bases.iter().flatten().map(hash_text).collect();
-        return Err(bad(
-            "edit_which",
-            &format!(
-                "all shares are being made anew in several clusters, whose locks are {}",
-                names.join(", ")
-            ),
-            "Say which of them you give up, by the hash of its lock.",
-        ));
+/// What a change is given up by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    /// The cluster whose lock in force has this hash.
+    Lock([u8; 32]),
+    /// One old share of which it was not kept whose cluster's it is.
+    Share(PublicKeyBytes),
+}
+
+impl Named {
+    fn read(text: &str) -> Result<Self, Problem> {
+        let is_share = |key: &PublicKeyBytes| text.len() == key.to_string().len();
+        match text.parse::<PublicKeyBytes>().ok().filter(is_share) {
+            Some(share) => Ok(Self::Share(share)),
+            None => hash_of(text).map(Self::Lock),
+        }
     }
-    let is_meant = |known: &Vouched| named.is_none() || known.base == named || known.base.is_none();
-    Ok(vouched.iter().filter(|(_, known)| is_meant(known)).map(|(share, _)| *share).collect())
+
+    fn of(share: &PublicKeyBytes, known: &Vouched) -> Self {
+        known.base.map_or(Self::Share(*share), Self::Lock)
+    }
+}
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lock(hash) => to.write_str(&hash_text(hash)),
+            Self::Share(share) => share.fmt(to),
+        }
+    }
+}
+
+/// The shares whose making anew the owner gives up by this name. Other clusters' members count on theirs, and of a share of which it
+/// is not known whose it is, nobody can say that they do not.
+fn given_up(vouched: &Recreating, named: Named) -> Vec<PublicKeyBytes> {
+    let meant = vouched.iter().filter(|(share, known)| Named::of(share, known) == named);
+    meant.map(|(share, _)| *share).collect()
 }
 
 /// What was allowed once and never came about must not be dug out long after the owner has forgotten it.
@@ -601,13 +647,20 @@ mod tests {
     #[test]
     fn what_is_given_up_is_what_is_named_and_nothing_is_guessed() {
         let (one, other) = (PublicKeyBytes([1; 48]), PublicKeyBytes([2; 48]));
-        let of = |base| Vouched { lock_hash: None, base: Some([base; 32]) };
-        let mut vouched = Recreating::from([(one, of(1)), (other, of(2))]);
-        assert_eq!(given_up(&vouched, None).unwrap_err().code, "edit_which");
-        assert_eq!(given_up(&vouched, Some([2; 32])).unwrap(), [other]);
-        assert_eq!(given_up(&vouched, Some([9; 32])).unwrap(), []);
-        vouched.remove(&other);
-        assert_eq!(given_up(&vouched, None).unwrap(), [one], "there is only one");
+        let (old, older) = (PublicKeyBytes([3; 48]), PublicKeyBytes([4; 48]));
+        let of = |base: Option<u8>| Vouched { lock_hash: None, base: base.map(|byte| [byte; 32]) };
+        // What was written before the cluster was kept is nobody's but its share's.
+        let vouched =
+            Recreating::from([(one, of(Some(1))), (other, of(Some(2))), (old, of(None)), (older, of(None))]);
+        let by = |name: &str| given_up(&vouched, Named::read(name).unwrap());
+        assert_eq!(by(&hash_text(&[2; 32])), [other]);
+        assert_eq!(by(&hash_text(&[9; 32])), []);
+        assert_eq!(by(&old.to_string()), [old]);
+        assert_eq!(by(&one.to_string()), [], "it has another name");
+        for (share, known) in &vouched {
+            assert_eq!(by(&Named::of(share, known).to_string()), [*share], "as it is shown");
+        }
+        assert!(Named::read("unreadable").is_err() && Named::read("").is_err());
     }
 
     #[test]

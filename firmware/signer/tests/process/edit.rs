@@ -712,13 +712,37 @@ async fn once_it_has_vouched_no_earlier_lock_takes_the_old_share_s_place_until_t
     let _: EditStatus = signer.control.put(EDIT_PATH, &other.consent()).await.unwrap();
     let _: EditBegun = post(&signer, EDIT_BEGIN_PATH, &()).await.unwrap();
     assert_eq!(code(brought(&signer).await), refused(422, "edit_under_way"));
-    // After a start neither is in memory, and which one the owner means is not guessed.
+    // After a start neither is in memory, and which one the owner means is not guessed: both are shown with their names.
     drop(signer); // kill -9
     let signer = machine.start().await;
-    let unclear = signer.control.delete::<EditStatus>(EDIT_PATH).await;
-    assert_eq!(code(unclear), refused(422, "edit_which"));
-    let of = |world: &World| edit_discard_path(&format!("0x{}", hex::encode(world.created.lock.lock_hash)));
-    let _: EditStatus = signer.control.delete(&of(&other)).await.unwrap();
+    let unclear = async |signer: &Running| code(signer.control.delete::<EditStatus>(EDIT_PATH).await);
+    assert_eq!(unclear(&signer).await, refused(422, "edit_which"));
+    let name = |world: &World| format!("0x{}", hex::encode(world.created.lock.lock_hash));
+    let of = |world: &World| edit_discard_path(&name(world));
+    let open = async |signer: &Running| {
+        let status: EditStatus = signer.control.get(EDIT_PATH).await.unwrap();
+        let open = status.open.into_iter().map(|open| (open.name, open.validators, open.validator.unwrap()));
+        open.collect::<std::collections::BTreeSet<_>>()
+    };
+    let shown = |world: &World| {
+        let validator =
+            world.created.lock.validators.iter().map(|validator| validator.public_key.to_string());
+        validator.map(|validator| (name(world), VALIDATORS, validator)).collect::<Vec<_>>()
+    };
+    let both = open(&signer).await;
+    assert_eq!(both.len(), 2);
+    assert!(both.iter().all(|one| shown(&world).contains(one) || shown(&other).contains(one)), "{both:?}");
+    let left: EditStatus = signer.control.delete(&of(&other)).await.unwrap();
+    assert_eq!(left.open[0].name, name(&world));
+    // Nor when there is only one left: it may be another than the owner thinks.
+    assert_eq!(unclear(&signer).await, refused(422, "edit_which"));
+    // A change of the other cluster in hand is no more meant than one on the disk.
+    let _: EditStatus = signer.control.put(EDIT_PATH, &other.consent()).await.unwrap();
+    let _: EditBegun = post(&signer, EDIT_BEGIN_PATH, &()).await.unwrap();
+    assert_eq!(unclear(&signer).await, refused(422, "edit_which"));
+    assert_eq!(open(&signer).await.len(), 2);
+    let left: EditStatus = signer.control.delete(&of(&other)).await.unwrap();
+    assert_eq!(left.open.len(), 1);
     assert_eq!(code(brought(&signer).await), refused(422, "edit_under_way"));
     assert_eq!(who_votes(&signer, &world, None).await, (false, false));
     // The owner gives it up.
