@@ -24,6 +24,10 @@ pub const CHARON_EPOCH: Epoch = Epoch(194_048);
 /// Largest file of exits that is read: an exit takes about 500 bytes.
 pub const MAX_EXITS_BYTES: usize = 64 * 1024 * 1024;
 
+/// Shares that the signatures of one answer are tried with, beyond those at whose places they stand: each costs a pairing. In a
+/// cluster of twenty-two everything is tried.
+const MAX_CHECKS: u32 = 512;
+
 /// The epoch to use when the owner names none: the one that Charon uses, or 0 on a chain that has not come so far.
 pub fn usual_epoch(now: Epoch) -> Epoch {
     if now < CHARON_EPOCH { Epoch(0) } else { CHARON_EPOCH }
@@ -97,6 +101,14 @@ pub enum ExitError {
     )]
     Differ(PublicKeyBytes),
     /// Too few to make it whole.
+    #[error("exit file: more signatures of {validator} are in it than the cluster has members, {members}")]
+    TooManyPartials {
+        /// Members of the cluster.
+        members: usize,
+        /// The validator.
+        validator: PublicKeyBytes,
+    },
+    /// Not enough yet.
     #[error("{have} partial exits of {validator} are there, {need} are needed; ask more members")]
     TooFew {
         /// The validator.
@@ -274,7 +286,7 @@ impl FullExitAnswer {
         validator: &PublicKeyBytes,
         domain: Domain,
     ) -> Result<SignedVoluntaryExit, ExitError> {
-        let partials = self.partials(view, validator, domain)?;
+        let partials = self.partials(view, validator, domain)?.right;
         whole(view, validator, self.message(), &partials, domain)
     }
 
@@ -284,41 +296,66 @@ impl FullExitAnswer {
     }
 
     /// The partial signatures with their share indices. Positions are not believed: each signature is the share's that it
-    /// verifies for.
+    /// verifies for. One that is nobody's is named by its place, and the others count all the same.
     pub fn partials(
         &self,
         view: &ClusterView,
         validator: &PublicKeyBytes,
         domain: Domain,
-    ) -> Result<Vec<(u64, SignatureBytes)>, ExitError> {
+    ) -> Result<AnsweredPartials, ExitError> {
         let message = self.message();
         let shares = &validator_of(view, validator)?.public_shares;
-        let wrong = ExitError::WrongPartial { operator: 0, validator: *validator };
+        let is_by = |signature: &SignatureBytes, share: &PublicKeyBytes| {
+            is_signed_by(share, &SignedVoluntaryExit { message, signature: *signature }, domain)
+        };
         let mut found: BTreeMap<u64, SignatureBytes> = BTreeMap::new();
+        let mut wrong: BTreeSet<u64> = BTreeSet::new();
+        let mut elsewhere: Vec<(u64, SignatureBytes)> = Vec::new();
         // Each signature once, and each share once: whoever makes such a file must not choose how long it takes.
         let mut seen: BTreeSet<[u8; 96]> = BTreeSet::new();
-        for (position, text) in (1_u64..).zip(&self.signatures) {
-            if text.is_empty() {
+        for (position, text) in (1_u64..).zip(&self.signatures).filter(|(_, text)| !text.is_empty()) {
+            let Ok(signature) = text.parse::<SignatureBytes>() else {
+                wrong.insert(position);
                 continue;
-            }
-            let signature: SignatureBytes = text.parse().map_err(|_| ExitError::NotHex)?;
+            };
             if !seen.insert(signature.0) {
                 continue;
             }
             if seen.len() > shares.len() {
-                return Err(wrong);
+                return Err(ExitError::TooManyPartials { members: shares.len(), validator: *validator });
             }
-            let signed = SignedVoluntaryExit { message, signature };
             // Where it stands is the likeliest.
-            let mut left: Vec<(u64, &PublicKeyBytes)> =
-                (1_u64..).zip(shares).filter(|(index, _)| !found.contains_key(index)).collect();
-            left.sort_by_key(|(index, _)| *index != position);
-            let owner = left.into_iter().find(|(_, share)| is_signed_by(share, &signed, domain));
-            let Some((index, _)) = owner else { return Err(wrong) };
-            found.insert(index, signature);
+            let own = usize::try_from(position - 1).ok().and_then(|position| shares.get(position));
+            if own.is_some_and(|share| is_by(&signature, share)) {
+                found.insert(position, signature);
+            } else {
+                elsewhere.push((position, signature));
+            }
         }
-        Ok(found.into_iter().collect())
+        let mut checks = MAX_CHECKS;
+        for (position, signature) in elsewhere {
+            let others = (1_u64..).zip(shares).filter(|(index, _)| *index != position);
+            let mut left = others.filter(|(index, _)| !found.contains_key(index));
+            let owner = left.find(|(_, share)| {
+                checks = checks.saturating_sub(1);
+                checks > 0 && is_by(&signature, share)
+            });
+            match owner.map(|(index, _)| index) {
+                Some(index) => drop(found.insert(index, signature)),
+                None => drop(wrong.insert(position)),
+            }
+        }
+        Ok(AnsweredPartials { right: found.into_iter().collect(), wrong: wrong.into_iter().collect() })
     }
+}
+
+/// What is in a [`FullExitAnswer`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AnsweredPartials {
+    /// Verified, by share index from 1.
+    pub right: Vec<(u64, SignatureBytes)>,
+    /// Places from 1 at which something stands that no share of this cluster has signed.
+    pub wrong: Vec<u64>,
 }
 
 /// Makes one validator's exit whole from what members handed in.

@@ -170,7 +170,18 @@ fn the_api_s_answer_is_combined_whatever_order_it_has() {
     let few = combine(&[partial(0), String::new(), partial(0), partial(1)]);
     assert!(matches!(few, Err(ExitError::TooFew { have: 2, .. })));
     let foreign = blob(&created, 0, 1, 9).signed_exit_message.signature.to_string();
-    assert!(matches!(combine(&[partial(0), partial(1), foreign]), Err(ExitError::WrongPartial { .. })));
+    // What is nobody's is named by its place and takes nothing else with it.
+    let few = combine(&[partial(0), partial(1), foreign.clone()]);
+    assert!(matches!(few, Err(ExitError::TooFew { have: 2, .. })));
+    let mixed = [partial(3), foreign.clone(), partial(1), "0x01".to_owned(), partial(0)];
+    assert_eq!(combine(&mixed).unwrap(), whole);
+    let partials = answer(&mixed).partials(&created.view, &key, exit_domain()).unwrap();
+    let right: Vec<u64> = partials.right.iter().map(|(share, _)| *share).collect();
+    assert_eq!((right, partials.wrong), (vec![1, 2, 4], vec![2, 4]));
+    // Nobody makes us check more than there are members.
+    let many: Vec<String> = (0..5).map(|node| format!("0x{}{node:02x}", "ab".repeat(95))).collect();
+    let refused = answer(&many).partials(&created.view, &key, exit_domain());
+    assert!(matches!(refused, Err(ExitError::TooManyPartials { members: 4, .. })));
 }
 
 #[test]

@@ -5,10 +5,10 @@
 //! answer is checked under its member's share. What goes there is public by its nature: the lock, and exits that this
 //! member's owner has confirmed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use chain::PublicKeyBytes;
+use chain::{Epoch, PublicKeyBytes};
 use cluster::exit::{self, ExitBlob};
 use thiserror::Error;
 
@@ -16,8 +16,10 @@ use thiserror::Error;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// No answer is larger: a signature is 194 letters, and there are at most 256.
 const MAX_ANSWER: usize = 128 * 1024;
-/// After a call that failed nothing is sent for this long.
+/// After a call that the service did not answer nothing is sent for this long; what it refused rests for as long at first.
 const PAUSE: Duration = Duration::from_secs(120);
+/// What was refused this often in a row is not sent again in this run: the service will not take it.
+const MAX_REFUSALS: u32 = 5;
 /// The service is asked this often what all members signed for one validator.
 const ASK_EVERY: Duration = Duration::from_secs(60);
 
@@ -32,38 +34,81 @@ pub enum Call {
     Full(PublicKeyBytes),
 }
 
+impl Call {
+    /// For the log.
+    pub fn about(&self) -> String {
+        match self {
+            Self::Lock => "the cluster lock".to_owned(),
+            Self::Partials(exits) => {
+                let of: Vec<_> = exits.iter().map(|exit| exit.public_key.to_string()).take(4).collect();
+                format!("{} partial exits: {}", exits.len(), of.join(", "))
+            }
+            Self::Full(validator) => format!("the exit of {validator}"),
+        }
+    }
+}
+
+/// What one call is about, as far as the service can refuse it without refusing another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Errand {
+    /// The lock.
+    Lock,
+    /// Our partial exit of this validator with this epoch.
+    Give(PublicKeyBytes, Epoch),
+    /// What all members signed for this validator.
+    Ask(PublicKeyBytes),
+}
+
+impl Errand {
+    fn give(exit: &ExitBlob) -> Self {
+        Self::Give(exit.public_key, exit.signed_exit_message.message.epoch)
+    }
+}
+
+/// An errand that failed by itself.
+#[derive(Debug)]
+struct Refused {
+    why: ApiError,
+    times: u32,
+    /// When it is tried again; never, when it was refused too often.
+    again: Option<Instant>,
+}
+
 /// When to call: one call at a time. Time and answers come from outside.
+///
+/// What the service does not answer, or answers with a fault of its own, is nobody's fault, and everything waits. What it refuses
+/// rests alone, each time longer, and everything else goes on.
 #[derive(Debug, Default)]
 pub struct Schedule {
     waiting: Option<Call>,
     lock_is_there: bool,
-    given: Vec<ExitBlob>,
+    given: BTreeMap<PublicKeyBytes, ExitBlob>,
+    /// Were in a list that was refused: nobody knows for which of them.
+    alone: BTreeSet<Errand>,
+    refused: BTreeMap<Errand, Refused>,
     asked: BTreeMap<PublicKeyBytes, Instant>,
     paused_until: Option<Instant>,
-    /// Why the last call failed.
-    trouble: Option<String>,
+    /// Why the service could not be used at the last call.
+    away: Option<ApiError>,
 }
 
 impl Schedule {
     /// The next call, if one is due: the lock once, our partial exits whenever they are others, and then what is still too few.
-    pub fn next(
-        &mut self,
-        now: Instant,
-        partials: Vec<ExitBlob>,
-        too_few: impl Iterator<Item = PublicKeyBytes>,
-    ) -> Option<Call> {
+    pub fn next(&mut self, now: Instant, partials: &[ExitBlob], too_few: &[PublicKeyBytes]) -> Option<Call> {
+        self.forget_what_is_over(partials, too_few);
         if self.waiting.is_some() || self.paused_until.is_some_and(|until| now < until) {
             return None;
         }
-        let is_due = |key: &PublicKeyBytes| {
-            self.asked.get(key).is_none_or(|at| now.saturating_duration_since(*at) >= ASK_EVERY)
+        let is_due = |key: &&PublicKeyBytes| {
+            self.asked.get(*key).is_none_or(|at| now.saturating_duration_since(*at) >= ASK_EVERY)
+                && self.may(now, Errand::Ask(**key))
         };
-        let call = if !self.lock_is_there {
+        let call = if !self.lock_is_there && self.may(now, Errand::Lock) {
             Call::Lock
-        } else if !partials.is_empty() && self.given != partials {
-            Call::Partials(partials)
+        } else if let Some(exits) = self.to_give(now, partials) {
+            Call::Partials(exits)
         } else {
-            Call::Full(too_few.filter(is_due).min_by_key(|key| self.asked.get(key).copied())?)
+            Call::Full(*too_few.iter().filter(is_due).min_by_key(|key| self.asked.get(*key).copied())?)
         };
         if let Call::Full(key) = call {
             self.asked.insert(key, now);
@@ -72,33 +117,99 @@ impl Schedule {
         Some(call)
     }
 
+    /// All exits that are new to the service at once, and alone those of a list that it refused.
+    fn to_give(&self, now: Instant, partials: &[ExitBlob]) -> Option<Vec<ExitBlob>> {
+        let is_new = |exit: &&ExitBlob| {
+            self.given.get(&exit.public_key) != Some(*exit) && self.may(now, Errand::give(exit))
+        };
+        let (mut alone, together): (Vec<_>, Vec<_>) = partials
+            .iter()
+            .filter(is_new)
+            .copied()
+            .partition(|exit| self.alone.contains(&Errand::give(exit)));
+        if !together.is_empty() {
+            return Some(together);
+        }
+        alone.truncate(1);
+        Some(alone).filter(|alone| !alone.is_empty())
+    }
+
+    fn may(&self, now: Instant, errand: Errand) -> bool {
+        self.refused.get(&errand).is_none_or(|refused| refused.again.is_some_and(|at| at <= now))
+    }
+
+    fn forget_what_is_over(&mut self, partials: &[ExitBlob], too_few: &[PublicKeyBytes]) {
+        let gives: BTreeSet<Errand> = partials.iter().map(Errand::give).collect();
+        let asks: BTreeSet<PublicKeyBytes> = too_few.iter().copied().collect();
+        self.given.retain(|_, exit| gives.contains(&Errand::give(exit)));
+        self.alone.retain(|errand| gives.contains(errand));
+        self.asked.retain(|key, _| asks.contains(key));
+        self.refused.retain(|errand, _| match errand {
+            Errand::Lock => true,
+            Errand::Give(..) => gives.contains(errand),
+            Errand::Ask(key) => asks.contains(key),
+        });
+    }
+
     /// The waiting call ended.
-    pub fn ended(&mut self, now: Instant, result: Result<(), String>) {
-        let call = self.waiting.take();
-        match result {
-            Ok(()) => {
-                self.trouble = None;
-                match call {
-                    Some(Call::Lock) => self.lock_is_there = true,
-                    Some(Call::Partials(given)) => self.given = given,
-                    Some(Call::Full(_)) | None => {}
-                }
+    pub fn ended(&mut self, now: Instant, result: Result<(), ApiError>) {
+        let Some(call) = self.waiting.take() else { return };
+        let why = match result {
+            Err(why) if why.is_of_the_service() => {
+                (self.away, self.paused_until) = (Some(why), now.checked_add(PAUSE));
+                return;
             }
-            Err(why) => {
-                self.trouble = Some(why);
-                self.paused_until = now.checked_add(PAUSE);
+            Err(why) => Some(why),
+            Ok(()) => None,
+        };
+        self.away = None;
+        let errands: Vec<Errand> = match &call {
+            Call::Lock => vec![Errand::Lock],
+            Call::Partials(exits) => exits.iter().map(Errand::give).collect(),
+            Call::Full(key) => vec![Errand::Ask(*key)],
+        };
+        match why {
+            Some(_) if errands.len() > 1 => self.alone.extend(errands),
+            Some(why) => errands.into_iter().for_each(|errand| self.refuse(now, errand, why.clone())),
+            None => {
+                errands.iter().for_each(|errand| drop(self.refused.remove(errand)));
+                match call {
+                    Call::Lock => self.lock_is_there = true,
+                    Call::Partials(exits) => {
+                        self.given.extend(exits.into_iter().map(|exit| (exit.public_key, exit)));
+                    }
+                    Call::Full(_) => {}
+                }
             }
         }
     }
 
-    /// Why the last call failed.
-    pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_deref()
+    fn refuse(&mut self, now: Instant, errand: Errand, why: ApiError) {
+        let before = self.refused.get(&errand).map_or(0, |refused| refused.times);
+        // What was of use in an answer was taken: it is asked for again as ever.
+        let refused = if matches!(why, ApiError::WrongPartials { .. }) {
+            Refused { why, times: 0, again: Some(now) }
+        } else {
+            let times = before.saturating_add(1);
+            let pause = PAUSE.saturating_mul(1 << before.min(MAX_REFUSALS));
+            Refused { why, times, again: (times < MAX_REFUSALS).then(|| now.checked_add(pause)).flatten() }
+        };
+        self.refused.insert(errand, refused);
+    }
+
+    /// Why the service could not be used at the last call.
+    pub fn away(&self) -> Option<&ApiError> {
+        self.away.as_ref()
+    }
+
+    /// What failed by itself, why, and whether it is tried again.
+    pub fn refused(&self) -> impl Iterator<Item = (Errand, &ApiError, bool)> {
+        self.refused.iter().map(|(errand, refused)| (*errand, &refused.why, refused.again.is_some()))
     }
 }
 
 /// Why a call failed.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ApiError {
     /// Not reached, or not in time.
     #[error("the service does not answer ({0})")]
@@ -109,9 +220,30 @@ pub enum ApiError {
     /// More than any answer.
     #[error("the service's answer is too long")]
     TooLong,
-    /// The lock or our exits could not be read.
+    /// Not what such an answer is.
+    #[error("the service's answer cannot be read")]
+    Unreadable,
+    /// Signatures in an answer are nobody's. The others in it were taken.
+    #[error("the service has a signature that is not this cluster's in the place of {members}")]
+    WrongPartials {
+        /// In whose places they stand.
+        members: String,
+    },
+    /// The lock or our exits could not be read, or an answer is about something else.
     #[error("{0}")]
     Own(String),
+}
+
+impl ApiError {
+    /// Whether the service itself cannot be used now, whatever it is called for.
+    fn is_of_the_service(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            // No time, too many requests, and its own faults.
+            Self::Status(status) => matches!(status, 408 | 429 | 500..),
+            Self::TooLong | Self::Unreadable | Self::WrongPartials { .. } | Self::Own(_) => false,
+        }
+    }
 }
 
 /// One service.
@@ -172,7 +304,7 @@ fn unreachable(error: reqwest::Error) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use chain::{Epoch, SignatureBytes, SignedVoluntaryExit, ValidatorIndex, VoluntaryExit};
+    use chain::{SignatureBytes, SignedVoluntaryExit, ValidatorIndex, VoluntaryExit};
 
     use super::*;
 
@@ -184,34 +316,99 @@ mod tests {
 
     const ONE: PublicKeyBytes = PublicKeyBytes([1; 48]);
     const TWO: PublicKeyBytes = PublicKeyBytes([2; 48]);
+    const THREE: PublicKeyBytes = PublicKeyBytes([3; 48]);
+
+    fn away() -> ApiError {
+        ApiError::Unreachable("away".to_owned())
+    }
 
     #[test]
     fn one_call_at_a_time_and_each_as_often_as_it_is_needed() {
         let (mut schedule, start) = (Schedule::default(), Instant::now());
         let at = |seconds: u64| start + Duration::from_secs(seconds);
-        let both = || [ONE, TWO].into_iter();
-        assert_eq!(schedule.next(at(0), exits(&[ONE]), both()), Some(Call::Lock));
-        assert_eq!(schedule.next(at(1), exits(&[ONE]), both()), None, "one at a time");
-        schedule.ended(at(1), Err("away".to_owned()));
-        assert_eq!(schedule.trouble(), Some("away"));
-        assert_eq!(schedule.next(at(2), exits(&[ONE]), both()), None, "after a failure there is a pause");
-        assert_eq!(schedule.next(at(121), exits(&[ONE]), both()), Some(Call::Lock));
+        let (one, both) = (exits(&[ONE]), [ONE, TWO]);
+        assert_eq!(schedule.next(at(0), &one, &both), Some(Call::Lock));
+        assert_eq!(schedule.next(at(1), &one, &both), None, "one at a time");
+        schedule.ended(at(1), Err(away()));
+        assert_eq!(schedule.away(), Some(&away()));
+        assert_eq!(
+            schedule.next(at(2), &one, &both),
+            None,
+            "of a service that is away nobody wants anything"
+        );
+        assert_eq!(schedule.next(at(121), &one, &both), Some(Call::Lock));
         schedule.ended(at(121), Ok(()));
-        assert_eq!(schedule.trouble(), None);
-        assert_eq!(schedule.next(at(122), exits(&[ONE]), both()), Some(Call::Partials(exits(&[ONE]))));
+        assert_eq!(schedule.away(), None);
+        assert_eq!(schedule.next(at(122), &one, &both), Some(Call::Partials(one.clone())));
         schedule.ended(at(122), Ok(()));
-        for key in [ONE, TWO] {
-            assert_eq!(schedule.next(at(123), exits(&[ONE]), both()), Some(Call::Full(key)));
+        for key in both {
+            assert_eq!(schedule.next(at(123), &one, &both), Some(Call::Full(key)));
             schedule.ended(at(123), Ok(()));
         }
-        assert_eq!(schedule.next(at(124), exits(&[ONE]), both()), None, "nothing is new");
-        assert_eq!(
-            schedule.next(at(124), exits(&[ONE, TWO]), both()),
-            Some(Call::Partials(exits(&[ONE, TWO])))
-        );
+        assert_eq!(schedule.next(at(124), &one, &both), None, "nothing is new");
+        let two = exits(&both);
+        assert_eq!(schedule.next(at(124), &two, &both), Some(Call::Partials(exits(&[TWO]))), "what is new");
         schedule.ended(at(124), Ok(()));
-        assert_eq!(schedule.next(at(183), exits(&[ONE, TWO]), both()), Some(Call::Full(ONE)));
+        assert_eq!(schedule.next(at(183), &two, &both), Some(Call::Full(ONE)));
         schedule.ended(at(183), Ok(()));
-        assert_eq!(schedule.next(at(183), Vec::new(), std::iter::empty()), None);
+        assert_eq!(schedule.next(at(183), &[], &[]), None);
+    }
+
+    #[test]
+    fn what_the_service_refuses_holds_nothing_else_up_and_is_tried_a_few_times() {
+        let (mut schedule, start) = (Schedule::default(), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let (all, lacking) = (exits(&[ONE, TWO, THREE]), [ONE]);
+        let no = || Err(ApiError::Status(400));
+        assert_eq!(schedule.next(at(0), &all, &lacking), Some(Call::Lock));
+        schedule.ended(at(0), no());
+        // The lock is not taken: exits go all the same, at first together and then one by one.
+        assert_eq!(schedule.next(at(0), &all, &lacking), Some(Call::Partials(all.clone())));
+        schedule.ended(at(0), no());
+        for key in [ONE, TWO, THREE] {
+            assert_eq!(schedule.next(at(0), &all, &lacking), Some(Call::Partials(exits(&[key]))));
+            schedule.ended(at(0), if key == TWO { no() } else { Ok(()) });
+        }
+        assert_eq!(schedule.next(at(0), &all, &lacking), Some(Call::Full(ONE)));
+        schedule.ended(at(0), Ok(()));
+        assert_eq!(schedule.next(at(1), &all, &lacking), None);
+        assert_eq!(schedule.away(), None);
+        let refused = |schedule: &Schedule| -> Vec<(Errand, bool)> {
+            schedule.refused().map(|(errand, _, again)| (errand, again)).collect()
+        };
+        let two = Errand::Give(TWO, Epoch(0));
+        assert_eq!(refused(&schedule), [(Errand::Lock, true), (two, true)]);
+        // Each time later, and then not any more.
+        let mut tries = Vec::new();
+        for minute in 1..200 {
+            if let Some(call) = schedule.next(at(minute * 60), &all, &[]) {
+                assert!(call == Call::Lock || call == Call::Partials(exits(&[TWO])), "{call:?}");
+                schedule.ended(at(minute * 60), no());
+                if call == Call::Lock {
+                    tries.push(minute);
+                }
+            }
+        }
+        assert_eq!(tries, [2, 6, 14, 30]);
+        assert_eq!(refused(&schedule), [(Errand::Lock, false), (two, false)]);
+        // Another exit of the same validator is another matter.
+        let mut others = all.clone();
+        others[1].signed_exit_message.message.epoch = Epoch(9);
+        assert_eq!(schedule.next(at(20_000), &others, &[]), Some(Call::Partials(vec![others[1]])));
+        schedule.ended(at(20_000), Ok(()));
+        assert_eq!(refused(&schedule), [(Errand::Lock, false)]);
+    }
+
+    #[test]
+    fn a_wrong_signature_among_others_is_told_and_asked_for_as_ever() {
+        let (mut schedule, start) = (Schedule { lock_is_there: true, ..Schedule::default() }, Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        for minute in 0..20 {
+            assert_eq!(schedule.next(at(minute * 60), &[], &[ONE]), Some(Call::Full(ONE)), "{minute}");
+            schedule.ended(at(minute * 60), Err(ApiError::WrongPartials { members: "ann".to_owned() }));
+            assert_eq!(schedule.refused().count(), 1);
+        }
+        assert_eq!(schedule.next(at(1_200), &[], &[]), None, "enough have come from elsewhere");
+        assert_eq!(schedule.refused().count(), 0);
     }
 }

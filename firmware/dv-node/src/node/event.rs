@@ -11,7 +11,7 @@ use qbft::Member;
 use tokio::sync::oneshot;
 
 use super::combine::Combined;
-use crate::obol_api::Call;
+use crate::obol_api::{ApiError, Call};
 use crate::validator_client::question::Question;
 
 /// One thing that happened. The loop takes one at a time.
@@ -52,7 +52,7 @@ pub(crate) enum Event {
     /// The beacon nodes' answer to an exit.
     ExitPublished(PublicKeyBytes, VoluntaryExit, Result<(), BeaconError>),
     /// The Obol API's answer, or why there is none.
-    ObolApi(Call, Result<Option<Vec<u8>>, String>),
+    ObolApi(Call, Result<Option<Vec<u8>>, ApiError>),
     /// A validator client asks something, or signed something.
     Client(Question),
     /// What a validator client signed for a duty goes to the engine.
