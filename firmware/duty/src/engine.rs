@@ -126,6 +126,10 @@ pub enum SignError {
     Refused(String),
     /// The signer cannot be reached or is not ready.
     Unavailable(String),
+    /// This box does not ask its signer for it, for good.
+    Withheld(String),
+    /// This box does not ask its signer for it yet.
+    HeldBack(String),
 }
 
 /// Why a result was not published.

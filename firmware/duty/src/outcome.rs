@@ -116,6 +116,9 @@ pub enum Reason {
     /// The signer said no.
     #[error("the signer refused: {0}")]
     SignerRefused(String),
+    /// We did not ask the signer, which has said nothing.
+    #[error("this box did not ask its signer: {0}")]
+    NotAsked(String),
     /// The signer could not be reached.
     #[error("the signer could not be reached ({0}); check that it is running and its shares are unlocked")]
     SignerUnavailable(String),
@@ -168,7 +171,7 @@ impl Reason {
             Reason::SignerRefused(_) | Reason::SignerUnavailable(_) | Reason::SignerSilent => {
                 Component::Signer
             }
-            Reason::NeedsMissing | Reason::PushedOut => Component::Ourselves,
+            Reason::NeedsMissing | Reason::NotAsked(_) | Reason::PushedOut => Component::Ourselves,
         }
     }
 
@@ -186,6 +189,7 @@ impl Reason {
             Reason::ViewsDiffer => "views_differ",
             Reason::ViewUnknown => "view_unknown",
             Reason::SignerRefused(_) => "signer_refused",
+            Reason::NotAsked(_) => "not_asked",
             Reason::SignerUnavailable(_) => "signer_unavailable",
             Reason::SignerSilent => "signer_silent",
             Reason::PartialsMissing { .. } => "partials_missing",

@@ -44,6 +44,7 @@ impl Signing {
         Some(match told {
             Some(SignError::Refused(text)) => Reason::SignerRefused(text.clone()),
             Some(SignError::Unavailable(text)) => Reason::SignerUnavailable(text.clone()),
+            Some(SignError::Withheld(text) | SignError::HeldBack(text)) => Reason::NotAsked(text.clone()),
             None if clock == Clock::Untrusted => Reason::ClockUntrusted,
             None => Reason::SignerSilent,
         })
@@ -54,10 +55,11 @@ impl Signing {
         self.left.values().any(Option::is_some)
     }
 
-    /// What is worth asking for: everything that was not refused for good.
+    /// What is worth asking for: everything that was not refused or withheld for good.
     fn open(&self) -> impl Iterator<Item = TaskId> {
-        let refused = |error: &Option<SignError>| matches!(error, Some(SignError::Refused(_)));
-        self.left.iter().filter(move |(_, error)| !refused(error)).map(|(id, _)| *id)
+        let is_final =
+            |error: &Option<SignError>| matches!(error, Some(SignError::Refused(_) | SignError::Withheld(_)));
+        self.left.iter().filter(move |(_, error)| !is_final(error)).map(|(id, _)| *id)
     }
 }
 

@@ -260,7 +260,7 @@ fn every_way_to_miss_has_its_own_reason() {
         let result = Err(FetchError::Temporary("refused".to_owned()));
         bench.tell(Event::Fetched { duty: attester(), result }).unwrap();
     };
-    let table: [(&str, Component, usize, Story); 13] = [
+    let table: [(&str, Component, usize, Story); 15] = [
         ("members_silent", Component::Members, 4, |bench| bench.fetched(5)),
         ("no_data", Component::BeaconNode, 1, fetch_fails),
         ("no_answer", Component::BeaconNode, 1, |_| {}),
@@ -278,6 +278,16 @@ fn every_way_to_miss_has_its_own_reason() {
             bench.fetched(5);
             bench.decided(5);
             bench.signed(Err(SignError::Refused("double vote".to_owned())));
+        }),
+        ("not_asked", Component::Ourselves, 4, |bench| {
+            bench.fetched(5);
+            bench.decided(5);
+            bench.signed(Err(SignError::Withheld("before its first vote".to_owned())));
+        }),
+        ("not_asked", Component::Ourselves, 4, |bench| {
+            bench.fetched(5);
+            bench.decided(5);
+            bench.signed(Err(SignError::HeldBack("another is being signed".to_owned())));
         }),
         ("signer_unavailable", Component::Signer, 4, |bench| {
             bench.fetched(5);
@@ -402,15 +412,20 @@ fn without_a_view_of_our_own_the_cluster_is_trusted_after_a_while() {
 
 #[test]
 fn a_busy_signer_is_asked_again_and_a_refusal_is_final() {
-    let mut bench = Bench::with_duty(4);
-    bench.fetched(5);
-    bench.decided(5);
-    bench.signed(Err(SignError::Unavailable("starting".to_owned())));
-    bench.wait_until(DUE + 250);
-    assert_eq!(bench.count("sign"), 2);
-    bench.signed(Err(SignError::Refused("no".to_owned())));
-    bench.wait_until(DUE + 60_000);
-    assert_eq!(bench.count("sign"), 2);
+    for (for_now, for_good) in [
+        (SignError::Unavailable("starting".to_owned()), SignError::Refused("no".to_owned())),
+        (SignError::HeldBack("not yet".to_owned()), SignError::Withheld("never".to_owned())),
+    ] {
+        let mut bench = Bench::with_duty(4);
+        bench.fetched(5);
+        bench.decided(5);
+        bench.signed(Err(for_now));
+        bench.wait_until(DUE + 250);
+        assert_eq!(bench.count("sign"), 2);
+        bench.signed(Err(for_good));
+        bench.wait_until(DUE + 60_000);
+        assert_eq!(bench.count("sign"), 2);
+    }
 }
 
 #[test]
@@ -628,6 +643,56 @@ fn a_vote_may_begin_when_its_block_is_here_but_not_before_its_slot() {
     assert_eq!(bench.names(), ["send"]);
     bench.wait_until(DUE + 3_000);
     assert!(bench.names().is_empty(), "the third finds nothing to begin");
+}
+
+#[test]
+fn an_early_vote_that_our_own_beacon_node_does_not_confirm_is_not_signed_until_it_does() {
+    // It says nothing, or another target.
+    for own in [None, Some(6)] {
+        let mut bench = Bench::with_policy(4, BTreeMap::new(), UnknownView::Refuse);
+        bench.schedule(attester()).unwrap();
+        bench.wait_until(100 * 12_000 + 600);
+        bench.tell(Event::MayBegin { duty: attester() }).unwrap();
+        if let Some(byte) = own {
+            bench.fetched(byte);
+        }
+        bench.decided(5);
+        bench.wait_until(DUE + 60_000);
+        assert_eq!(bench.count("sign"), 0, "{own:?}");
+        bench.fetched(5);
+        assert_eq!(bench.count("sign"), 1, "its node has come round");
+    }
+}
+
+#[test]
+fn a_clock_set_back_within_a_slot_that_began_early_signs_nothing_before_the_slot_is_there_again_and_then_once()
+ {
+    let start = 100 * 12_000;
+    let mut bench = Bench::new(4);
+    bench.schedule(attester()).unwrap();
+    bench.wait_until(start + 600);
+    bench.tell(Event::MayBegin { duty: attester() }).unwrap();
+    bench.fetched(5);
+    // Set back to before the slot. Nobody vouches for it at first, then another clock does.
+    bench.tell(Event::Clock(Clock::Untrusted)).unwrap();
+    bench.now = start - 1_400;
+    bench.decided(5);
+    assert_eq!(bench.count("sign"), 0);
+    bench.tell(Event::Clock(Clock::Trusted)).unwrap();
+    bench.wait_until(start - 1);
+    assert_eq!(bench.count("sign"), 0, "the slot is not there");
+    bench.now = start + 10;
+    bench.tell(Event::Clock(Clock::Trusted)).unwrap();
+    assert_eq!(bench.count("sign"), 1);
+    bench.signed(Ok(0));
+    // Set back once more: what was said is said.
+    bench.now = start - 1_400;
+    for now in [start - 1_400, start + 20, DUE, DUE + 3_000] {
+        bench.wait_until(now);
+        let _known = bench.tell(Event::MayBegin { duty: attester() });
+        bench.decided(5);
+    }
+    assert_eq!((bench.count("sign"), bench.count("send"), bench.count("fetch")), (1, 1, 1));
 }
 
 #[test]

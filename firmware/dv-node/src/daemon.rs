@@ -218,7 +218,14 @@ impl Daemon {
                 "Join it again with its lock and identity key, or leave it.",
             )),
             (None, Ok(None)) => return,
-            (None, Ok(Some(setup))) => self.verify(setup).await,
+            (None, Ok(Some(setup))) => {
+                let unread = store.settings_problems(&setup.lock);
+                let verified = self.verify_stored(setup).await;
+                verified.map(|(mut membership, setup)| {
+                    membership.unused.extend(unread);
+                    (membership, setup)
+                })
+            }
             (None, Err(error)) => Err(Problem::new(
                 "cluster_file_damaged",
                 setup::sentence(&error.to_string()),
@@ -245,11 +252,25 @@ impl Daemon {
         }
     }
 
+    /// What the owner hands in.
     async fn verify(&self, setup: ClusterSetup) -> Result<(Membership, ClusterSetup), Problem> {
-        let setup = self.with_identity(setup).await?;
+        self.verify_by(setup, |setup, networks| setup::verify(setup, networks)).await
+    }
+
+    /// What this box has kept.
+    async fn verify_stored(&self, setup: ClusterSetup) -> Result<(Membership, ClusterSetup), Problem> {
+        self.verify_by(setup, setup::verify_stored).await
+    }
+
+    async fn verify_by(
+        &self,
+        setup: ClusterSetup,
+        verify: fn(&mut ClusterSetup, &[cluster::Network]) -> Result<Membership, Problem>,
+    ) -> Result<(Membership, ClusterSetup), Problem> {
+        let mut setup = self.with_identity(setup).await?;
         let networks = self.config.custom_networks();
         let verified = tokio::task::spawn_blocking(move || {
-            let membership = setup::verify(&setup, &networks)?;
+            let membership = verify(&mut setup, &networks)?;
             Ok((membership, setup))
         });
         verified.await.unwrap_or_else(|_| {
@@ -261,13 +282,20 @@ impl Daemon {
         })
     }
 
-    /// The same with the identity key, which the signer has when the owner imported a Charon node's folder: then it is left
-    /// out here, and nobody between the browser and the signer has seen it.
+    /// The same with the identity key where it is left out, so that nobody between the browser and the signer has seen it: a
+    /// cluster that is here has it, also where the signer does not because a validator client signs; of one whose Charon folder the
+    /// owner imported the signer has it.
     async fn with_identity(&self, mut setup: ClusterSetup) -> Result<ClusterSetup, Problem> {
         if setup.identity_key.expose_secret().is_empty()
             && let Some(lock_hash) = setup.lock.get("lock_hash").and_then(serde_json::Value::as_str)
         {
-            setup.identity_key = Signer::new(&self.config.signer_socket).identity(lock_hash).await?;
+            // Whether it is this lock's is checked as with any other key.
+            let here = self.places.of_cluster(lock_hash).ok();
+            let known = here.and_then(|place| place.store.load_identity().ok().flatten());
+            setup.identity_key = match known.filter(|key| !key.expose_secret().trim().is_empty()) {
+                Some(key) => key,
+                None => Signer::new(&self.config.signer_socket).identity(lock_hash).await?,
+            };
         }
         Ok(setup)
     }

@@ -53,6 +53,17 @@ impl ExitFile {
     }
 }
 
+/// A file of which a part cannot be used.
+pub(crate) fn partly_wrong(members: &str) -> Problem {
+    Problem::new(
+        "exit_partial_wrong",
+        format!(
+            "In the file a signature that is not this cluster's stands in the place of {members}. The others were taken."
+        ),
+        "Ask that member to sign the exit again.",
+    )
+}
+
 /// A file that cannot be used.
 pub(crate) fn invalid(why: &str) -> Problem {
     Problem::new(

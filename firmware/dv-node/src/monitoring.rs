@@ -336,9 +336,10 @@ fn reference_reason(reason: &Reason) -> &'static str {
         Reason::PartialsMissing { .. } => "insufficient_peer_signatures",
         Reason::PartialsDiffer => "par_sig_db_inconsistent_sync",
         Reason::PublishFailed(_) | Reason::PublishUnconfirmed => "broadcast_bn_error",
-        Reason::SignerRefused(_) | Reason::SignerUnavailable(_) | Reason::SignerSilent => {
-            "no_local_vc_signature"
-        }
+        Reason::SignerRefused(_)
+        | Reason::SignerUnavailable(_)
+        | Reason::SignerSilent
+        | Reason::NotAsked(_) => "no_local_vc_signature",
         Reason::ClockUntrusted
         | Reason::NeedsMissing
         | Reason::DecisionUnusable(_)

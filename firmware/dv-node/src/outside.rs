@@ -10,6 +10,7 @@ use ipc::ClusterSetup;
 use obol::dkg::ceremony::Record;
 
 use crate::journal::{Found, Key};
+use crate::settings::{FoundSettings, Settings};
 use crate::setup::Membership;
 
 /// The journal's states, and whether the file is whole.
@@ -30,6 +31,16 @@ pub fn records(bytes: &[u8]) -> (Option<Vec<Record>>, usize) {
 /// A cluster's setup as the page hands it in, or what is wrong with it.
 pub fn cluster_setup(bytes: &[u8]) -> Result<ClusterSetup, String> {
     crate::control::parse_setup(bytes)
+}
+
+/// What the settings file says about the cluster with this lock, if it can be read and says something.
+pub fn settings(bytes: &[u8], lock: &serde_json::Value) -> Option<FoundSettings> {
+    crate::settings::read(bytes, lock).ok().flatten()
+}
+
+/// The settings file with this in it; none when nothing is set.
+pub fn write_settings(settings: &Settings, lock: &serde_json::Value) -> Option<Vec<u8>> {
+    crate::settings::write(settings, lock, None)
 }
 
 /// A setup that was read, checked: who takes part and with which keys.

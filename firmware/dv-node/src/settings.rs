@@ -6,7 +6,9 @@
 //! software that does not know it leaves it lying when another cluster takes the place.
 
 use ipc::{ClusterSetup, Proposals};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 /// What is set, or the defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,41 +21,28 @@ pub struct Settings {
     pub obol_api: bool,
 }
 
-/// `settings.json`. What a later version adds is passed over.
-#[derive(Serialize, Deserialize)]
+/// `settings.json` as it is written.
+#[derive(Serialize)]
 struct Stored {
     lock_hash: Option<String>,
-    #[serde(default)]
     fallback_beacon_nodes: Vec<String>,
-    #[serde(default)]
-    proposals: StoredProposals,
-    #[serde(default)]
+    proposals: Proposals,
     obol_api: bool,
     /// The same of the cluster whose file is about to be replaced: until that is done, it is what counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<Box<Stored>>,
 }
 
 impl Stored {
     fn new(settings: &Settings, lock: &serde_json::Value) -> Self {
-        let Proposals { builder_api, graffiti, graffiti_alone } = settings.proposals.clone();
         Self {
             lock_hash: lock_hash(lock),
             fallback_beacon_nodes: settings.fallback_beacon_nodes.clone(),
-            proposals: StoredProposals { builder_api, graffiti, graffiti_alone },
+            proposals: settings.proposals.clone(),
             obol_api: settings.obol_api,
             before: None,
         }
     }
-}
-
-/// [`Proposals`], with what a later version adds passed over.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-struct StoredProposals {
-    builder_api: bool,
-    graffiti: Vec<String>,
-    graffiti_alone: bool,
 }
 
 impl Settings {
@@ -96,22 +85,52 @@ pub(crate) fn write(
     Some(serde_json::to_vec(&stored).expect("plain structures always encode"))
 }
 
-/// What the file says about this cluster; none when it is about another one.
-pub(crate) fn read(bytes: &[u8], lock: &serde_json::Value) -> Result<Option<Settings>, String> {
-    let mut stored: Stored = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let before = stored.before.take();
-    let found = [Some(stored), before.map(|before| *before)]
-        .into_iter()
-        .flatten()
-        .find(|stored| stored.lock_hash == lock_hash(lock));
+/// What the file says about one cluster.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct FoundSettings {
+    /// What can be read.
+    pub settings: Settings,
+    /// Names of what stands there and cannot be read, as of a version that writes it in another way.
+    pub unread: Vec<&'static str>,
+}
+
+/// What the file says about this cluster; none when it is about another one. What a later version adds is passed over, and one
+/// value that cannot be read takes no other with it.
+pub(crate) fn read(bytes: &[u8], lock: &serde_json::Value) -> Result<Option<FoundSettings>, String> {
+    let stored: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let wanted = lock_hash(lock);
+    let of = |stored: &Map<String, Value>| stored.get("lock_hash").and_then(Value::as_str).map(str::to_owned);
+    let before = stored.get("before").and_then(Value::as_object);
+    let found = [Some(&stored), before].into_iter().flatten().find(|stored| of(stored) == wanted);
     Ok(found.map(|stored| {
-        let StoredProposals { builder_api, graffiti, graffiti_alone } = stored.proposals;
-        Settings {
-            fallback_beacon_nodes: stored.fallback_beacon_nodes,
-            proposals: Proposals { builder_api, graffiti, graffiti_alone },
-            obol_api: stored.obol_api,
-        }
+        let mut unread = Vec::new();
+        let proposals: Map<String, Value> = part(stored, "proposals", &mut unread);
+        let settings = Settings {
+            fallback_beacon_nodes: part(stored, "fallback_beacon_nodes", &mut unread),
+            proposals: Proposals {
+                builder_api: part(&proposals, "builder_api", &mut unread),
+                graffiti: part(&proposals, "graffiti", &mut unread),
+                graffiti_alone: part(&proposals, "graffiti_alone", &mut unread),
+            },
+            obol_api: part(stored, "obol_api", &mut unread),
+        };
+        FoundSettings { settings, unread }
     }))
+}
+
+fn part<T: DeserializeOwned + Default>(
+    of: &Map<String, Value>,
+    name: &'static str,
+    unread: &mut Vec<&'static str>,
+) -> T {
+    match of.get(name).map(T::deserialize) {
+        None => T::default(),
+        Some(Ok(value)) => value,
+        Some(Err(_)) => {
+            unread.push(name);
+            T::default()
+        }
+    }
 }
 
 #[cfg(test)]
@@ -124,9 +143,20 @@ mod tests {
     fn a_later_version_may_add_to_the_file() {
         let text = json!({"lock_hash": "aa", "fallback_beacon_nodes": ["http://y"], "new": 1,
             "proposals": {"builder_api": true, "new": 1}});
-        let read = read(text.to_string().as_bytes(), &json!({"lock_hash": "0xAA"})).unwrap().unwrap();
-        assert!(read.proposals.builder_api && read.fallback_beacon_nodes == ["http://y"]);
-        assert!(super::read(text.to_string().as_bytes(), &json!({"lock_hash": "0xab"})).unwrap().is_none());
-        assert!(super::read(b"[]", &json!({})).is_err());
+        let of = |lock| read(text.to_string().as_bytes(), &json!({ "lock_hash": lock })).unwrap();
+        let FoundSettings { settings, unread } = of("0xAA").unwrap();
+        assert!(settings.proposals.builder_api && settings.fallback_beacon_nodes == ["http://y"]);
+        assert_eq!(unread, [""; 0]);
+        assert!(of("0xab").is_none());
+        assert!(read(b"[]", &json!({})).is_err());
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_takes_no_other_with_it_and_is_named() {
+        let text = json!({"lock_hash": "aa", "fallback_beacon_nodes": {"of_tomorrow": 1}, "obol_api": true,
+            "proposals": {"builder_api": true, "graffiti": "us", "graffiti_alone": null}});
+        let found = read(text.to_string().as_bytes(), &json!({"lock_hash": "aa"})).unwrap().unwrap();
+        assert!(found.settings.obol_api && found.settings.proposals.builder_api);
+        assert_eq!(found.unread, ["fallback_beacon_nodes", "graffiti", "graffiti_alone"]);
     }
 }

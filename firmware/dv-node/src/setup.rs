@@ -15,7 +15,7 @@ use crate::settings::Settings;
 /// More addresses than any cluster has.
 const MAX_PEER_ADDRESSES: usize = 256;
 
-/// Everything about this box's place in its cluster. Made only by [`verify`].
+/// Everything about this box's place in its cluster. Made only by [`verify`] and [`verify_stored`].
 #[derive(Debug, Clone)]
 pub struct Membership {
     /// The cluster as its verified lock has it.
@@ -40,6 +40,8 @@ pub struct Membership {
     pub obol_api: bool,
     /// What our blocks say.
     pub graffiti: Graffiti,
+    /// What is set here and cannot be used, for the page. Duties go on without it.
+    pub unused: Vec<Problem>,
     /// Who signs.
     pub signing: ipc::Signing,
     /// The keys of every validator, parsed once.
@@ -73,10 +75,77 @@ impl Membership {
     pub fn name_of(&self, member: qbft::Member) -> &str {
         self.view.operators.get(usize::from(member.0)).map_or("nobody", |operator| operator.name.as_str())
     }
+
+    /// Takes what the owner sets.
+    fn set(&mut self, settings: &Settings) -> Result<(), Problem> {
+        self.graffiti = graffiti(&settings.proposals, &self.view)?;
+        self.builder_api = settings.proposals.builder_api;
+        self.obol_api = settings.obol_api;
+        self.fallback_beacon_nodes.clone_from(&settings.fallback_beacon_nodes);
+        Ok(())
+    }
+
+    /// Of what was set before, by whichever version of the software, what can be used; the rest is named.
+    fn usable(&self, mut settings: Settings) -> (Settings, Vec<Problem>) {
+        let mut unused = Vec::new();
+        let mut taken = Vec::new();
+        for url in settings.fallback_beacon_nodes {
+            taken.push(url);
+            let all = beacon::BeaconNodes::with_fallbacks(
+                &self.beacon_nodes,
+                &taken,
+                beacon::Timeouts::default(),
+                beacon::ExpectedChain::default(),
+            );
+            // One that is the owner's own may be what is wrong; that is told when the node starts.
+            if let Err(error) = all
+                && beacon::BeaconNodes::new(
+                    &self.beacon_nodes,
+                    beacon::Timeouts::default(),
+                    beacon::ExpectedChain::default(),
+                )
+                .is_ok()
+            {
+                let url = taken.pop().unwrap_or_default();
+                unused.push(not_used("fallback_beacon_nodes", &format!("{url}: {error}")));
+            }
+        }
+        settings.fallback_beacon_nodes = taken;
+        if let Err(problem) = graffiti(&settings.proposals, &self.view) {
+            unused.push(not_used("graffiti", &problem.message));
+            settings.proposals.graffiti = Vec::new();
+        }
+        (settings, unused)
+    }
+}
+
+/// Something is set that is not used.
+pub(crate) fn not_used(name: &str, why: &str) -> Problem {
+    Problem::new(
+        "setting_not_used",
+        sentence(&format!("the setting `{name}` of this cluster is not used: {why}")),
+        "Duties go on without it. Set it again on the page.",
+    )
 }
 
 /// Checks everything that can be checked without asking anybody. Takes a while for large clusters: not for the event loop.
 pub fn verify(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, Problem> {
+    let mut membership = without_settings(setup, networks)?;
+    membership.set(&Settings::said(setup))?;
+    Ok(membership)
+}
+
+/// The same for what this box has kept: of what its owner has set apart from the cluster, what cannot be used costs no duty.
+pub fn verify_stored(setup: &mut ClusterSetup, networks: &[Network]) -> Result<Membership, Problem> {
+    let mut membership = without_settings(setup, networks)?;
+    let (settings, unused) = membership.usable(Settings::said(setup));
+    membership.set(&settings)?;
+    membership.unused = unused;
+    settings.into_setup(setup);
+    Ok(membership)
+}
+
+fn without_settings(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, Problem> {
     let identity = IdentityKey::from_file_text(setup.identity_key.expose_secret())
         .map_err(|error| advised("identity_key_invalid", &error.to_string(), KEY_ADVICE))?;
     let lock = Lock::from_value(setup.lock.clone()).map_err(lock_problem)?;
@@ -110,8 +179,6 @@ pub fn verify(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, 
     let members = members(setup, &view, share_index)?;
     let relays = relays(setup, &view)?;
     let keys = keys(&view, share_index)?;
-    let settings = Settings::said(setup);
-    let graffiti = graffiti(&settings.proposals, &view)?;
     if setup.beacon_nodes.is_empty() {
         return Err(Problem::new(
             "beacon_node_missing",
@@ -136,10 +203,11 @@ pub fn verify(setup: &ClusterSetup, networks: &[Network]) -> Result<Membership, 
         relays,
         uuid: lock.definition.uuid.clone(),
         beacon_nodes: setup.beacon_nodes.clone(),
-        fallback_beacon_nodes: settings.fallback_beacon_nodes,
-        builder_api: settings.proposals.builder_api,
-        obol_api: settings.obol_api,
-        graffiti,
+        fallback_beacon_nodes: Vec::new(),
+        builder_api: false,
+        obol_api: false,
+        graffiti: Graffiti::default(),
+        unused: Vec::new(),
         signing: setup.signing,
         keys: Arc::new(keys),
     })
@@ -160,16 +228,17 @@ pub fn keep_unsaid(setup: &mut ClusterSetup, membership: &mut Membership, kept: 
         setup.peers = kept.peers;
         membership.members = members(setup, &membership.view, membership.share_index)?;
     }
-    let kept = kept.settings;
+    // What nobody says now is kept as far as it can be used: it must not be in the way of what is said.
+    let (kept, unused) = membership.usable(kept.settings);
+    for problem in &unused {
+        tracing::warn!(%problem, "a setting that cannot be used is not kept");
+    }
     let said = Settings {
         fallback_beacon_nodes: setup.fallback_beacon_nodes.take().unwrap_or(kept.fallback_beacon_nodes),
         proposals: setup.proposals.take().unwrap_or(kept.proposals),
         obol_api: setup.obol_api.unwrap_or(kept.obol_api),
     };
-    membership.graffiti = graffiti(&said.proposals, &membership.view)?;
-    membership.builder_api = said.proposals.builder_api;
-    membership.obol_api = said.obol_api;
-    membership.fallback_beacon_nodes.clone_from(&said.fallback_beacon_nodes);
+    membership.set(&said)?;
     said.into_setup(setup);
     Ok(())
 }

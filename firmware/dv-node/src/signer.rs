@@ -92,7 +92,7 @@ impl Signer {
                 let lists = lists.into_iter().map(|(parts, list)| self.sign_list(count(&parts), list));
                 futures::future::join_all(lists).await.into_iter().flatten().collect()
             }
-            Err(error) => vec![Err(SignError::Refused(error.to_string())); asked.len()],
+            Err(error) => vec![Err(SignError::Withheld(error.to_string())); asked.len()],
         };
         asked.into_iter().zip(outcomes).collect()
     }
@@ -106,7 +106,7 @@ impl Signer {
         signing_root: Root,
     ) -> Result<SignatureBytes, SignError> {
         let body = SignRequest::new("VOLUNTARY_EXIT", Some(fork_info), "voluntary_exit", exit)
-            .map_err(|error| SignError::Refused(error.to_string()))?
+            .map_err(|error| SignError::Withheld(error.to_string()))?
             .expecting(signing_root);
         let answer: Result<SignAnswer, ClientError> = self.client.post(&sign_path(&share), &body).await;
         match answer {

@@ -10,13 +10,13 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use chain::{PublicKeyBytes, Root};
-use ipc::{ClusterSetup, Sensitive};
+use ipc::{ClusterSetup, Problem, Sensitive};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::exits::Wish;
 use crate::settings::{self, Settings};
-use crate::setup::{Kept, Membership};
+use crate::setup::{Kept, Membership, not_used};
 
 pub(crate) const CLUSTER: &str = "cluster.json";
 /// The cluster file of a cluster that comes back, until its new one is written.
@@ -186,13 +186,31 @@ impl Store {
     /// A file that cannot be read costs the owner these settings and never a duty.
     fn settings_of(&self, lock: &serde_json::Value) -> Option<Settings> {
         let path = self.dir.join(SETTINGS);
-        let read = self.read(&path).map_err(|error| error.to_string());
-        match read.and_then(|bytes| bytes.map(|bytes| settings::read(&bytes, lock)).transpose()) {
-            Ok(settings) => settings.flatten(),
+        match self.read_settings(lock) {
+            Ok(found) => found.map(|found| found.settings),
             Err(why) => {
                 tracing::error!(path = %path.display(), why, "what the owner has set for a cluster cannot be read");
                 None
             }
+        }
+    }
+
+    fn read_settings(&self, lock: &serde_json::Value) -> Result<Option<settings::FoundSettings>, String> {
+        let bytes = self.read(&self.dir.join(SETTINGS)).map_err(|error| error.to_string())?;
+        Ok(bytes.map(|bytes| settings::read(&bytes, lock)).transpose()?.flatten())
+    }
+
+    /// What the owner has set for this cluster and what cannot be read, for the page.
+    pub fn settings_problems(&self, lock: &serde_json::Value) -> Vec<Problem> {
+        match self.read_settings(lock) {
+            Ok(found) => {
+                let unread = found.map(|found| found.unread).unwrap_or_default();
+                unread
+                    .iter()
+                    .map(|name| not_used(name, "this version of the software cannot read its value"))
+                    .collect()
+            }
+            Err(why) => vec![not_used(SETTINGS, &why)],
         }
     }
 
@@ -415,9 +433,10 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Ok(()) | Err(_) => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
+    let written =
+        file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, path));
+    // What was written until the disk was full would keep it full, for the journal too.
+    written.inspect_err(|_| drop(fs::remove_file(&beside)))?;
     sync_parent(path)
 }
 

@@ -271,6 +271,42 @@ async fn votes_go_out_before_the_third_when_the_block_is_here_and_for_no_block_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_own_beacon_node_confirms_no_vote_signs_none_early_or_late_and_the_others_do() {
+    let mut house = House::build_with_slots(4, 4, 3_000).await;
+    let chain = house.beacon.inner.lock().unwrap().chain.clone();
+    let blind = FakeNode::start(chain).await;
+    blind.fault("attestation_data", Fault::Says(503, b"busy".to_vec()));
+    for index in 0..4 {
+        house.members[index].start().await;
+        let mut setup = house.setup(index);
+        if index == 0 {
+            setup.beacon_nodes = vec![blind.url.clone()];
+        }
+        let _status: NodeStatus =
+            house.members[index].client().put(ipc::node::CLUSTER_PATH, &setup).await.unwrap();
+    }
+    let signed = |house: &House| house.members[0].signer.lock().unwrap().signed.len();
+    house.attested_again().await;
+    let mut early = false;
+    for _ in 0..30 {
+        early = early || votes_before_the_third(&house, 9).await;
+    }
+    assert!(early, "in none of thirty slots");
+    // Nor does it when it is needed and waited for, and then it says why.
+    house.members[3].kill();
+    let says_why = |log: String| {
+        log.lines().any(|line| line.contains("/attester reason=\"view_unknown\"") && line.contains("missed"))
+    };
+    eventually("it says why", || async { says_why(house.members[0].log()) }).await;
+    assert_eq!(signed(&house), 0);
+    // It is for nothing but that: once its node answers, it signs.
+    blind.heal();
+    house.attested_again().await;
+    assert!(signed(&house) > 0);
+    assert_nothing_slashable(&house);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lying_member_is_named_and_a_locked_signer_is_waited_for() {
     let mut house = House::build(4, 1).await;
     house.members[1].signer.lock().unwrap().lies = true;
@@ -588,7 +624,8 @@ async fn an_exit_that_enough_owners_have_confirmed_reaches_the_chain_and_no_othe
     assert!(matches!(refused, Err(ClientError::Refused { status: 422, .. })), "{refused:?}");
     answer["signatures"][1] = "0x01".into();
     let refused = house.members[3].client().post::<NodeStatus>(EXIT_FILES_PATH, &answer).await;
-    assert!(matches!(refused, Err(ClientError::Refused { status: 422, .. })), "{refused:?}");
+    let Err(ClientError::Refused { problem, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(problem.code, "exit_partial_wrong", "{problem}");
     let partial = files.partial.unwrap();
     let _status: NodeStatus = house.members[3].client().post(EXIT_FILES_PATH, &partial).await.unwrap();
     let mut forged = partial;
@@ -608,7 +645,7 @@ struct Service {
 type SharedService = std::sync::Arc<std::sync::Mutex<Service>>;
 
 /// Answers as the Obol API does (obol.md 12.5, 12.6).
-async fn start_service(signatures: Vec<String>) -> (SharedService, String) {
+async fn start_service(signatures: Vec<String>, takes_locks: bool) -> (SharedService, String) {
     use axum::routing::{get, post};
     let service = SharedService::default();
     let (locks, partials, asked) = (service.clone(), service.clone(), service.clone());
@@ -619,7 +656,9 @@ async fn start_service(signatures: Vec<String>) -> (SharedService, String) {
                 let mut service = locks.lock().unwrap();
                 service.locks.push(body.0);
                 // What is there already is a conflict, and as good.
-                if service.locks.len() > 1 {
+                if !takes_locks {
+                    axum::http::StatusCode::BAD_REQUEST
+                } else if service.locks.len() > 1 {
                     axum::http::StatusCode::CONFLICT
                 } else {
                     axum::http::StatusCode::CREATED
@@ -655,6 +694,15 @@ async fn start_service(signatures: Vec<String>) -> (SharedService, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_exit_becomes_whole_by_the_obol_api_of_an_owner_who_wants_it_and_nothing_is_sent_for_another() {
+    an_exit_becomes_whole_by_the_obol_api(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_takes_no_lock_and_has_a_wrong_signature_holds_no_exit_up() {
+    an_exit_becomes_whole_by_the_obol_api(false).await;
+}
+
+async fn an_exit_becomes_whole_by_the_obol_api(all_is_well: bool) {
     use ipc::node::{EXITS_PATH, WantedExit};
     let mut house = House::build(4, 2).await;
     let validator = house.created.group_public_keys()[0];
@@ -667,8 +715,9 @@ async fn an_exit_becomes_whole_by_the_obol_api_of_an_owner_who_wants_it_and_noth
         signed.into_iter().find(|(key, _)| *key == own).unwrap().1.to_string()
     };
     // Two members are not Hearths and left their exits at the service.
+    let second = if all_is_well { String::new() } else { format!("0x{}", "ab".repeat(96)) };
     let (service, url) =
-        start_service(vec![String::new(), String::new(), partial_of(2), partial_of(3)]).await;
+        start_service(vec![String::new(), second, partial_of(2), partial_of(3)], all_is_well).await;
     for member in 0..2 {
         house.members[member].signer.lock().unwrap().exits_confirmed = true;
     }
@@ -680,6 +729,13 @@ async fn an_exit_becomes_whole_by_the_obol_api_of_an_owner_who_wants_it_and_noth
     }
     eventually("the lock is published", || async { service.lock().unwrap().locks == [house.lock()] }).await;
     assert!(service.lock().unwrap().partials.is_empty() && service.lock().unwrap().asked.is_empty());
+    let refused = async || {
+        let problems = house.members[0].status().await.problems;
+        problems.iter().any(|problem| problem.code == "obol_api_lock_refused")
+    };
+    if !all_is_well {
+        eventually("the refusal is told", &refused).await;
+    }
 
     // Both sign; the third that is needed is to be had at the service alone.
     let wanted = vec![WantedExit { validator: validator.to_string(), epoch: 0, not_before_ms: 0 }];
@@ -693,6 +749,9 @@ async fn an_exit_becomes_whole_by_the_obol_api_of_an_owner_who_wants_it_and_noth
     eventually("the exit is published", || async { !exits().is_empty() }).await;
     let exit: chain::SignedVoluntaryExit = serde_json::from_value(exits()[0].clone()).unwrap();
     assert!(threshold::verify_bytes(&validator, &root.0, &exit.signature).is_ok());
+    assert_eq!(refused().await, !all_is_well);
+    let named = "not this cluster's in the place of ";
+    assert_eq!(house.members[0].log().contains(named), !all_is_well, "whose signature is wrong");
     let service = service.lock().unwrap();
     let given: cluster::exit::PartialExits = serde_json::from_value(service.partials[&1].clone()).unwrap();
     assert_eq!((service.locks.len(), service.partials.len(), given.partial_exits.len()), (1, 1, 1));

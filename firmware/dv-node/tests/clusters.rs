@@ -12,7 +12,9 @@ use house::flood::Flood;
 use house::impostor::Impostor;
 use house::{House, create_cluster, eventually};
 use ipc::dkg::{DKG_PATH, KeyGenerationStatus};
-use ipc::edit::{CLUSTER_EDIT_PATH, ClusterEdit, ClusterEditStatus};
+use ipc::edit::{
+    CLUSTER_EDIT_PATH, ClusterEdit, ClusterEditStatus, UNREADABLE_EDIT, cluster_edit_discard_path,
+};
 use ipc::node::{CLUSTER_PATH, CLUSTERS_PATH, ClusterEntry, NodeState, SETUP_PATH, cluster_path};
 use ipc::{ClientError, ClusterSetup, NodeStatus, Problem, Sensitive};
 use std::path::Path;
@@ -187,6 +189,16 @@ fn a_change_was_under_way(house: &House) -> std::path::PathBuf {
     edit
 }
 
+/// The owner of the first member gives up what has this name; the code of a refusal.
+async fn given_up(house: &House, name: &str) -> Result<(), String> {
+    let path = cluster_edit_discard_path(name);
+    match house.members[0].client().delete::<ClusterEditStatus>(&path).await {
+        Ok(_) => Ok(()),
+        Err(ClientError::Refused { problem, .. }) => Err(problem.code),
+        Err(error) => panic!("{error}"),
+    }
+}
+
 /// The same on the disk of this house's first member, of a cluster with that lock.
 fn a_change_of(house: &House, lock: serde_json::Value, place: u8) -> std::path::PathBuf {
     let edit = house.members[0].dir.path().join("state/edit");
@@ -237,13 +249,18 @@ async fn a_change_whose_request_is_damaged_can_be_given_up() {
     std::fs::write(edit.join("ended.json"), b"[]").unwrap();
     house.members[0].start().await;
     let client = house.members[0].client();
-    let kept: Result<ClusterEditStatus, ClientError> = client.delete(CLUSTER_EDIT_PATH).await;
-    assert!(matches!(kept, Err(ClientError::Refused { problem, .. }) if problem.code == "edit_promised"));
+    assert_eq!(given_up(&house, &house.lock_hash()).await, Err("edit_promised".to_owned()));
     house.members[0].kill();
     std::fs::write(edit.join("request.json"), b"{\"lock\":").unwrap();
     house.members[0].start().await;
-    let client = house.members[0].client();
-    let _status: ClusterEditStatus = client.delete(CLUSTER_EDIT_PATH).await.unwrap();
+    // Nobody can say any more of which cluster it is; and nothing is given up that is not named.
+    let unnamed: Result<ClusterEditStatus, ClientError> = client.delete(CLUSTER_EDIT_PATH).await;
+    assert!(matches!(unnamed, Err(ClientError::Refused { problem, .. }) if problem.code == "edit_which"));
+    for another in [house.lock_hash(), format!("0x{}", "ab".repeat(32))] {
+        assert_eq!(given_up(&house, &another).await, Ok(()));
+        assert!(edit.join("records").exists());
+    }
+    assert_eq!(given_up(&house, UNREADABLE_EDIT).await, Ok(()));
     assert!(!edit.exists() && edit.with_extension("unreadable").join("records").exists());
     // It is needed.
     house.members[3].kill();
@@ -264,7 +281,9 @@ async fn a_change_of_which_a_newer_version_kept_records_can_be_given_up_and_keep
     let client = house.members[0].client();
     let shown: ClusterEditStatus = client.get(CLUSTER_EDIT_PATH).await.unwrap();
     assert_eq!(shown.edit.unwrap().problems[0].code, "edit_damaged");
-    let _status: ClusterEditStatus = client.delete(CLUSTER_EDIT_PATH).await.unwrap();
+    assert_eq!(given_up(&house, UNREADABLE_EDIT).await, Ok(()));
+    assert!(edit.exists(), "its request can be read");
+    assert_eq!(given_up(&house, &house.lock_hash()).await, Ok(()));
     assert!(!edit.exists() && edit.with_extension("unreadable").join("records").exists());
     house.attested_again().await;
 }
@@ -307,8 +326,7 @@ async fn a_kept_change_follows_its_cluster_to_another_place_and_is_forgotten_whe
     eventually("the change is where its cluster is", || async { place() == "0" }).await;
     assert!(edit.join("request.json").exists(), "its cluster is here: others may wait for this box");
     let client = first.members[0].client();
-    let kept: Result<ClusterEditStatus, ClientError> = client.delete(CLUSTER_EDIT_PATH).await;
-    assert!(matches!(kept, Err(ClientError::Refused { problem, .. }) if problem.code == "edit_promised"));
+    assert_eq!(given_up(&first, &second.lock_hash()).await, Err("edit_promised".to_owned()));
     let _left: Vec<ClusterEntry> = client.delete(&cluster_path(&second.lock_hash())).await.unwrap();
     assert!(!edit.join("request.json").exists());
 }
@@ -487,6 +505,119 @@ async fn a_join_that_the_disk_refuses_leaves_the_cluster_served_as_it_was() {
     let _status: NodeStatus = first.members[0].client().post(CLUSTERS_PATH, &first.setup(0)).await.unwrap();
     the_box_signs_for(&mut first).await;
     assert_nothing_slashable(&[&first]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_meets_a_full_disk_leaves_the_cluster_served_as_it_was() {
+    let mut house = House::build(4, 1).await;
+    let state = house.members[0].dir.path().join("state");
+    let Some(disk) = house::SmallDisk::mount(&state) else {
+        return eprintln!("SKIPPED: this machine mounts no file system for a test");
+    };
+    house.members[0].signer.lock().unwrap().edit_allowed = true;
+    house.start().await;
+    the_box_signs_for(&mut house).await;
+    // Room for what duties write, and none for the request, which has something in it that nobody reads.
+    disk.fill_but(512 << 10);
+    let mut lock = house.lock();
+    lock["padding"] = "x".repeat(1 << 20).into();
+    let wanted = ClusterEdit {
+        lock,
+        edit: serde_json::json!({ "recreate": {} }),
+        identity_key: None,
+        minor: 10,
+        peers: Vec::new(),
+        relays: None,
+        beacon_nodes: Vec::new(),
+    };
+    let client = house.members[0].client().with_timeout(Duration::from_secs(90));
+    for _ in 0..2 {
+        match client.put::<ClusterEditStatus>(CLUSTER_EDIT_PATH, &wanted).await {
+            Err(ClientError::Refused { problem, .. }) => {
+                assert_eq!(problem.code, "disk_write_failed", "{problem}")
+            }
+            other => panic!("{other:?}"),
+        }
+        the_box_signs_for(&mut house).await;
+    }
+    assert!(!state.join("edit/request.json").exists());
+    // Nor is anything of it gone on with by a box that restarts.
+    house.members[0].kill();
+    house.members[0].start().await;
+    the_box_signs_for(&mut house).await;
+    // With room it begins, and the cluster rests for it.
+    disk.make_room();
+    let _status: ClusterEditStatus = client.put(CLUSTER_EDIT_PATH, &wanted).await.unwrap();
+    let status = house.members[0].status().await;
+    assert!(status.problems.iter().any(|problem| problem.code == "edit_under_way"), "{:?}", status.problems);
+    assert_eq!(given_up(&house, &house.lock_hash()).await, Ok(()));
+    the_box_signs_for(&mut house).await;
+    assert_nothing_slashable(&[&house]);
+    house.members[0].kill();
+    drop(disk);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_that_cannot_be_used_cost_no_duty_and_are_named() {
+    let mut house = House::build(4, 1).await;
+    house.members[0].fallbacks = vec!["http://127.0.0.1:9".to_owned()];
+    house.start().await;
+    house.members[0].kill();
+    // As another version may have written them: more fallbacks than are taken here, one that is no address, a longer text.
+    let settings = house.members[0].dir.path().join("state/settings.json");
+    let mut stored: serde_json::Value = serde_json::from_slice(&std::fs::read(&settings).unwrap()).unwrap();
+    let many: Vec<String> = (1..=8).map(|port| format!("http://127.0.0.1:{port}")).collect();
+    stored["fallback_beacon_nodes"] = [vec!["of tomorrow".to_owned()], many].concat().into();
+    stored["proposals"]["graffiti"] = serde_json::json!(["x".repeat(40)]);
+    stored["proposals"]["graffiti_alone"] = "of tomorrow".into();
+    std::fs::write(&settings, stored.to_string()).unwrap();
+    house.members[0].start().await;
+    the_box_signs_for(&mut house).await;
+    let client = house.members[0].client();
+    let named = || async {
+        let status: NodeStatus = client.get(ipc::node::STATUS_PATH).await.unwrap();
+        let unused = status.problems.into_iter().filter(|problem| problem.code == "setting_not_used");
+        unused.map(|problem| problem.message).collect::<Vec<_>>()
+    };
+    eventually("they are named", || async { named().await.len() == 4 }).await;
+    let named = named().await;
+    for (at, what) in
+        [(0, "of tomorrow"), (1, "http://127.0.0.1:8"), (2, "`graffiti`"), (3, "`graffiti_alone`")]
+    {
+        assert!(named[at].contains(what), "{named:?}");
+    }
+    // And they stand in the way of nothing that is set.
+    house.members[0].fallbacks = Vec::new();
+    let setup = ClusterSetup { proposals: None, ..house.setup(0) };
+    let _status: NodeStatus = client.post(CLUSTERS_PATH, &setup).await.unwrap();
+    the_box_signs_for(&mut house).await;
+    assert_nothing_slashable(&[&house]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_are_saved_without_the_identity_key_where_the_signer_has_none() {
+    let mut house = House::build(4, 1).await;
+    // A signer that is asked for it does not know it, as where a validator client signs.
+    let port = house::Port::take();
+    let listen = ([127, 0, 0, 1], port.number).into();
+    house.members[0].signing = ipc::Signing::ValidatorClient { listen };
+    house.members[0].start().await;
+    let client = house.members[0].client();
+    let _status: NodeStatus = client.post(CLUSTERS_PATH, &house.setup(0)).await.unwrap();
+    // As the page sends them.
+    let path = format!("{}/setup", cluster_path(&house.lock_hash()));
+    let mut shown: ClusterSetup = client.get(&path).await.unwrap();
+    assert!(shown.identity_key.expose_secret().is_empty());
+    shown.obol_api = Some(true);
+    let _status: NodeStatus = client.post(CLUSTERS_PATH, &shown).await.unwrap();
+    let shown: ClusterSetup = client.get(&path).await.unwrap();
+    assert_eq!((shown.obol_api, shown.signing), (Some(true), house.members[0].signing));
+    // Of a cluster that is not here it must be given.
+    let other = create_cluster(4, 1);
+    let mut unknown = house.setup(0);
+    unknown.lock = serde_json::from_slice(&other.lock.to_json().unwrap()).unwrap();
+    unknown.identity_key = Sensitive::new(String::new());
+    assert!(client.post::<NodeStatus>(CLUSTERS_PATH, &unknown).await.is_err());
 }
 
 async fn refused(house: &House, setup: &ClusterSetup) -> Problem {

@@ -21,10 +21,17 @@ pub(crate) const TARGETS: &[Target] = &[
     },
     Target {
         name: "exit_file",
-        about: "a whole exit in a file, and the Obol API's answer: nothing but the validator's own signature passes",
+        about: "a whole exit in a file: nothing but the validator's own signature passes",
         max_bytes: 4096,
         run: exit_file,
         seeds: exit_file_seeds,
+    },
+    Target {
+        name: "obol_api_exit",
+        about: "the Obol API's answer: each signature is its share's or is named, one that is wrong takes no other with it",
+        max_bytes: 4096,
+        run: obol_api_exit,
+        seeds: obol_api_exit_seeds,
     },
     Target {
         name: "exit_pool",
@@ -49,7 +56,7 @@ fn signed(node: usize, validator: usize) -> SignedVoluntaryExit {
     SignedVoluntaryExit { message, signature }
 }
 
-fn handed_in(node: usize) -> PartialExits {
+pub(crate) fn handed_in(node: usize) -> PartialExits {
     let blob = |validator: usize| ExitBlob {
         public_key: validators()[validator],
         signed_exit_message: signed(node, validator),
@@ -118,23 +125,60 @@ fn exit_file(input: &[u8]) -> Verdict {
         assert_eq!(again.ok(), Some(exit));
         verdict = Verdict::Taken;
     }
-    if let Ok(answer) = serde_json::from_slice::<FullExitAnswer>(input) {
-        verdict = Verdict::Taken;
-        if let Ok(exit) = answer.combine(&created().view, &validator, exit_domain()) {
-            assert!(is_right(&validator, &exit));
-        }
-    }
     verdict
 }
 
 fn exit_file_seeds() -> Vec<Vec<u8>> {
     let whole =
         exit::combine(&created().view, &validators()[0], &HONEST, exit_domain()).expect("three of four");
-    let signatures: Vec<String> = (0..3).map(|node| signed(node, 0).signature.to_string()).collect();
-    let answer =
-        serde_json::json!({"epoch": EPOCH.to_string(), "validator_index": "100", "signatures": signatures});
-    let few = serde_json::json!({"epoch": EPOCH.to_string(), "validator_index": "100", "signatures": ["", signatures[1]]});
-    vec![exit::file_content(&whole), answer.to_string().into_bytes(), few.to_string().into_bytes()]
+    vec![exit::file_content(&whole)]
+}
+
+fn obol_api_exit(input: &[u8]) -> Verdict {
+    let Ok(mut answer) = serde_json::from_slice::<FullExitAnswer>(input) else { return Verdict::Refused };
+    let (view, validator) = (&created().view, validators()[0]);
+    check_answer(&answer);
+    // The same with a right signature put in: whatever else is in it, that one counts.
+    let right = signed(2, 0);
+    if answer.message() == right.message && answer.signatures.len() == 4 {
+        answer.signatures[2] = right.signature.to_string();
+        check_answer(&answer);
+        let partials = answer.partials(view, &validator, exit_domain()).expect("as many as members");
+        assert!(partials.right.contains(&(3, right.signature)));
+    }
+    Verdict::Taken
+}
+
+fn check_answer(answer: &FullExitAnswer) {
+    let (view, validator) = (&created().view, validators()[0]);
+    if let Ok(partials) = answer.partials(view, &validator, exit_domain()) {
+        let known = view.validators.iter().find(|known| known.group_public_key == validator);
+        let shares = &known.expect("a validator of this cluster").public_shares;
+        for (share, signature) in &partials.right {
+            let exit = SignedVoluntaryExit { message: answer.message(), signature: *signature };
+            let place = usize::try_from(share - 1).expect("a small index");
+            assert!(is_right(&shares[place], &exit), "a wrong partial exit was taken");
+        }
+        let places = answer.signatures.iter().filter(|text| !text.is_empty()).count();
+        assert!(partials.right.len() + partials.wrong.len() <= places, "more than there are");
+    }
+    if let Ok(exit) = answer.combine(view, &validator, exit_domain()) {
+        assert!(is_right(&validator, &exit));
+    }
+}
+
+fn obol_api_exit_seeds() -> Vec<Vec<u8>> {
+    let signature = |node: usize| signed(node, 0).signature.to_string();
+    let answer = |signatures: Vec<String>| {
+        let answer = serde_json::json!({"epoch": EPOCH.to_string(), "validator_index": "100", "signatures": signatures});
+        answer.to_string().into_bytes()
+    };
+    let foreign = signed(1, 1).signature.to_string();
+    vec![
+        answer((0..3).map(signature).collect()),
+        answer(vec![String::new(), signature(1)]),
+        answer(vec![signature(3), foreign, "0x01".to_owned(), signature(0)]),
+    ]
 }
 
 fn exit_pool(input: &[u8]) -> Verdict {

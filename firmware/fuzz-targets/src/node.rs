@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use chain::{Epoch, UnixMillis};
 use duty::{Saved, Value};
 use dv_node::dkg::StoredRequest;
-use dv_node::exits::Wish;
+use dv_node::exits::{ExitFile, Wish};
+use dv_node::graffiti::Graffiti;
 use dv_node::outside;
+use dv_node::settings::{FoundSettings, Settings};
 use dv_node::store::PinnedChain;
 use ipc::{ClusterSetup, Sensitive, Signing};
 use obol::consensus::Seal;
@@ -46,7 +48,128 @@ pub(crate) const TARGETS: &[Target] = &[
         run: setup,
         seeds: setup_seeds,
     },
+    Target {
+        name: "cluster_settings",
+        about: "what an owner has set for a cluster (the disk, another version): written and read the same, nothing of another cluster",
+        max_bytes: 8192,
+        run: settings,
+        seeds: settings_seeds,
+    },
+    Target {
+        name: "graffiti",
+        about: "what blocks say: what is taken fits its field whatever the beacon node calls itself, and is the owner's words",
+        max_bytes: 4096,
+        run: graffiti,
+        seeds: graffiti_seeds,
+    },
+    Target {
+        name: "exit_handed_in",
+        about: "a file of exits that a person hands in: read as one of the two kinds, nothing of it in a refusal",
+        max_bytes: 8192,
+        run: exit_handed_in,
+        seeds: exit_handed_in_seeds,
+    },
 ];
+
+fn lock_named(hash: &str) -> serde_json::Value {
+    serde_json::json!({ "lock_hash": hash })
+}
+
+fn settings(input: &[u8]) -> Verdict {
+    let (ours, other) = (lock_named("0xaa"), lock_named("0xbb"));
+    let Some(found) = outside::settings(input, &ours) else { return Verdict::Refused };
+    match outside::write_settings(&found.settings, &ours) {
+        Some(written) => {
+            let again = outside::settings(&written, &ours).expect("our own file is readable");
+            assert_eq!(again, FoundSettings { settings: found.settings, unread: Vec::new() });
+            assert_eq!(outside::settings(&written, &other), None, "another cluster's settings");
+        }
+        None => assert_eq!(found.settings, Settings::default()),
+    }
+    Verdict::Taken
+}
+
+fn settings_seeds() -> Vec<Vec<u8>> {
+    let proposals = ipc::Proposals {
+        builder_api: true,
+        graffiti: vec!["one".to_owned(), "other".to_owned()],
+        graffiti_alone: true,
+    };
+    let set = Settings {
+        fallback_beacon_nodes: vec!["http://127.0.0.1:5052".to_owned()],
+        proposals,
+        obol_api: true,
+    };
+    let written = outside::write_settings(&set, &lock_named("0xaa")).expect("something is set");
+    let before: serde_json::Value = serde_json::from_slice(&written).expect("our own JSON");
+    let cut = serde_json::json!({ "lock_hash": "bb", "before": before });
+    let later =
+        serde_json::json!({ "lock_hash": "aa", "proposals": { "graffiti": "of tomorrow" }, "new": 1 });
+    vec![written, cut.to_string().into_bytes(), later.to_string().into_bytes()]
+}
+
+/// One line for each validator; the first bytes say how they are meant, and what the beacon node calls itself.
+fn graffiti(input: &[u8]) -> Verdict {
+    const CLIENTS: [&str; 4] = ["Prysm/v7", "teku/v25/linux", "", "of tomorrow"];
+    let Some((choice, bytes)) = choose(input, 16) else { return Verdict::Refused };
+    let Ok(text) = std::str::from_utf8(bytes) else { return Verdict::Refused };
+    let texts: Vec<String> = text.split('\n').map(str::to_owned).collect();
+    let (alone, validators) = (choice & 1 == 1, if choice & 2 == 2 { texts.len() } else { 3 });
+    let graffiti = match Graffiti::new(&texts, alone, validators) {
+        Ok(graffiti) => graffiti,
+        Err(error) => {
+            let has_a_fault = texts.iter().any(|text| text.len() > 28) || !matches!(texts.len(), 1 | 3);
+            assert!(has_a_fault && error.to_string().len() < 1_000, "{error}");
+            return Verdict::Refused;
+        }
+    };
+    let client = CLIENTS.get(usize::from(choice >> 2)).copied();
+    for position in 0..validators {
+        let text = if texts.len() == 1 { &texts[0] } else { &texts[position] };
+        let field = graffiti.of(position, client).expect("what was taken fits").0;
+        assert!(field.starts_with(text.as_bytes()));
+        let rest = &field[text.len()..];
+        assert!(if alone { rest.iter().all(|byte| *byte == 0) } else { rest.starts_with(b"OB") });
+    }
+    Verdict::Taken
+}
+
+fn graffiti_seeds() -> Vec<Vec<u8>> {
+    vec![
+        chosen(0, "us"),
+        chosen(1, "x".repeat(32)),
+        chosen(7, "one\nother\nthird\n"),
+        chosen(8, "x".repeat(29)),
+    ]
+}
+
+fn exit_handed_in(input: &[u8]) -> Verdict {
+    let Ok(value) = serde_json::from_slice::<serde_json::Value>(input) else { return Verdict::Refused };
+    let is_answer = value.get("signatures").is_some();
+    match ExitFile::from_value(value) {
+        Ok(ExitFile::OfObolApi(answer)) => {
+            assert!(is_answer && answer.signatures.len() <= 256);
+            Verdict::Taken
+        }
+        Ok(ExitFile::OfMember(_)) => {
+            assert!(!is_answer);
+            Verdict::Taken
+        }
+        Err(problem) => {
+            // Whatever was handed in, perhaps a secret: the same words.
+            let known = ExitFile::from_value(serde_json::Value::Null).expect_err("nothing is no file");
+            assert_eq!(problem, known);
+            Verdict::Refused
+        }
+    }
+}
+
+fn exit_handed_in_seeds() -> Vec<Vec<u8>> {
+    let of_member = crate::exits::handed_in(0).to_json();
+    let answer = serde_json::json!({"epoch": "7", "validator_index": "100", "signatures": ["", "0xab"]});
+    let secret = serde_json::json!({ "signatures": { "a secret": 1 } });
+    vec![of_member, answer.to_string().into_bytes(), secret.to_string().into_bytes()]
+}
 
 fn journal(input: &[u8]) -> Verdict {
     let (live, _) = outside::journal(input);

@@ -130,9 +130,12 @@ impl CeremonyStore {
         let temporary = self.dir.join(format!("{name}.new"));
         let mut file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.dir.join(name))?;
+        let written = file
+            .write_all(content)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&temporary, self.dir.join(name)));
+        // What was written until the disk was full would keep it full, for the journal too.
+        written.inspect_err(|_| drop(fs::remove_file(&temporary)))?;
         File::open(&self.dir)?.sync_all()
     }
 }

@@ -175,10 +175,14 @@ impl Node {
     fn take_handed_in(&mut self, domain: Domain) {
         for (file, answer) in self.exits.desk.take_handed_in() {
             let outcome = match &file {
-                ExitFile::OfMember(file) => self.take_members_file(domain, file),
+                ExitFile::OfMember(file) => self.take_members_file(domain, file).map(|()| Vec::new()),
                 ExitFile::OfObolApi(answer) => self.take_answer(domain, answer),
             };
             let outcome = outcome.map_err(|error| exits::invalid(&error.to_string()));
+            let outcome = outcome.and_then(|wrong| match wrong.as_slice() {
+                [] => Ok(()),
+                wrong => Err(exits::partly_wrong(&self.names_of(wrong))),
+            });
             // Whoever asked may have given up.
             drop(answer.send(outcome));
         }
@@ -193,12 +197,13 @@ impl Node {
         Ok(())
     }
 
-    /// What the Obol API has of all members for one validator. Each signature is believed as far as it verifies.
+    /// What the Obol API has of all members for one validator. Each signature is believed as far as it verifies; comes with
+    /// the share indices in whose places something else stands.
     pub(super) fn take_answer(
         &mut self,
         domain: Domain,
         answer: &FullExitAnswer,
-    ) -> Result<(), exit::ExitError> {
+    ) -> Result<Vec<u64>, exit::ExitError> {
         let known = self.duties.validators.iter();
         let found = known.into_iter().find(|(_, info)| info.index == answer.validator_index);
         let Some((validator, _)) = found else {
@@ -207,11 +212,11 @@ impl Node {
         let validator = *validator;
         let view = &self.membership.view;
         let partials = tokio::task::block_in_place(|| answer.partials(view, &validator, domain))?;
-        for (share, signature) in partials {
+        for (share, signature) in partials.right {
             let exit = SignedVoluntaryExit { message: answer.message(), signature };
             self.take_partial_exit(domain, share_of(share)?, &validator, exit)?;
         }
-        Ok(())
+        Ok(partials.wrong)
     }
 
     fn take_partial_exit(
@@ -332,7 +337,12 @@ impl Node {
         let Some(domain) = self.exit_domain() else { return };
         let exit = match result {
             Ok(signature) => SignedVoluntaryExit { message, signature },
-            Err(SignError::Refused(text) | SignError::Unavailable(text)) => {
+            Err(
+                SignError::Refused(text)
+                | SignError::Unavailable(text)
+                | SignError::Withheld(text)
+                | SignError::HeldBack(text),
+            ) => {
                 tracing::warn!(%validator, reason = text, "no signature for an exit");
                 drop(self.exits.trouble.insert(validator, text));
                 return;

@@ -27,10 +27,10 @@ impl FirstVotes {
     /// Whether the signer may be asked for this vote; if not, why not, and whether to come again.
     pub(crate) fn ask(&mut self, validator: PublicKeyBytes, target: Epoch) -> Result<(), SignError> {
         match *self.0.entry(validator).or_insert(First::Asked(target)) {
-            First::Signed(first) if target < first => Err(SignError::Refused(format!(
+            First::Signed(first) if target < first => Err(SignError::Withheld(format!(
                 "the vote of epoch {first} was this validator's first here, and none from before it is signed"
             ))),
-            First::Asked(other) if other != target => Err(SignError::Unavailable(format!(
+            First::Asked(other) if other != target => Err(SignError::HeldBack(format!(
                 "the validator's first vote, of epoch {other}, is being signed"
             ))),
             First::Signed(_) | First::Asked(_) => Ok(()),
@@ -58,11 +58,11 @@ mod tests {
     const OTHER: PublicKeyBytes = PublicKeyBytes([2; 48]);
 
     fn is_later(asked: Result<(), SignError>) -> bool {
-        matches!(asked, Err(SignError::Unavailable(_)))
+        matches!(asked, Err(SignError::HeldBack(_)))
     }
 
     fn is_never(asked: Result<(), SignError>) -> bool {
-        matches!(asked, Err(SignError::Refused(_)))
+        matches!(asked, Err(SignError::Withheld(_)))
     }
 
     #[test]

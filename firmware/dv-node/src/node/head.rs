@@ -1,6 +1,6 @@
 //! Voting as soon as the block of the slot is here, and not only at its third (decision 0360).
 
-use chain::{AttestationData, Root, Slot};
+use chain::{AttestationData, Root, Slot, SlotTiming, UnixMillis};
 use duty::{Clock, Duty, DutyKind, Payload, Value};
 use qbft::Digest;
 
@@ -120,12 +120,9 @@ impl Node {
     fn waits_for_third(&self, slot: Slot) -> Option<(bool, bool)> {
         let running = self.running.as_ref()?;
         let (now, timing) = (wall(), running.chain.timing);
-        if running.trusted != Some(Clock::Trusted) || timing.slot_at(now) != Some(slot) {
-            return None;
-        }
         let waits = |kind| {
             let duty = Duty::new(slot, kind);
-            running.engine.scheduled_for(duty) > 0 && duty.triggers_at(&timing).is_some_and(|at| at > now)
+            running.engine.scheduled_for(duty) > 0 && is_before_its_third(&timing, running.trusted, now, duty)
         };
         // A validator client says by itself when it wants to sign the head.
         let (votes, signs) =
@@ -159,9 +156,38 @@ impl Node {
     }
 }
 
+/// Whether a duty of this very slot, by a clock that is trusted, begins at its third and that is yet to come.
+fn is_before_its_third(timing: &SlotTiming, clock: Option<Clock>, now: UnixMillis, duty: Duty) -> bool {
+    clock == Some(Clock::Trusted)
+        && timing.slot_at(now) == Some(duty.slot)
+        && duty.triggers_at(timing).is_some_and(|at| at > now)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_within_a_slot_lets_nothing_of_it_begin() {
+        let timing = SlotTiming::new(1_000, 12_000, 32).unwrap();
+        let duty = Duty::new(Slot(5), DutyKind::Attester);
+        let begins =
+            |clock, now: u64| is_before_its_third(&timing, clock, UnixMillis(61_000 + now - 12_000), duty);
+        // From the start of the slot to its third.
+        for (now, expected) in
+            [(11_999, false), (12_000, true), (15_000, true), (16_000, false), (24_000, false)]
+        {
+            assert_eq!(begins(Some(Clock::Trusted), now), expected, "{now}");
+            assert!(!begins(Some(Clock::Untrusted), now) && !begins(None, now), "{now}");
+        }
+        assert!(!begins(Some(Clock::Trusted), 0), "set back by a slot, and confirmed");
+        // What was asked before it was set is of no use then.
+        let mut head = Head::default();
+        assert!(head.see(Slot(5), root(1)));
+        assert_eq!(head.answered(Some(vote(5, 1))), Answered::Kept(Slot(5)));
+        head.drop_answer();
+        assert_eq!((head.take_vote(Slot(5)), head.take_root(Slot(5))), (None, None));
+    }
 
     fn vote(slot: u64, block: u8) -> AttestationData {
         AttestationData { slot: Slot(slot), beacon_block_root: root(block), ..AttestationData::default() }

@@ -109,7 +109,7 @@ impl Node {
 
     /// The disk does not take what we would have to remember.
     fn stay_silent(&mut self, duty: Duty, tasks: Vec<Task>) {
-        let why = SignError::Unavailable("this box's disk cannot be written".to_owned());
+        let why = SignError::HeldBack("this box's disk cannot be written".to_owned());
         let results = tasks.into_iter().map(|task| (task.id, Err(why.clone()))).collect();
         self.spawn(async move { Event::Signed(duty, results) });
     }

@@ -255,18 +255,10 @@ impl Node {
         problems.extend(self.signer_problem());
         problems.extend(self.member_problems());
         problems.extend(self.validator_problem());
-        problems.extend(self.obol_api_problem());
+        problems.extend(self.membership.unused.iter().cloned());
+        // Duties do not need it.
+        problems.extend(self.obol_api.iter().flat_map(super::obol_api::Service::problems));
         problems
-    }
-
-    /// Duties do not need it.
-    fn obol_api_problem(&self) -> Option<Problem> {
-        let why = self.obol_api.as_ref()?.trouble()?;
-        Some(Problem::new(
-            "obol_api_trouble",
-            format!("Obol's service, which this cluster uses as its owner wants, cannot be used: {why}."),
-            "Nothing depends on it but its own pages and exits that members exchange there; it is called again by itself.",
-        ))
     }
 
     fn clock_problem(&self) -> Option<Problem> {

@@ -31,7 +31,7 @@ impl Node {
         for task in tasks {
             match self.request(network, duty, &task) {
                 Ok(request) => requests.push(request),
-                Err(why) => results.push((task.id, Err(SignError::Refused(why)))),
+                Err(why) => results.push((task.id, Err(SignError::Withheld(why)))),
             }
         }
         self.expect_messages(requests.iter().map(|request| request.signing_root).collect());

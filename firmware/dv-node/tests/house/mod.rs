@@ -109,6 +109,8 @@ pub struct SignerState {
     pub ceremony: Option<String>,
     /// Its owner has confirmed that every validator leaves.
     pub exits_confirmed: bool,
+    /// Its owner has allowed a change of the cluster.
+    pub edit_allowed: bool,
 }
 
 impl SignerState {
@@ -161,6 +163,7 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         seen: Vec::new(),
         ceremony: None,
         exits_confirmed: false,
+        edit_allowed: false,
     };
     state.hold(shares);
     let state = Arc::new(Mutex::new(state));
@@ -168,6 +171,7 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         .route(PUBLIC_KEYS_PATH, get(public_keys))
         .route(CEREMONY_STATUS_PATH, get(ceremony))
         .route(SIGN_MANY_PATH, post(sign_many))
+        .route(ipc::edit::EDIT_STATUS_PATH, get(edit_status))
         .route(ipc::web3signer::SEEN_PATH, post(seen))
         .route("/api/v1/eth2/sign/{key}", post(sign_one))
         .with_state(Arc::clone(&state));
@@ -199,6 +203,12 @@ async fn ceremony(State(state): State<Shared>) -> Json<CeremonyStatus> {
         unsealed: Vec::new(),
     };
     Json(CeremonyStatus { ceremony: state.lock().unwrap().ceremony.as_ref().map(facts) })
+}
+
+async fn edit_status(State(state): State<Shared>) -> Json<ipc::edit::EditStatus> {
+    use ipc::edit::{EditStage, EditStatus};
+    let stage = if state.lock().unwrap().edit_allowed { EditStage::Allowed } else { EditStage::None };
+    Json(EditStatus { stage, lock_hash: None, dealt: 0, validators: 0, open: Vec::new() })
 }
 
 async fn sign_one(
@@ -637,6 +647,39 @@ impl House {
         let newest = || self.published().iter().map(|attestation| attestation.data.slot.0).max();
         eventually("an attestation is published", || async { newest() > Some(since) }).await;
         newest().unwrap()
+    }
+}
+
+/// A file system of its own in the place of a folder, so that a test can fill it.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None where this machine does not let us.
+    pub fn mount(at: &Path) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs"]).arg(at).status();
+        mount.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
+    }
+
+    /// Leaves room for so many bytes.
+    pub fn fill_but(&self, bytes: u64) {
+        use std::io::Write as _;
+        let path = self.0.join("filler");
+        let mut filler = std::fs::File::create(&path).unwrap();
+        while filler.write_all(&[0; 4096]).is_ok() {}
+        let full = filler.metadata().unwrap().len();
+        filler.set_len(full - bytes).unwrap();
+    }
+
+    pub fn make_room(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
