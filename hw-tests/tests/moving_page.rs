@@ -9,6 +9,7 @@ use chain::ExecutionAddress;
 use cluster::Network;
 use cluster::create::{self, Addresses, CreateOptions};
 use cluster::keystore::KdfCost;
+use cluster::ssv::{KeyShares, OperatorKey, OperatorPublicKey, ValidatorShares};
 use hw_tests::browser::{self, Owner};
 use hw_tests::member::Member;
 
@@ -126,4 +127,47 @@ fn an_owner_brings_a_charon_node_in_backs_it_up_and_moves_to_another_box_by_the_
     owner.click("#arrive-form button[type=submit]").unwrap();
     owner.reads("moving-said", "2 key shares have come in").unwrap();
     assert_eq!(shares(&new), 2);
+}
+
+#[test]
+fn an_owner_brings_an_ssv_operator_in_by_the_page() {
+    if !browser::is_here() {
+        println!("SKIPPED: no Chromium with its driver on this machine");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let member = Member::start_as_released("ssv", &dir.path().join("ssv"), &binaries()).unwrap();
+    let rng = &mut rand::rng();
+    let key = OperatorKey::generate(rng);
+    let stranger = |first: u8| {
+        let mut modulus = [0x5b; 256];
+        modulus[0] = first;
+        OperatorPublicKey::from_modulus(&modulus).unwrap()
+    };
+    let operators =
+        [(12, stranger(0x81)), (345, key.public_key()), (346, stranger(0x82)), (70_000, stranger(0x83))];
+    let secret = threshold::SecretKey::random(rng);
+    let shares = ValidatorShares::split(secret, &operators, ExecutionAddress([1; 20]), 3, rng).unwrap();
+    let (key_file, shares_file) =
+        (dir.path().join("encrypted_private_key.json"), dir.path().join("keyshares.json"));
+    std::fs::write(&key_file, key.to_encrypted("a password", KdfCost::Insecure, rng)).unwrap();
+    std::fs::write(&shares_file, KeyShares::write(std::slice::from_ref(&shares), "2026-01-01T00:00:00Z"))
+        .unwrap();
+
+    let owner = Owner::new((1280, 1400)).unwrap();
+    owner.open(member.page_address()).unwrap();
+    owner.reads("own-key", &member.page().unwrap().import_key().unwrap()).unwrap();
+    owner.fill("ssv-key", &key_file.display().to_string()).unwrap();
+    owner.fill("ssv-password", "a password").unwrap();
+    owner.fill("ssv-shares", &shares_file.display().to_string()).unwrap();
+    owner.fill("ssv-code", &claim_code(&member)).unwrap();
+    owner.click("#ssv-network option[value=hoodi]").unwrap();
+    picture(&owner, "h-ssv", "ssv.png");
+    owner.click("#ssv-form button[value=seal]").unwrap();
+    owner.reads("ssv-said", "Stop the old SSV node").unwrap();
+    assert_eq!(self::shares(&member), 0);
+    owner.click("#ssv-stopped").unwrap();
+    owner.click("#ssv-form button[value=seal]").unwrap();
+    owner.reads("ssv-said", "1 new key shares, 0 already here. They rest").unwrap();
+    assert_eq!(self::shares(&member), 1);
 }

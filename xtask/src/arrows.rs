@@ -10,13 +10,14 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 /// A crate from outside and the only rooms that may name it.
-const WRAPPERS: [(&str, &[&str]); 6] = [
+const WRAPPERS: [(&str, &[&str]); 7] = [
     ("blst", &["threshold"]),
     ("tss-esapi", &["tpm"]),
     ("libp2p", &["obol", "dv-node"]),
     ("rusqlite", &["signer"]),
     ("reqwest", &["beacon", "dv-node", "hw-tests"]),
     ("hpke", &["ipc"]),
+    ("rsa", &["cluster"]),
 ];
 
 /// Rooms that compute and do nothing else.

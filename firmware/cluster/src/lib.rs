@@ -1,5 +1,5 @@
 //! The documents that say who is in: identities and node records, the cluster definition and lock of Obol-type
-//! clusters, deposits, and the EIP-2335 files key shares travel in.
+//! clusters, deposits, the EIP-2335 files key shares travel in, and the files of SSV's operators.
 //!
 //! Pure: bytes in, verdicts and bytes out. It opens no file or socket, reads no clock and makes no randomness of its own
 //! (both are arguments). It never accepts half a lock: only [`Lock::verify`] hands out a [`ClusterView`], which `dv-node`
@@ -25,6 +25,7 @@ pub mod peer;
 mod primitives;
 pub mod registrations;
 mod rlp;
+pub mod ssv;
 mod view;
 
 pub use definition::{Definition, DefinitionError, SchemaVersion};

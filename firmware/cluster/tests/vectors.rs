@@ -17,6 +17,8 @@ mod identity;
 mod keystores;
 #[path = "../../../hw-tests/src/vectors/report.rs"]
 mod report;
+#[path = "../../../hw-tests/src/vectors/ssv.rs"]
+mod ssv;
 
 fn check(set: &str, run: fn(&Path) -> report::Report, at_least: u64) {
     let root = std::env::var_os("HEARTH_VECTORS")
@@ -65,4 +67,24 @@ fn eip2335_keystores() {
 #[test]
 fn obol_keystore() {
     check("obol/keystore", keystores::obol, 1);
+}
+
+#[test]
+fn ssv_key_shares_of_the_splitting_tool_and_broken_ones() {
+    check("ssv/registry", ssv::registry, 6);
+}
+
+#[test]
+fn ssv_key_shares_and_operators_of_recorded_ceremonies() {
+    check("ssv/dkg", ssv::dkg, 20);
+}
+
+#[test]
+fn ssv_keys_of_the_specification() {
+    check("ssv/keysets", ssv::keysets, 5);
+}
+
+#[test]
+fn what_an_ssv_owner_s_validators_have_signed() {
+    check("ssv/derived", ssv::derived, 4);
 }

@@ -18,6 +18,7 @@ mod moving;
 mod network;
 mod node;
 mod passphrase;
+mod ssv;
 mod ssz_forms;
 mod wire;
 mod world;
@@ -82,6 +83,7 @@ pub fn targets() -> Vec<Target> {
         key_shares::TARGETS,
         keymanager::TARGETS,
         moving::TARGETS,
+        ssv::TARGETS,
         passphrase::TARGETS,
         kept::TARGETS,
         beacon_api::TARGETS,

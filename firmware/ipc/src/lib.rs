@@ -25,6 +25,7 @@ pub mod remote;
 pub mod server;
 pub mod service;
 pub mod signer;
+pub mod ssv;
 pub mod web;
 pub mod web3signer;
 

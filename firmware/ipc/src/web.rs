@@ -20,6 +20,9 @@ pub const SHARES_PATH: &str = "/api/v1/shares";
 /// Path that takes [`FolderUpload`] and answers [`crate::folder::FolderImported`]; needs the claim code.
 pub const FOLDERS_PATH: &str = "/api/v1/folders";
 
+/// Path that takes sealed [`crate::ssv::SsvFiles`] and answers [`crate::ssv::SsvImported`]; needs the claim code.
+pub const SSV_PATH: &str = "/api/v1/ssv";
+
 /// Path that takes a sealed [`crate::moving::BackupOrder`]; needs the claim code, and the code on the box's screen inside.
 pub const BACKUPS_PATH: &str = "/api/v1/backups";
 /// Path that takes a sealed [`crate::moving::RestoreOrder`]; needs the claim code.

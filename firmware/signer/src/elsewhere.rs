@@ -87,7 +87,7 @@ impl Signer {
         let first = stopped.first()?;
         let problem = Refusal::SignsElsewhere.to_problem();
         let message = format!(
-            "{} shares of this box were seen signing elsewhere and sign nothing here until you decide, the first of them {first}.",
+            "{} shares of this box were seen signing elsewhere, or came in to rest, and sign nothing here until you decide, the first of them {first}.",
             stopped.len()
         );
         Some(Problem { message, ..problem })

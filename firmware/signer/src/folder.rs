@@ -26,6 +26,7 @@ use crate::{
     identities::{Said, marks_of, shares_of},
     import::{Incoming, bad, histories},
     ledger::ShareRow,
+    real_chain,
     signer::{Signer, blocking},
 };
 
@@ -94,9 +95,7 @@ impl Signer {
 
 /// The plaintext as JSON. The parser's own words may quote a secret: only the place is passed on.
 pub(crate) fn read(text: &[u8]) -> Result<CharonFolder, Problem> {
-    // Eight bytes of JSON can be six hundred in memory.
-    let parts = text.iter().filter(|byte| b",:[{".contains(byte)).count();
-    if parts > MAX_FOLDER_PARTS {
+    if has_too_many_parts(text) {
         return Err(bad(
             "folder_invalid",
             "the folder has more parts than that of a thousand validators",
@@ -110,6 +109,11 @@ pub(crate) fn read(text: &[u8]) -> Result<CharonFolder, Problem> {
             "Load the box's page again and choose the folder once more.",
         )
     })
+}
+
+/// Eight bytes of JSON can be six hundred in memory.
+pub(crate) fn has_too_many_parts(text: &[u8]) -> bool {
+    text.iter().filter(|byte| b",:[{".contains(byte)).count() > MAX_FOLDER_PARTS
 }
 
 /// Everything that can be checked of a folder, and its shares in the clear.
@@ -274,6 +278,14 @@ pub(crate) fn chain_of(
             "Ask a beacon node of the chain.",
         )
     })?;
+    // Messages are bound to the root alone: by another clock, such a share would sign for epochs in which it has signed elsewhere.
+    if let Some(name) = real_chain::name_of(&root) {
+        return Err(bad(
+            "chain_invalid",
+            &format!("the genesis validators root is that of {name}, whose clock and fork version are known"),
+            "Choose the network by its name.",
+        ));
+    }
     clock::timing(&stated.clock)
         .map_err(|error| bad("chain_invalid", &error.to_string(), "Ask a beacon node of the chain."))?;
     Ok((root, stated.clock))

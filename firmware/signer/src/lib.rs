@@ -45,6 +45,7 @@ mod rules;
 mod screen;
 mod share;
 mod signer;
+mod ssv;
 mod vault;
 
 use std::{path::Path, time::Duration};

@@ -62,6 +62,12 @@ pub fn charon_folder(text: &[u8]) -> Option<Vec<PublicKeyBytes>> {
     Some(crate::folder::check(crate::folder::read(text).ok()?).ok()?.public_shares())
 }
 
+/// Reads and checks what an SSV operator hands in; the public shares in it.
+pub fn ssv_files(text: &[u8]) -> Option<Vec<PublicKeyBytes>> {
+    let checked = crate::ssv::check(crate::ssv::read(text).ok()?, chain::UnixMillis(0));
+    Some(checked.ok()?.public_shares())
+}
+
 /// Opens a backup; the public shares in it. Derives a key as costly as the file says.
 pub fn backup(file: &[u8], passphrase: &str) -> Option<Vec<PublicKeyBytes>> {
     let opened = crate::backup::decrypt(file, passphrase).ok()?;

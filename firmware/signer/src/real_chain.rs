@@ -79,7 +79,8 @@ impl ImageKeys {
     }
 }
 
-fn name_of(root: &Root) -> Option<String> {
+/// The public chain with this genesis validators root.
+pub(crate) fn name_of(root: &Root) -> Option<String> {
     if HOLESKY.1.parse() == Ok(*root) {
         return Some("holesky".to_owned());
     }

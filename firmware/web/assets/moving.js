@@ -302,5 +302,5 @@
   showFingerprint();
 
   // For the page's other scripts.
-  window.sealing = { seal, ask, fingerprintOf };
+  window.sealing = { seal, ask, fingerprintOf, importKey };
 }

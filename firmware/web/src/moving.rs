@@ -13,8 +13,10 @@ use ipc::node::{self, ClusterEntry, NodeStatus, cluster_path};
 use ipc::passphrase::{self, PassphraseStatus};
 use ipc::server::Body;
 use ipc::signer::{STATUS_PATH, ShareImported, SignerStatus};
+use ipc::ssv::{self, SsvImported};
 use ipc::web::{
     ARRIVALS_PATH, BACKUPS_PATH, FOLDERS_PATH, FolderUpload, MOVES_PATH, PASSPHRASE_PATH, RESTORES_PATH,
+    SSV_PATH,
 };
 use ipc::{Client, ClientError, ClusterSetup, Sensitive, ShareImport};
 use serde_json::Value;
@@ -28,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(900);
 pub(crate) fn routes() -> Router<Arc<Web>> {
     Router::new()
         .route(FOLDERS_PATH, post(import_folder))
+        .route(SSV_PATH, post(import_ssv))
         .route(BACKUPS_PATH, post(back_up))
         .route(RESTORES_PATH, post(restore))
         .route(MOVES_PATH, post(move_away).get(moves))
@@ -61,6 +64,18 @@ async fn import_folder(
         obol_api: None,
     };
     let _status: Value = web.node.post(ipc::node::CLUSTERS_PATH, &setup).await?;
+    Ok(Json(imported))
+}
+
+/// `POST /api/v1/ssv`: an SSV operator's key and key shares, sealed to the signer. No node is told of them: none here speaks SSV's
+/// protocol yet, and the shares rest.
+async fn import_ssv(
+    State(web): State<Arc<Web>>,
+    _owner: Owner,
+    Body(sealed): Body<ShareImport>,
+) -> Result<Json<SsvImported>, Refusal> {
+    let imported: SsvImported = patient(&web).post(ssv::SSV_PATH, &sealed).await?;
+    tracing::info!(shares = imported.imported.len(), "the owner imported files of an SSV operator");
     Ok(Json(imported))
 }
 

@@ -54,6 +54,10 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
             get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/moving.js"))),
         )
         .route(
+            "/assets/ssv.js",
+            get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/ssv.js"))),
+        )
+        .route(
             "/assets/settings.js",
             get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/settings.js"))),
         )
@@ -327,6 +331,7 @@ mod tests {
             (SHARES_PATH, "POST", share),
             (CLUSTER_PATH, "PUT", setup),
             (ipc::web::CLUSTERS_PATH, "POST", setup),
+            (ipc::web::SSV_PATH, "POST", share),
             (ipc::web::BACKUPS_PATH, "POST", share),
             (ipc::web::RESTORES_PATH, "POST", share),
             (ipc::web::MOVES_PATH, "POST", r#"{"to":"00"}"#),
@@ -429,6 +434,7 @@ mod tests {
             include_str!("../assets/moving.js"),
             include_str!("../assets/passphrase.js"),
             include_str!("../assets/settings.js"),
+            include_str!("../assets/ssv.js"),
         ] {
             assert!(!text.contains("http://") && !text.contains("https://"));
             assert!(!text.contains("innerHTML"));

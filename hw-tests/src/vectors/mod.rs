@@ -15,6 +15,7 @@ pub mod openapi_documents;
 pub mod report;
 pub mod signing_roots;
 pub mod slashing;
+pub mod ssv;
 pub mod ssz_static;
 pub mod threshold_bls;
 pub mod validator_api;
@@ -71,13 +72,17 @@ pub fn sets() -> Vec<Set> {
         Set { name: "obol/encoding", run: obol_protocols::encoding },
         Set { name: "obol/duties", run: obol_protocols::duties },
         Set { name: "obol/dkg", run: dkg::run },
+        Set { name: "ssv/registry", run: ssv::registry },
+        Set { name: "ssv/dkg", run: ssv::dkg },
+        Set { name: "ssv/keysets", run: ssv::keysets },
+        Set { name: "ssv/derived", run: ssv::derived },
     ]
 }
 
 /// Folders whose subject this version of the box does not have, and why.
 const NOT_BUILT: &[(&str, &str)] = &[
     ("shamir-slip39", "the box has no SLIP-39 backup"),
-    ("ssv", "the SSV network is not built"),
+    ("ssv/spec", "the protocol of SSV's nodes is not built"),
     ("tuf", "the updater is not built"),
     ("update-formats", "the updater is not built"),
     ("keystores/eip2333", "the box derives no keys from seeds"),

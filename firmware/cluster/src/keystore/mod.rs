@@ -162,6 +162,11 @@ impl EncryptedSecret {
         Self { checksum: checksum(&key, &ciphertext), kdf, iv, ciphertext }
     }
 
+    /// The `crypto` member, as it is written into a file.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(CryptoJson::from(self)).expect("plain structs with text keys always serialize")
+    }
+
     /// Decrypts the secret. Takes as long as the key derivation was made to take.
     pub fn decrypt(&self, password: &str) -> Result<Zeroizing<Vec<u8>>, KeystoreError> {
         let key = self.kdf.derive(normalize_password(password).as_bytes())?;

@@ -30,6 +30,7 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .route(SHARES_PATH, post(import))
         .route(FOLDERS_PATH, post(import_folder).layer(DefaultBodyLimit::max(crate::MAX_LARGE_BYTES)))
         .merge(super::moving::routes())
+        .merge(crate::ssv::control_routes())
         .route(RULES_PATH, put(rules))
         .route(EXITS_PATH, get(exits).post(order_exit))
         .route(EXITS_CANCEL_PATH, post(cancel_exit))
@@ -50,7 +51,7 @@ async fn status(State(signer): State<Arc<Signer>>) -> Json<SignerStatus> {
 
 /// A place among those whose large bodies are in memory. Asked for before the body is read, and kept until the work is done,
 /// whether the caller waits for it or not.
-pub(super) struct Place(
+pub(crate) struct Place(
     #[expect(dead_code, reason = "it is given back when dropped")] tokio::sync::OwnedSemaphorePermit,
 );
 
@@ -143,7 +144,7 @@ async fn order_passphrase(State(signer): State<Arc<Signer>>, Body(sealed): Body<
     answer(ordered.await.unwrap_or_else(|_| Err(crate::folder::fault())))
 }
 
-pub(super) fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Response {
+pub(crate) fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Response {
     match outcome {
         Ok(done) => Json(done).into_response(),
         Err(problem) => {

@@ -22,3 +22,4 @@ mod remote;
 mod rollback;
 mod sealing;
 mod signing;
+mod ssv;
