@@ -130,13 +130,17 @@ impl Bench {
     }
 
     fn decided_on(&mut self, value: Value) {
+        self.told_of_a_decision(value).unwrap();
+    }
+
+    fn told_of_a_decision(&mut self, value: Value) -> Result<(), Refusal> {
         let ballot = |kind, author| Ballot::for_value(kind, Member(author), 1, value.digest);
         let vote = |ballot: Ballot| qbft::Vote { ballot, seal: Some(ballot.author.0) };
         let message = Message {
             vote: vote(ballot(Kind::Decided, 1)),
             justification: (1..4).map(|author| vote(ballot(Kind::Commit, author))).collect(),
         };
-        self.tell(Event::Agreement { duty: attester(), message, values: vec![value] }).unwrap();
+        self.tell(Event::Agreement { duty: attester(), message, values: vec![value] })
     }
 
     fn signed(&mut self, result: Result<u8, SignError>) {
@@ -690,7 +694,7 @@ fn a_clock_set_back_within_a_slot_that_began_early_signs_nothing_before_the_slot
     for now in [start - 1_400, start + 20, DUE, DUE + 3_000] {
         bench.wait_until(now);
         let _known = bench.tell(Event::MayBegin { duty: attester() });
-        bench.decided(5);
+        let _known = bench.told_of_a_decision(value(5));
     }
     assert_eq!((bench.count("sign"), bench.count("send"), bench.count("fetch")), (1, 1, 1));
 }
