@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use chain::PublicKeyBytes;
+use chain::{PublicKeyBytes, UnixMillis};
 use ipc::{
     Problem,
     owner::{RESUME_CONFIRMATION, ResumeShare, ShareResumed},
@@ -14,7 +14,7 @@ use ipc::{
 
 use crate::{
     clock::now,
-    ledger::Asked,
+    ledger::{Asked, Ledger, RESTS},
     message::{self, Vote},
     refusal::Refusal,
     signer::{Signer, blocking, ledger_problem},
@@ -80,18 +80,41 @@ impl Signer {
     }
 
     /// What the status says of stopped shares.
-    pub(crate) fn stopped_problem(&self) -> Option<Problem> {
-        let mut stopped = self.ledger().ok()?.stopped();
+    pub(crate) fn stopped_problems(&self) -> Vec<Problem> {
+        let mut stopped = self.ledger().map(Ledger::stopped).unwrap_or_default();
         // One that was deleted or has moved away is nothing to decide on here; it is stopped again if it comes back.
-        stopped.retain(|key| self.known_row(key).is_some());
-        let first = stopped.first()?;
-        let problem = Refusal::SignsElsewhere.to_problem();
-        let message = format!(
-            "{} shares of this box were seen signing elsewhere, or came in to rest, and sign nothing here until you decide, the first of them {first}.",
-            stopped.len()
-        );
-        Some(Problem { message, ..problem })
+        stopped.retain(|key, _| self.known_row(key).is_some());
+        let (rest, seen): (Vec<_>, Vec<_>) = stopped.into_iter().partition(|(_, seen_at)| *seen_at == RESTS);
+        let mut problems = Vec::new();
+        // Each by its name: a share that is in use twice must not be taken for one that rests.
+        if !seen.is_empty() {
+            let message = format!(
+                "{} shares of this box were seen signing elsewhere and sign nothing here until you decide: {}.",
+                seen.len(),
+                named(&seen)
+            );
+            problems.push(Problem { message, ..Refusal::SignsElsewhere.to_problem() });
+        }
+        if !rest.is_empty() {
+            problems.push(Problem::new(
+                "shares_rest",
+                format!("{} shares came in to rest and sign nothing until you let each go on: {}.", rest.len(), named(&rest)),
+                "Let one go on when this box is to sign with it and nothing else does any more; it waits for two epochs then.",
+            ));
+        }
+        problems
     }
+}
+
+/// More than fit on a page are counted.
+const MOST_NAMED: usize = 64;
+
+fn named(stopped: &[(PublicKeyBytes, UnixMillis)]) -> String {
+    let mut names: Vec<String> = stopped.iter().take(MOST_NAMED).map(|(key, _)| key.to_string()).collect();
+    if stopped.len() > names.len() {
+        names.push(format!("and {} more", stopped.len() - names.len()));
+    }
+    names.join(", ")
 }
 
 pub(crate) fn is_valid(asked: &Asked, seen: &SeenSignature) -> bool {

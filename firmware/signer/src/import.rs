@@ -14,7 +14,7 @@ use threshold::{SecretKey, SecretShare, ShareIndex};
 use crate::{
     boot, clock,
     folder::CLOCKS_APART,
-    ledger::{Entries, Import, ShareRow},
+    ledger::{Entries, Import, RESTS, ShareRow},
     rollback,
     share::{Share, held},
     signer::{Signer, blocking, ledger_problem},
@@ -101,6 +101,8 @@ impl Signer {
                 Some((known, true)) => {
                     same_facts(&known, &row)?;
                     imported.already_held.push(row.pubshare.to_string());
+                    // What its owner has let go on does not rest anew; what was seen elsewhere is stopped again.
+                    let stopped = stopped.filter(|seen_at| *seen_at != RESTS);
                     imports.push(Import { row: known, history, was_damaged: false, more_epochs, stopped });
                 }
                 // New, or there and damaged: then only its history is believed.

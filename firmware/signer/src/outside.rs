@@ -64,7 +64,7 @@ pub fn charon_folder(text: &[u8]) -> Option<Vec<PublicKeyBytes>> {
 
 /// Reads and checks what an SSV operator hands in; the public shares in it.
 pub fn ssv_files(text: &[u8]) -> Option<Vec<PublicKeyBytes>> {
-    let checked = crate::ssv::check(crate::ssv::read(text).ok()?, chain::UnixMillis(0));
+    let checked = crate::ssv::check(crate::ssv::read(text).ok()?);
     Some(checked.ok()?.public_shares())
 }
 

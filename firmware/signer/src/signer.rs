@@ -583,7 +583,7 @@ impl Signer {
             },
             Err(problem) => problems.insert(0, problem.clone()),
         }
-        problems.extend(self.stopped_problem());
+        problems.extend(self.stopped_problems());
         // A locked signer that waits for the clock says so already.
         let doubt = self.trust_clock().err().map(|refusal| refusal.to_problem());
         let clock = ClockVouched {

@@ -18,7 +18,7 @@ use axum::{
     response::Response,
     routing::post,
 };
-use chain::{PublicKeyBytes, Root, UnixMillis};
+use chain::{PublicKeyBytes, Root};
 use cluster::{
     Network,
     ssv::{KeyShares, OperatorKey, ValidatorShares},
@@ -35,10 +35,9 @@ use threshold::SecretKey;
 use crate::{
     api::control::{Place, answer},
     boot,
-    clock::now,
     folder::{CLOCKS_APART, chain_of, fault, has_too_many_parts, unsealed},
     import::{Incoming, bad, histories},
-    ledger::ShareRow,
+    ledger::{RESTS, ShareRow},
     signer::{Signer, blocking, ledger_problem},
 };
 
@@ -86,7 +85,7 @@ impl Signer {
             let text = key
                 .open_from_page(&sealed, SSV_INFO, MAX_SSV_BYTES)
                 .map_err(|error| unsealed(&error.to_string()))?;
-            check(read(&text)?, now())
+            check(read(&text)?)
         });
         let Checked { operator, shares } = checked.await.ok_or_else(fault)??;
         self.is_served_once(&shares).await?;
@@ -133,8 +132,8 @@ pub(crate) fn read(text: &[u8]) -> Result<SsvFiles, Problem> {
     })
 }
 
-/// Everything that can be checked, and the shares in the clear, to rest since now.
-pub(crate) fn check(files: SsvFiles, now: UnixMillis) -> Result<Checked, Problem> {
+/// Everything that can be checked, and the shares in the clear.
+pub(crate) fn check(files: SsvFiles) -> Result<Checked, Problem> {
     let (genesis_validators_root, clock) = chain_for(&files)?;
     let key = read_key(&files.operator_key)?;
     if !files.old_node_stopped {
@@ -183,7 +182,7 @@ pub(crate) fn check(files: SsvFiles, now: UnixMillis) -> Result<Checked, Problem
         secret,
         history: histories.remove(&pubshare).unwrap_or_default(),
         more_epochs: CLOCKS_APART,
-        stopped: Some(now),
+        stopped: Some(RESTS),
     };
     let shares: Vec<Incoming> = opened.into_iter().zip(public).map(incoming).collect();
     Ok(Checked { operator: key.public_key().fingerprint(), shares })

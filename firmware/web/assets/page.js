@@ -116,7 +116,7 @@ function showChain() {
   $("clock").textContent = !clock ? "–" : clock.state === "stepped" ? "off" : clock.offset_ms === null || clock.offset_ms === undefined ? clock.state : `${clock.offset_ms >= 0 ? "+" : ""}${clock.offset_ms} ms`;
 }
 
-const elsewhere = () => ((status.signer && status.signer.problems) || []).some((p) => p.code === "signs_elsewhere");
+const elsewhere = () => ((status.signer && status.signer.problems) || []).some((p) => p.code === "signs_elsewhere" || p.code === "shares_rest");
 
 function showBox() {
   $("elsewhere-card").hidden = !elsewhere();

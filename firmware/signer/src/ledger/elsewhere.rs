@@ -21,7 +21,10 @@ const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS stopped (pubshare BLOB PRIMARY KEY, seen_at INTEGER NOT NULL) STRICT;
 ";
 
-/// The stopped shares, and when each was seen.
+/// The moment at which a share that only rests was seen elsewhere: never.
+pub(crate) const RESTS: UnixMillis = UnixMillis(0);
+
+/// The stopped shares, and when each was seen; [`RESTS`] for those that came in to rest.
 pub(crate) type Stopped = BTreeMap<PublicKeyBytes, UnixMillis>;
 
 /// Adds what a ledger of before lacks.

@@ -18,7 +18,7 @@ mod store;
 mod writer;
 
 pub(crate) use edit::{Committed, Pending};
-pub(crate) use elsewhere::Stopped;
+pub(crate) use elsewhere::{RESTS, Stopped};
 pub(crate) use recreate::{Recreating, Vouched};
 pub(crate) use release::Marks;
 pub(crate) use writer::SLOW_COMMIT;
@@ -495,9 +495,9 @@ impl Ledger {
         self.shown.stopped.read().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 
-    /// All such shares.
-    pub(crate) fn stopped(&self) -> Vec<PublicKeyBytes> {
-        self.shown.stopped.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    /// All such shares, and those that rest.
+    pub(crate) fn stopped(&self) -> Stopped {
+        self.shown.stopped.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// All that is known of every share, in three numbers each.

@@ -117,7 +117,13 @@ async fn ssv_key_shares_come_in_to_rest_and_sign_once_their_owner_says_so() {
     signer.stop();
     let signer = machine.start().await;
     assert_eq!(signer.status().await.shares.len(), 2);
-    assert!(signer.problem_codes().await.contains(&"signs_elsewhere".to_owned()));
+    // It is no alarm, and each is named.
+    let problems = signer.status().await.problems;
+    assert!(problems.iter().all(|problem| problem.code != "signs_elsewhere"), "{problems:?}");
+    let rests = problems.iter().find(|problem| problem.code == "shares_rest").unwrap();
+    for split in [&first, &second] {
+        assert!(rests.message.contains(&split.pubshare().to_string()), "{}", rests.message);
+    }
     let now = epoch_of(&chain);
     assert_eq!(code(signer.attest(&share, &vote(now - 1, now, 1)).await), refused(412, "signs_elsewhere"));
     // The owner's word counts from then on: above all that the old node can have signed by that moment.
@@ -129,11 +135,13 @@ async fn ssv_key_shares_come_in_to_rest_and_sign_once_their_owner_says_so() {
     assert!(signs(&share, &vote(begins - 1, begins, 1), &signed));
     let other = second.pubshare();
     assert_eq!(code(signer.attest(&other, &vote(begins - 1, begins, 1)).await).1, "signs_elsewhere");
-    // Handed in again nothing is new, what was signed is known, and it rests again.
-    let again = hand_in(&signer, &files(&[&first], chain)).await.unwrap();
-    assert_eq!((again.imported.len(), again.already_held.len()), (0, 1));
-    let next = resume(&signer, &share).await.unwrap();
+    // Handed in again nothing is new, what was signed is known, what goes on goes on, and what rests rests.
+    let again = hand_in(&signer, &files(&[&first, &second], chain)).await.unwrap();
+    assert_eq!((again.imported.len(), again.already_held.len()), (0, 2));
+    let next = epoch_of(&chain).max(begins + 1);
     until_epoch(&chain, next).await;
+    signer.attest(&share, &vote(begins, next, 1)).await.unwrap();
+    assert_eq!(code(signer.attest(&other, &vote(begins, next, 1)).await).1, "signs_elsewhere");
     assert_eq!(code(signer.attest(&share, &vote(begins - 1, begins, 2)).await), refused(412, "slashable"));
 
     // Neither the operator's key nor a share is on the disk or in the log, and the key is not there sealed either.
@@ -282,10 +290,13 @@ async fn an_ssv_share_of_a_running_chain_waits_like_any_other_that_may_sign_else
     let signer = machine.start().await;
     files.past = Past::Wait;
     assert_eq!(hand_in(&signer, &files).await.unwrap().already_held.len(), 2);
-    let begins = resume(&signer, &first.pubshare()).await.unwrap();
-    assert!(resume(&signer, &second.pubshare()).await.unwrap() > epoch + 6, "its history goes on");
-    until_epoch(&chain, begins).await;
-    signer.attest(&first.pubshare(), &vote(begins - 1, begins, 1)).await.unwrap();
+    until_epoch(&chain, now + 5).await;
+    let at = epoch_of(&chain);
+    signer.attest(&first.pubshare(), &vote(at - 1, at, 1)).await.unwrap();
+    assert!(
+        signer.attest(&second.pubshare(), &vote(at - 1, at, 1)).await.is_err() || at > epoch + 7,
+        "its history goes on"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
