@@ -102,8 +102,8 @@ pub struct EditStatus {
 /// A change that can be given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenEdit {
-    /// What it is given up by: hash of the lock in force, `0x` hex. Where that was not kept, the old share's public key; of what
-    /// the node cannot read any more, [`UNREADABLE_EDIT`].
+    /// What it is given up by: hash of the lock in force, `0x` hex. Where that was not kept, the old share's public key, or the
+    /// hash of the lock for which new shares wait; of what the node cannot read any more, [`UNREADABLE_EDIT`].
     pub name: String,
     /// Validators of that cluster.
     pub validators: usize,

@@ -81,10 +81,17 @@ impl Signer {
         let is_meant = |ceremony: &mut Ceremony| named == Named::Lock(ceremony.plan.base().lock_hash);
         let ceremony = self.editing.lock().await.take_if(is_meant);
         let mut shares = given_up(&vouched, named);
+        // New shares that wait for this, whether or not a start has forgotten the change; none that was promised is dropped.
+        let mut locks: Vec<[u8; 32]> =
+            shares.iter().filter_map(|share| vouched.get(share)?.lock_hash).collect();
+        if let Named::Lock(hash) = named {
+            locks.push(hash);
+        }
         shares.extend(ceremony.as_ref().and_then(Ceremony::own_old_shares).unwrap_or_default());
+        locks.extend(ceremony.and_then(|ceremony| ceremony.prepared).map(|lock| lock.lock_hash));
         ledger.forget_recreating(shares).await.map_err(|error| ledger_problem(&error))?;
-        if let Some(lock) = ceremony.and_then(|ceremony| ceremony.prepared) {
-            ledger.discard(lock.lock_hash).await.map_err(|error| ledger_problem(&error))?;
+        for lock in locks {
+            ledger.discard(lock).await.map_err(|error| ledger_problem(&error))?;
         }
         self.edit_status().await
     }
@@ -94,8 +101,10 @@ impl Signer {
         let pending = self.ledger()?.pending().await.map_err(|error| ledger_problem(&error))?;
         let vouched = self.ledger()?.recreating().await.map_err(|error| ledger_problem(&error))?;
         let mut open = self.vouched_for(&vouched);
+        let mut known: Vec<[u8; 32]> = vouched.values().filter_map(|vouched| vouched.lock_hash).collect();
         let mut status = match &*self.editing.lock().await {
             Some(ceremony) => {
+                known.extend(ceremony.prepared.as_ref().map(|lock| lock.lock_hash));
                 let base = ceremony.plan.base();
                 let validator = base.validators.first().map(|first| first.group_public_key.to_string());
                 let name = hash_text(&base.lock_hash);
@@ -111,6 +120,15 @@ impl Signer {
                 open: Vec::new(),
             },
         };
+        // New shares whose change nobody remembers: by the lock that they wait for.
+        for waiting in
+            pending.iter().filter(|waiting| !waiting.is_frozen && !known.contains(&waiting.lock_hash))
+        {
+            let name = hash_text(&waiting.lock_hash);
+            let validator = Some(waiting.row.group_key.to_string());
+            let new = OpenEdit { name: name.clone(), validators: 0, validator };
+            open.entry(name).or_insert(new).validators += 1;
+        }
         status.open = open.into_values().collect();
         if let Some(waiting) = pending.iter().max_by_key(|pending| pending.is_frozen) {
             status.lock_hash = Some(hash_text(&waiting.lock_hash));

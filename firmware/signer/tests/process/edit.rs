@@ -552,6 +552,30 @@ async fn after_a_promise_only_all_members_together_make_other_shares_from_the_sa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn new_shares_whose_change_a_start_has_forgotten_are_shown_and_given_up_by_name() {
+    let world = World::new();
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import(&world.bundle()).await.unwrap();
+    let (prepared, _) = world.prepare(&signer).await;
+    drop(signer); // kill -9
+    let signer = machine.start().await;
+    let shown: EditStatus = signer.control.get(EDIT_PATH).await.unwrap();
+    assert_eq!(
+        (shown.stage, shown.open.len(), shown.open[0].validators),
+        (EditStage::Prepared, 1, VALIDATORS)
+    );
+    let another = edit_discard_path(&format!("0x{}", "77".repeat(32)));
+    let left: EditStatus = signer.control.delete(&another).await.unwrap();
+    assert_eq!((left.stage, left.open), (EditStage::Prepared, shown.open.clone()));
+    let left: EditStatus = signer.control.delete(&edit_discard_path(&shown.open[0].name)).await.unwrap();
+    assert_eq!((left.stage, left.open), (EditStage::None, Vec::new()));
+    // What was given up cannot be promised any more.
+    let dry_run = EditDryRun { lock_hash: prepared.lock_hash };
+    assert!(post::<EditPartials>(&signer, EDIT_DRY_RUN_PATH, &dry_run).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_disk_from_before_the_promise_is_too_old() {
     let world = World::new();
     let machine = Machine::new();
