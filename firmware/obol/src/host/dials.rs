@@ -21,7 +21,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const MAX_DOUBLINGS: u32 = 6;
 /// Until the first direct dial of a member that was reached through a relay: it has announced its addresses by then.
 const UPGRADE_SOON: Duration = Duration::from_secs(2);
-/// Between further ones.
+/// Longest pause before a further one; the pauses double. The first failures say little: both sides dial at once, and hole
+/// punching beside them, and what collides ends.
 const UPGRADE_EVERY: Duration = Duration::from_secs(60);
 /// Addresses remembered of those a member announces.
 const MAX_LEARNED: usize = 8;
@@ -50,6 +51,8 @@ struct Dial {
     /// Why they have.
     direct_failure: Option<String>,
     failures: u32,
+    /// Direct dials that have failed since there was a direct connection, while a relay served.
+    upgrades: u32,
     /// `None` while there is nothing to dial or a dial is under way.
     next: Option<Instant>,
 }
@@ -157,6 +160,7 @@ impl Dials {
             dial.relayed = dial.relayed.saturating_add(1);
         } else {
             dial.direct = dial.direct.saturating_add(1);
+            dial.upgrades = 0;
         }
         dial.failures = 0;
         dial.through_relays = false;
@@ -189,7 +193,12 @@ impl Dials {
             return None; // It reached us meanwhile.
         }
         if dial.relayed > 0 {
-            dial.next = Some(now + UPGRADE_EVERY);
+            // Hole punching dials, too, and may fail while the next dial of ours is still to come.
+            if dial.next.is_none() {
+                let pause = (UPGRADE_SOON * (1 << dial.upgrades.min(MAX_DOUBLINGS))).min(UPGRADE_EVERY);
+                dial.upgrades = dial.upgrades.saturating_add(1);
+                dial.next = Some(now + pause + spread(peer, pause));
+            }
             return None;
         }
         if !dial.through_relays && !dial.circuits(circuits, self.everybody).is_empty() {
@@ -205,9 +214,7 @@ impl Dials {
         dial.through_relays = false;
         let pause = BACKOFF.saturating_mul(1 << dial.failures.min(MAX_DOUBLINGS)).min(MAX_BACKOFF);
         dial.failures = dial.failures.saturating_add(1);
-        // Members started together must not keep dialling each other in step: up to an eighth longer, by identity.
-        let spread = peer.to_bytes().last().copied().unwrap_or_default();
-        dial.next = Some(now + pause + pause / 8 * u32::from(spread) / 256);
+        dial.next = Some(now + pause + spread(peer, pause));
         Some(whole)
     }
 }
@@ -224,10 +231,16 @@ impl Dial {
 
     fn begin_again(&mut self, now: Instant) {
         self.failures = 0;
+        self.upgrades = 0;
         self.through_relays = false;
         self.direct_failure = None;
         self.next = (self.direct == 0).then_some(now);
     }
+}
+
+/// Members started together must not keep dialling each other in step: up to an eighth longer, by identity.
+fn spread(peer: &PeerId, pause: Duration) -> Duration {
+    pause / 8 * u32::from(peer.to_bytes().last().copied().unwrap_or_default()) / 256
 }
 
 /// Whether an announced address can be another machine's: what it says makes us connect there.
@@ -323,8 +336,19 @@ mod tests {
         now += UPGRADE_SOON;
         let order = only(dials.due(now, &circuits()));
         assert_eq!((order.addrs, order.upgrade), (vec![addr("/ip4/198.51.100.7/tcp/3610")], true));
-        dials.on_failed(&id(99), "refused".into(), &circuits(), now);
-        assert_eq!(dials.next(), Some(now + UPGRADE_EVERY));
+        // One failure may be a collision with what the other side dials: soon again, then ever more seldom.
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            dials.on_failed(&id(99), "refused".into(), &circuits(), now);
+            let next = dials.next().unwrap();
+            // What hole punching fails at changes nothing.
+            dials.on_failed(&id(99), "refused".into(), &circuits(), now);
+            assert_eq!(dials.next(), Some(next));
+            pauses.push((next - now).as_secs());
+            now = next;
+            assert!(only(dials.due(now, &circuits())).upgrade);
+        }
+        assert_eq!(pauses, [2, 4, 8, 16, 33, 62, 62, 62]);
         dials.on_connected(&id(99), false, now);
         assert_eq!(dials.next(), None);
         // The direct connection is lost, the relayed one is still there.
