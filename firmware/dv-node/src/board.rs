@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ipc::node::{
     ClockState, ClockStatus, DutyKind, DutyOutcome, DutyReason, DutyRecord, MAX_DUTIES_SHOWN, NodeState,
@@ -27,6 +28,8 @@ pub struct Board {
     watched: Mutex<Option<Registry>>,
     /// Whether this box is ready, or why not.
     ready: Mutex<Result<(), String>>,
+    /// When the node crashed last, and what is told of it afterwards.
+    crash: Mutex<Option<(Instant, Problem)>>,
     /// The counters.
     pub metrics: Metrics,
 }
@@ -138,6 +141,7 @@ impl Board {
             finished: Mutex::default(),
             registry: Mutex::new(registry),
             watched: Mutex::new(None),
+            crash: Mutex::default(),
             ready: Mutex::new(Err(UNKNOWN_READINESS.to_owned())),
             metrics,
         }
@@ -175,6 +179,8 @@ impl Metrics {
     }
 }
 
+/// A crash is told for so long: a page that is looked at now and then would never show the second before the new start.
+const CRASH_SHOWN: Duration = Duration::from_secs(300);
 /// Nobody has looked yet.
 const UNKNOWN_READINESS: &str = "ready check uninitialised";
 
@@ -216,8 +222,27 @@ impl Board {
         *lock(&self.validators) = validators;
     }
 
+    /// The node that published here has crashed: told now, and for a while to whoever looks after it was started again.
+    pub fn crashed(&self, now: Problem, afterwards: Problem) {
+        *lock(&self.crash) = Some((Instant::now(), afterwards));
+        self.idle(NodeState::Starting, vec![now]);
+    }
+
+    /// Another cluster is served here from now on.
+    pub fn forget_crash(&self) {
+        *lock(&self.crash) = None;
+    }
+
+    fn crash(&self) -> Option<Problem> {
+        let crash = lock(&self.crash);
+        crash.as_ref().filter(|(at, _)| at.elapsed() < CRASH_SHOWN).map(|(_, problem)| problem.clone())
+    }
+
     /// There is no cluster, or it cannot be served: only this can be said.
-    pub fn idle(&self, state: NodeState, problems: Vec<Problem>) {
+    pub fn idle(&self, state: NodeState, mut problems: Vec<Problem>) {
+        if problems.is_empty() && state == NodeState::Starting {
+            problems.extend(self.crash());
+        }
         *lock(&self.status) = NodeStatus { state, problems, ..empty_status() };
         *lock(&self.watched) = None;
         self.set_ready(Err(UNKNOWN_READINESS));
@@ -240,6 +265,7 @@ impl Board {
 
     /// Replaces the status; the finished duties are added to the pending ones given.
     pub fn publish(&self, mut status: NodeStatus) {
+        status.problems.extend(self.crash());
         self.metrics.problems.set(i64::try_from(status.problems.len()).unwrap_or(i64::MAX));
         let finished = lock(&self.finished);
         let room = MAX_DUTIES_SHOWN.saturating_sub(status.duties.len());

@@ -49,8 +49,29 @@ pub struct ClockGuard {
     last: Option<(UnixMillis, u64)>,
     stepped_by: Option<i64>,
     beacon: Option<beacon::ClockOffset>,
-    /// Per member: offset and when (monotonic) it was heard.
-    members: BTreeMap<u8, (i64, u64)>,
+    members: BTreeMap<u8, Heard>,
+}
+
+/// What a member's clock said.
+#[derive(Debug)]
+struct Heard {
+    offset_ms: i64,
+    /// How far the truth may be from that, to either side.
+    unsure_ms: i64,
+    /// When (monotonic).
+    at: u64,
+}
+
+impl Heard {
+    /// It is at least so far to the side of this sign.
+    fn surely(&self, sign: i64) -> i64 {
+        self.offset_ms.saturating_mul(sign).saturating_sub(self.unsure_ms)
+    }
+
+    /// It is at most so far, to either side.
+    fn most(&self) -> i64 {
+        self.offset_ms.saturating_abs().saturating_add(self.unsure_ms)
+    }
 }
 
 impl ClockGuard {
@@ -93,11 +114,13 @@ impl ClockGuard {
         }
     }
 
-    /// What a member's clock says.
-    pub fn member(&mut self, member: u8, offset_ms: i64, monotonic_ms: u64) {
-        self.members.insert(member, (offset_ms, monotonic_ms));
-        if self.members_against(monotonic_ms).is_none() && self.fresh(monotonic_ms).count() * 2 > self.others
-        {
+    /// What a member's clock says, and how long its answer was on the way, there and back: its offset is known to half of that.
+    /// A box that was held up itself right after it connected hears everybody late at once, and all to the same side.
+    pub fn member(&mut self, member: u8, offset_ms: i64, round_trip_ms: u64, monotonic_ms: u64) {
+        let unsure_ms = signed(round_trip_ms / 2);
+        self.members.insert(member, Heard { offset_ms, unsure_ms, at: monotonic_ms });
+        let agree = self.fresh(monotonic_ms).filter(|heard| heard.most() <= self.limit_ms).count();
+        if self.members_against(monotonic_ms).is_none() && agree * 2 > self.others {
             self.stepped_by = None;
         }
     }
@@ -120,14 +143,13 @@ impl ClockGuard {
 
     /// The best known offset (reference minus ours), for the page.
     pub fn offset_ms(&self, monotonic_ms: u64) -> Option<i64> {
-        let mut offsets: Vec<i64> = self.fresh(monotonic_ms).collect();
+        let mut offsets: Vec<i64> = self.fresh(monotonic_ms).map(|heard| heard.offset_ms).collect();
         offsets.sort_unstable();
         offsets.get(offsets.len() / 2).copied().or(self.beacon.map(|offset| offset.estimate_ms()))
     }
 
-    fn fresh(&self, monotonic_ms: u64) -> impl Iterator<Item = i64> {
-        let is_fresh = move |heard: u64| monotonic_ms.saturating_sub(heard) <= FRESH_MS;
-        self.members.values().filter(move |(_, heard)| is_fresh(*heard)).map(|(offset, _)| *offset)
+    fn fresh(&self, monotonic_ms: u64) -> impl Iterator<Item = &Heard> {
+        self.members.values().filter(move |heard| monotonic_ms.saturating_sub(heard.at) <= FRESH_MS)
     }
 
     /// More than half of all other members find us off in the same direction: not one liar's work. Their median.
@@ -135,7 +157,8 @@ impl ClockGuard {
         for sign in [1, -1] {
             let mut against: Vec<i64> = self
                 .fresh(monotonic_ms)
-                .filter(|offset| offset.saturating_mul(sign) > self.limit_ms)
+                .filter(|heard| heard.surely(sign) > self.limit_ms)
+                .map(|heard| heard.offset_ms)
                 .collect();
             if against.len() * 2 > self.others && self.others > 0 {
                 against.sort_unstable();
@@ -207,10 +230,29 @@ mod tests {
         for (offsets, trusted) in table {
             let mut guard = ClockGuard::new(1_000, 3);
             for (member, offset) in offsets.iter().enumerate() {
-                guard.member(u8::try_from(member).unwrap(), *offset, 0);
+                guard.member(u8::try_from(member).unwrap(), *offset, 0, 0);
             }
             assert_eq!(guard.trust(0) == Trust::Trusted, trusted, "{offsets:?}");
             assert_eq!(guard.trust(FRESH_MS + 1), Trust::Trusted, "old words do not count");
         }
+    }
+
+    #[test]
+    fn answers_that_were_long_on_the_way_neither_accuse_nor_confirm() {
+        let mut guard = ClockGuard::new(1_000, 3);
+        for member in 0..3 {
+            guard.member(member, -2_500, 4_000, 0);
+        }
+        assert_eq!(guard.trust(0), Trust::Trusted, "this box was held up for two seconds");
+        guard.look(UnixMillis(WALL), 0);
+        guard.look(UnixMillis(WALL + 61_000), 1_000);
+        for member in 0..3 {
+            guard.member(member, 0, 4_000, 1_000);
+        }
+        assert!(matches!(guard.trust(1_000), Trust::Stepped { .. }), "nobody has confirmed the new time");
+        for member in 0..2 {
+            guard.member(member, 100, 80, 1_000);
+        }
+        assert_eq!(guard.trust(1_000), Trust::Trusted);
     }
 }

@@ -16,8 +16,10 @@ use thiserror::Error;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// No answer is larger: a signature is 194 letters, and there are at most 256.
 const MAX_ANSWER: usize = 128 * 1024;
-/// After a call that the service did not answer nothing is sent for this long; what it refused rests for as long at first.
+/// What the service refused rests for so long at first; after calls that it did not answer nothing is sent for at most so long.
 const PAUSE: Duration = Duration::from_secs(120);
+/// After the first such call: the network of a box that has just started may not be up yet. Twice as long each further time.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
 /// What was refused this often in a row is not sent again in this run: the service will not take it.
 const MAX_REFUSALS: u32 = 5;
 /// The service is asked this often what all members signed for one validator.
@@ -90,6 +92,8 @@ pub struct Schedule {
     paused_until: Option<Instant>,
     /// Why the service could not be used at the last call.
     away: Option<ApiError>,
+    /// How many calls in a row it did not answer.
+    unanswered: u32,
 }
 
 impl Schedule {
@@ -156,13 +160,15 @@ impl Schedule {
         let Some(call) = self.waiting.take() else { return };
         let why = match result {
             Err(why) if why.is_of_the_service() => {
-                (self.away, self.paused_until) = (Some(why), now.checked_add(PAUSE));
+                let pause = FIRST_PAUSE.saturating_mul(1 << self.unanswered.min(4)).min(PAUSE);
+                (self.away, self.paused_until) = (Some(why), now.checked_add(pause));
+                self.unanswered = self.unanswered.saturating_add(1);
                 return;
             }
             Err(why) => Some(why),
             Ok(()) => None,
         };
-        self.away = None;
+        (self.away, self.unanswered) = (None, 0);
         let errands: Vec<Errand> = match &call {
             Call::Lock => vec![Errand::Lock],
             Call::Partials(exits) => exits.iter().map(Errand::give).collect(),

@@ -79,6 +79,7 @@ impl Seat {
     pub(super) fn take(&mut self, membership: Membership) {
         self.place.set_facts(Some(Facts::of(&membership)));
         self.membership = Some(membership);
+        self.place.board.forget_crash();
         self.pause = None;
     }
 
@@ -161,7 +162,16 @@ impl Seat {
             ),
             "It is started again by itself. If this comes back, send us the log.",
         );
-        self.place.board.idle(NodeState::Starting, vec![problem]);
+        let afterwards = Problem::new(
+            "cluster_crashed",
+            format!(
+                "A fault of ours ended the work for the cluster '{}' a short time ago; it was started again. What was due \
+                 meanwhile may have been missed.",
+                self.place.name()
+            ),
+            "Nothing has to be done. If this comes back, send us the log.",
+        );
+        self.place.board.crashed(problem, afterwards);
     }
 
     /// Until when nothing is started after a crash.

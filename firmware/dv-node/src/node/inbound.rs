@@ -67,7 +67,7 @@ impl Node {
             HostEvent::PeerInfo { peer, info } => {
                 let Some(member) = self.membership.member_of(&peer) else { return };
                 let monotonic_ms = self.monotonic_ms();
-                self.clock.member(member.0, info.clock_offset_ms, monotonic_ms);
+                self.clock.member(member.0, info.clock_offset_ms, info.round_trip_ms, monotonic_ms);
                 let peer = self.peers.entry(member).or_default();
                 peer.was_hearth |= info.dv_client == obol::peerinfo::DV_CLIENT;
                 peer.info = Some(info);
