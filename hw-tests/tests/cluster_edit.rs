@@ -226,7 +226,7 @@ impl World {
                 return;
             }
             let late = begun.elapsed() > PATIENCE;
-            assert!(!late, "{place} waits for {what}: {found:?}");
+            assert!(!late, "in vain: {place} waits for {what}: {found:?}");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -273,7 +273,7 @@ impl World {
             if signed.count() == self.created.nodes.len() {
                 return target;
             }
-            assert!(begun.elapsed() < PATIENCE);
+            assert!(begun.elapsed() < PATIENCE, "in vain: an answer");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -324,7 +324,7 @@ impl World {
             if partials.len() == places.len() {
                 break (partials, vote);
             }
-            assert!(begun.elapsed() < PATIENCE, "the new shares do not sign");
+            assert!(begun.elapsed() < PATIENCE, "in vain: the new shares do not sign");
             std::thread::sleep(Duration::from_millis(100));
         };
         let domain =
@@ -346,7 +346,7 @@ impl World {
                 if status.cluster.as_ref().is_some_and(|cluster| cluster.lock_hash == lock.lock_hash_hex()) {
                     break;
                 }
-                assert!(begun.elapsed() < PATIENCE, "{place}: {status:?}");
+                assert!(begun.elapsed() < PATIENCE, "in vain: {place}: {status:?}");
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
@@ -434,7 +434,7 @@ fn one_of_five_is_removed_and_gives_its_shares_up() {
         if status.cluster.is_none() {
             break;
         }
-        assert!(begun.elapsed() < PATIENCE, "{status:?}");
+        assert!(begun.elapsed() < PATIENCE, "in vain: {status:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
     // No copy of the disk from before brings them back.
@@ -510,7 +510,7 @@ fn the_threshold_is_changed_and_what_was_said_under_the_old_lock_is_kept() {
     world.members[0].power_on().unwrap();
     let begun = Instant::now();
     while dir.join("edit/brought-lock.json").exists() {
-        assert!(begun.elapsed() < PATIENCE, "it stays unfinished");
+        assert!(begun.elapsed() < PATIENCE, "in vain: it stays unfinished");
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(read(dir.join("chain.json")), pinned);

@@ -60,7 +60,7 @@ fn a_chain_makes_blocks_with_the_fillers_votes_and_leaves_nothing_behind() {
     let fillers = config.filler_validators;
     let slots_per_epoch = config.slots_per_epoch;
     let mut chain = Devnet::prepare(dir.path(), config, tools(), std::slice::from_ref(&silent)).unwrap();
-    chain.start(Duration::from_secs(30)).unwrap();
+    chain.start(Duration::from_secs(60)).unwrap();
     let processes = chain.processes();
     assert_eq!(processes.len(), 3);
 
@@ -75,7 +75,7 @@ fn a_chain_makes_blocks_with_the_fillers_votes_and_leaves_nothing_behind() {
     let mut reader = Reader::new(chain.api(), slots_per_epoch);
     let mut follower = Follower::new(Reader::new(chain.api(), slots_per_epoch), Slot(1));
     let epoch = Slot(0)..Slot(slots_per_epoch);
-    chain.wait_for_head(Slot(slots_per_epoch + 1), PATIENCE).unwrap();
+    chain.wait_for_head(Slot(slots_per_epoch + 1), 2 * PATIENCE).unwrap();
     let due: BTreeSet<_> =
         (0..slots_per_epoch).flat_map(|slot| reader.attesters(Slot(slot)).unwrap()).collect();
     assert_eq!(due.len() as u64, fillers + 1);

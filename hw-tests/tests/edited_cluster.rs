@@ -98,7 +98,7 @@ impl World {
                 let lock: EditCommit = self.runtime.block_on(node.get(CLUSTER_EDIT_LOCK_PATH)).unwrap();
                 return Lock::from_value(lock.lock).unwrap();
             }
-            assert!(begun.elapsed() < PATIENCE, "{place}: {status:?}");
+            assert!(begun.elapsed() < PATIENCE, "in vain: {place}: {status:?}");
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -112,7 +112,7 @@ impl World {
             if status.cluster.as_ref().is_some_and(|cluster| cluster.lock_hash == lock.lock_hash_hex()) {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "{place}: {status:?}");
+            assert!(begun.elapsed() < PATIENCE, "in vain: {place}: {status:?}");
             std::thread::sleep(Duration::from_millis(200));
         }
     }

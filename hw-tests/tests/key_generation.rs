@@ -102,7 +102,7 @@ fn four_members_make_a_cluster_whose_shares_were_never_anywhere_else() {
     };
     let left = std::time::Instant::now();
     while !members.iter().all(wants_beacon_node) {
-        assert!(left.elapsed() < PATIENCE, "{:?}", status(&members[0]).unwrap());
+        assert!(left.elapsed() < PATIENCE, "in vain: {:?}", status(&members[0]).unwrap());
         std::thread::sleep(Duration::from_millis(200));
     }
 }

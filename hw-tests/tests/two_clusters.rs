@@ -116,7 +116,7 @@ impl Group {
         let since = beacon.inner.lock().unwrap().chain.slot_now();
         let begun = Instant::now();
         while !self.created.group_public_keys().iter().all(|key| newest(beacon, key) > Some(since)) {
-            assert!(begun.elapsed() < PATIENCE, "{} does not attest", self.created.view.name);
+            assert!(begun.elapsed() < PATIENCE, "in vain: {} does not attest", self.created.view.name);
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -252,7 +252,7 @@ fn keys_are_made_on_a_box_that_is_in_a_cluster_already() {
         progress.problems.iter().any(|problem| problem.code == "beacon_node_unreachable")
     };
     while !wants_beacon_node() {
-        assert!(begun.elapsed() < PATIENCE, "{:?}", status(&members[0]).unwrap());
+        assert!(begun.elapsed() < PATIENCE, "in vain: {:?}", status(&members[0]).unwrap());
         std::thread::sleep(Duration::from_millis(200));
     }
     let node = ipc::Client::new(members[0].node_socket());

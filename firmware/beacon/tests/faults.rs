@@ -19,8 +19,13 @@ fn keys() -> Vec<PublicKeyBytes> {
 }
 
 fn client(nodes: &[&FakeNode]) -> BeaconNodes {
+    client_that_waits(nodes, 1_000)
+}
+
+fn client_that_waits(nodes: &[&FakeNode], at_most_ms: u64) -> BeaconNodes {
     let urls: Vec<String> = nodes.iter().map(|node| node.url.clone()).collect();
-    let timeouts = Timeouts { read_ms: 1_000, submit_ms: 1_000, hedge_ms: 100, ..Timeouts::default() };
+    let timeouts =
+        Timeouts { read_ms: at_most_ms, submit_ms: at_most_ms, hedge_ms: 100, ..Timeouts::default() };
     let expected =
         ExpectedChain { fork_version: Some(ForkVersion([0x20, 0, 0, 0x89])), ..ExpectedChain::default() };
     BeaconNodes::new(&urls, timeouts, expected).unwrap()
@@ -160,12 +165,12 @@ async fn a_slow_node_is_hedged_and_a_dead_one_skipped() {
     let slow = FakeNode::start(FakeChain::new(keys())).await;
     let good = FakeNode::start(FakeChain::new(keys())).await;
     good.inner.lock().unwrap().chain = slow.inner.lock().unwrap().chain.clone();
-    let client = client(&[&slow, &good]);
+    let client = client_that_waits(&[&slow, &good], 20_000);
     client.refresh().await;
     slow.fault("headers", Fault::Slow(Duration::from_secs(30)));
     let start = Instant::now();
     assert!(client.block(Root([9; 32])).await.unwrap().is_some());
-    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     assert_eq!(good.hits("headers"), 1);
 
     slow.fault("headers", Fault::Says(500, b"internal".to_vec()));

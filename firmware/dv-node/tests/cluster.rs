@@ -121,8 +121,9 @@ async fn validators_contribute_for_all_their_subcommittees_once_members_agreed_t
     // third slot or so.
     let mut house = House::build(4, 24).await;
     let chain = house.beacon.inner.lock().unwrap().chain.clone();
-    house.start().await;
+    // Nobody can have agreed before this epoch ends; when they do depends on how fast they start.
     let last_of_epoch = (chain.slot_now() / chain.slots_per_epoch + 1) * chain.slots_per_epoch - 1;
+    house.start().await;
     eventually("a validator contributes for both", || async {
         contributions(&house).values().any(|subcommittees| subcommittees.len() == 2)
     })
@@ -201,7 +202,8 @@ async fn a_member_whose_beacon_node_is_away_goes_on_with_its_fallback_and_says_s
     }
     house.start().await;
     house.attested_again().await;
-    assert_eq!(spare.hits("attestation_data"), 0);
+    // Now and then a question may take so long that it goes to the next one, too.
+    assert!(spare.hits("attestation_data") < house.beacon.hits("attestation_data"));
     house.beacon.fault("/eth/", Fault::Says(502, Vec::new()));
     let attested = || spare.submitted().iter().any(|(path, _)| path.ends_with("pool/attestations"));
     eventually("votes reach the spare beacon node", || async { attested() }).await;
@@ -754,7 +756,9 @@ async fn an_exit_becomes_whole_by_the_obol_api(all_is_well: bool) {
     assert_eq!(house.members[0].log().contains(named), !all_is_well, "whose signature is wrong");
     let service = service.lock().unwrap();
     let given: cluster::exit::PartialExits = serde_json::from_value(service.partials[&1].clone()).unwrap();
-    assert_eq!((service.locks.len(), service.partials.len(), given.partial_exits.len()), (1, 1, 1));
+    // A lock that is refused is sent again after a while.
+    assert!(if all_is_well { service.locks.len() == 1 } else { !service.locks.is_empty() });
+    assert_eq!((service.partials.len(), given.partial_exits.len()), (1, 1));
     let lock_hash = house.created.view.lock_hash;
     let path = cluster::exit::full_exit_path(&lock_hash, &validator, 1);
     let token = cluster::exit::bearer(&house.members[0].identity(), &lock_hash, &validator, 1);

@@ -128,7 +128,9 @@ async fn a_vote_that_was_not_agreed_on_goes_nowhere() {
     attest(&house, &client, 1, 1).await;
     // A slot whose data is agreed on: the client signs something else.
     let mut refused = false;
-    for _ in 0..40 {
+    let deadline = Instant::now() + Duration::from_secs(200);
+    while !refused {
+        assert!(Instant::now() < deadline, "in vain: a slot with a duty");
         let (slot, per_epoch) = {
             let inner = house.beacon.inner.lock().unwrap();
             (inner.chain.slot_now(), inner.chain.slots_per_epoch)
@@ -149,12 +151,8 @@ async fn a_vote_that_was_not_agreed_on_goes_nowhere() {
             assert!(answer["failures"][0]["message"].as_str().unwrap().contains("agreed"), "{answer}");
             refused = true;
         }
-        if refused {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(refused, "no slot with a duty came");
     assert!(house.published().iter().all(|vote| vote.data.beacon_block_root != Root([0xbb; 32])));
 }
 
@@ -169,5 +167,6 @@ async fn a_slot_that_is_over_is_answered_at_once() {
     let path = format!("/eth/v3/validator/blocks/{}?randao_reveal={reveal}", slot - 5);
     let (status, answer) = client.get(&path).await;
     assert!(status >= 400, "{answer}");
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    // What never comes is waited for ten seconds.
+    assert!(start.elapsed() < Duration::from_secs(9), "{:?}", start.elapsed());
 }

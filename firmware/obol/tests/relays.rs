@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn secret(seed: u8) -> Zeroizing<[u8; 32]> {
     Zeroizing::new([seed; 32])
@@ -141,7 +141,7 @@ async fn until<T>(events: &mut mpsc::Receiver<HostEvent>, pick: impl Fn(HostEven
         }
     })
     .await
-    .expect("it happens in time")
+    .unwrap_or_else(|_| panic!("in vain: an event of the host"))
 }
 
 async fn next_inbound(node: &mut Node) -> Inbound {
@@ -160,7 +160,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
             look.tick().await;
         }
     });
-    assert!(waited.await.is_ok(), "{what}");
+    assert!(waited.await.is_ok(), "in vain: {what}");
 }
 
 fn is_reserved(node: &Node) -> bool {
@@ -173,6 +173,8 @@ async fn members_that_cannot_be_dialled_meet_through_a_relay_and_lose_nothing() 
     let (small, great) = smaller_and_greater();
     let mut one = start(small, &[great], &relay.relay, &[]).await;
     let mut two = start(great, &[small], &relay.relay, &[]).await;
+    let meet = || [&one, &two].iter().all(|node| node.handle.peers()[0].state.relayed);
+    eventually("they meet", meet).await;
     for burst in 0..20_u8 {
         for number in 0..128_u8 {
             one.handle.send(&two.id, Protocol::ParSigEx, &[burst, number]).unwrap();
@@ -208,6 +210,7 @@ async fn a_relay_that_restarts_is_used_again() {
     let (small, great) = smaller_and_greater();
     let one = start(small, &[great], &relay.relay, &[]).await;
     let mut two = start(great, &[small], &relay.relay, &[]).await;
+    eventually("they meet", || one.handle.peers()[0].state.relayed).await;
     one.handle.send(&two.id, Protocol::Qbft, b"before").unwrap();
     assert_eq!(next_inbound(&mut two).await.bytes, b"before");
     let port = relay.relay.addrs[0].iter().find_map(|part| match part {
@@ -356,7 +359,12 @@ async fn hole_punching_leads_to_a_direct_connection() {
     other.listen_on(circuit).unwrap();
     tokio::spawn(async move {
         loop {
-            other.select_next_some().await;
+            // The library tries three times in a circuit, and both sides dial at once: where all three collided, anew.
+            if let SwarmEvent::Behaviour(PuncherEvent::HolePunching(event)) = other.select_next_some().await
+                && event.result.is_err()
+            {
+                let _gone_already = other.disconnect_peer_id(event.remote_peer_id);
+            }
         }
     });
     eventually("direct", || one.handle.peers()[0].state.direct_connections > 0).await;
@@ -429,7 +437,7 @@ async fn strangers_that_hold_half_open_connections_keep_no_member_out() {
     assert!(
         timeout(PATIENCE, async {
             while handle.peers()[0].state.addr.is_none() {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
         .await

@@ -194,17 +194,17 @@ mod tests {
             let _ = axum::serve(listener, api).await;
         });
         let scribe = Scribe::start(&url).unwrap();
-        let ask = |path: &str| {
+        let ask = |path: &str, limit_ms: u64| {
             let client = reqwest::Client::builder().no_proxy();
-            let client = client.timeout(std::time::Duration::from_millis(300)).build().unwrap();
+            let client = client.timeout(std::time::Duration::from_millis(limit_ms)).build().unwrap();
             let request = client.post(format!("{}{path}", scribe.url())).body("four");
             wait(async move {
                 let answer = request.send().await.ok()?;
                 Some((answer.headers().contains_key("x-api"), answer.text().await.unwrap()))
             })
         };
-        assert_eq!(ask("/a/b?c=d"), Some((true, "/a/b?c=d 4".to_owned())));
-        assert_eq!(ask("/never"), None);
+        assert_eq!(ask("/a/b?c=d", 20_000), Some((true, "/a/b?c=d 4".to_owned())));
+        assert_eq!(ask("/never", 300), None);
         let written = scribe.written();
         let [first, second] = written.as_slice() else { panic!("{written:?}") };
         assert_eq!(

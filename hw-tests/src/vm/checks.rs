@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Guest;
 
 /// Generous, because a build host may be busy; a quiet one needs a third of it.
-pub const BOOT_PATIENCE: Duration = Duration::from_secs(420);
+pub const BOOT_PATIENCE: Duration = Duration::from_secs(900);
 
 /// One fact about a booted image: what it is called, the command that shows it, what the command must print.
 struct Fact {

@@ -47,7 +47,10 @@ impl Flood {
             },
         })
         .unwrap();
-        while !matches!(events.recv().await, Some(HostEvent::PeerConnected { .. })) {}
+        let connected = async {
+            while !matches!(events.recv().await.expect("the host runs"), HostEvent::PeerConnected { .. }) {}
+        };
+        assert!(tokio::time::timeout(super::PATIENCE, connected).await.is_ok(), "in vain: a connection");
         tokio::spawn(async move { while events.recv().await.is_some() {} });
         let queued = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&queued);

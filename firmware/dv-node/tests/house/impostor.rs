@@ -33,7 +33,10 @@ impl Impostor {
             },
         })
         .unwrap();
-        while !matches!(events.recv().await, Some(HostEvent::PeerConnected { .. })) {}
+        let connected = async {
+            while !matches!(events.recv().await.expect("the host runs"), HostEvent::PeerConnected { .. }) {}
+        };
+        assert!(tokio::time::timeout(super::PATIENCE, connected).await.is_ok(), "in vain: a connection");
         Self { host, events, target }
     }
 

@@ -30,7 +30,7 @@ use crate::fake::{FakeChain, FakeNode};
 
 pub const FORK_VERSION: ForkVersion = ForkVersion([0x20, 0, 0, 0x89]);
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Makes a cluster document with its secrets.
 pub fn create_cluster(members: usize, validators: usize) -> CreatedCluster {
@@ -428,6 +428,8 @@ pub struct House {
     pub created: CreatedCluster,
     pub beacon: FakeNode,
     pub members: Vec<Member>,
+    /// How much of what was submitted has been read, and the attestations in it: each is checked once.
+    read: Mutex<(usize, Vec<chain::SingleAttestation>)>,
 }
 
 impl House {
@@ -463,7 +465,7 @@ impl House {
                 _port: Some(port),
             });
         }
-        Self { created, beacon, members: built }
+        Self { created, beacon, members: built, read: Mutex::default() }
     }
 
     pub fn lock(&self) -> serde_json::Value {
@@ -527,7 +529,7 @@ impl House {
                 _port: taken,
             });
         }
-        Self { created, beacon: self.beacon.clone(), members: built }
+        Self { created, beacon: self.beacon.clone(), members: built, read: Mutex::default() }
     }
 
     /// A lock of the same members and validators under another name, signed by everybody.
@@ -578,11 +580,14 @@ impl House {
 
     /// This cluster's attestations that the beacon node got: each checked under its validator's key.
     pub fn published(&self) -> Vec<chain::SingleAttestation> {
-        let mut all = Vec::new();
+        let mut read = self.read.lock().unwrap();
+        let (before, all) = &mut *read;
         let own = self.created.group_public_keys();
         let chain = self.beacon.inner.lock().unwrap().chain.clone();
         let attestations = |(path, _): &(String, serde_json::Value)| path.contains("attestations");
-        for (_, body) in self.beacon.submitted().into_iter().filter(attestations) {
+        let new: Vec<_> = self.beacon.inner.lock().unwrap().submitted[*before..].to_vec();
+        *before += new.len();
+        for (_, body) in new.into_iter().filter(attestations) {
             let list: Vec<chain::SingleAttestation> = serde_json::from_value(body).unwrap();
             for attestation in list {
                 let index = usize::try_from(attestation.attester_index.0).unwrap();
@@ -605,7 +610,7 @@ impl House {
                 all.push(attestation);
             }
         }
-        all
+        all.clone()
     }
 
     /// This cluster's attestations of these slots that never came.
@@ -658,7 +663,7 @@ impl SmallDisk {
     pub fn mount(at: &Path) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let mount =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs"]).arg(at).status();
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs"]).arg(at).status();
         mount.is_ok_and(|status| status.success()).then(|| Self(at.to_owned()))
     }
 
