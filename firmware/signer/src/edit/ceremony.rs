@@ -307,14 +307,15 @@ impl Ceremony {
             .iter()
             .map(|(place, key)| Ok((*place, parse(key)?)))
             .collect::<Result<BTreeMap<_, _>, Problem>>()?;
-        let places: BTreeMap<u32, PublicKey> = (0..).zip(keys.iter().copied()).collect();
+        let indices: BTreeMap<u32, PublicKey> =
+            members.iter().zip(keys).map(|(member, key)| (member.index(), *key)).collect();
         let position = u32::try_from(validator).map_err(|_| malformed("no such validator"))?;
         let side = |of: fn(&cluster::edit::EditMember) -> Option<u32>| {
             members.iter().zip(keys).filter_map(|(member, key)| Some((of(member)?, *key))).collect()
         };
         let setup = Setup {
             threshold: usize::from(self.plan.threshold()),
-            session: session_nonce(nonce_rule(self.profile), position, &places),
+            session: session_nonce(nonce_rule(self.profile), position, &indices),
             dealers: side(|member| member.old),
             receivers: side(|member| member.new),
             old: Some(OldSharing {
