@@ -521,7 +521,8 @@ fn a_member_that_takes_no_part_is_removed() {
     world.assert_in_force(&members, &lock);
 }
 
-/// Who of four leaves still deals. The reference wants three of three then.
+/// One of four leaves and still deals. The reference wants three of three then. (That a Hearth does so where a Charon stays, the
+/// signer refuses: Charon would not tell it of the new lock.)
 fn one_of_four_deals_and_leaves(kinds: &[Kind; 4], leaving: usize) {
     let Some(charon) = charon() else { return };
     let world = World::new(charon, kinds, &[]);
@@ -541,18 +542,6 @@ fn one_of_four_deals_and_leaves(kinds: &[Kind; 4], leaving: usize) {
     let lock = world.changed(&members, &mut editors, &[leaving]);
     assert_eq!((lock.definition.operators.len(), lock.definition.threshold), (3, u64::from(threshold)));
     world.assert_in_force(&members, &lock);
-    if kinds[leaving] == H {
-        let begun = Instant::now();
-        while !world.signer_status(leaving).shares.is_empty() {
-            assert!(begun.elapsed() < PATIENCE, "who leaves keeps nothing");
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-}
-
-#[test]
-fn a_hearth_deals_and_leaves_a_charon_behind() {
-    one_of_four_deals_and_leaves(&[H, H, C, H], 1);
 }
 
 #[test]
