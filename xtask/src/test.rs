@@ -170,6 +170,8 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
                 // Five members each, whose clocks are fast: one test at a time.
                 let one_by_one = [("RUST_TEST_THREADS", PathBuf::from("1"))];
                 run_executables(&mut tally, built, |test| test.is("cluster_edit"), &one_by_one);
+                // The same with the user's own Charon, when HEARTH_CHARON names one.
+                run_executables(&mut tally, built, |test| test.is("charon_edit"), &one_by_one);
             }
             Part::Image => {
                 boot_image(&mut tally, built, Arch::X86_64, "image_boots", "HEARTH_IMAGE");
@@ -319,6 +321,7 @@ impl Executable {
     /// Needs a chain, a browser or QEMU, and runs in a part of its own.
     fn is_slow(&self) -> bool {
         [
+            "charon_edit",
             "cluster_edit",
             "devnet",
             "edited_cluster",

@@ -148,6 +148,14 @@ pub struct EditMember {
     pub new: Option<u32>,
 }
 
+impl EditMember {
+    /// The number that it has in the ceremony's nonces and in the dry run: its position in the lock in force, and for one that
+    /// joins in the new one. Members that are removed without taking part leave gaps, as with the reference.
+    pub fn index(&self) -> u32 {
+        self.old.or(self.new).unwrap_or(u32::MAX)
+    }
+}
+
 /// An edit of a verified lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EditPlan {
@@ -249,8 +257,8 @@ impl EditPlan {
             Err(enr) => (*enr).to_owned(),
         });
         let operators = operators.collect();
-        // Sitting where the new lock has them; who leaves comes last. A replaced member's place goes to who comes.
-        members.sort_by_key(|member| (member.new.is_none(), member.new, member.old));
+        // The reference's order: as in the lock in force, with who joins behind, and at its place who replaces another.
+        members.sort_by_key(EditMember::index);
         Ok(Self { base, view, members, operators, threshold })
     }
 
@@ -259,7 +267,8 @@ impl EditPlan {
         &self.view
     }
 
-    /// Everybody that takes part: the new members in their order, then those that leave.
+    /// Everybody that takes part: in the order of the lock in force, those that leave too, with who joins behind and a new member
+    /// at the place of the one that it replaces.
     pub fn members(&self) -> &[EditMember] {
         &self.members
     }

@@ -72,7 +72,14 @@ fn each_edit_says_who_deals_who_receives_and_how_many_must_sign() {
     let compact = vec![(Some(0), Some(0)), (Some(2), Some(1)), (Some(3), Some(2)), (Some(4), Some(3))];
     assert_eq!(places(&remove), (compact.clone(), 3));
     let dealing = plan(&five, &gone(&five, &[1], &[1])).unwrap();
-    assert_eq!(places(&dealing), ([compact, vec![(Some(1), None)]].concat(), 3));
+    let mut with_who_leaves = compact;
+    with_who_leaves.insert(1, (Some(1), None));
+    assert_eq!(places(&dealing), (with_who_leaves, 3));
+    // The numbers in nonces and in the dry run: a member that takes no part leaves a gap, one that deals and leaves does not.
+    let numbers = |plan: &EditPlan| plan.members().iter().map(EditMember::index).collect::<Vec<_>>();
+    assert_eq!(numbers(&remove), [0, 2, 3, 4]);
+    assert_eq!(numbers(&dealing), [0, 1, 2, 3, 4]);
+    assert_eq!((numbers(&add), numbers(&replace)), (vec![0, 1, 2, 3, 4], vec![0, 1, 2, 3]));
 
     // Three that leave and two that lie could sign with old shares: whether they help to deal or not.
     for dealing in [&[][..], &[0], &[0, 1, 2]] {

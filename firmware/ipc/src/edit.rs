@@ -391,7 +391,7 @@ pub struct ClusterEditProgress {
     pub lock_hash: String,
     /// One word for where it is: `connecting`, `dealing`, `prepared`, `dry_run`, `changing`, `leaving`, `done`, `failed`.
     pub phase: String,
-    /// Steps done, 0 to 5.
+    /// Steps done, 0 to 6.
     pub step: i64,
     /// Validators whose new shares are dealt.
     pub dealt: usize,

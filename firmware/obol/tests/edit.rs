@@ -21,6 +21,9 @@ use obol::dkg::edit::{
 };
 use obol::dkg::exchange::Partials;
 use obol::dkg::pedersen::{Announcement, BundleKind, nonce_rule, read_bundle, write_bundle};
+use obol::dkg::wire::{BCastSigRequest, MsgNodeSig, MsgSync};
+use obol::wire::ParSigExMsg;
+use prost::Message as _;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
@@ -245,7 +248,7 @@ fn setup(
         session: session_nonce(
             nonce_rule(profile),
             u32::try_from(validator).unwrap(),
-            &(0..).zip(keys.iter().copied()).collect(),
+            &members.iter().zip(keys).map(|(member, key)| (member.index(), *key)).collect(),
         ),
         dealers: side(|member| member.old),
         receivers: side(|member| member.new),
@@ -310,6 +313,8 @@ struct World {
     wire: VecDeque<(usize, usize, Packet)>,
     rng: ChaCha20Rng,
     tamper: Tamper,
+    /// A member that does not say that it drops repeats: software other than ours.
+    counts_repeats: Option<usize>,
     now_ms: u64,
     outputs: u64,
 }
@@ -367,6 +372,7 @@ impl World {
             wire: VecDeque::new(),
             rng,
             tamper: Box::new(|_, _, packet| vec![packet]),
+            counts_repeats: None,
             now_ms: 0,
             outputs: 0,
         };
@@ -512,7 +518,11 @@ impl World {
             self.event(from, Event::Tick { now_ms: self.now_ms });
             for to in everybody.clone() {
                 if from != to && !self.members[from].off && !self.members[to].off {
-                    let bytes = self.members[from].editing.sync_message(self.now_ms);
+                    let mut bytes = self.members[from].editing.sync_message(self.now_ms);
+                    if self.counts_repeats == Some(from) {
+                        let message = MsgSync::decode(bytes.as_slice()).unwrap();
+                        bytes = MsgSync { drops_repeats: false, ..message }.encode_to_vec();
+                    }
                     if let Some(bytes) = self.event(to, Event::Sync { member: from, bytes, reply: 0 }) {
                         self.event(from, Event::SyncAnswer { member: to, bytes });
                     }
@@ -631,6 +641,90 @@ fn members_replace_add_and_remove_operators_and_change_the_threshold() {
                 world.turn();
             }
             assert!(world.members.iter().all(|member| member.done), "{:?}", world.states());
+        }
+    }
+}
+
+/// Charon v1.10 counts what it hears: one key or public share said twice takes another member's place, and a bundle of the validator
+/// before makes its sender one that says two things.
+#[test]
+fn a_member_that_counts_repeats_hears_nothing_twice() {
+    const OTHER: usize = 2;
+    type Heard = BTreeMap<(usize, usize, Vec<u8>), usize>;
+    let heard: Arc<Mutex<Heard>> = Arc::default();
+    let (seen, mut late) = (Arc::clone(&heard), 0_u32);
+    let mut world = World::new(4, &Edit::Recreate { threshold: None }, 10, 5);
+    world.counts_repeats = Some(OTHER);
+    world.tamper = Box::new(move |from, to, packet| {
+        if let Packet::Message(channel, bytes) = &packet
+            && *channel != Channel::Partials
+            && !bytes.windows(8).any(|part| part == b"node_sig")
+        {
+            *seen.lock().unwrap().entry((from, to, bytes.clone())).or_default() += 1;
+        }
+        // What one member says is lost for a while, so that the others say everything more than once.
+        let is_lost = from == 3 && to != OTHER && matches!(packet, Packet::Message(..)) && late < 8;
+        late += u32::from(is_lost);
+        if is_lost { Vec::new() } else { vec![packet] }
+    });
+    world.run(60);
+    world.assert_changed("with one that counts repeats");
+    let heard = heard.lock().unwrap();
+    let most = |to: usize| {
+        let counts = heard.iter().filter(|((from, receiver, _), _)| *receiver == to && *from != 3);
+        counts.map(|(_, count)| *count).max().unwrap()
+    };
+    assert_eq!(most(OTHER), 1);
+    assert!(most(0) > 1, "nothing was repeated, so this tried nothing");
+}
+
+/// As the reference has it: who is removed without taking part leaves a gap in the numbers of the dry run, though the new shares
+/// have none; who deals and leaves says in place of a signature that it has none.
+#[test]
+fn the_dry_run_goes_by_old_numbers_and_who_leaves_signs_nothing() {
+    let numbers: Arc<Mutex<Vec<i32>>> = Arc::default();
+    let signed: Arc<Mutex<Vec<(usize, Vec<u8>)>>> = Arc::default();
+    for dealing in [vec![], vec![enr(5, 1)]] {
+        let edit = Edit::Remove { operators: vec![enr(5, 1)], dealing: dealing.clone(), threshold: None };
+        let mut world = World::new(5, &edit, 10, 1);
+        let (numbers, signed) = (Arc::clone(&numbers), Arc::clone(&signed));
+        let (told, said) = (Arc::clone(&numbers), Arc::clone(&signed));
+        world.tamper = Box::new(move |from, _, packet| {
+            match &packet {
+                Packet::Message(Channel::Partials, bytes) => {
+                    let message = ParSigExMsg::decode(bytes.as_slice()).unwrap();
+                    told.lock()
+                        .unwrap()
+                        .extend(message.data_set.unwrap().set.values().map(|entry| entry.share_idx));
+                }
+                Packet::SignRequest(bytes) => {
+                    let request = BCastSigRequest::decode(bytes.as_slice()).unwrap();
+                    if request.id == "/charon/dkg/node_sig" {
+                        let message = MsgNodeSig::decode(request.message.unwrap().value.as_slice()).unwrap();
+                        said.lock().unwrap().push((from, message.signature));
+                    }
+                }
+                Packet::Message(..) => {}
+            }
+            vec![packet]
+        });
+        world.run(60);
+        world.assert_changed("one of five is removed");
+        for _ in 0..10 {
+            world.turn(); // Who leaves is heard out, though nothing of it is needed.
+        }
+        let mut found = std::mem::take(&mut *numbers.lock().unwrap());
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found, [1, 3, 4, 5]);
+        let signed = std::mem::take(&mut *signed.lock().unwrap());
+        let leaves = |from: usize| !dealing.is_empty() && from == 1;
+        assert_eq!(signed.iter().any(|(from, _)| leaves(*from)), !dealing.is_empty());
+        for (from, signature) in signed {
+            assert_eq!(signature == [0xde, 0xad, 0xbe, 0xef], leaves(from));
+        }
+        for member in &world.members {
+            assert_eq!(member.refused.as_slice(), &[][..], "{:?}", world.states());
         }
     }
 }

@@ -114,7 +114,7 @@ function showEdit(said) {
   if (!edit) return;
   seenPhase = edit.phase;
   const many = edit.validators ? ` · ${edit.dealt} of ${edit.validators} validators dealt` : "";
-  fill("edit-members", [row(edit.phase === "failed" ? "bad" : edit.new_lock_hash ? "good" : "wait", edit.name || "Change", (PHASES[edit.phase] || edit.phase) + many, `step ${edit.step} of 5`),
+  fill("edit-members", [row(edit.phase === "failed" ? "bad" : edit.new_lock_hash ? "good" : "wait", edit.name || "Change", (PHASES[edit.phase] || edit.phase) + many, `step ${edit.step} of 6`),
     ...edit.members.map((m) => row(m.is_self || m.connected ? (m.waited_for ? "wait" : "good") : "bad",
       m.is_self ? `${m.name} (this box)` : m.name, m.waited_for ? "waited for" : m.nickname, `step ${m.step}`)),
     ...edit.problems.map((p) => row("bad", plain(p.message), plain(p.next_step)))]);

@@ -23,6 +23,8 @@ pub const ROUND_1: &str = "/charon/dkg/frost/2.0.0/round1/cast";
 pub const ROUND_2: &str = "/charon/dkg/frost/2.0.0/round2/cast";
 /// Identifier of the operators' signatures.
 pub const NODE_SIGNATURE: &str = "/charon/dkg/node_sig";
+/// In place of that signature: the sender leaves the cluster and signs nothing (obol spec 11.7).
+pub const NO_SIGNATURE: [u8; 4] = [0xde, 0xad, 0xbe, 0xef];
 
 /// Everything but the commitments of a cast, with room for the longest numbers.
 const CAST_OVERHEAD: usize = 128;
@@ -251,7 +253,7 @@ pub fn write_round_2(own: usize, arrived: &[Arrived]) -> FrostRound2Casts {
     FrostRound2Casts { casts: (0..).zip(arrived).map(cast).collect() }
 }
 
-/// Reads an operator's signature over the lock hash; the four bytes that mean none are none.
+/// Reads an operator's signature over the lock hash, or [`NO_SIGNATURE`].
 pub fn read_node_signature(sender: usize, bytes: &[u8]) -> Result<Vec<u8>, FrostRefusal> {
     let message = MsgNodeSig::decode(bytes).map_err(|_| FrostRefusal::Malformed)?;
     if usize::try_from(message.peer_index) != Ok(sender) {

@@ -139,6 +139,8 @@ pub struct PeerSync {
     pub nickname: String,
     /// The key that shares for it are sealed to, when it is a Hearth.
     pub seal_key: Option<SealKey>,
+    /// It drops what it is told a second time.
+    pub drops_repeats: bool,
 }
 
 /// The sync of one ceremony, as one member sees it.
@@ -150,6 +152,7 @@ pub struct Sync {
     signature: Vec<u8>,
     nickname: String,
     seal_key: Option<SealKey>,
+    drops_repeats: bool,
     step: i64,
     /// We came back in the middle: others need not begin with us.
     resumed: bool,
@@ -177,6 +180,7 @@ impl Sync {
             signature: identity.sign_der(&digest),
             nickname: nickname.chars().take(MAX_NICKNAME).collect(),
             seal_key: None,
+            drops_repeats: false,
             step: 0,
             resumed: false,
             leaving: false,
@@ -187,6 +191,11 @@ impl Sync {
     /// Announces the key that shares for us are to be sealed to.
     pub fn announce(&mut self, key: SealKey) {
         self.seal_key = Some(key);
+    }
+
+    /// Tells the others that we drop what we are told a second time.
+    pub fn drop_repeats(&mut self) {
+        self.drops_repeats = true;
     }
 
     /// Goes on at a step that was reached before a restart.
@@ -238,6 +247,7 @@ impl Sync {
             nickname,
             seal_key,
             seal_key_signature,
+            drops_repeats: self.drops_repeats,
         };
         message.encode_to_vec()
     }
@@ -269,6 +279,7 @@ impl Sync {
         peer.heard = true;
         peer.step = message.step;
         peer.left |= message.shutdown;
+        peer.drops_repeats |= message.drops_repeats;
         peer.nickname = message.nickname.chars().filter(|c| !c.is_control()).take(MAX_NICKNAME).collect();
         // The first key counts: our shares go out once.
         if peer.seal_key.is_none() {

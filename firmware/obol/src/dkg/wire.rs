@@ -31,6 +31,9 @@ pub struct MsgSync {
     /// The sender's identity signature over that key and this ceremony.
     #[prost(bytes = "vec", tag = "20001")]
     pub seal_key_signature: Vec<u8>,
+    /// Our own extension too: the sender drops what it is told a second time. The reference counts it twice.
+    #[prost(bool, tag = "20002")]
+    pub drops_repeats: bool,
 }
 
 /// `MsgSyncResponse`.

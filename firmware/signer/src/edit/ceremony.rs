@@ -96,6 +96,7 @@ impl Ceremony {
         let unvouched: BTreeSet<u32> =
             consent.unvouched.iter().filter_map(|index| u32::from(*index).checked_sub(1)).collect();
         enough_vouch(&plan, own, &unvouched)?;
+        leaving_are_told(&plan, &unvouched)?;
         Ok(Self {
             plan,
             own,
@@ -307,14 +308,15 @@ impl Ceremony {
             .iter()
             .map(|(place, key)| Ok((*place, parse(key)?)))
             .collect::<Result<BTreeMap<_, _>, Problem>>()?;
-        let places: BTreeMap<u32, PublicKey> = (0..).zip(keys.iter().copied()).collect();
+        let indices: BTreeMap<u32, PublicKey> =
+            members.iter().zip(keys).map(|(member, key)| (member.index(), *key)).collect();
         let position = u32::try_from(validator).map_err(|_| malformed("no such validator"))?;
         let side = |of: fn(&cluster::edit::EditMember) -> Option<u32>| {
             members.iter().zip(keys).filter_map(|(member, key)| Some((of(member)?, *key))).collect()
         };
         let setup = Setup {
             threshold: usize::from(self.plan.threshold()),
-            session: session_nonce(nonce_rule(self.profile), position, &places),
+            session: session_nonce(nonce_rule(self.profile), position, &indices),
             dealers: side(|member| member.old),
             receivers: side(|member| member.new),
             old: Some(OldSharing {
@@ -445,6 +447,27 @@ fn enough_vouch(plan: &EditPlan, own: usize, unvouched: &BTreeSet<u32>) -> Resul
         ),
         "Let fewer members take part without vouching; members whose software cannot do it, such as Charon, can be so many only that enough Hearths remain.",
     ))
+}
+
+/// Whether every Hearth that deals and leaves will be told the new shares' signatures of the new lock. Charon tells them to those that
+/// stay alone, so the change would stop for good after the dry run, with every old share silent.
+fn leaving_are_told(plan: &EditPlan, unvouched: &BTreeSet<u32>) -> Result<(), Problem> {
+    let is_foreign = |old: Option<u32>| old.is_some_and(|old| unvouched.contains(&old));
+    let members = plan.members();
+    let untold = members.iter().position(|member| member.new.is_none() && !is_foreign(member.old));
+    match untold {
+        Some(place) if members.iter().any(|member| member.new.is_some() && is_foreign(member.old)) => {
+            Err(bad(
+                "edit_leaving_untold",
+                &format!(
+                    "{} would deal and leave, and Charons that stay do not tell it of the new lock",
+                    plan.name_of(place)
+                ),
+                "Let it leave without dealing: name it in `operators` and not in `dealing`, and reset it afterwards.",
+            ))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 pub(super) fn share_missing(share: &PublicKeyBytes) -> Problem {

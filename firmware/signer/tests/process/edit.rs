@@ -406,6 +406,20 @@ async fn the_signer_deals_only_with_the_owner_s_consent_and_to_keys_that_the_mem
         let outcome: Result<EditStatus, _> = signer.control.put(EDIT_PATH, &consent).await;
         assert_eq!(code(outcome), refused(422, expected));
     }
+    // The third deals and leaves, and the second is a Charon, which would not tell it of the new lock.
+    let leaves = world.created.view.operators[2].enr.clone();
+    let edit = Edit::Remove { operators: vec![leaves.clone()], dealing: vec![leaves], threshold: Some(3) };
+    for (unvouched, expected) in [(vec![2], Some("edit_leaving_untold")), (vec![3], None)] {
+        let edit = serde_json::to_value(&edit).unwrap();
+        let consent = EditConsent { unvouched, edit, ..world.consent() };
+        let outcome: Result<EditStatus, _> = signer.control.put(EDIT_PATH, &consent).await;
+        match expected {
+            Some(expected) => assert_eq!(code(outcome), refused(422, expected)),
+            None => assert!(outcome.is_ok(), "{outcome:?}"),
+        }
+    }
+    let _: EditStatus = signer.control.put(EDIT_PATH, &world.consent()).await.unwrap();
+    let begun: EditBegun = post(&signer, EDIT_BEGIN_PATH, &()).await.unwrap();
     // A hijacked network process has its member's identity and signs whatever key it likes, but not with the old shares.
     let other = EphemeralKey::random(&mut rand::rng()).public_key().to_bytes();
     let others = world.voucher(3, &other);

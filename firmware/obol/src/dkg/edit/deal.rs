@@ -147,9 +147,9 @@ impl Editing {
 
     /// The signer took everybody's keys: now it is known which nonce is for which validator.
     fn on_keys_taken(&mut self, out: &mut Outputs) {
-        let keys: Result<BTreeMap<u32, PublicKey>, _> = (0_u32..)
+        let keys: Result<BTreeMap<u32, PublicKey>, _> = (self.plan.members().iter())
             .zip(self.announced.values())
-            .map(|(place, said)| Ok((place, PublicKey::parse(&said.announcement.key)?)))
+            .map(|(member, said)| Ok((member.index(), PublicKey::parse(&said.announcement.key)?)))
             .collect();
         let Ok(keys): Result<_, threshold::KeyError> = keys else {
             return self.fail(None, "a member's ephemeral key is none".to_owned(), SUSPECT, out);

@@ -1,10 +1,11 @@
-//! Steps 2 to 5 of a change: the dry run, the operators' signatures, the change itself, and the time after it.
+//! Steps 2 to 6 of a change: the dry run, the operators' signatures, the change itself, and the time after it.
 
 use chain::{PublicKeyBytes, SignatureBytes};
 use cluster::{Lock, SchemaVersion};
 
 use super::{Channel, Editing, Failure, NODE_SIGNATURE, Output, Outputs, Question, Record, STAY_MS};
 use crate::dkg::exchange::{self, Exchange, ExchangeRefusal, Partials};
+use crate::dkg::frost::NO_SIGNATURE;
 use crate::dkg::wire::MsgNodeSig;
 use crate::wire::Named as _;
 
@@ -68,8 +69,10 @@ impl Editing {
     }
 
     pub(super) fn own_partials_message(&self) -> Option<Vec<u8>> {
-        let new = usize::try_from(self.plan.members().get(self.own)?.new?).ok()?;
-        Some(exchange::write(new, Exchange::Lock, self.partials.get(&self.own)?))
+        let own = self.plan.members().get(self.own).filter(|own| own.new.is_some())?;
+        // The reference's members keep their old numbers here, though the new shares count without gaps.
+        let number = usize::try_from(own.index()).ok()?;
+        Some(exchange::write(number, Exchange::Lock, self.partials.get(&self.own)?))
     }
 
     /// A member's new shares signed. Wrong ones are not taken, so that the right ones may still come: the old shares are
@@ -95,10 +98,11 @@ impl Editing {
     /// A member's partial signatures in the order of the lock's validators. Not verified yet.
     pub(super) fn read_partials(&self, member: usize, bytes: &[u8]) -> Result<Partials, String> {
         let lock = self.lock.as_ref().ok_or("it signs the new lock before this box knows it")?;
-        let new = self.plan.members().get(member).and_then(|known| known.new);
-        let new = new.and_then(|new| usize::try_from(new).ok()).ok_or("it gets no new share")?;
+        let sender = self.plan.members().get(member).filter(|known| known.new.is_some());
+        let number = sender.and_then(|sender| usize::try_from(sender.index()).ok());
+        let number = number.ok_or("it gets no new share")?;
         let (exchange, set) =
-            exchange::read_set(lock.validators.len(), 0, new, bytes).map_err(|why| why.to_string())?;
+            exchange::read_set(lock.validators.len(), 0, number, bytes).map_err(|why| why.to_string())?;
         if exchange != Exchange::Lock {
             return Err("only the lock is signed in a change of the cluster".to_owned());
         }
@@ -135,10 +139,11 @@ impl Editing {
             // After a restart: it is added up again.
             self.dry_run(out);
         }
-        if self.has_new_share() && self.asked.insert("node signature") {
+        if self.asked.insert("node signature") {
             let peer_index = u32::try_from(self.own).unwrap_or(u32::MAX);
-            let message = MsgNodeSig { signature: self.identity.sign(&hash).to_vec(), peer_index };
-            self.broadcast(NODE_SIGNATURE, message.to_any(), out);
+            let signature =
+                if self.has_new_share() { self.identity.sign(&hash).to_vec() } else { NO_SIGNATURE.to_vec() };
+            self.broadcast(NODE_SIGNATURE, MsgNodeSig { signature, peer_index }.to_any(), out);
         }
         let signatures: Option<Vec<Vec<u8>>> =
             self.signing().into_iter().map(|member| self.node_signatures.get(&member).cloned()).collect();
@@ -225,9 +230,10 @@ impl Editing {
         true
     }
 
-    /// The last barrier.
+    /// The last barrier. Releases without the last step say goodbye before it.
     pub(super) fn say_goodbye(&mut self) -> bool {
-        if self.sync.behind(5).is_ok_and(|behind| behind.is_empty()) {
+        let left = |member: &usize| self.sync.peer(*member).is_some_and(|peer| peer.left);
+        if self.sync.behind(6).is_ok_and(|behind| behind.iter().all(left)) {
             self.sync.leave();
         }
         false

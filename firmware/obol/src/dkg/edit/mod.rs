@@ -9,7 +9,7 @@
 //! | 1 | ephemeral keys, resharing of one validator after the other, new shares sealed | this attempt is over, for everybody; the old shares sign on |
 //! | 2 | dry run: old shares frozen, new ones sign the new lock | goes on |
 //! | 3 | operators sign the lock; the old shares are given up for it | goes on |
-//! | 4, 5 | the others are helped to finish | goes on |
+//! | 4, 5, 6 | the others are helped to finish | goes on |
 //!
 //! So nobody freezes an old share before everybody's new shares are durable (step 2 is told only then) and before all have
 //! arrived at the same public shares: what can go wrong in the dealing goes wrong while the old shares still sign. From the
@@ -29,7 +29,7 @@ use cluster::{IdentityKey, IdentityPublicKey, Lock, Network};
 use super::bcast::{BroadcastRefusal, Broadcasts, Delivered, Kind, Session};
 use super::ceremony::{Failure, MemberProgress};
 use super::exchange::Partials;
-use super::frost::{self, NODE_SIGNATURE};
+use super::frost::{self, NO_SIGNATURE, NODE_SIGNATURE};
 use super::pedersen::{NODE_PUBKEYS, announcement_kind, read_announcement};
 use super::profile::Profile;
 use super::sync::{Sync, SyncRefusal};
@@ -80,6 +80,8 @@ pub struct Editing {
     sync: Sync,
     broadcasts: Broadcasts,
     connected: BTreeSet<usize>,
+    /// Whose connection was gone since it was last told everything again.
+    missed: BTreeSet<usize>,
     now_ms: u64,
     began_ms: Option<u64>,
     said_ms: u64,
@@ -121,7 +123,9 @@ impl Editing {
         }
         let members: Vec<IdentityPublicKey> = plan.members().iter().map(|member| member.public_key).collect();
         let base = plan.base();
-        let sync = Sync::new(profile, base.definition_hash, members.clone(), own, &identity, nickname);
+        let missed = (0..members.len()).collect();
+        let mut sync = Sync::new(profile, base.definition_hash, members.clone(), own, &identity, nickname);
+        sync.drop_repeats();
         let session = Session { version: profile.broadcast, hash: base.lock_hash };
         let kinds = vec![
             announcement_kind(base.validators.len()),
@@ -137,6 +141,7 @@ impl Editing {
             sync,
             broadcasts,
             connected: BTreeSet::new(),
+            missed,
             now_ms: 0,
             began_ms: None,
             said_ms: 0,
@@ -267,9 +272,11 @@ impl Editing {
             Event::Connected { member } => {
                 self.connected.insert(member);
                 self.say_again(member, out);
+                self.missed.remove(&member);
             }
             Event::Disconnected { member } => {
                 self.connected.remove(&member);
+                self.missed.insert(member);
                 self.sync.disconnected(member);
             }
             Event::Sync { member, bytes, reply } => self.on_sync(member, &bytes, reply, out),
@@ -306,7 +313,7 @@ impl Editing {
                 2 | 3 if self.is_complete => self.commit(out) && self.reach(4, out),
                 2 => self.reached(2, out) && self.dry_run(out) && self.reach(3, out),
                 3 => self.reached(3, out) && self.sign_as_nodes(out),
-                4 => self.give_lock(out) && self.reached(4, out) && self.reach(5, out),
+                step @ (4 | 5) => self.give_lock(out) && self.reached(step, out) && self.reach(step + 1, out),
                 _ => self.give_lock(out) && self.say_goodbye(),
             };
             if !moved {
@@ -489,15 +496,23 @@ impl Editing {
             return;
         }
         let their_step = self.sync.peer(member).map_or(0, |peer| peer.step);
+        // The reference counts messages, not senders: one key or public share said twice takes another member's place, and a
+        // bundle said twice is read as the next validator's. It hears them again only when they may not have arrived.
+        let may_repeat =
+            self.missed.contains(&member) || self.sync.peer(member).is_some_and(|peer| peer.drops_repeats);
         let mut send = |channel, bytes: &[u8]| {
             out.push(Output::Send { member, channel, bytes: bytes.to_vec() });
         };
         for (id, step) in [(NODE_PUBKEYS, 1), (NODE_SIGNATURE, 3)] {
-            if let Some(bytes) = self.travelled.get(&(self.own, id)).filter(|_| their_step <= step) {
+            let may_be_said = may_repeat || id == NODE_SIGNATURE;
+            if let Some(bytes) = self.travelled.get(&(self.own, id))
+                && their_step <= step
+                && may_be_said
+            {
                 send(Channel::Broadcast, bytes);
             }
         }
-        if their_step <= 1 {
+        if their_step <= 1 && may_repeat {
             for said in self.dealing.said() {
                 let (channel, bytes) = said.message();
                 send(channel, bytes);
@@ -592,6 +607,10 @@ impl Editing {
         let (Some(lock), Some(sender)) = (&self.lock, self.plan.members().get(member)) else {
             return Err("it signs the new lock before this box knows it".to_owned());
         };
+        // Who leaves has nothing to sign, and says so.
+        if sender.new.is_none() && signature == NO_SIGNATURE {
+            return Ok(Content::NodeSignature(signature));
+        }
         if sender.new.is_none() || sender.public_key.verify(&lock.lock_hash, &signature).is_err() {
             return Err(
                 "its operator's signature of the new lock is wrong: it arrived at another lock".to_owned()

@@ -368,7 +368,7 @@ pub enum Phase {
 pub struct Progress {
     /// In words.
     pub phase: Phase,
-    /// Our step, 0 to 5.
+    /// Our step, 0 to 6.
     pub step: i64,
     /// Validators whose new shares are dealt.
     pub dealt: usize,
