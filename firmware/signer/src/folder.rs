@@ -17,7 +17,7 @@ use ipc::{
         CharonFolder, FOLDER_INFO, FolderImported, FolderKeystore, MAX_FOLDER_BYTES, Past, StatedChain,
     },
     owner::OwnerRules,
-    signer::{ChainClock, ChainPreset, History as StatedHistory},
+    signer::{ChainClock, History as StatedHistory},
 };
 use threshold::SecretKey;
 
@@ -245,24 +245,15 @@ fn shown(name: &str) -> String {
     if name.is_empty() { "A keystore".to_owned() } else { name }
 }
 
-/// A public chain's slots: seconds and slots in an epoch, by the network's name. The others have mainnet's.
-const PACES: [(&str, u64, u64); 2] = [("gnosis", 5000, 16), ("chiado", 5000, 16)];
-
 /// The chain with this genesis fork version: of a public one, what everybody knows; of another one, what the owner states.
 pub(crate) fn chain_of(
     fork: chain::ForkVersion,
     stated: Option<&StatedChain>,
 ) -> Result<(Root, ChainClock), Problem> {
     if let Some(network) = Network::by_fork_version(fork)
-        && let Some(root) = network.genesis_validators_root()
+        && let (Some(root), Some(clock)) = (network.genesis_validators_root(), real_chain::clock_of(&network))
     {
-        let pace = PACES.iter().find(|(name, _, _)| *name == network.name);
-        let (slot_ms, slots_per_epoch) = pace.map_or((12_000, 32), |(_, ms, slots)| (*ms, *slots));
-        let genesis_time = network.genesis_time;
-        return Ok((
-            root,
-            ChainClock { genesis_time, slot_ms, slots_per_epoch, preset: ChainPreset::Mainnet },
-        ));
+        return Ok((root, clock));
     }
     let stated = stated.ok_or_else(|| {
         bad(

@@ -15,7 +15,7 @@ use crate::{
     boot, clock,
     folder::CLOCKS_APART,
     ledger::{Entries, Import, RESTS, ShareRow},
-    rollback,
+    real_chain, rollback,
     share::{Share, held},
     signer::{Signer, blocking, ledger_problem},
 };
@@ -78,10 +78,10 @@ impl Signer {
         self.take_in(incoming).await
     }
 
-    /// What must hold before anything of these shares is kept: this image may serve their chains, and somebody vouches for the
-    /// clock, since the floors of a new share are as good as it is.
+    /// What must hold before anything of these shares is kept: this image may serve their chains, which have the clocks that are
+    /// stated, and somebody vouches for our own clock, since the floors of a new share are as good as they are.
     pub(crate) fn may_come_in(&self, shares: &[Incoming]) -> Result<(), Problem> {
-        shares.iter().try_for_each(|share| self.image_keys.allow(&share.row.genesis_validators_root))?;
+        shares.iter().try_for_each(|share| self.may_serve(&share.row))?;
         self.trust_clock().map_err(|refusal| refusal.to_problem())
     }
 
@@ -150,6 +150,8 @@ fn unpack(bundle: ShareBundle) -> Result<(Vec<Unpacked>, BTreeMap<PublicKeyBytes
     clock::timing(&bundle.chain).map_err(|error| {
         bad("clock_invalid", &error.to_string(), "Take the values from a beacon node of the chain.")
     })?;
+    // Before any key is derived; what comes in is asked once more.
+    real_chain::check_clock(&genesis_validators_root, &bundle.chain)?;
     let mut shares = Vec::with_capacity(bundle.validators.len());
     for entry in &bundle.validators {
         shares.push(unpack_one(entry, genesis_validators_root, &bundle)?);

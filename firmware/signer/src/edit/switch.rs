@@ -604,8 +604,8 @@ mod tests {
 
     use super::*;
 
-    /// A cluster of five which the first member leaves, and what its owner allows.
-    fn leaver() -> (CreatedCluster, Ceremony) {
+    /// A cluster of five which the first member leaves, and what its owner says.
+    fn leaving_consent() -> (CreatedCluster, EditConsent) {
         let network = Network {
             name: "local".to_owned(),
             chain_id: 1337,
@@ -632,8 +632,12 @@ mod tests {
             network: Some(EditNetwork { name: network.name, chain_id: network.chain_id }),
             unvouched: Vec::new(),
         };
-        let ceremony = Ceremony::new(consent).unwrap();
-        (created, ceremony)
+        (created, consent)
+    }
+
+    fn leaver() -> (CreatedCluster, Ceremony) {
+        let (created, consent) = leaving_consent();
+        (created, Ceremony::new(consent).unwrap())
     }
 
     fn lock_of(ceremony: &Ceremony) -> Lock {
@@ -679,6 +683,17 @@ mod tests {
             assert_eq!(by(&Named::of(share, known).to_string()), [*share], "as it is shown");
         }
         assert!(Named::read("unreadable").is_err() && Named::read("").is_err());
+    }
+
+    #[test]
+    fn a_public_chain_s_root_comes_with_that_chain_s_clock_and_lock_or_not_at_all() {
+        let (_, mut consent) = leaving_consent();
+        let mainnet = Network::by_name("mainnet").unwrap();
+        consent.genesis_validators_root = mainnet.genesis_validators_root().unwrap().to_string();
+        let refused = |consent: &EditConsent| Ceremony::new(consent.clone()).err().unwrap().code;
+        assert_eq!(refused(&consent), "chain_clock_wrong");
+        consent.chain.genesis_time = mainnet.genesis_time;
+        assert_eq!(refused(&consent), "chain_root_wrong", "the lock is for another chain");
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::{
     boot, clock,
     import::Incoming,
     ledger::{Entries, ShareRow},
+    real_chain,
     signer::{Signer, blocking},
 };
 
@@ -122,6 +123,7 @@ fn known_by(membership: Membership) -> Result<Known, Problem> {
     };
     let lock = Lock::from_value(membership.lock).map_err(|error| invalid(error.to_string()))?;
     lock.verify_hashes().map_err(|error| invalid(error.to_string()))?;
+    real_chain::check_chain(lock.fork_version(), &genesis_validators_root, &membership.chain)?;
     let mut rows = BTreeMap::new();
     for validator in &lock.validators {
         for (share, index) in validator.public_shares.iter().zip(1_u8..) {

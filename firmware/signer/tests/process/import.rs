@@ -15,7 +15,7 @@ async fn a_wrong_bundle_is_refused_whole() {
     let machine = Machine::new();
     let signer = machine.start().await;
     // The first share of each bundle is good, the second is not.
-    let cases: [(Spoil, &str); 9] = [
+    let cases: [(Spoil, &str); 10] = [
         (|b| b.validators[1].password = Sensitive::new("wrong".to_owned()), "keystore_invalid"),
         (|b| b.validators[1].keystore["version"] = 3.into(), "keystore_invalid"),
         (|b| b.validators[1].public_key = pubshare(9).to_string(), "pubshare_mismatch"),
@@ -24,6 +24,8 @@ async fn a_wrong_bundle_is_refused_whole() {
         (|b| b.validators[1].share_index = 0, "share_index_zero"),
         (|b| b.genesis_validators_root = "0x12".to_owned(), "bundle_invalid"),
         (|b| b.chain.slots_per_epoch = 0, "clock_invalid"),
+        // By a clock of one's own, epochs of mainnet in which the share has signed would be signed for again.
+        (|b| b.genesis_validators_root = mainnet().0.to_string(), "chain_clock_wrong"),
         (|b| b.history = History::Interchange(serde_json::json!({"data": []})), "history_invalid"),
     ];
     for (spoil, expected) in cases {
