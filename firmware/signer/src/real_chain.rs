@@ -97,6 +97,30 @@ pub(crate) fn name_of(root: &Root) -> Option<String> {
         .map(|network| network.name)
 }
 
+/// The names of the public networks, for whoever has to choose one.
+pub(crate) fn names() -> String {
+    Network::known().map(|network| network.name).collect::<Vec<_>>().join(", ")
+}
+
+/// Refuses what is for a public chain that exists no more: there is nothing to choose and nothing to state.
+pub(crate) fn check_lives(
+    fork: Option<ForkVersion>,
+    genesis_validators_root: Option<&Root>,
+    name: Option<&str>,
+) -> Result<(), Problem> {
+    let is_holesky = fork.is_some_and(|fork| fork.0 == HOLESKY.0)
+        || genesis_validators_root.is_some_and(|root| HOLESKY.1.parse() == Ok(*root))
+        || name.is_some_and(|name| name.trim().eq_ignore_ascii_case("holesky"));
+    if !is_holesky {
+        return Ok(());
+    }
+    Err(bad(
+        "chain_gone",
+        "these keys are for holesky, a test network that was shut down: there is nothing left for them to sign",
+        "Leave them out. To try things out, make new keys for hoodi.",
+    ))
+}
+
 /// A public chain's slots.
 pub(crate) fn clock_of(network: &Network) -> Option<ChainClock> {
     let timing = network.timing()?;

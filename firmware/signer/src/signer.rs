@@ -586,6 +586,7 @@ impl Signer {
             Err(problem) => problems.insert(0, problem.clone()),
         }
         problems.extend(self.stopped_problems());
+        problems.extend(held_twice(&rows));
         // A locked signer that waits for the clock says so already.
         let doubt = self.trust_clock().err().map(|refusal| refusal.to_problem());
         let clock = ClockVouched {
@@ -661,6 +662,24 @@ fn waiting(rows: &[ShareRow], resuming: &Resuming, code: &str, why: &str) -> Opt
         code,
         format!("{why} {} of {} shares vote again from epoch {last} on.", epochs.len(), rows.len()),
         "Nothing to do: it goes on by itself.",
+    ))
+}
+
+/// The note that a validator has two shares here, as another box's arrival can bring it about.
+fn held_twice(rows: &[ShareRow]) -> Option<Problem> {
+    let mut by_validator: BTreeMap<PublicKeyBytes, Vec<String>> = BTreeMap::new();
+    for row in rows {
+        by_validator.entry(row.group_key).or_default().push(row.pubshare.to_string());
+    }
+    let (validator, shares) = by_validator.iter().find(|(_, shares)| shares.len() > 1)?;
+    Some(Problem::new(
+        "validator_twice",
+        format!(
+            "This box holds {} shares of the validator {validator}: {}. They sign nothing that conflicts, but the cluster loses two members with one box.",
+            shares.len(),
+            shares.join(", ")
+        ),
+        "Find out which one the cluster uses in this box's place, and delete the other (keymanager API). Do not delete before other boxes' shares on their way have arrived.",
     ))
 }
 
