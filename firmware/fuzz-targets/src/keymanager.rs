@@ -48,8 +48,8 @@ fn import(input: &[u8]) -> Verdict {
 fn import_seeds() -> Vec<Vec<u8>> {
     let lock: Value = serde_json::from_slice(&world::created().lock.to_json().expect("our own lock"))
         .expect("our own JSON");
-    let root = format!("0x{}", "42".repeat(32));
-    let chain = json!({"genesis_time": 1_742_212_800, "slot_ms": 12_000, "slots_per_epoch": 32});
+    let root = world::hoodi().genesis_validators_root();
+    let chain = json!({"genesis_time": 1_742_213_400, "slot_ms": 12_000, "slots_per_epoch": 32});
     let history =
         json!({"metadata": {"interchange_format_version": "5", "genesis_validators_root": root}, "data": []});
     [

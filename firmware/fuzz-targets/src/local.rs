@@ -285,7 +285,7 @@ fn order_seeds() -> Vec<Vec<u8>> {
         serde_json::from_slice(&world::definition().to_json().expect("our own definition"))
             .expect("our own JSON");
     let member = identity(0).public_key();
-    let chain = json!({"genesis_time": 1_742_212_800, "slot_ms": 12_000, "slots_per_epoch": 32});
+    let chain = json!({"genesis_time": 1_742_213_400, "slot_ms": 12_000, "slots_per_epoch": 32});
     let text = |order: Value| order.to_string();
     vec![
         chosen(

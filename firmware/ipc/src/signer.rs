@@ -145,7 +145,7 @@ pub struct ShareImported {
     pub imported: Vec<HeldShare>,
     /// Public keys of shares that were there already, with the same group key and index.
     pub already_held: Vec<String>,
-    /// Public keys of shares that were given up on this box for good, and were left out.
+    /// Public keys of shares that were left out: they were given up on this box for good, or it has another one of their validator.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
 }

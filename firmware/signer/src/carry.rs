@@ -18,6 +18,7 @@ use crate::{
     identities::Said,
     import::{Incoming, bad},
     ledger::{Entries, Marks, ShareRow},
+    real_chain,
     share::Share,
     signer::{Signer, ledger_problem},
     vault::Vault,
@@ -116,6 +117,7 @@ fn unpack_one(carried: &CarriedShare, secret: &Sensitive, more_epochs: u64) -> R
     threshold::PublicKey::parse(&group_key).map_err(|_| invalid("a validator key in it is no key"))?;
     let genesis_validators_root = carried.genesis_validators_root.parse().map_err(|_| not_hex())?;
     clock::timing(&carried.chain).map_err(|error| invalid(&error.to_string()))?;
+    real_chain::check_clock(&genesis_validators_root, &carried.chain)?;
     if carried.share_index == 0 {
         return Err(invalid("share indices start at 1"));
     }
@@ -287,6 +289,23 @@ mod tests {
         let body = serde_json::to_string(&content.shares).unwrap().len();
         let secrets = serde_json::to_vec(&content.secrets).unwrap().len() * 2;
         assert!(body + secrets + 4096 < MAX_CARRIED_BYTES, "{body} {secrets}");
+    }
+
+    #[test]
+    fn a_share_that_is_carried_with_a_public_chain_s_root_has_that_chain_s_clock() {
+        let network = cluster::Network::by_name("hoodi").unwrap();
+        let mut content = content(2);
+        content.shares[1].genesis_validators_root = network.genesis_validators_root().unwrap().to_string();
+        let outcome = |chain: ChainClock| {
+            let mut shares = content.shares.clone();
+            shares[1].chain = chain;
+            let secrets: CarriedSecrets =
+                serde_json::from_value(serde_json::to_value(&content.secrets).unwrap()).unwrap();
+            unpack(1, &shares, secrets, 0).map(|_| ()).map_err(|problem| problem.code)
+        };
+        let clock = content.shares[0].chain;
+        assert_eq!(outcome(clock), Err("chain_clock_wrong".to_owned()));
+        assert_eq!(outcome(ChainClock { genesis_time: network.genesis_time, ..clock }), Ok(()));
     }
 
     #[test]

@@ -44,10 +44,10 @@ impl Signer {
         Ok(SeenAnswer { stopped })
     }
 
-    /// A vote under a share that is held here and not stopped yet.
+    /// A vote under a share that is held here and was not seen elsewhere yet. One that rests is an alarm then.
     fn read_seen(&self, seen: SeenSignature) -> Option<(Asked, SeenSignature)> {
         let (row, _) = self.known_row(&seen.key)?;
-        if self.ledger().ok()?.is_stopped(&seen.key) {
+        if self.ledger().ok()?.stopped_at(&seen.key).is_some_and(|seen_at| seen_at != RESTS) {
             return None;
         }
         let message = message::read(&seen.request, row.genesis_validators_root, &row.clock, None).ok()?;
@@ -56,13 +56,6 @@ impl Signer {
 
     /// The owner has decided that a stopped share may go on.
     pub(crate) async fn resume_share(self: &Arc<Self>, wish: ResumeShare) -> Result<ShareResumed, Problem> {
-        if wish.confirm.trim().to_lowercase() != RESUME_CONFIRMATION {
-            return Err(Problem::new(
-                "not_confirmed",
-                "A share that was seen signing elsewhere goes on only when you say that nothing else uses it.",
-                format!("Find and end what else signs with it. Then type: {RESUME_CONFIRMATION}."),
-            ));
-        }
         let unknown = || {
             Problem::new(
                 "share_not_stopped",
@@ -71,11 +64,24 @@ impl Signer {
             )
         };
         let key: PublicKeyBytes = wish.share.trim().to_ascii_lowercase().parse().map_err(|_| unknown())?;
+        let rests = self.ledger()?.stopped_at(&key) == Some(RESTS);
+        if wish.confirm.trim().to_lowercase() != RESUME_CONFIRMATION {
+            let (what, ending) = if rests {
+                ("A share that came in to rest", "Make sure that the node it comes from is stopped for good")
+            } else {
+                ("A share that was seen signing elsewhere", "Find and end what else signs with it")
+            };
+            return Err(Problem::new(
+                "not_confirmed",
+                format!("{what} goes on only when you say that nothing else uses it."),
+                format!("{ending}. Then type: {RESUME_CONFIRMATION}."),
+            ));
+        }
         // It waits by the clock.
         self.trust_clock().map_err(|refusal| refusal.to_problem())?;
         let resumed = self.ledger()?.resume(key, now()).await.map_err(|error| ledger_problem(&error))?;
         let first = resumed.ok_or_else(unknown)?;
-        tracing::warn!(pubshare = %key, "the owner lets a share go on that was seen elsewhere");
+        tracing::warn!(pubshare = %key, rests, "the owner lets a share go on that was seen elsewhere or came in to rest");
         Ok(ShareResumed { votes_from_epoch: first.map(|epoch| epoch.0) })
     }
 
@@ -99,7 +105,7 @@ impl Signer {
             problems.push(Problem::new(
                 "shares_rest",
                 format!("{} shares came in to rest and sign nothing until you let each go on: {}.", rest.len(), named(&rest)),
-                "Let one go on when this box is to sign with it and nothing else does any more; it waits for two epochs then.",
+                "Make sure that the node they come from is stopped for good. Let one go on when this box is to sign with it and nothing else does any more; it waits for three epochs then.",
             ));
         }
         problems

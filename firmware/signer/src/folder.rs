@@ -13,19 +13,16 @@ use chain::{PublicKeyBytes, Root};
 use cluster::{ClusterView, IdentityKey, Lock, Network, keystore::Keystore};
 use ipc::{
     Problem, ShareImport,
-    folder::{
-        CharonFolder, FOLDER_INFO, FolderImported, FolderKeystore, MAX_FOLDER_BYTES, Past, StatedChain,
-    },
+    folder::{CharonFolder, FOLDER_INFO, FolderImported, FolderKeystore, MAX_FOLDER_BYTES, StatedChain},
     owner::OwnerRules,
-    signer::{ChainClock, ChainPreset, History as StatedHistory},
+    signer::ChainClock,
 };
 use threshold::SecretKey;
 
 use crate::{
     boot, clock,
     identities::{Said, marks_of, shares_of},
-    import::{Incoming, bad, histories},
-    ledger::ShareRow,
+    import::{Found, Incoming, bad, of_another_machine},
     real_chain,
     signer::{Signer, blocking},
 };
@@ -67,6 +64,7 @@ impl Signer {
         let Checked { lock, view, share_index, identity, shares } = checked?;
         self.image_keys.allow_fork(view.fork_version)?;
         self.may_come_in(&shares)?;
+        self.check_one_share_each(&shares).await?;
         // Before the shares: a folder whose shares are in can always be joined with. Without them it does no harm.
         let shown = shares_of(&view, &identity.public_key());
         let (share, _) = shown.first().copied().ok_or_else(fault)?;
@@ -131,11 +129,12 @@ pub(crate) fn check(folder: CharonFolder) -> Result<Checked, Problem> {
         bad("lock_invalid", &format!("cluster-lock.json: {error}"), "Take the folder of the node as it is.")
     };
     let lock = Lock::from_value(text.clone()).map_err(|error| invalid(error.to_string()))?;
+    real_chain::check_lives(Some(lock.fork_version()), None, None)?;
     let view = lock.verify(custom.as_slice()).map_err(|error| invalid(error.to_string()))?;
     if lock.signature_aggregate.is_empty() {
         return Err(invalid("it does not show that every member holds its share".to_owned()));
     }
-    let (genesis_validators_root, clock) = chain_of(view.fork_version, folder.chain.as_ref())?;
+    let chain = chain_of(view.fork_version, folder.chain.as_ref())?;
     let identity = IdentityKey::from_file_text(folder.identity_key.expose_secret()).map_err(|error| {
         bad(
             "identity_key_invalid",
@@ -147,28 +146,13 @@ pub(crate) fn check(folder: CharonFolder) -> Result<Checked, Problem> {
         bad("identity_not_in_lock", &error.to_string(), "Take lock and identity key from the same folder.")
     })?;
     let secrets = secrets(&view, share_index, folder.keystores)?;
-    let keys: Vec<PublicKeyBytes> = secrets.iter().map(|(pubshare, _, _)| *pubshare).collect();
-    let stated = match folder.past {
-        Past::Interchange(document) => StatedHistory::Interchange(document),
-        // The shares wait in any case; this says only that nothing more is known.
-        Past::Wait => StatedHistory::NeverSigned,
-    };
-    let mut histories = histories(&stated, genesis_validators_root, &keys)?;
-    let incoming = |(pubshare, group_key, secret): (PublicKeyBytes, PublicKeyBytes, SecretKey)| Incoming {
-        row: ShareRow {
-            pubshare,
-            group_key,
-            share_index,
-            genesis_validators_root,
-            clock,
-            sealed: Vec::new(),
-        },
+    let found = secrets.into_iter().map(|(pubshare, group_key, secret)| Found {
+        pubshare,
+        group_key,
+        share_index,
         secret,
-        history: histories.remove(&pubshare).unwrap_or_default(),
-        more_epochs: CLOCKS_APART,
-        stopped: None,
-    };
-    let shares = secrets.into_iter().map(incoming).collect();
+    });
+    let shares = of_another_machine(found.collect(), chain, folder.past, None)?;
     Ok(Checked { lock: text, view, share_index, identity, shares })
 }
 
@@ -245,24 +229,15 @@ fn shown(name: &str) -> String {
     if name.is_empty() { "A keystore".to_owned() } else { name }
 }
 
-/// A public chain's slots: seconds and slots in an epoch, by the network's name. The others have mainnet's.
-const PACES: [(&str, u64, u64); 2] = [("gnosis", 5000, 16), ("chiado", 5000, 16)];
-
 /// The chain with this genesis fork version: of a public one, what everybody knows; of another one, what the owner states.
 pub(crate) fn chain_of(
     fork: chain::ForkVersion,
     stated: Option<&StatedChain>,
 ) -> Result<(Root, ChainClock), Problem> {
     if let Some(network) = Network::by_fork_version(fork)
-        && let Some(root) = network.genesis_validators_root()
+        && let (Some(root), Some(clock)) = (network.genesis_validators_root(), real_chain::clock_of(&network))
     {
-        let pace = PACES.iter().find(|(name, _, _)| *name == network.name);
-        let (slot_ms, slots_per_epoch) = pace.map_or((12_000, 32), |(_, ms, slots)| (*ms, *slots));
-        let genesis_time = network.genesis_time;
-        return Ok((
-            root,
-            ChainClock { genesis_time, slot_ms, slots_per_epoch, preset: ChainPreset::Mainnet },
-        ));
+        return Ok((root, clock));
     }
     let stated = stated.ok_or_else(|| {
         bad(
@@ -271,19 +246,25 @@ pub(crate) fn chain_of(
             "State the chain's genesis validators root and its clock, as a beacon node of it has them.",
         )
     })?;
-    let root = stated.genesis_validators_root.parse().map_err(|_| {
+    let root: Root = stated.genesis_validators_root.parse().map_err(|_| {
         bad(
             "chain_invalid",
             "the genesis validators root is not 32 bytes of hex",
             "Ask a beacon node of the chain.",
         )
     })?;
+    real_chain::check_lives(Some(fork), Some(&root), None)?;
     // Messages are bound to the root alone: by another clock, such a share would sign for epochs in which it has signed elsewhere.
     if let Some(name) = real_chain::name_of(&root) {
         return Err(bad(
             "chain_invalid",
-            &format!("the genesis validators root is that of {name}, whose clock and fork version are known"),
-            "Choose the network by its name.",
+            &format!(
+                "the genesis validators root is that of {name}, and the genesis fork version is that of another chain"
+            ),
+            &format!(
+                "Take both from a beacon node of the chain that the keys are for. A public network ({}) is known by its name or by the fork version in the lock, and nothing is stated of it.",
+                real_chain::names()
+            ),
         ));
     }
     clock::timing(&stated.clock)

@@ -6,7 +6,8 @@ use chain::{PublicKeyBytes, Root, UnixMillis};
 use cluster::keystore::Keystore;
 use ipc::{
     Problem, ShareImport,
-    signer::{History as StatedHistory, MAX_IMPORTED, ShareBundle, ShareEntry, ShareImported},
+    folder::Past,
+    signer::{ChainClock, History as StatedHistory, MAX_IMPORTED, ShareBundle, ShareEntry, ShareImported},
 };
 use slashing::Interchange;
 use threshold::{SecretKey, SecretShare, ShareIndex};
@@ -15,7 +16,7 @@ use crate::{
     boot, clock,
     folder::CLOCKS_APART,
     ledger::{Entries, Import, RESTS, ShareRow},
-    rollback,
+    real_chain, rollback,
     share::{Share, held},
     signer::{Signer, blocking, ledger_problem},
 };
@@ -75,14 +76,60 @@ impl Signer {
             })?;
             incoming.push(Incoming { row, secret, history, more_epochs: 0, stopped: None });
         }
+        self.check_one_share_each(&incoming).await?;
         self.take_in(incoming).await
     }
 
-    /// What must hold before anything of these shares is kept: this image may serve their chains, and somebody vouches for the
-    /// clock, since the floors of a new share are as good as it is.
+    /// What must hold before anything of these shares is kept: this image may serve their chains, which have the clocks that are
+    /// stated, and somebody vouches for our own clock, since the floors of a new share are as good as they are.
     pub(crate) fn may_come_in(&self, shares: &[Incoming]) -> Result<(), Problem> {
-        shares.iter().try_for_each(|share| self.image_keys.allow(&share.row.genesis_validators_root))?;
+        shares.iter().try_for_each(|share| self.may_serve(&share.row))?;
         self.trust_clock().map_err(|refusal| refusal.to_problem())
+    }
+
+    /// Refuses a new share of a validator of which this box has another one, or one that waits. Their votes would be checked
+    /// against each other (decision 0128). But two members in one box are lost and led astray together, which a quorum does not
+    /// reckon with; and a validator whose key is split in two ways, among two sets of boxes, is one that both sets sign for.
+    pub(crate) async fn check_one_share_each(&self, shares: &[Incoming]) -> Result<(), Problem> {
+        match self.second_shares(shares).await?.first() {
+            Some((share, other)) => Err(validator_already_here(share, other)),
+            None => Ok(()),
+        }
+    }
+
+    /// Those that are the second share of a validator here, each with the one there is. What is held already is none. What the
+    /// ledger refuses for a better reason is left to it: a share that was given up here, or any while a change is promised.
+    pub(crate) async fn second_shares(
+        &self,
+        shares: &[Incoming],
+    ) -> Result<Vec<(ShareRow, PublicKeyBytes)>, Problem> {
+        let held = self.known_rows();
+        let is_held = |key: &PublicKeyBytes| held.iter().any(|row| row.pubshare == *key);
+        let ledger = self.ledger()?;
+        let pending = ledger.pending().await.map_err(|error| ledger_problem(&error))?;
+        let keys = shares.iter().map(|share| share.row.pubshare).collect();
+        let retired = ledger.retired_among(keys).await.map_err(|error| ledger_problem(&error))?;
+        let is_promised = |row: &ShareRow| {
+            pending.iter().any(|known| {
+                known.row.group_key == row.group_key && known.is_frozen && known.replaces.is_some()
+            })
+        };
+        let is_refused = |row: &ShareRow| retired.contains(&row.pubshare) || is_promised(row);
+        let mut here: BTreeMap<PublicKeyBytes, PublicKeyBytes> =
+            pending.iter().map(|pending| (pending.row.group_key, pending.row.pubshare)).collect();
+        here.extend(held.iter().map(|row| (row.group_key, row.pubshare)));
+        let mut second = Vec::new();
+        for Incoming { row, .. } in shares {
+            if is_held(&row.pubshare) || is_refused(row) {
+                continue;
+            }
+            // The first of two in one file is the one there is for the other.
+            let first = *here.entry(row.group_key).or_insert(row.pubshare);
+            if first != row.pubshare {
+                second.push((row.clone(), first));
+            }
+        }
+        Ok(second)
     }
 
     /// Seals shares and puts them into service, with their history, in one step. The caller holds `importing`.
@@ -150,6 +197,8 @@ fn unpack(bundle: ShareBundle) -> Result<(Vec<Unpacked>, BTreeMap<PublicKeyBytes
     clock::timing(&bundle.chain).map_err(|error| {
         bad("clock_invalid", &error.to_string(), "Take the values from a beacon node of the chain.")
     })?;
+    // Before any key is derived; what comes in is asked once more.
+    real_chain::check_clock(&genesis_validators_root, &bundle.chain)?;
     let mut shares = Vec::with_capacity(bundle.validators.len());
     for entry in &bundle.validators {
         shares.push(unpack_one(entry, genesis_validators_root, &bundle)?);
@@ -208,8 +257,47 @@ fn unpack_one(
     Ok(Unpacked { row, secret })
 }
 
+/// A share out of the files of another machine's node.
+pub(crate) struct Found {
+    pub(crate) pubshare: PublicKeyBytes,
+    pub(crate) group_key: PublicKeyBytes,
+    pub(crate) share_index: u8,
+    pub(crate) secret: SecretKey,
+}
+
+/// Such shares with what they have signed, in their order. They wait an epoch longer than others, for the other machine's clock.
+pub(crate) fn of_another_machine(
+    found: Vec<Found>,
+    (genesis_validators_root, clock): (Root, ChainClock),
+    past: Past,
+    stopped: Option<UnixMillis>,
+) -> Result<Vec<Incoming>, Problem> {
+    let keys: Vec<PublicKeyBytes> = found.iter().map(|found| found.pubshare).collect();
+    let stated = match past {
+        Past::Interchange(document) => StatedHistory::Interchange(document),
+        // The shares wait in any case; this says only that nothing more is known.
+        Past::Wait => StatedHistory::NeverSigned,
+    };
+    let mut histories = histories(&stated, genesis_validators_root, &keys)?;
+    let incoming = |Found { pubshare, group_key, share_index, secret }| Incoming {
+        row: ShareRow {
+            pubshare,
+            group_key,
+            share_index,
+            genesis_validators_root,
+            clock,
+            sealed: Vec::new(),
+        },
+        secret,
+        history: histories.remove(&pubshare).unwrap_or_default(),
+        more_epochs: CLOCKS_APART,
+        stopped,
+    };
+    Ok(found.into_iter().map(incoming).collect())
+}
+
 /// What each share signed before. A history that does not mention a share is no statement about it.
-pub(crate) fn histories(
+fn histories(
     stated: &StatedHistory,
     genesis_validators_root: Root,
     keys: &[PublicKeyBytes],
@@ -249,6 +337,18 @@ fn same_facts(known: &ShareRow, stated: &ShareRow) -> Result<(), Problem> {
         &format!("the share {} is already held with another validator, index or chain", known.pubshare),
         "Check that the file belongs to this cluster.",
     ))
+}
+
+/// That a box holds one share of a validator.
+pub(crate) fn validator_already_here(share: &ShareRow, other: &PublicKeyBytes) -> Problem {
+    bad(
+        "validator_already_here",
+        &format!(
+            "this box has another share ({other}) of the validator {}: two members in one box weaken the cluster, and two clusters that sign for one validator get it slashed",
+            share.group_key
+        ),
+        "Decide which of the two this box signs with. If it is the new one, end what the old one belongs to for good, on all of its boxes if that is another cluster, and delete the old share here (keymanager API).",
+    )
 }
 
 pub(crate) fn bad(code: &str, message: &str, next_step: &str) -> Problem {

@@ -9,11 +9,19 @@ use std::path::Path;
 
 use chain::{ForkVersion, Root};
 use cluster::Network;
-use ipc::{Problem, moving::TEST_KEYS_MARK};
+use ipc::{
+    Problem,
+    moving::TEST_KEYS_MARK,
+    signer::{ChainClock, ChainPreset},
+};
+
+use crate::import::bad;
 
 /// A public network that Obol's files do not name: fork version and genesis validators root.
 const HOLESKY: ([u8; 4], &str) =
     ([0x01, 0x01, 0x70, 0x00], "0x9143aa7c615a7f7115e2b6aac319c03529df8242ae705fba9df39b79c59fa8b1");
+/// Its genesis, unix seconds.
+const HOLESKY_GENESIS: u64 = 1_695_902_400;
 /// The file is a page of text.
 const MAX_BYTES: u64 = 64 << 10;
 
@@ -89,6 +97,95 @@ pub(crate) fn name_of(root: &Root) -> Option<String> {
         .map(|network| network.name)
 }
 
+/// The names of the public networks, for whoever has to choose one.
+pub(crate) fn names() -> String {
+    Network::known().map(|network| network.name).collect::<Vec<_>>().join(", ")
+}
+
+/// Refuses what is for a public chain that exists no more: there is nothing to choose and nothing to state.
+pub(crate) fn check_lives(
+    fork: Option<ForkVersion>,
+    genesis_validators_root: Option<&Root>,
+    name: Option<&str>,
+) -> Result<(), Problem> {
+    let is_holesky = fork.is_some_and(|fork| fork.0 == HOLESKY.0)
+        || genesis_validators_root.is_some_and(|root| HOLESKY.1.parse() == Ok(*root))
+        || name.is_some_and(|name| name.trim().eq_ignore_ascii_case("holesky"));
+    if !is_holesky {
+        return Ok(());
+    }
+    Err(bad(
+        "chain_gone",
+        "these keys are for holesky, a test network that was shut down: there is nothing left for them to sign",
+        "Leave them out. To try things out, make new keys for hoodi.",
+    ))
+}
+
+/// A public chain's slots.
+pub(crate) fn clock_of(network: &Network) -> Option<ChainClock> {
+    let timing = network.timing()?;
+    Some(ChainClock {
+        genesis_time: network.genesis_time,
+        slot_ms: timing.slot_ms,
+        slots_per_epoch: timing.slots_per_epoch,
+        preset: ChainPreset::Mainnet,
+    })
+}
+
+/// Refuses the root of a public chain beside another clock than that chain has. Messages are bound to the root alone: by
+/// another clock the floors would mean nothing, and a share would sign for epochs in which it has signed elsewhere.
+pub(crate) fn check_clock(genesis_validators_root: &Root, stated: &ChainClock) -> Result<(), Problem> {
+    let holesky = ChainClock {
+        genesis_time: HOLESKY_GENESIS,
+        slot_ms: 12_000,
+        slots_per_epoch: 32,
+        preset: ChainPreset::Mainnet,
+    };
+    let known = if HOLESKY.1.parse() == Ok(*genesis_validators_root) {
+        Some(("holesky".to_owned(), Some(holesky)))
+    } else {
+        let network =
+            Network::known().find(|known| known.genesis_validators_root() == Some(*genesis_validators_root));
+        network.map(|network| (network.name.clone(), clock_of(&network)))
+    };
+    match known {
+        Some((name, clock)) if clock != Some(*stated) => Err(bad(
+            "chain_clock_wrong",
+            &format!("the genesis validators root is that of {name}, and the clock beside it is not"),
+            "Import the share with root, genesis time and slots as one beacon node of the chain has them.",
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The same where the genesis fork version is known too: a public one, its root and its clock go together or not at all.
+pub(crate) fn check_chain(
+    fork: ForkVersion,
+    genesis_validators_root: &Root,
+    stated: &ChainClock,
+) -> Result<(), Problem> {
+    check_clock(genesis_validators_root, stated)?;
+    let by_fork = if fork.0 == HOLESKY.0 {
+        Some("holesky".to_owned())
+    } else {
+        Network::by_fork_version(fork).map(|network| network.name)
+    };
+    let by_root = name_of(genesis_validators_root);
+    if by_fork == by_root {
+        return Ok(());
+    }
+    let chain = |name: Option<String>| name.unwrap_or_else(|| "a chain that is not public".to_owned());
+    Err(bad(
+        "chain_root_wrong",
+        &format!(
+            "the genesis fork version is that of {}, and the genesis validators root that of {}",
+            chain(by_fork),
+            chain(by_root)
+        ),
+        "Take the root from a beacon node of the chain that the cluster is for.",
+    ))
+}
+
 /// What the owner is told.
 pub(crate) fn refused(chain: &str) -> Problem {
     Problem::new(
@@ -137,5 +234,39 @@ mod tests {
         assert_eq!(ImageKeys::Others.forbidden_fork(ForkVersion(HOLESKY.0)).as_deref(), Some("holesky"));
         assert_eq!(ImageKeys::Others.forbidden(&Root([0x42; 32])), None);
         assert_eq!(ImageKeys::Others.forbidden_fork(ForkVersion([0x20, 0, 0, 0x89])), None);
+    }
+    #[test]
+    fn a_public_chain_has_the_root_the_fork_version_and_the_clock_that_it_has() {
+        let private = (ForkVersion([0x20, 0, 0, 0x89]), Root([0x42; 32]));
+        let mut known: Vec<(ForkVersion, Root, ChainClock)> = Network::known()
+            .map(|network| {
+                let root = network.genesis_validators_root().unwrap();
+                (network.genesis_fork_version, root, clock_of(&network).unwrap())
+            })
+            .collect();
+        let mainnet = known[0].2;
+        assert_eq!(
+            (mainnet.genesis_time, mainnet.slot_ms, mainnet.slots_per_epoch),
+            (1_606_824_023, 12_000, 32)
+        );
+        let holesky = ChainClock { genesis_time: HOLESKY_GENESIS, ..mainnet };
+        known.push((ForkVersion(HOLESKY.0), HOLESKY.1.parse().unwrap(), holesky));
+        for (fork, root, clock) in known {
+            assert_eq!((check_clock(&root, &clock), check_chain(fork, &root, &clock)), (Ok(()), Ok(())));
+            for other in [
+                ChainClock { genesis_time: clock.genesis_time + 1, ..clock },
+                ChainClock { slot_ms: clock.slot_ms - 1, ..clock },
+                ChainClock { slots_per_epoch: 8, ..clock },
+                ChainClock { preset: ChainPreset::Minimal, ..clock },
+            ] {
+                for refused in [check_clock(&root, &other), check_chain(fork, &root, &other)] {
+                    assert_eq!(refused.unwrap_err().code, "chain_clock_wrong");
+                }
+                assert_eq!(check_chain(private.0, &private.1, &other), Ok(()));
+            }
+            for (fork, root) in [(private.0, root), (fork, private.1)] {
+                assert_eq!(check_chain(fork, &root, &clock).unwrap_err().code, "chain_root_wrong");
+            }
+        }
     }
 }

@@ -246,9 +246,8 @@ impl Signer {
         let mut problems = Vec::new();
         let mut shares = BTreeMap::new();
         for row in rows {
-            if let Some(chain) = self.image_keys.forbidden(&row.genesis_validators_root) {
-                tracing::error!(pubshare = %row.pubshare, chain, "a share of a public chain is not opened: test keys");
-                let problem = real_chain::refused(&chain);
+            if let Err(problem) = self.may_serve(&row) {
+                tracing::error!(pubshare = %row.pubshare, code = %problem.code, "a share is not opened for the sake of its chain");
                 if !problems.contains(&problem) {
                     problems.push(problem);
                 }
@@ -272,6 +271,12 @@ impl Signer {
             state.shares = shares;
         });
         self.show_keys();
+    }
+
+    /// Whether a share may be in service with the chain that it is held for.
+    pub(crate) fn may_serve(&self, row: &ShareRow) -> Result<(), Problem> {
+        self.image_keys.allow(&row.genesis_validators_root)?;
+        real_chain::check_clock(&row.genesis_validators_root, &row.clock)
     }
 
     /// What beside the disk knows how old the ledger is. With a locked vault that is the TPM, which then has to answer.
@@ -503,10 +508,7 @@ impl Signer {
             }
             state.beginning.extend(beginning);
             let opened = |row: &ShareRow| state.shares.contains_key(&row.pubshare);
-            let why = |row: &ShareRow| match self.image_keys.forbidden(&row.genesis_validators_root) {
-                Some(chain) => real_chain::refused(&chain),
-                None => damaged_share(row),
-            };
+            let why = |row: &ShareRow| self.may_serve(row).err().unwrap_or_else(|| damaged_share(row));
             state.problems = state.rows.iter().filter(|row| !opened(row)).map(why).collect();
             state.problems.dedup();
             state.shares.len()
@@ -584,6 +586,7 @@ impl Signer {
             Err(problem) => problems.insert(0, problem.clone()),
         }
         problems.extend(self.stopped_problems());
+        problems.extend(held_twice(&rows));
         // A locked signer that waits for the clock says so already.
         let doubt = self.trust_clock().err().map(|refusal| refusal.to_problem());
         let clock = ClockVouched {
@@ -659,6 +662,24 @@ fn waiting(rows: &[ShareRow], resuming: &Resuming, code: &str, why: &str) -> Opt
         code,
         format!("{why} {} of {} shares vote again from epoch {last} on.", epochs.len(), rows.len()),
         "Nothing to do: it goes on by itself.",
+    ))
+}
+
+/// The note that a validator has two shares here, as another box's arrival can bring it about.
+fn held_twice(rows: &[ShareRow]) -> Option<Problem> {
+    let mut by_validator: BTreeMap<PublicKeyBytes, Vec<String>> = BTreeMap::new();
+    for row in rows {
+        by_validator.entry(row.group_key).or_default().push(row.pubshare.to_string());
+    }
+    let (validator, shares) = by_validator.iter().find(|(_, shares)| shares.len() > 1)?;
+    Some(Problem::new(
+        "validator_twice",
+        format!(
+            "This box holds {} shares of the validator {validator}: {}. They sign nothing that conflicts, but the cluster loses two members with one box.",
+            shares.len(),
+            shares.join(", ")
+        ),
+        "Find out which one the cluster uses in this box's place, and delete the other (keymanager API). Do not delete before other boxes' shares on their way have arrived.",
     ))
 }
 

@@ -25,20 +25,23 @@ use cluster::{
 };
 use ipc::{
     Problem, ShareImport,
-    folder::Past,
     server::Body,
-    signer::{ChainClock, History as StatedHistory},
+    signer::ChainClock,
     ssv::{MAX_SSV_BYTES, SSV_INFO, SSV_PATH, SsvFiles, SsvImported, SsvKeyFile},
 };
 use threshold::SecretKey;
 
 use crate::{
-    api::control::{Place, answer},
+    api::{
+        control::{Place, answer},
+        moving::finished,
+    },
     boot,
-    folder::{CLOCKS_APART, chain_of, fault, has_too_many_parts, unsealed},
-    import::{Incoming, bad, histories},
-    ledger::{RESTS, ShareRow},
-    signer::{Signer, blocking, ledger_problem},
+    folder::{chain_of, fault, has_too_many_parts, unsealed},
+    import::{Found, Incoming, bad, of_another_machine},
+    ledger::RESTS,
+    real_chain,
+    signer::{Signer, blocking},
 };
 
 /// To be merged into the control socket's router.
@@ -51,12 +54,7 @@ async fn import(
     place: Place,
     Body(sealed): Body<ShareImport>,
 ) -> Response {
-    // Finished even when the caller hangs up, as all imports.
-    let importing = tokio::spawn(async move {
-        let _place = place;
-        signer.import_ssv(sealed).await
-    });
-    answer(importing.await.unwrap_or_else(|_| Err(fault())))
+    answer(finished(place, async move { signer.import_ssv(sealed).await }).await)
 }
 
 /// What came along, checked from end to end.
@@ -88,7 +86,7 @@ impl Signer {
             check(read(&text)?)
         });
         let Checked { operator, shares } = checked.await.ok_or_else(fault)??;
-        self.is_served_once(&shares).await?;
+        self.check_one_share_each(&shares).await?;
         let taken = self.take_in(shares).await?;
         tracing::info!(
             operator,
@@ -96,27 +94,6 @@ impl Signer {
             "SSV key shares were imported; they rest"
         );
         Ok(SsvImported { operator, imported: taken.imported, already_held: taken.already_held })
-    }
-
-    /// Refuses a validator of which this box has another share, or one that waits. Its votes would be checked against each other
-    /// (decision 0128), but a validator whose key is split in two ways, among two sets of nodes, is one that both sets sign for.
-    async fn is_served_once(&self, shares: &[Incoming]) -> Result<(), Problem> {
-        let pending = self.ledger()?.pending().await.map_err(|error| ledger_problem(&error))?;
-        let mut rows = self.known_rows();
-        rows.extend(pending.into_iter().map(|pending| pending.row));
-        let other = shares.iter().find_map(|share| {
-            let same = |row: &&ShareRow| row.group_key == share.row.group_key;
-            rows.iter().filter(same).find(|row| row.pubshare != share.row.pubshare)
-        });
-        let Some(other) = other else { return Ok(()) };
-        Err(bad(
-            "validator_already_here",
-            &format!(
-                "this box has another share ({}) of the validator {}: two clusters that sign for one validator get it slashed",
-                other.pubshare, other.group_key
-            ),
-            "Decide which cluster runs the validator. To run it with SSV, end the other cluster on all of its boxes first and delete its share here (keymanager API).",
-        ))
     }
 }
 
@@ -134,7 +111,7 @@ pub(crate) fn read(text: &[u8]) -> Result<SsvFiles, Problem> {
 
 /// Everything that can be checked, and the shares in the clear.
 pub(crate) fn check(files: SsvFiles) -> Result<Checked, Problem> {
-    let (genesis_validators_root, clock) = chain_for(&files)?;
+    let chain = chain_for(&files)?;
     let key = read_key(&files.operator_key)?;
     if !files.old_node_stopped {
         return Err(bad(
@@ -152,39 +129,18 @@ pub(crate) fn check(files: SsvFiles) -> Result<Checked, Problem> {
     })?;
     let mut opened = Vec::with_capacity(document.validators().len());
     for validator in document.validators() {
-        let (index, secret) = own_share(validator, &key)?;
-        opened.push((index, validator.public_key, secret));
+        let (share_index, secret) = own_share(validator, &key)?;
+        let pubshare = secret.public_key().to_bytes();
+        opened.push(Found { pubshare, group_key: validator.public_key, share_index, secret });
     }
-    let public: Vec<PublicKeyBytes> =
-        opened.iter().map(|(_, _, secret)| secret.public_key().to_bytes()).collect();
-    if public.iter().collect::<BTreeSet<_>>().len() < public.len() {
+    if opened.iter().map(|found| found.pubshare).collect::<BTreeSet<_>>().len() < opened.len() {
         return Err(bad(
             "share_twice",
             "two validators of the file have the same share for this operator",
             "Take the file as the tool that split the validator's key has written it.",
         ));
     }
-    let stated = match files.past {
-        Past::Interchange(document) => StatedHistory::Interchange(document),
-        // The shares wait in any case; this says only that nothing more is known.
-        Past::Wait => StatedHistory::NeverSigned,
-    };
-    let mut histories = histories(&stated, genesis_validators_root, &public)?;
-    let incoming = |((share_index, group_key, secret), pubshare)| Incoming {
-        row: ShareRow {
-            pubshare,
-            group_key,
-            share_index,
-            genesis_validators_root,
-            clock,
-            sealed: Vec::new(),
-        },
-        secret,
-        history: histories.remove(&pubshare).unwrap_or_default(),
-        more_epochs: CLOCKS_APART,
-        stopped: Some(RESTS),
-    };
-    let shares: Vec<Incoming> = opened.into_iter().zip(public).map(incoming).collect();
+    let shares = of_another_machine(opened, chain, files.past, Some(RESTS))?;
     Ok(Checked { operator: key.public_key().fingerprint(), shares })
 }
 
@@ -230,6 +186,7 @@ fn own_share(validator: &ValidatorShares, key: &OperatorKey) -> Result<(u8, Secr
 
 /// The chain that the owner names. No file of SSV does.
 fn chain_for(files: &SsvFiles) -> Result<(Root, ChainClock), Problem> {
+    real_chain::check_lives(None, None, files.network.as_deref())?;
     let fork = match (&files.network, &files.chain) {
         (Some(name), None) => Network::by_name(name).map(|network| network.genesis_fork_version),
         (None, Some(chain)) => chain.genesis_fork_version.parse().ok(),
@@ -239,7 +196,10 @@ fn chain_for(files: &SsvFiles) -> Result<(Root, ChainClock), Problem> {
         bad(
             "chain_unknown",
             "it is not said which chain the validators are on, or not in a way that is known here",
-            "Choose the network by its name (mainnet, hoodi, sepolia), or state the chain as a beacon node of it has it.",
+            &format!(
+                "Choose the network by its name ({}), or state the chain as a beacon node of it has it.",
+                real_chain::names()
+            ),
         )
     })?;
     chain_of(fork, files.chain.as_ref())

@@ -232,7 +232,7 @@
   }
   const sealedOrder = (purpose, order) => seal(importKey(), purpose, JSON.stringify(order));
   const came = (done) => `${done.imported.length} key shares have come in, ${done.already_held.length} were here already. They vote after some epochs; see above.`
-    + (done.left_out ? ` ${done.left_out.length} were given up on this box before and were left out.` : "");
+    + (done.left_out ? ` ${done.left_out.length} were left out: they were given up on this box before, or it has another share of their validator.` : "");
 
   onSubmit("backup-form", async (output) => {
     if ($("backup-words").value !== $("backup-again").value) throw new Error("The two passphrases differ.");

@@ -116,10 +116,14 @@ function showChain() {
   $("clock").textContent = !clock ? "–" : clock.state === "stepped" ? "off" : clock.offset_ms === null || clock.offset_ms === undefined ? clock.state : `${clock.offset_ms >= 0 ? "+" : ""}${clock.offset_ms} ms`;
 }
 
-const elsewhere = () => ((status.signer && status.signer.problems) || []).some((p) => p.code === "signs_elsewhere" || p.code === "shares_rest");
+const toldBySigner = (code) => ((status.signer && status.signer.problems) || []).some((p) => p.code === code);
 
 function showBox() {
-  $("elsewhere-card").hidden = !elsewhere();
+  // An alarm and a share that merely came in have sentences of their own.
+  const seen = toldBySigner("signs_elsewhere"), rests = toldBySigner("shares_rest");
+  $("elsewhere-card").hidden = !(seen || rests);
+  $("elsewhere-seen").hidden = !seen;
+  $("elsewhere-rests").hidden = !rests;
   const box = status.box, boot = box.boot || {};
   const lines = [
     row(boot.state === "verified" ? "good" : "wait", "Start-up", boot.explanation, boot.state),

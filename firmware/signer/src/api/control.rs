@@ -11,7 +11,7 @@ use axum::{
 };
 use ipc::{
     Problem, ShareImport, SignerStatus,
-    folder::{FOLDERS_PATH, FolderImported},
+    folder::FOLDERS_PATH,
     owner::{
         EXITS_CANCEL_PATH, EXITS_PATH, ExitApprovals, ExitCancel, ExitOrder, OwnerRules, RESUME_PATH,
         RULES_PATH, ResumeShare,
@@ -99,13 +99,7 @@ async fn import_folder(
     place: Place,
     Body(sealed): Body<ShareImport>,
 ) -> Response {
-    // Finished even when the caller hangs up, as above.
-    let importing = tokio::spawn(async move {
-        let _place = place;
-        signer.import_folder(sealed).await
-    });
-    let fault = |_| Err::<FolderImported, _>(crate::folder::fault());
-    answer(importing.await.unwrap_or_else(fault))
+    answer(super::moving::finished(place, async move { signer.import_folder(sealed).await }).await)
 }
 
 async fn rules(State(signer): State<Arc<Signer>>, Body(rules): Body<OwnerRules>) -> Response {

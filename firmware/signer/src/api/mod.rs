@@ -1,5 +1,5 @@
 //! The two sockets.
 
 pub(crate) mod control;
-mod moving;
+pub(crate) mod moving;
 pub(crate) mod sign;

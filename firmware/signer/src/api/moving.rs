@@ -26,7 +26,8 @@ pub(super) fn routes() -> Router<Arc<Signer>> {
         .route(ARRIVALS_PATH, post(arrive).layer(DefaultBodyLimit::max(crate::MAX_LARGE_BYTES)))
 }
 
-async fn finished<T: Send + 'static>(
+/// Work that comes to its end even when the caller hangs up: what is begun is stored whole, and the caller can ask again.
+pub(crate) async fn finished<T: Send + 'static>(
     place: Place,
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {

@@ -16,7 +16,11 @@ use threshold::{SecretKey, SecretShare, ShareIndex};
 use zeroize::Zeroizing;
 
 use super::rounds::{bad, damaged, disk, invalid};
-use crate::{clock, files, real_chain::ImageKeys, vault::Vault};
+use crate::{
+    clock, files,
+    real_chain::{self, ImageKeys},
+    vault::Vault,
+};
 
 const FILE: &str = "ceremony.sealed";
 /// Binds the file's seal to its purpose.
@@ -155,10 +159,8 @@ impl Ceremony {
             .genesis_validators_root
             .parse()
             .map_err(|_| invalid("`genesis_validators_root` is not hex of 32 bytes"))?;
-        if plan.network().genesis_validators_root().is_some_and(|known| known != root) {
-            return Err(invalid("the genesis validators root is not that of the definition's network"));
-        }
         clock::timing(&consent.chain).map_err(|error| invalid(&error.to_string()))?;
+        real_chain::check_chain(plan.network().genesis_fork_version, &root, &consent.chain)?;
         let unsealed = consent
             .unsealed
             .iter()

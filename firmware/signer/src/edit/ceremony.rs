@@ -22,7 +22,7 @@ use threshold::pedersen::{
 use threshold::{PublicKey, SecretKey, SecretShare, Signature};
 
 use super::{bad, hash_text, hex_bytes, malformed, out_of_order};
-use crate::clock;
+use crate::{clock, real_chain};
 
 /// So long after the owner's word dealing may begin. Owners who do not meet in a quarter of an hour try again within that.
 const CONSENT_HOLDS: Duration = Duration::from_secs(3_600);
@@ -77,14 +77,8 @@ impl Ceremony {
             .genesis_validators_root
             .parse()
             .map_err(|_| malformed("`genesis_validators_root` is not hex of 32 bytes"))?;
-        let public = Network::by_fork_version(lock.fork_version());
-        if public
-            .and_then(|network| network.genesis_validators_root())
-            .is_some_and(|known| known != genesis_validators_root)
-        {
-            return Err(invalid("the genesis validators root is not that of the lock's network".to_owned()));
-        }
         clock::timing(&consent.chain).map_err(|error| invalid(error.to_string()))?;
+        real_chain::check_chain(lock.fork_version(), &genesis_validators_root, &consent.chain)?;
         let profile = Profile::of_minor(consent.minor)
             .ok_or_else(|| invalid(format!("release v1.{} is not spoken here", consent.minor)))?;
         let plan = EditPlan::new(lock, &edit, &custom).map_err(|error| invalid(error.to_string()))?;

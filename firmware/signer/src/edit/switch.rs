@@ -15,6 +15,7 @@ use threshold::{PublicKey, ShareIndex, Signature};
 
 use super::{Ceremony, bad, hash_of, hash_text, malformed, none_under_way};
 use crate::boot;
+use crate::import::validator_already_here;
 use crate::ledger::{LedgerError, Pending, Recreating, ShareRow, Vouched};
 use crate::rollback;
 use crate::share::Share;
@@ -54,6 +55,7 @@ impl Signer {
                 ));
             }
         }
+        self.check_one_member(&ceremony)?;
         if !ceremony.is_recreate {
             // In place of making all shares anew, if that was begun with these: the owner has given that up.
             let given_up = ledger.forget_recreating(ceremony.own_old_shares().unwrap_or_default()).await;
@@ -69,6 +71,20 @@ impl Signer {
         Ok(status)
     }
 
+    /// Refuses to become, or to stay, a second member of what this box has another share of. Who leaves may do so all the same.
+    fn check_one_member(&self, ceremony: &Ceremony) -> Result<(), Problem> {
+        let own = ceremony.own_old_shares().unwrap_or_default();
+        let validators = &ceremony.plan.base().validators;
+        let is_other = |row: &&ShareRow| {
+            validators.iter().any(|known| known.group_public_key == row.group_key)
+                && !own.contains(&row.pubshare)
+        };
+        match self.known_rows().iter().find(is_other).filter(|_| ceremony.own_new_index().is_some()) {
+            Some(other) => Err(validator_already_here(other, &other.pubshare)),
+            None => Ok(()),
+        }
+    }
+
     /// Takes back what has this name, as [`Self::edit_status`] gives it, and nothing else. What was promised stays.
     pub(crate) async fn discard_edit(&self, named: Option<&str>) -> Result<EditStatus, Problem> {
         let (_, ledger) = self.open_parts()?;
@@ -79,12 +95,20 @@ impl Signer {
         let named = Named::read(named)?;
         let vouched = ledger.recreating().await.map_err(|error| ledger_problem(&error))?;
         let is_meant = |ceremony: &mut Ceremony| named == Named::Lock(ceremony.plan.base().lock_hash);
-        let ceremony = self.editing.lock().await.take_if(is_meant);
+        let mut editing = self.editing.lock().await;
+        let ceremony = editing.take_if(is_meant);
+        let in_hand =
+            editing.as_ref().and_then(|ceremony| ceremony.prepared.as_ref()).map(|lock| lock.lock_hash);
+        drop(editing);
         let mut shares = given_up(&vouched, named);
         // New shares that wait for this, whether or not a start has forgotten the change; none that was promised is dropped.
         let mut locks: Vec<[u8; 32]> =
             shares.iter().filter_map(|share| vouched.get(share)?.lock_hash).collect();
-        if let Named::Lock(hash) = named {
+        // Those of a change that is remembered go by its name, with the rest of it, or not at all.
+        if let Named::Lock(hash) = named
+            && in_hand != Some(hash)
+            && vouched.values().all(|vouched| vouched.lock_hash != Some(hash))
+        {
             locks.push(hash);
         }
         shares.extend(ceremony.as_ref().and_then(Ceremony::own_old_shares).unwrap_or_default());
@@ -604,8 +628,8 @@ mod tests {
 
     use super::*;
 
-    /// A cluster of five which the first member leaves, and what its owner allows.
-    fn leaver() -> (CreatedCluster, Ceremony) {
+    /// A cluster of five which the first member leaves, and what its owner says.
+    fn leaving_consent() -> (CreatedCluster, EditConsent) {
         let network = Network {
             name: "local".to_owned(),
             chain_id: 1337,
@@ -632,8 +656,12 @@ mod tests {
             network: Some(EditNetwork { name: network.name, chain_id: network.chain_id }),
             unvouched: Vec::new(),
         };
-        let ceremony = Ceremony::new(consent).unwrap();
-        (created, ceremony)
+        (created, consent)
+    }
+
+    fn leaver() -> (CreatedCluster, Ceremony) {
+        let (created, consent) = leaving_consent();
+        (created, Ceremony::new(consent).unwrap())
     }
 
     fn lock_of(ceremony: &Ceremony) -> Lock {
@@ -679,6 +707,17 @@ mod tests {
             assert_eq!(by(&Named::of(share, known).to_string()), [*share], "as it is shown");
         }
         assert!(Named::read("unreadable").is_err() && Named::read("").is_err());
+    }
+
+    #[test]
+    fn a_public_chain_s_root_comes_with_that_chain_s_clock_and_lock_or_not_at_all() {
+        let (_, mut consent) = leaving_consent();
+        let mainnet = Network::by_name("mainnet").unwrap();
+        consent.genesis_validators_root = mainnet.genesis_validators_root().unwrap().to_string();
+        let refused = |consent: &EditConsent| Ceremony::new(consent.clone()).err().unwrap().code;
+        assert_eq!(refused(&consent), "chain_clock_wrong");
+        consent.chain.genesis_time = mainnet.genesis_time;
+        assert_eq!(refused(&consent), "chain_root_wrong", "the lock is for another chain");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use chain::{PublicKeyBytes, Root};
 use cluster::{Keystore, Lock};
 use ipc::{
     Problem, Sensitive,
-    signer::{ChainClock, MAX_IMPORTED},
+    signer::{ChainClock, MAX_IMPORTED, ShareImported},
 };
 use serde::Deserialize;
 use slashing::Interchange;
@@ -27,6 +27,7 @@ use crate::{
     boot, clock,
     import::Incoming,
     ledger::{Entries, ShareRow},
+    real_chain,
     signer::{Signer, blocking},
 };
 
@@ -122,6 +123,7 @@ fn known_by(membership: Membership) -> Result<Known, Problem> {
     };
     let lock = Lock::from_value(membership.lock).map_err(|error| invalid(error.to_string()))?;
     lock.verify_hashes().map_err(|error| invalid(error.to_string()))?;
+    real_chain::check_chain(lock.fork_version(), &genesis_validators_root, &membership.chain)?;
     let mut rows = BTreeMap::new();
     for validator in &lock.validators {
         for (share, index) in validator.public_shares.iter().zip(1_u8..) {
@@ -190,7 +192,7 @@ impl Signer {
             Opened::Not(outcomes) => return Ok(outcomes),
         };
         let keys: Vec<PublicKeyBytes> = incoming.iter().map(|share| share.row.pubshare).collect();
-        let taken = match self.take_in(incoming).await {
+        let taken = match self.take_in_one_each(incoming).await {
             Ok(taken) => taken,
             // Said of every keystore, for every one is not in; unless it is the box's own trouble.
             Err(problem) if crate::api::control::status_of(&problem) == StatusCode::UNPROCESSABLE_ENTITY => {
@@ -207,6 +209,13 @@ impl Signer {
             }
         };
         Ok(keys.iter().map(outcome).collect())
+    }
+}
+
+impl Signer {
+    async fn take_in_one_each(self: &Arc<Self>, incoming: Vec<Incoming>) -> Result<ShareImported, Problem> {
+        self.check_one_share_each(&incoming).await?;
+        self.take_in(incoming).await
     }
 }
 

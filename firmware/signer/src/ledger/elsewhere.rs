@@ -45,15 +45,16 @@ impl Store {
     }
 }
 
-/// Stops a share. One that is stopped already stays so since then.
+/// Stops a share. One that was seen elsewhere already stays so since then; one that only rests is seen from now on.
 pub(super) fn stop(
     transaction: &Transaction<'_>,
     key: &PublicKeyBytes,
     now: UnixMillis,
 ) -> Result<(), LedgerError> {
     transaction.execute(
-        "INSERT OR IGNORE INTO stopped (pubshare, seen_at) VALUES (?1, ?2)",
-        params![key.as_slice(), to_sql(now.0)?],
+        "INSERT INTO stopped (pubshare, seen_at) VALUES (?1, ?2)
+         ON CONFLICT (pubshare) DO UPDATE SET seen_at = ?2 WHERE seen_at = ?3",
+        params![key.as_slice(), to_sql(now.0)?, to_sql(RESTS.0)?],
     )?;
     Ok(())
 }
@@ -277,6 +278,29 @@ mod tests {
         assert!(!signs(&mut writer, &vote(1, 5, 6, 1), at_epoch(6)));
         assert!(!signs(&mut writer, &vote(1, 6, 7, 1), at_epoch(7)), "the same target");
         assert!(signs(&mut writer, &vote(1, 7, 8, 1), at_epoch(8)));
+    }
+
+    #[test]
+    fn a_share_that_rests_is_an_alarm_from_the_moment_it_is_seen_and_stays_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let resting = |number| Import { stopped: Some(RESTS), ..import(number) };
+        let mut first = writer(dir.path(), 1, UnixMillis(5));
+        first.import(&[resting(1), resting(2)], UnixMillis(5)).unwrap();
+        assert_eq!(first.seen(&[vote(1, 4, 5, 8)], at_epoch(5)).unwrap(), [key(1)]);
+        assert_eq!((first.stopped_at(&key(1)), first.stopped_at(&key(2))), (Some(at_epoch(5)), Some(RESTS)));
+        assert_eq!(first.seen(&[vote(1, 5, 6, 8)], at_epoch(6)).unwrap(), [key(1)]);
+        // What another box or a backup knows counts as much; to come in to rest once more does not.
+        let seen = Import { stopped: Some(at_epoch(4)), ..import(2) };
+        let counter = first.import(&[seen, resting(1)], at_epoch(7)).unwrap().counter;
+        drop(first);
+        let mut second = writer(dir.path(), counter + 1, at_epoch(8));
+        assert_eq!(
+            (second.stopped_at(&key(1)), second.stopped_at(&key(2))),
+            (Some(at_epoch(5)), Some(at_epoch(4)))
+        );
+        // What was seen binds the one that goes on.
+        second.resume(&key(1), at_epoch(2)).unwrap();
+        assert!(!signs(&mut second, &vote(1, 4, 5, 1), at_epoch(5)));
     }
 
     #[test]

@@ -490,9 +490,14 @@ impl Ledger {
         self.ask(|reply| Job::Resume { key, now, reply }).await?
     }
 
-    /// Whether a share was seen signing elsewhere.
+    /// Whether a share was seen signing elsewhere, or rests.
     pub(crate) fn is_stopped(&self, key: &PublicKeyBytes) -> bool {
         self.shown.stopped.read().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
+    /// Since when a share is stopped; [`RESTS`] where it came in to rest.
+    pub(crate) fn stopped_at(&self, key: &PublicKeyBytes) -> Option<UnixMillis> {
+        self.shown.stopped.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
     }
 
     /// All such shares, and those that rest.

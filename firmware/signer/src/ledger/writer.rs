@@ -419,7 +419,10 @@ impl Writer {
         let stopped = shares.iter().filter_map(|import| Some((import.row.pubshare, import.stopped?)));
         let mut known = self.shown.stopped.write().unwrap_or_else(PoisonError::into_inner);
         for (key, seen_at) in stopped {
-            known.entry(key).or_insert(seen_at);
+            let at = known.entry(key).or_insert(seen_at);
+            if *at == elsewhere::RESTS {
+                *at = seen_at;
+            }
         }
         Ok(Imported { counter, resuming })
     }

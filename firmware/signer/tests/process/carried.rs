@@ -143,12 +143,10 @@ async fn a_box_that_was_put_back_to_the_day_it_was_empty_does_not_take_a_certifi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_public_chain_comes_in_where_everybody_can_sign_the_image() {
-    let mainnet = cluster::Network::by_name("mainnet").unwrap().genesis_validators_root().unwrap();
     let (old, mut new) = (Machine::new(), Machine::new());
     new.release_keys = false;
     let (from, to) = (old.start().await, new.start().await);
-    let mut real = bundle(&[1], History::NeverSigned);
-    real.genesis_validators_root = mainnet.to_string();
+    let real = of_mainnet(bundle(&[1], History::NeverSigned));
     from.import_only(&real).await.unwrap();
     let public = Charon::of_hoodi();
     let forbidden = refused(422, "test_keys_real_chain");

@@ -155,6 +155,21 @@ async fn keys_for_a_public_chain_are_not_made_on_an_image_signed_with_everybodys
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_for_a_public_chain_are_not_made_by_another_clock_or_for_another_root() {
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    let begun = async |consent: &CeremonyConsent| {
+        code(signer.control.put::<CeremonyStatus>(CEREMONY_PATH, consent).await)
+    };
+    let mut consent = Ceremony::new().consent(vec![]);
+    consent.chain.genesis_time += 384;
+    assert_eq!(begun(&consent).await, refused(422, "chain_clock_wrong"));
+    consent.genesis_validators_root = GENESIS_ROOT.to_string();
+    assert_eq!(begun(&consent).await, refused(422, "chain_root_wrong"));
+    assert!(!machine.state().join("ceremony.sealed").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hijacked_node_gets_neither_a_second_dealing_nor_an_unsealed_share() {
     let machine = Machine::new();
     let mut signer = machine.start().await;

@@ -572,6 +572,10 @@ async fn new_shares_whose_change_a_start_has_forgotten_are_shown_and_given_up_by
     let signer = machine.start().await;
     signer.import(&world.bundle()).await.unwrap();
     let (prepared, _) = world.prepare(&signer).await;
+    // What is remembered goes by its own name, not by that of the lock that is to come.
+    let whole: EditStatus = signer.control.get(EDIT_PATH).await.unwrap();
+    let left: EditStatus = signer.control.delete(&edit_discard_path(&prepared.lock_hash)).await.unwrap();
+    assert_eq!(left, whole);
     drop(signer); // kill -9
     let signer = machine.start().await;
     let shown: EditStatus = signer.control.get(EDIT_PATH).await.unwrap();
@@ -587,6 +591,24 @@ async fn new_shares_whose_change_a_start_has_forgotten_are_shown_and_given_up_by
     // What was given up cannot be promised any more.
     let dry_run = EditDryRun { lock_hash: prepared.lock_hash };
     assert!(post::<EditPartials>(&signer, EDIT_DRY_RUN_PATH, &dry_run).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_that_has_a_share_of_the_validators_does_not_join_them_as_another_member() {
+    let world = World::new();
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    let newcomer = cluster::IdentityKey::from_bytes(zeroize::Zeroizing::new([7; 32])).unwrap();
+    let mut consent = world.consent();
+    let operators = vec![cluster::Enr::build(&newcomer).as_str().to_owned()];
+    consent.edit = serde_json::to_value(Edit::Add { operators, threshold: None }).unwrap();
+    consent.identity = hex::encode(newcomer.public_key().as_bytes());
+    let _: EditStatus = signer.control.put(EDIT_PATH, &consent).await.unwrap();
+    signer.import_only(&world.bundle()).await.unwrap();
+    let second: Result<EditStatus, _> = signer.control.put(EDIT_PATH, &consent).await;
+    assert_eq!(code(second), refused(422, "validator_already_here"));
+    // The member that it is may go on as before.
+    let _: EditStatus = signer.control.put(EDIT_PATH, &world.consent()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -172,6 +172,19 @@ async fn a_folder_with_anything_wrong_is_refused_whole() {
         (|f, _| f.chain.as_mut().unwrap().clock.slot_ms = 0, "chain_invalid"),
         (|f, _| f.past = Past::Interchange(json!({"data": []})), "history_invalid"),
     ];
+    // One that was shut down, stated or not.
+    let holesky = Network {
+        name: "holesky".to_owned(),
+        chain_id: 17_000,
+        genesis_fork_version: ForkVersion([1, 1, 0x70, 0]),
+        genesis_time: 1_695_902_400,
+    };
+    let holesky = Charon::on(holesky, clock());
+    for is_stated in [true, false] {
+        let mut folder = holesky.folder(0);
+        folder.chain = folder.chain.filter(|_| is_stated);
+        assert_eq!(code(hand_in(&signer, &folder).await), refused(422, "chain_gone"));
+    }
     for (spoil, expected) in cases {
         let mut folder = charon.folder(2);
         spoil(&mut folder, &charon);

@@ -432,6 +432,25 @@ fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
+/// Mainnet's genesis validators root and its slots.
+pub(crate) fn mainnet() -> (Root, ChainClock) {
+    let mainnet = cluster::Network::by_name("mainnet").unwrap();
+    let clock = ChainClock {
+        genesis_time: mainnet.genesis_time,
+        slot_ms: 12_000,
+        slots_per_epoch: 32,
+        preset: ChainPreset::Mainnet,
+    };
+    (mainnet.genesis_validators_root().unwrap(), clock)
+}
+
+/// The same shares as ones of mainnet.
+pub(crate) fn of_mainnet(mut bundle: ShareBundle) -> ShareBundle {
+    let (root, clock) = mainnet();
+    (bundle.genesis_validators_root, bundle.chain) = (root.to_string(), clock);
+    bundle
+}
+
 /// The epoch now; zero before the chain begins.
 pub(crate) fn epoch_of(clock: &ChainClock) -> u64 {
     now_ms().saturating_sub(clock.genesis_time * 1000) / clock.slot_ms / clock.slots_per_epoch

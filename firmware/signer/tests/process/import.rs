@@ -1,6 +1,9 @@
 //! What happens to an import that is wrong, or cut off in the middle.
 
+use crate::carried::move_to;
+use crate::folder::{Charon, hand_in};
 use crate::harness::*;
+use crate::moving::{WORDS, arrive, back_up, restore};
 use ipc::{
     Sensitive,
     signer::{History, SHARES_PATH, ShareBundle},
@@ -15,7 +18,7 @@ async fn a_wrong_bundle_is_refused_whole() {
     let machine = Machine::new();
     let signer = machine.start().await;
     // The first share of each bundle is good, the second is not.
-    let cases: [(Spoil, &str); 9] = [
+    let cases: [(Spoil, &str); 10] = [
         (|b| b.validators[1].password = Sensitive::new("wrong".to_owned()), "keystore_invalid"),
         (|b| b.validators[1].keystore["version"] = 3.into(), "keystore_invalid"),
         (|b| b.validators[1].public_key = pubshare(9).to_string(), "pubshare_mismatch"),
@@ -24,6 +27,8 @@ async fn a_wrong_bundle_is_refused_whole() {
         (|b| b.validators[1].share_index = 0, "share_index_zero"),
         (|b| b.genesis_validators_root = "0x12".to_owned(), "bundle_invalid"),
         (|b| b.chain.slots_per_epoch = 0, "clock_invalid"),
+        // By a clock of one's own, epochs of mainnet in which the share has signed would be signed for again.
+        (|b| b.genesis_validators_root = mainnet().0.to_string(), "chain_clock_wrong"),
         (|b| b.history = History::Interchange(serde_json::json!({"data": []})), "history_invalid"),
     ];
     for (spoil, expected) in cases {
@@ -45,6 +50,41 @@ async fn a_wrong_bundle_is_refused_whole() {
     let mut moved = bundle(&[1], History::NeverSigned);
     moved.validators[0].share_index = 3;
     assert_eq!(code(signer.import(&moved).await), refused(422, "share_conflict"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_share_of_a_validator_comes_in_by_no_door() {
+    let (machine, old) = (Machine::new(), Machine::new());
+    let signer = machine.start().await;
+    let of_one_validator = |number: u8| {
+        let mut bundle = bundle(&[number], History::NeverSigned);
+        bundle.validators[0].group_public_key = pubshare(200).to_string();
+        bundle
+    };
+    let mut both = bundle(&[1, 2], History::NeverSigned);
+    both.validators[1].group_public_key = both.validators[0].group_public_key.clone();
+    assert_eq!(code(signer.import(&both).await), refused(422, "validator_already_here"));
+    signer.import(&of_one_validator(1)).await.unwrap();
+    assert_eq!(code(signer.import(&of_one_validator(2)).await), refused(422, "validator_already_here"));
+    signer.import(&of_one_validator(1)).await.expect("the same again adds its history");
+    // A whole folder, of two members.
+    let charon = Charon::new(clock());
+    hand_in(&signer, &charon.folder(0)).await.unwrap();
+    assert_eq!(code(hand_in(&signer, &charon.folder(1)).await), refused(422, "validator_already_here"));
+    // Of a backup, all others come in.
+    let other = old.start().await;
+    other.import_only(&of_one_validator(2)).await.unwrap();
+    other.import_only(&bundle(&[3], History::NeverSigned)).await.unwrap();
+    let taken = restore(&signer, &back_up(&other).await.file, WORDS).await.unwrap();
+    assert_eq!((taken.imported.len(), taken.left_out), (1, vec![pubshare(2).to_string()]));
+    // What another box has destroyed for this one is taken all the same; the owner is told.
+    let (certificate, release_key) = move_to(&other, &signer).await;
+    arrive(&signer, &release_key, &certificate).await.unwrap();
+    let problems = signer.status().await.problems;
+    let told = problems.iter().find(|problem| problem.code == "validator_twice").unwrap();
+    assert!(
+        told.message.contains(&pubshare(1).to_string()) && told.message.contains(&pubshare(2).to_string())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -248,6 +248,8 @@ async fn a_bad_import_over_the_keymanager_api_leaves_nothing_behind() {
         (one(json!({"hearth": never, "slashing_protection": "{"})).to_string(), "history_invalid"),
         (one(json!({"hearth": {"lock": {}, "genesis_validators_root": "0x", "chain": cluster.clock}})).to_string(), "request_invalid"),
         (one(json!({"hearth": {"lock": {}, "genesis_validators_root": GENESIS_ROOT.to_string(), "chain": cluster.clock}})).to_string(), "lock_invalid"),
+        (one(json!({"hearth": {"lock": cluster.lock(), "genesis_validators_root": mainnet().0.to_string(), "chain": cluster.clock, "history": "never_signed"}})).to_string(), "chain_clock_wrong"),
+        (one(json!({"hearth": {"lock": cluster.lock(), "genesis_validators_root": mainnet().0.to_string(), "chain": mainnet().1, "history": "never_signed"}})).to_string(), "chain_root_wrong"),
     ] {
         let (status, answer) = ask(&machine, Some(&token), "POST", KEYSTORES, &request).await;
         assert_eq!((status, answer["code"].as_str().unwrap_or_default()), (400, code), "{request} {answer}");

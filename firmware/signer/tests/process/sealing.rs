@@ -108,9 +108,7 @@ async fn a_share_whose_facts_were_changed_does_not_open() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_signed_with_everybodys_keys_neither_takes_in_nor_serves_a_share_of_a_public_chain() {
-    let mainnet = cluster::Network::by_name("mainnet").unwrap().genesis_validators_root().unwrap();
-    let mut real = bundle(&[2], History::NeverSigned);
-    real.genesis_validators_root = mainnet.to_string();
+    let real = of_mainnet(bundle(&[2], History::NeverSigned));
     let mut machine = machine_with_a_share().await;
     let signer = machine.start().await;
     signer.import_only(&real).await.unwrap();
@@ -121,8 +119,7 @@ async fn an_image_signed_with_everybodys_keys_neither_takes_in_nor_serves_a_shar
     let signer = machine.start().await;
     assert_eq!(signer.problem_codes().await, ["test_keys_real_chain"]);
     assert_eq!(code(signer.attest(&pubshare(2), &vote(2, 3, 1)).await), refused(412, "test_keys_real_chain"));
-    let mut another = bundle(&[3], History::NeverSigned);
-    another.genesis_validators_root = mainnet.to_string();
+    let another = of_mainnet(bundle(&[3], History::NeverSigned));
     for bundle in [&another, &real] {
         assert_eq!(code(signer.import_only(bundle).await).1, "test_keys_real_chain");
     }
@@ -134,6 +131,20 @@ async fn an_image_signed_with_everybodys_keys_neither_takes_in_nor_serves_a_shar
     machine.release_keys = true;
     let signer = machine.start().await;
     assert_eq!(signer.problem_codes().await, [""; 0]);
+    assert_eq!(code(signer.attest(&pubshare(2), &vote(2, 3, 1)).await), refused(412, "wrong_chain"));
+    signer.stop();
+
+    // Nor is it served by another clock than its chain has, as one could be kept before this was asked.
+    let database = rusqlite::Connection::open(machine.state().join("ledger.db")).unwrap();
+    let change = "UPDATE shares SET genesis_time = genesis_time + 1000 WHERE slot_ms = 12000";
+    assert_eq!(database.execute(change, []).unwrap(), 1);
+    drop(database);
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, ["chain_clock_wrong"]);
+    assert_eq!(code(signer.attest(&pubshare(2), &vote(2, 3, 1)).await), refused(404, "unknown_key"));
+    // With its own, it comes in again.
+    assert_eq!(signer.import_only(&real).await.unwrap().imported.len(), 1);
+    assert!(signer.problem_codes().await.iter().all(|code| code == "waiting_after_import"));
     assert_eq!(code(signer.attest(&pubshare(2), &vote(2, 3, 1)).await), refused(412, "wrong_chain"));
 }
 

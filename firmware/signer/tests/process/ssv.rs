@@ -178,7 +178,7 @@ async fn ssv_files_with_anything_wrong_are_refused_whole() {
     let machine = Machine::new();
     let signer = machine.start().await;
     let (first, second) = (Split::new(), Split::new());
-    let cases: [(Spoil, &str); 15] = [
+    let cases: [(Spoil, &str); 17] = [
         (|f, _| f.old_node_stopped = false, "old_node_running"),
         (|f, _| f.chain = None, "chain_unknown"),
         (|f, _| f.network = Some("mainnet".to_owned()), "chain_unknown"),
@@ -189,6 +189,15 @@ async fn ssv_files_with_anything_wrong_are_refused_whole() {
             },
             "chain_unknown",
         ),
+        // A network that was shut down is told from one that is not known.
+        (
+            |f, _| {
+                f.chain = None;
+                f.network = Some("holesky".to_owned());
+            },
+            "chain_gone",
+        ),
+        (|f, _| f.chain.as_mut().unwrap().genesis_fork_version = "0x01017000".to_owned(), "chain_gone"),
         (|f, _| f.chain.as_mut().unwrap().clock.slot_ms = 0, "chain_invalid"),
         // A public chain's root under a clock of one's own: by it, epochs that are over would be signed for again.
         (
