@@ -682,8 +682,9 @@ fn a_member_that_counts_repeats_hears_nothing_twice() {
 /// have none; who deals and leaves says in place of a signature that it has none.
 #[test]
 fn the_dry_run_goes_by_old_numbers_and_who_leaves_signs_nothing() {
+    type Said = Vec<(usize, Vec<u8>)>;
     let numbers: Arc<Mutex<Vec<i32>>> = Arc::default();
-    let signed: Arc<Mutex<Vec<(usize, Vec<u8>)>>> = Arc::default();
+    let signed: Arc<Mutex<Said>> = Arc::default();
     for dealing in [vec![], vec![enr(5, 1)]] {
         let edit = Edit::Remove { operators: vec![enr(5, 1)], dealing: dealing.clone(), threshold: None };
         let mut world = World::new(5, &edit, 10, 1);
