@@ -203,7 +203,7 @@ async fn a_member_whose_beacon_node_is_away_goes_on_with_its_fallback_and_says_s
     house.start().await;
     house.attested_again().await;
     // Now and then a question may take so long that it goes to the next one, too.
-    assert!(spare.hits("attestation_data") < house.beacon.hits("attestation_data"));
+    assert!(spare.hits("attestation_data") * 4 < house.beacon.hits("attestation_data"));
     house.beacon.fault("/eth/", Fault::Says(502, Vec::new()));
     let attested = || spare.submitted().iter().any(|(path, _)| path.ends_with("pool/attestations"));
     eventually("votes reach the spare beacon node", || async { attested() }).await;

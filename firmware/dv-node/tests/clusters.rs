@@ -477,13 +477,17 @@ async fn a_member_whose_memory_nobody_can_assign_is_silent_about_all_it_may_have
             assert!(!state.join("journal").exists());
         }
         let _status: NodeStatus = client.post(CLUSTERS_PATH, &first.setup(0)).await.unwrap();
-        eventually("it is silent", || async {
+        let is_silent = async || {
             state.join("journal").exists()
                 && at(&state).keys().any(|(slot, kind)| *kind == 0 && *slot >= spoken)
                 && !state.join("forgotten.json").exists()
                 && state.join("chain.json").exists()
-        })
-        .await;
+        };
+        let deadline = Instant::now() + Duration::from_secs(300);
+        while !is_silent().await {
+            assert!(Instant::now() < deadline, "it is not silent about what it may have said");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         the_box_signs_for(&mut first).await;
     }
     let left: Vec<_> =
@@ -769,8 +773,8 @@ async fn what_is_sent_in_a_members_name_reaches_it_and_its_signer_hears_of_what_
 }
 
 /// How often a run of slots may be begun anew: on a machine that is busy with other things a duty can be missed for that alone,
-/// and what a fault takes from a cluster it takes from every run.
-const RUNS: usize = 6;
+/// and what a fault takes from a cluster it takes from most runs.
+const RUNS: usize = 8;
 
 /// The second cluster's whole slots from the next one on, with the box needed for each duty: those that were missed.
 async fn missed_in(second: &House, slots: u64) -> Vec<(u64, u64)> {
@@ -789,14 +793,16 @@ async fn a_member_that_floods_one_cluster_costs_the_other_no_duty() {
     second.attested_again().await;
     first.members[3].kill();
     let flood = Flood::start(&first).await;
-    let mut missed = Vec::new();
-    for _ in 0..RUNS {
-        missed = missed_in(&second, 4).await;
-        if missed.is_empty() {
-            break;
+    let (mut missed, mut unharmed) = (Vec::new(), 0);
+    while unharmed < 3 {
+        let of_this_run = missed_in(&second, 4).await;
+        if of_this_run.is_empty() {
+            unharmed += 1;
+        } else {
+            missed.push(of_this_run);
         }
+        assert!(missed.len() <= RUNS - 3, "(slot, validator): {missed:?}");
     }
-    assert_eq!(missed, [], "(slot, validator)");
     assert!(flood.queued() > 1_000);
     let metrics = first.members[0].client().get_text("/metrics").await.unwrap();
     let refused = metrics.lines().filter(|line| line.starts_with("hearth_dv_messages_refused_total{"));
@@ -865,7 +871,7 @@ async fn a_crash_in_one_cluster_costs_the_other_no_duty_and_it_comes_back() {
         .await;
         let missed = missed_in(&second, 3).await;
         (runs, unharmed) = (runs + 1, unharmed + usize::from(missed.is_empty()));
-        assert!(runs - unharmed < RUNS, "(slot, validator): {missed:?}");
+        assert!(runs - unharmed < 4, "(slot, validator): {missed:?}");
         // It was started anew, and is needed.
         first.attested_again().await;
         // Whoever looks only now is told as well.

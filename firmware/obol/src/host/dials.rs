@@ -51,7 +51,7 @@ struct Dial {
     /// Why they have.
     direct_failure: Option<String>,
     failures: u32,
-    /// Direct dials that have failed since there was a direct connection, while a relay served.
+    /// Direct dials while a relay serves, since there was a direct connection.
     upgrades: u32,
     /// `None` while there is nothing to dial or a dial is under way.
     next: Option<Instant>,
@@ -106,6 +106,7 @@ impl Dials {
             let through = dial.circuits(circuits, self.everybody);
             let addrs = if upgrade || !dial.through_relays { direct } else { through };
             if !addrs.is_empty() {
+                dial.upgrades = dial.upgrades.saturating_add(u32::from(upgrade));
                 orders.push(Order { peer: *peer, addrs, upgrade });
             }
         }
@@ -132,7 +133,8 @@ impl Dials {
         let usable = bare.filter(|addr: &Multiaddr| is_dialled(addr) && is_sane(addr, loopback));
         dial.learned = usable.take(MAX_LEARNED).collect();
         if dial.direct == 0 && dial.relayed > 0 {
-            dial.next = Some(dial.next.unwrap_or(now + UPGRADE_SOON));
+            let pause = dial.upgrade_pause();
+            dial.next = Some(dial.next.unwrap_or(now + pause));
         }
     }
 
@@ -195,8 +197,7 @@ impl Dials {
         if dial.relayed > 0 {
             // Hole punching dials, too, and may fail while the next dial of ours is still to come.
             if dial.next.is_none() {
-                let pause = (UPGRADE_SOON * (1 << dial.upgrades.min(MAX_DOUBLINGS))).min(UPGRADE_EVERY);
-                dial.upgrades = dial.upgrades.saturating_add(1);
+                let pause = dial.upgrade_pause();
                 dial.next = Some(now + pause + spread(peer, pause));
             }
             return None;
@@ -220,6 +221,11 @@ impl Dials {
 }
 
 impl Dial {
+    /// Until the next direct dial of a member that is reached through a relay.
+    fn upgrade_pause(&self) -> Duration {
+        (UPGRADE_SOON * (1 << self.upgrades.min(MAX_DOUBLINGS))).min(UPGRADE_EVERY)
+    }
+
     fn direct_addrs(&self) -> Vec<Multiaddr> {
         let new = self.learned.iter().filter(|addr| !self.configured.contains(addr));
         self.configured.iter().chain(new).cloned().collect()
@@ -348,7 +354,7 @@ mod tests {
             now = next;
             assert!(only(dials.due(now, &circuits())).upgrade);
         }
-        assert_eq!(pauses, [2, 4, 8, 16, 33, 62, 62, 62]);
+        assert_eq!(pauses, [4, 8, 16, 33, 62, 62, 62, 62]);
         dials.on_connected(&id(99), false, now);
         assert_eq!(dials.next(), None);
         // The direct connection is lost, the relayed one is still there.

@@ -30,7 +30,7 @@ async fn until_believed(signer: &Running, believed: bool) {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("in vain: a clock that is believed: {believed}\n{}", signer.log_text());
+    panic!("the clock is not as it should be, believed: {believed}\n{}", signer.log_text());
 }
 
 #[tokio::test(flavor = "multi_thread")]

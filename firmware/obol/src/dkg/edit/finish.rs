@@ -98,11 +98,16 @@ impl Editing {
     /// A member's partial signatures in the order of the lock's validators. Not verified yet.
     pub(super) fn read_partials(&self, member: usize, bytes: &[u8]) -> Result<Partials, String> {
         let lock = self.lock.as_ref().ok_or("it signs the new lock before this box knows it")?;
-        let sender = self.plan.members().get(member).filter(|known| known.new.is_some());
-        let number = sender.and_then(|sender| usize::try_from(sender.index()).ok());
-        let number = number.ok_or("it gets no new share")?;
+        let sender = self.plan.members().get(member).ok_or("no such member")?;
+        let new = sender.new.ok_or("it gets no new share")?;
+        let read = |number: u32| {
+            let number = usize::try_from(number).map_err(|_| ExchangeRefusal::Malformed)?;
+            exchange::read_set(lock.validators.len(), 0, number, bytes)
+        };
+        // The version before went by the new numbers. Whose they are is known by the connection, and they are verified under its
+        // new public shares.
         let (exchange, set) =
-            exchange::read_set(lock.validators.len(), 0, number, bytes).map_err(|why| why.to_string())?;
+            read(sender.index()).or_else(|why| read(new).map_err(|_| why)).map_err(|why| why.to_string())?;
         if exchange != Exchange::Lock {
             return Err("only the lock is signed in a change of the cluster".to_owned());
         }

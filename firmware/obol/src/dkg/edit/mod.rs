@@ -80,8 +80,6 @@ pub struct Editing {
     sync: Sync,
     broadcasts: Broadcasts,
     connected: BTreeSet<usize>,
-    /// Whose connection was gone since it was last told everything again.
-    missed: BTreeSet<usize>,
     now_ms: u64,
     began_ms: Option<u64>,
     said_ms: u64,
@@ -123,7 +121,6 @@ impl Editing {
         }
         let members: Vec<IdentityPublicKey> = plan.members().iter().map(|member| member.public_key).collect();
         let base = plan.base();
-        let missed = (0..members.len()).collect();
         let mut sync = Sync::new(profile, base.definition_hash, members.clone(), own, &identity, nickname);
         sync.drop_repeats();
         let session = Session { version: profile.broadcast, hash: base.lock_hash };
@@ -141,7 +138,6 @@ impl Editing {
             sync,
             broadcasts,
             connected: BTreeSet::new(),
-            missed,
             now_ms: 0,
             began_ms: None,
             said_ms: 0,
@@ -272,11 +268,9 @@ impl Editing {
             Event::Connected { member } => {
                 self.connected.insert(member);
                 self.say_again(member, out);
-                self.missed.remove(&member);
             }
             Event::Disconnected { member } => {
                 self.connected.remove(&member);
-                self.missed.insert(member);
                 self.sync.disconnected(member);
             }
             Event::Sync { member, bytes, reply } => self.on_sync(member, &bytes, reply, out),
@@ -497,9 +491,10 @@ impl Editing {
         }
         let their_step = self.sync.peer(member).map_or(0, |peer| peer.step);
         // The reference counts messages, not senders: one key or public share said twice takes another member's place, and a
-        // bundle said twice is read as the next validator's. It hears them again only when they may not have arrived.
+        // bundle said twice is read as the next validator's. It hears them once: what was lost on the way stops the dealing,
+        // while the old shares sign on; what is counted twice may be found only when they are frozen.
         let may_repeat =
-            self.missed.contains(&member) || self.sync.peer(member).is_some_and(|peer| peer.drops_repeats);
+            self.profile.minor >= 11 || self.sync.peer(member).is_some_and(|peer| peer.drops_repeats);
         let mut send = |channel, bytes: &[u8]| {
             out.push(Output::Send { member, channel, bytes: bytes.to_vec() });
         };
