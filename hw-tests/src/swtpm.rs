@@ -4,16 +4,15 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::ports::free_port;
+use crate::ports::free_pair;
 use crate::process::{Launch, POLL, Process, ProcessError};
 
 /// How long swtpm may take to open its sockets.
 const START_PATIENCE: Duration = Duration::from_secs(20);
-const PORT_ATTEMPTS: usize = 50;
 
 /// Why there is no software TPM.
 #[derive(Debug, thiserror::Error)]
@@ -36,9 +35,6 @@ pub enum SwtpmError {
         /// The folder.
         path: PathBuf,
     },
-    /// Every port tried had a taken neighbour.
-    #[error("no two free ports next to each other on loopback, which the software TPM needs")]
-    NoPorts,
 }
 
 /// A running software TPM. Dropping it switches it off; its state stays in the folder.
@@ -54,8 +50,8 @@ impl Swtpm {
     /// # Errors
     /// When swtpm is not installed, or the folder is in use by another one.
     pub fn start(dir: &Path) -> Result<Self, SwtpmError> {
-        let port = port_pair()?;
         // The tss2 library takes it for granted that the control port follows the server port.
+        let port = free_pair();
         let launch = launch(dir)?
             .args(["--server".to_owned(), format!("type=tcp,port={port},bindaddr=127.0.0.1")])
             .args(["--ctrl".to_owned(), format!("type=tcp,port={},bindaddr=127.0.0.1", port + 1)])
@@ -108,14 +104,6 @@ fn launch(dir: &Path) -> Result<Launch, SwtpmError> {
     Ok(Launch::new("software TPM", "swtpm", dir.join("swtpm.log"))
         .args(["socket", "--tpm2", "--tpmstate"])
         .arg(format!("dir={}", dir.display())))
-}
-
-/// A free port whose follower is free as well.
-fn port_pair() -> Result<u16, SwtpmError> {
-    (0..PORT_ATTEMPTS)
-        .map(|_| free_port())
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).is_ok())
-        .ok_or(SwtpmError::NoPorts)
 }
 
 #[cfg(test)]
