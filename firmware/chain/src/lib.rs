@@ -5,6 +5,7 @@
 //! so that a slot is never mistaken for an epoch nor a root for a signature. It decides nothing and signs nothing.
 
 mod bytes;
+mod clocks;
 pub mod containers;
 pub mod deposit;
 pub mod domain;
@@ -20,6 +21,7 @@ pub use bytes::{
     Bytes32, Domain, DomainType, ExecutionAddress, ForkVersion, KzgCommitment, LogsBloom, PublicKeyBytes,
     Root, SignatureBytes,
 };
+pub use clocks::read_together;
 pub use containers::*;
 pub use domain::{compute_domain, fork_data_root, signing_root};
 pub use fork::{Fork, ForkInfo, ForkName, ForkSchedule, ForkScheduleError, ScheduledFork, UnknownFork};

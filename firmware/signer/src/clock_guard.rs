@@ -182,7 +182,8 @@ impl ClockWatch {
     /// Looks at everything. Cheap: it is asked before each signature.
     pub(crate) fn judge(&self) -> Result<(), Doubt> {
         let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Reading { wall: clock::now(), boot_ms: since_boot_ms() };
+        let (wall, boot_ms) = chain::read_together(clock::now, since_boot_ms);
+        let now = Reading { wall, boot_ms };
         // After the clocks and never from memory: a mark of before a step must be known as such when the step is seen.
         guard.judge(now, look_at(self.mark.as_deref()))
     }

@@ -414,8 +414,8 @@ impl Node {
     }
 
     fn look_at_clock(&mut self) {
-        let monotonic_ms = self.monotonic_ms();
-        if let Some(by_ms) = self.clock.look(wall(), monotonic_ms) {
+        let (wall, monotonic_ms) = chain::read_together(wall, || self.monotonic_ms());
+        if let Some(by_ms) = self.clock.look(wall, monotonic_ms) {
             tracing::warn!(by_ms, "the clock was set; nothing is signed until another clock confirms it");
             self.update_trust();
         }
