@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::page::{Page, PageError};
-use crate::ports::free_ports;
+use crate::ports::{free_pair, free_ports};
 use crate::process::{Launch, POLL, Process, ProcessError};
 use crate::swtpm::{Swtpm, SwtpmError};
 
@@ -97,16 +97,17 @@ impl Member {
     }
 
     fn begin(name: &str, dir: &Path, binaries: &Path, has_no_tpm: bool) -> Result<Self, MemberError> {
-        let ports = free_ports(3);
+        // The one after it is for a second cluster of the same box.
+        let (p2p_port, ports) = (free_pair(), free_ports(2));
         let mut member = Self {
             name: name.to_owned(),
             dir: dir.to_owned(),
             binaries: binaries.to_owned(),
             has_no_tpm,
             time_service: None,
-            p2p_port: ports[0],
-            page_port: ports[1],
-            api_port: ports[2],
+            p2p_port,
+            page_port: ports[0],
+            api_port: ports[1],
             web: None,
             node: None,
             signer: None,
@@ -193,7 +194,7 @@ impl Member {
         &self.dir
     }
 
-    /// Where other members reach it.
+    /// Where other members of its first cluster reach it; the next port is free as well, for those of a second one.
     pub fn p2p_port(&self) -> u16 {
         self.p2p_port
     }

@@ -8,7 +8,6 @@
 #[path = "../../firmware/beacon/tests/fake/mod.rs"]
 mod fake;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -46,18 +45,6 @@ fn create(name: &str, members: usize) -> CreatedCluster {
     let mut options = CreateOptions::new(name, members, 2, network, addresses);
     options.timestamp = "2026-01-01T00:00:00Z".to_owned();
     cluster::create::cluster(&options, &mut rand::rng()).unwrap()
-}
-
-/// A member whose next port is free too.
-fn start_box(dir: &Path) -> Member {
-    for attempt in 0..20 {
-        let member =
-            Member::start_as_released("box", &dir.join(format!("box{attempt}")), &binaries()).unwrap();
-        if TcpListener::bind(("127.0.0.1", member.p2p_port() + 1)).is_ok() {
-            return member;
-        }
-    }
-    panic!("no two ports are free");
 }
 
 /// A cluster of which the box is the first member, and exactly as many others run as it needs beside the box.
@@ -144,7 +131,7 @@ fn newest(beacon: &FakeNode, validator: &PublicKeyBytes) -> Option<u64> {
 fn a_box_in_a_cluster_of_four_and_one_of_seven_signs_for_both_with_one_signer() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let mut this_box = start_box(dir.path());
+    let mut this_box = Member::start_as_released("box", &dir.path().join("box"), &binaries()).unwrap();
     let four = Group::start(dir.path(), "four", 4);
     let seven = Group::start(dir.path(), "seven", 7);
     let validators = [&four, &seven].into_iter().flat_map(|group| group.created.group_public_keys());
@@ -201,7 +188,7 @@ fn a_box_in_a_cluster_of_four_and_one_of_seven_signs_for_both_with_one_signer() 
 fn keys_are_made_on_a_box_that_is_in_a_cluster_already() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let this_box = start_box(dir.path());
+    let this_box = Member::start_as_released("box", &dir.path().join("box"), &binaries()).unwrap();
     let port = this_box.p2p_port();
     let mut members = vec![this_box];
     for number in 2..=4 {

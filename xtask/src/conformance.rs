@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::say;
-use crate::test::{Executable, build_tests};
+use crate::test::{Executable, PassedTests, build_tests};
 
 /// Rows of the checklist.
 const ROWS: u64 = 64;
@@ -111,8 +111,8 @@ pub(crate) enum Page {
     Compare,
 }
 
-/// Runs everything that is named for a row, and writes or compares the page.
-pub(crate) fn run(page: Page, built: Option<&Vec<Executable>>) -> anyhow::Result<()> {
+/// Runs everything that is named for a row and has not `passed` in this run already, and writes or compares the page.
+pub(crate) fn run(page: Page, built: Option<&Vec<Executable>>, passed: &PassedTests) -> anyhow::Result<()> {
     let table = read_table(Path::new(TABLE))?;
     let runs = read_runs(Path::new(RUNS))?;
     for row in &table.row {
@@ -133,7 +133,7 @@ pub(crate) fn run(page: Page, built: Option<&Vec<Executable>>) -> anyhow::Result
                 &fresh
             }
         };
-        run_named(&table, built)?;
+        run_named(&table, built, passed)?;
         check_vectors(&table)?;
     }
     let text = compose(&table, &runs);
@@ -181,8 +181,8 @@ fn read_runs(dir: &Path) -> anyhow::Result<BTreeMap<String, Value>> {
     Ok(runs)
 }
 
-/// Finds each named test in its crate and runs it.
-fn run_named(table: &Table, built: &[Executable]) -> anyhow::Result<()> {
+/// Finds each named test in its crate and runs it, if it has not passed in this run already.
+fn run_named(table: &Table, built: &[Executable], earlier: &PassedTests) -> anyhow::Result<()> {
     let mut wanted: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for row in &table.row {
         for test in &row.tests {
@@ -198,11 +198,15 @@ fn run_named(table: &Table, built: &[Executable]) -> anyhow::Result<()> {
         for executable in built.iter().filter(|executable| executable.package == package) {
             let list = Command::new(&executable.path).arg("--list").current_dir(&executable.dir).output()?;
             let list = String::from_utf8_lossy(&list.stdout).into_owned();
-            let here: Vec<&str> = list
+            let (done, here): (Vec<&str>, Vec<&str>) = list
                 .lines()
                 .filter_map(|line| line.strip_suffix(": test"))
                 .filter(|path| names.contains(last_part(path)))
-                .collect();
+                .partition(|path| earlier.contains(&(executable.path.clone(), (*path).to_owned())));
+            for path in &done {
+                left.remove(last_part(path));
+            }
+            passed += done.len();
             if here.is_empty() {
                 continue;
             }

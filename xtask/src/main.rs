@@ -83,8 +83,12 @@ fn main() -> ExitCode {
         Word::Vectors { dir, json } => vectors(&dir, json),
         Word::Bench { what, whole, json } => bench::run(what, whole, json),
         Word::Fuzz(arguments) => fuzz::run(&arguments),
-        Word::Conformance { no_tests: false } => conformance::run(conformance::Page::Write, None),
-        Word::Conformance { no_tests: true } => conformance::run(conformance::Page::WriteUnseen, None),
+        Word::Conformance { no_tests: false } => {
+            conformance::run(conformance::Page::Write, None, &test::PassedTests::new())
+        }
+        Word::Conformance { no_tests: true } => {
+            conformance::run(conformance::Page::WriteUnseen, None, &test::PassedTests::new())
+        }
         Word::Image(arguments) => image::run(&arguments),
         Word::Board(arguments) => board::run(&arguments),
         Word::Flash(arguments) => flash::run(&arguments),

@@ -2,7 +2,7 @@
 
 mod again;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,12 +27,12 @@ pub(crate) enum Part {
     Vectors,
     /// The deterministic simulator.
     Sim,
-    /// Every row of the Obol checklist against the tests named for it.
-    Conformance,
     /// How locked the units are.
     Units,
     /// A chain and four native members: `run --fast --check`, and the page in a browser.
     Fast,
+    /// Every row of the Obol checklist against the tests named for it: those that have passed by now are not run again.
+    Conformance,
     /// The image: built, booted, rebooted, inspected.
     Image,
     /// The same for ARM64, emulated: not among "all", because it takes too long (decision 0251).
@@ -76,7 +76,12 @@ struct Tally {
     failures: Vec<String>,
     /// Tests that waited in vain and passed when they were tried again.
     unsteady: Vec<String>,
+    /// What has passed, by executable and name.
+    passed_tests: PassedTests,
 }
+
+/// Tests that have passed in this run: the executable, and the test's path in it.
+pub(crate) type PassedTests = BTreeSet<(PathBuf, String)>;
 
 impl Tally {
     fn pass(&mut self, what: &str) {
@@ -154,10 +159,10 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
             }
             Part::Vectors => vectors(&mut tally),
             Part::Sim => run_executables(&mut tally, built, |test| test.package == "sim", &[]),
-            Part::Conformance => tally.judge(
-                "every row of the Obol checklist is as the page says",
-                conformance::run(conformance::Page::Compare, built),
-            ),
+            Part::Conformance => {
+                let outcome = conformance::run(conformance::Page::Compare, built, &tally.passed_tests);
+                tally.judge("every row of the Obol checklist is as the page says", outcome);
+            }
             Part::Units => tally.judge("every unit is locked tightly enough", run::check_units()),
             Part::Fast => {
                 run_executables(&mut tally, built, |test| test.is("devnet"), &[]);
@@ -393,8 +398,13 @@ fn run_executables(
                     passed += failed;
                     failed = 0;
                     result = Ok(());
+                    tally
+                        .passed_tests
+                        .extend(waited.iter().map(|waited| (test.path.clone(), waited.clone())));
                     tally.unsteady.extend(waited.into_iter().map(|waited| format!("{name}: {waited}")));
                 }
+                let ok = text.lines().filter_map(passed_name);
+                tally.passed_tests.extend(ok.map(|name| (test.path.clone(), name.to_owned())));
                 tally.passed += passed;
                 tally.failed += failed;
                 tally.skipped += ignored;
@@ -450,6 +460,11 @@ fn try_again(test: &Executable, waited: &[String], settings: &[(&str, PathBuf)])
         let outcome = run_executable(test, &name, &["--exact", waited], settings);
         outcome.is_ok_and(|(result, text)| result.is_ok() && counts(&text) == [1, 0, 0])
     })
+}
+
+/// The test of which this line says that it has passed.
+fn passed_name(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... ok")
 }
 
 /// The numbers of the line with which a Rust test executable ends.

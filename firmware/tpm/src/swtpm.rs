@@ -4,8 +4,13 @@ use std::{
     hash::{BuildHasher as _, Hasher as _},
     io,
     net::{TcpListener, TcpStream},
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixDatagram},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -89,15 +94,27 @@ impl Drop for Swtpm {
     }
 }
 
+/// The ports that this process has given out, each as a socket whose name nobody else can take.
+static GIVEN: Mutex<Vec<UnixDatagram>> = Mutex::new(Vec::new());
+
 /// The TPM library expects the control port right after the server port.
+///
+/// Nobody else who asks here gets them while this process lives: who asks whether its TPM listens yet must not be answered by another
+/// one. The names that say so (`unix(7)`, abstract ones) go with the process, and are those of the ports of native members.
 fn two_free_ports() -> io::Result<u16> {
+    let mark =
+        |port| UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(format!("hearth-port-{port}"))?);
     let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
     for _ in 0..1_000 {
         // Below the range from which connections get theirs: none takes it meanwhile, and none that looks whether swtpm
-        // listens comes to connect to itself. And below those that native members get, which open some of theirs late.
+        // listens comes to connect to itself.
         let chance = std::hash::RandomState::new().build_hasher().finish();
         let port = 12_000 + u16::try_from(chance % 4_000).unwrap_or_default() * 2;
-        if free(port) && free(port + 1) {
+        if let (Ok(server), Ok(control)) = (mark(port), mark(port + 1))
+            && free(port)
+            && free(port + 1)
+        {
+            GIVEN.lock().unwrap_or_else(PoisonError::into_inner).extend([server, control]);
             return Ok(port);
         }
     }

@@ -7,6 +7,10 @@
 
 /// What the message of such a failure begins with.
 const IN_VAIN: &str = "in vain: ";
+/// The same where `hw-tests` waited and gives an error: what did not come on a page, who opened no socket, whom nobody reached, and
+/// a screen that showed no code. How long each is waited for stands there.
+const UNWRAPPED: &str = "called `Result::unwrap()` on an `Err` value: ";
+const WAITS_THAT_ENDED: [&str; 4] = ["Missing {", "Silent {", "Page(Unreachable {", "NoCode"];
 /// The message of a panic that a test makes on purpose, to see who survives it.
 const ON_PURPOSE: &str = "as the test told it";
 /// Second tries in one run. More are no accident.
@@ -36,8 +40,14 @@ fn said_in_vain(output: &str, name: &str) -> bool {
     let is_panic = |line: &str| line.starts_with("thread '") && line.contains(" panicked at ");
     let messages: Vec<&str> =
         lines().zip(lines().skip(1)).filter(|(line, _)| is_panic(line)).map(|(_, message)| message).collect();
-    messages.iter().any(|message| message.starts_with(IN_VAIN))
-        && messages.iter().all(|message| message.starts_with(IN_VAIN) || *message == ON_PURPOSE)
+    messages.iter().any(|message| is_wait(message))
+        && messages.iter().all(|message| is_wait(message) || *message == ON_PURPOSE)
+}
+
+fn is_wait(message: &str) -> bool {
+    let unwrapped = message.strip_prefix(UNWRAPPED);
+    message.starts_with(IN_VAIN)
+        || unwrapped.is_some_and(|error| WAITS_THAT_ENDED.iter().any(|wait| error.starts_with(wait)))
 }
 
 #[cfg(test)]
@@ -60,6 +70,11 @@ mod tests {
         assert_eq!(worth_another_try(&one), None);
         let of_another = both.replace("as the test told it", "the root asked for is another one");
         assert_eq!(worth_another_try(&of_another), None, "another thread's panic may be why it waited");
+        let unwrapped = "called `Result::unwrap()` on an `Err` value: ";
+        let missing = output("in vain: a", &format!("{unwrapped}Missing {{ what: \"a\", text: \"b\" }}"));
+        assert_eq!(worth_another_try(&missing).unwrap().len(), 2);
+        let refused = output("in vain: a", &format!("{unwrapped}Refused(\"Missing {{\")"));
+        assert_eq!(worth_another_try(&refused), None);
         let quoted = output("left: \"in vain: nothing\"", "in vain: x");
         assert_eq!(worth_another_try(&quoted), None);
     }

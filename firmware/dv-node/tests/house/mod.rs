@@ -7,6 +7,9 @@ pub mod flood;
 pub mod impostor;
 
 use std::collections::BTreeMap;
+use std::net::{TcpListener, UdpSocket};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -132,20 +135,21 @@ type Shared = Arc<Mutex<SignerState>>;
 /// needs, is held to tell the other tests of this machine that it is taken.
 pub struct Port {
     pub number: u16,
-    _taken: [std::net::UdpSocket; 2],
+    _taken: [(UdpSocket, UnixDatagram); 2],
 }
 
 impl Port {
     pub fn take() -> Self {
-        use std::net::{TcpListener, UdpSocket};
+        // The mark is the one of the ports of native members: what is given there and not open yet looks free.
+        let take = |port: u16| {
+            let mark =
+                UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(format!("hearth-port-{port}"))?)?;
+            TcpListener::bind(("127.0.0.1", port))?;
+            std::io::Result::Ok((UdpSocket::bind(("127.0.0.1", port))?, mark))
+        };
         loop {
             let number = rand::random_range(10_000..32_000_u16);
-            let take = |port| UdpSocket::bind(("127.0.0.1", port));
-            let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-            if let (Ok(this), Ok(next)) = (take(number), take(number + 1))
-                && is_free(number)
-                && is_free(number + 1)
-            {
+            if let (Ok(this), Ok(next)) = (take(number), take(number + 1)) {
                 return Self { number, _taken: [this, next] };
             }
         }
