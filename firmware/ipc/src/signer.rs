@@ -115,6 +115,9 @@ pub struct HeldShare {
     pub share_index: u8,
     /// The last things recorded for it; none when it never signed.
     pub last_signed: Option<LastSigned>,
+    /// It signs nothing until the owner lets it go on: when it was seen signing elsewhere, unix milliseconds; 0 when it came in to rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_at_ms: Option<u64>,
 }
 
 /// The highest marks the ledger holds for a share.

@@ -554,6 +554,11 @@ impl Signer {
         match &self.ledger {
             Ok(ledger) => match ledger.marks().await {
                 Ok(marks) => {
+                    for (key, at) in ledger.stopped() {
+                        if let Some(share) = shares.get_mut(&key) {
+                            share.stopped_at_ms = Some(at.0);
+                        }
+                    }
                     for (key, marks) in marks {
                         let signed = marks.target_epoch.is_some() || marks.block_slot.is_some();
                         if let Some(share) = shares.get_mut(&key) {

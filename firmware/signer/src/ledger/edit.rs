@@ -762,14 +762,14 @@ mod tests {
         let mut writer = with_old(dir.path());
         assert_eq!(writer.seen(&[seen(4, 5)], at(5)).unwrap(), [OLD]);
         assert!(matches!(writer.prepare(&replacing), Err(LedgerError::SignsElsewhere(OLD))));
-        writer.resume(&OLD, at(5)).unwrap();
+        writer.resume(&OLD, at(5), at(5)).unwrap();
         writer.prepare(&replacing).unwrap();
         assert_eq!(writer.seen(&[seen(8, 9)], at(9)).unwrap(), [OLD]);
         assert!(matches!(writer.freeze(&LOCK), Err(LedgerError::SignsElsewhere(OLD))));
         assert!(!writer.store().pending().unwrap()[0].is_frozen, "nothing is promised");
         // The owner decides, and it goes on. After the promise the new share is all there is to wait for; it begins above
         // what was seen, and of a share that is gone nothing says that it signs elsewhere.
-        writer.resume(&OLD, at(9)).unwrap();
+        writer.resume(&OLD, at(9), at(9)).unwrap();
         writer.freeze(&LOCK).unwrap();
         assert_eq!(writer.seen(&[seen(20, 21)], at(11)).unwrap(), [OLD]);
         assert!(!powers(&writer).0);

@@ -18,7 +18,7 @@ mod store;
 mod writer;
 
 pub(crate) use edit::{Committed, Pending};
-pub(crate) use elsewhere::{RESTS, Stopped};
+pub(crate) use elsewhere::{RESTS, Resumed, Stopped};
 pub(crate) use recreate::{Recreating, Vouched};
 pub(crate) use release::Marks;
 pub(crate) use writer::SLOW_COMMIT;
@@ -251,8 +251,9 @@ enum Job {
     },
     Resume {
         key: PublicKeyBytes,
+        shown: UnixMillis,
         now: UnixMillis,
-        reply: oneshot::Sender<Result<Option<Option<Epoch>>, LedgerError>>,
+        reply: oneshot::Sender<Result<Resumed, LedgerError>>,
     },
     RemoteGeneration {
         reply: oneshot::Sender<Result<u64, LedgerError>>,
@@ -481,13 +482,14 @@ impl Ledger {
         self.ask(|reply| Job::Seen { votes, now: now(), reply }).await?
     }
 
-    /// A stopped share goes on, above everything that can have been signed by now. None when it was not stopped.
+    /// A share that is stopped since `shown` goes on, above everything that can have been signed by now.
     pub(crate) async fn resume(
         &self,
         key: PublicKeyBytes,
+        shown: UnixMillis,
         now: UnixMillis,
-    ) -> Result<Option<Option<Epoch>>, LedgerError> {
-        self.ask(|reply| Job::Resume { key, now, reply }).await?
+    ) -> Result<Resumed, LedgerError> {
+        self.ask(|reply| Job::Resume { key, shown, now, reply }).await?
     }
 
     /// Whether a share was seen signing elsewhere, or rests.

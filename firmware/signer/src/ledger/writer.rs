@@ -209,8 +209,8 @@ impl Writer {
                 Job::Seen { votes, now, reply } => {
                     let _ = reply.send(self.seen(&votes, now));
                 }
-                Job::Resume { key, now, reply } => {
-                    let _ = reply.send(self.resume(&key, now));
+                Job::Resume { key, shown, now, reply } => {
+                    let _ = reply.send(self.resume(&key, shown, now));
                 }
                 Job::RemoteGeneration { reply } => {
                     let _ = reply.send(self.store.remote_generation());
