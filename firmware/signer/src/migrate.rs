@@ -194,7 +194,7 @@ impl Signer {
             blocking(move || open(&keys, &arrival)).await.ok_or_else(fault)??;
         self.may_come_in(&shares)?;
         // Handed in again it brings those in that a power cut left out: the shares it then knows.
-        let taken = self.take_in_what_may_come_back(shares).await?;
+        let taken = self.take_in_what_may_come_back(shares, &[]).await?;
         self.keep_identities(&vault, &identities);
         tracing::warn!(shares = taken.imported.len(), "shares of another box have arrived");
         Ok(taken)

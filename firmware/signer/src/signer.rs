@@ -672,11 +672,11 @@ fn waiting(rows: &[ShareRow], resuming: &Resuming, code: &str, why: &str) -> Opt
 
 /// The note that a validator has two shares here, as another box's arrival can bring it about.
 fn held_twice(rows: &[ShareRow]) -> Option<Problem> {
-    let mut by_validator: BTreeMap<PublicKeyBytes, Vec<String>> = BTreeMap::new();
+    let mut by_validator: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for row in rows {
-        by_validator.entry(row.group_key).or_default().push(row.pubshare.to_string());
+        by_validator.entry(row.validator()).or_default().push(row.pubshare.to_string());
     }
-    let (validator, shares) = by_validator.iter().find(|(_, shares)| shares.len() > 1)?;
+    let ((validator, _), shares) = by_validator.iter().find(|(_, shares)| shares.len() > 1)?;
     Some(Problem::new(
         "validator_twice",
         format!(

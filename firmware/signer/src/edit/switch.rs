@@ -15,7 +15,7 @@ use threshold::{PublicKey, ShareIndex, Signature};
 
 use super::{Ceremony, bad, hash_of, hash_text, malformed, none_under_way};
 use crate::boot;
-use crate::import::validator_already_here;
+use crate::import::{Second, There};
 use crate::ledger::{LedgerError, Pending, Recreating, ShareRow, Vouched};
 use crate::rollback;
 use crate::share::Share;
@@ -77,10 +77,17 @@ impl Signer {
         let validators = &ceremony.plan.base().validators;
         let is_other = |row: &&ShareRow| {
             validators.iter().any(|known| known.group_public_key == row.group_key)
+                && row.genesis_validators_root == ceremony.genesis_validators_root
                 && !own.contains(&row.pubshare)
         };
         match self.known_rows().iter().find(is_other).filter(|_| ceremony.own_new_index().is_some()) {
-            Some(other) => Err(validator_already_here(other, &other.pubshare)),
+            Some(other) => Err(Second {
+                share: other.pubshare,
+                validator: other.group_key,
+                other: other.pubshare,
+                there: There::Held,
+            }
+            .to_problem()),
             None => Ok(()),
         }
     }
@@ -236,6 +243,8 @@ impl Signer {
         if let Some(lock) = &ceremony.prepared {
             return prepared(lock);
         }
+        // A share may have come in since the owner's word was taken.
+        self.check_one_member(ceremony)?;
         let replaced = ceremony.own_old_shares();
         // Whoever has the complete lock of that promise may hold live shares of it. Only all members together, each still with
         // its old share, prove that nobody who stays has changed over (decision 0180).

@@ -65,6 +65,13 @@ pub(crate) struct ShareRow {
     pub sealed: Vec<u8>,
 }
 
+impl ShareRow {
+    /// Whose share it is: one validator on one chain. Signatures for two chains cannot conflict.
+    pub(crate) fn validator(&self) -> (PublicKeyBytes, Root) {
+        (self.group_key, self.genesis_validators_root)
+    }
+}
+
 /// One share to be imported, with all that is known of what it signed.
 pub(crate) struct Import {
     /// The share.
