@@ -28,7 +28,7 @@ use crate::{
     clock::now,
     folder::{CLOCKS_APART, fault},
     import::bad,
-    ledger::{LedgerError, Marks, Resuming},
+    ledger::{LedgerError, Marks},
     real_chain::ImageKeys,
     rollback,
     share::Share,
@@ -114,7 +114,7 @@ impl Signer {
             self.lock_again(problem.clone());
             return Err(problem);
         }
-        self.replace(&keys, Vec::new(), Resuming::new());
+        self.forget(&keys);
         tracing::warn!(shares = keys.len(), "all shares were given to another box");
         Ok(certificate)
     }

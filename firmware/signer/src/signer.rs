@@ -521,10 +521,24 @@ impl Signer {
         self.write(|state| keys.iter().for_each(|key| drop(state.shares.remove(key))));
     }
 
-    /// Forgets shares that are gone and puts their successors into service.
-    pub(crate) fn replace(&self, gone: &[PublicKeyBytes], shares: Vec<Share>, beginning: Resuming) {
+    /// Forgets shares that are gone.
+    pub(crate) fn forget(&self, gone: &[PublicKeyBytes]) {
+        self.replace(gone, Vec::new(), Vec::new(), Resuming::new());
+    }
+
+    /// Forgets shares that are gone and puts their successors into service: `shares`. Of `rows`, which are all the successors, the
+    /// others are shown with why they are not.
+    pub(crate) fn replace(
+        &self,
+        gone: &[PublicKeyBytes],
+        rows: Vec<ShareRow>,
+        shares: Vec<Share>,
+        beginning: Resuming,
+    ) {
         self.write(|state| {
-            state.rows.retain(|row| !gone.contains(&row.pubshare));
+            let is_new = |row: &ShareRow| rows.iter().any(|new| new.pubshare == row.pubshare);
+            state.rows.retain(|row| !gone.contains(&row.pubshare) && !is_new(row));
+            state.rows.extend(rows);
             state.shares.retain(|key, _| !gone.contains(key));
         });
         self.adopt(shares, beginning);

@@ -398,6 +398,12 @@ impl Signer {
         self.settle_edit(committed.counter).await?;
         let mut shares = Vec::with_capacity(committed.rows.len());
         for row in &committed.rows {
+            // Allowed by software that did not ask, or before this image. After the promise nothing is refused: what may not be
+            // served is kept as it is.
+            if let Err(problem) = self.may_serve(row) {
+                tracing::error!(pubshare = %row.pubshare, code = %problem.code, "a new share is not put into service for the sake of its chain");
+                continue;
+            }
             let Some(secret) = vault.open_share(row) else {
                 return Err(self.lock_for(fault())); // Shown as damaged when the signer unlocks again.
             };
@@ -410,7 +416,7 @@ impl Signer {
             retired: committed.retired.iter().map(ToString::to_string).collect(),
             begins_in_epoch: begins,
         };
-        self.replace(&committed.retired, shares, committed.resuming);
+        self.replace(&committed.retired, committed.rows, shares, committed.resuming);
         *editing = None;
         tracing::warn!(new = answer.shares.len(), retired = answer.retired.len(), begins = ?begins, "the cluster was changed: the new shares are in force");
         Ok(answer)
@@ -429,7 +435,7 @@ impl Signer {
             Err(error) => return Err(self.lock_for(ledger_problem(&error))),
         };
         self.settle_edit(counter).await?;
-        self.replace(&shares, Vec::new(), crate::ledger::Resuming::new());
+        self.forget(&shares);
         *editing = None;
         tracing::warn!(retired = shares.len(), "this box has left the cluster: its shares are gone");
         let retired = shares.iter().map(ToString::to_string).collect();
