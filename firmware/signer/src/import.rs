@@ -375,7 +375,7 @@ impl Second {
                     "The other one waits in a change of the cluster: bring that to its end, or give it up, then try again."
                 }
                 There::Promised => {
-                    "The other one is this box's place in a changed cluster, and waits for the new cluster lock: any member that has it can hand it over, and it is handed in here. A promise is not taken back, for others may have that lock. If no member has it and the others went on without this box, set the box up anew to use it for these validators."
+                    "The other one is this box's place in a changed cluster, and waits for the new cluster lock: ask every member for it, and hand it in here. Only if none has it, and the others make the shares anew without this box, give it up on the page."
                 }
             },
         )

@@ -227,6 +227,10 @@ enum Job {
         lock_hash: [u8; 32],
         reply: oneshot::Sender<Result<(), LedgerError>>,
     },
+    Forgo {
+        lock_hash: [u8; 32],
+        reply: oneshot::Sender<Result<Option<u64>, LedgerError>>,
+    },
     Freeze {
         lock_hash: [u8; 32],
         reply: oneshot::Sender<Result<Option<u64>, LedgerError>>,
@@ -448,6 +452,12 @@ impl Ledger {
     /// Drops what was prepared for a lock, unless an old share was frozen for it.
     pub(crate) async fn discard(&self, lock_hash: [u8; 32]) -> Result<(), LedgerError> {
         self.ask(|reply| Job::Discard { lock_hash, reply }).await?
+    }
+
+    /// Drops the new shares with which this box has promised to join by a lock. Gives the counter that the TPM must be brought to;
+    /// none when there are none.
+    pub(crate) async fn forgo(&self, lock_hash: [u8; 32]) -> Result<Option<u64>, LedgerError> {
+        self.ask(|reply| Job::Forgo { lock_hash, reply }).await?
     }
 
     /// From here on the old shares sign no vote. Gives the counter that the TPM must be brought to, when it must.

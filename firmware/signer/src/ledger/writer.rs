@@ -188,6 +188,9 @@ impl Writer {
                 Job::Discard { lock_hash, reply } => {
                     let _ = reply.send(self.discard(&lock_hash));
                 }
+                Job::Forgo { lock_hash, reply } => {
+                    let _ = reply.send(self.forgo(&lock_hash));
+                }
                 Job::Freeze { lock_hash, reply } => {
                     let _ = reply.send(self.freeze(&lock_hash));
                 }

@@ -705,23 +705,66 @@ async fn new_shares_whose_change_left_no_mark_are_given_up_by_the_lock_that_they
     signer.import_only(&world.bundle()).await.unwrap();
 }
 
+/// A box that joins, after its promise.
+async fn promised(world: &World, signer: &Running) -> (EditPrepared, EditPartials, Vec<Vec<SecretShare>>) {
+    let (prepared, others) = world.prepare(signer).await;
+    let dry_run = EditDryRun { lock_hash: prepared.lock_hash.clone() };
+    let ours: EditPartials = post(signer, EDIT_DRY_RUN_PATH, &dry_run).await.unwrap();
+    (prepared, ours, others)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_box_that_has_promised_to_join_is_told_what_its_share_waits_for_when_another_comes() {
+async fn a_box_that_has_promised_to_join_takes_in_no_other_share_before_its_owner_gives_that_up_for_good() {
     let world = World::joining();
     let machine = Machine::new();
     let signer = machine.start().await;
-    let (prepared, others) = world.prepare(&signer).await;
-    let dry_run = EditDryRun { lock_hash: prepared.lock_hash.clone() };
-    let ours: EditPartials = post(&signer, EDIT_DRY_RUN_PATH, &dry_run).await.unwrap();
+    let (prepared, ours, others) = promised(&world, &signer).await;
     let other = signer.import_only(&world.bundle()).await;
     assert!(problem(&other).next_step.contains("waits for the new cluster lock"), "{other:?}");
     assert_eq!(code(other), refused(422, "validator_already_here"));
-    // A promise is on no list of what can be given up, and stays when it is named all the same.
+    // It is shown with its name, after a start too, and what is at stake has to be said.
+    let shown: EditStatus = signer.control.get(EDIT_PATH).await.unwrap();
+    let is_named = |open: &OpenEdit| open.name == prepared.lock_hash && open.promised;
+    assert_eq!(shown.open.iter().filter(|open| is_named(open)).count(), 1, "{shown:?}");
     drop(signer); // kill -9
     let signer = machine.start().await;
-    let shown: EditStatus = signer.control.delete(&edit_discard_path(&prepared.lock_hash)).await.unwrap();
-    assert_eq!((shown.stage, shown.open), (EditStage::Frozen, Vec::new()));
-    // The complete lock is the way out.
+    let shown: EditStatus = signer.control.get(EDIT_PATH).await.unwrap();
+    assert_eq!((shown.stage, shown.open.len(), shown.open[0].validators), (EditStage::Frozen, 1, VALIDATORS));
+    assert!(is_named(&shown.open[0]), "{shown:?}");
+    for path in
+        [edit_discard_path(&prepared.lock_hash), edit_discard_path(&prepared.lock_hash) + "&confirm=yes"]
+    {
+        let outcome: Result<EditStatus, _> = signer.control.delete(&path).await;
+        assert_eq!(code(outcome), refused(422, "not_confirmed"));
+    }
+    let before = machine.disk();
+    let left: EditStatus = signer.control.delete(&edit_forgo_path(&prepared.lock_hash)).await.unwrap();
+    assert_eq!((left.stage, left.open), (EditStage::None, Vec::new()));
+    // Whoever brings the complete lock now brings nothing back, and the other share may come in.
+    let lock = Lock::from_value(prepared.lock.clone()).unwrap();
+    let check = EditCheck { lock: prepared.lock, members: everybody_but(world.own(), &ours, &others, &lock) };
+    let checked: EditChecked = post(&signer, EDIT_CHECK_PATH, &check).await.unwrap();
+    let commit = EditCommit { lock: json(&world.complete(&lock, &checked.signature_aggregate)) };
+    let late: Result<EditCommitted, _> = post(&signer, EDIT_COMMIT_PATH, &commit).await;
+    assert_eq!(code(late), refused(422, "edit_out_of_order"));
+    signer.import_only(&world.bundle()).await.unwrap();
+    // Nor does a copy of the disk from before.
+    signer.stop();
+    machine.put_back(&before);
+    let signer = machine.start().await;
+    assert!(signer.problem_codes().await.contains(&"ledger_rolled_back".to_owned()));
+    let late: Result<EditCommitted, _> = post(&signer, EDIT_COMMIT_PATH, &commit).await;
+    assert_eq!(code(late), refused(503, "ledger_rolled_back"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_box_that_has_promised_to_join_does_so_with_the_complete_lock_whenever_it_comes() {
+    let world = World::joining();
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    let (prepared, ours, others) = promised(&world, &signer).await;
+    drop(signer); // kill -9
+    let signer = machine.start().await;
     let lock = Lock::from_value(prepared.lock.clone()).unwrap();
     let check = EditCheck { lock: prepared.lock, members: everybody_but(world.own(), &ours, &others, &lock) };
     let checked: EditChecked = post(&signer, EDIT_CHECK_PATH, &check).await.unwrap();
