@@ -110,7 +110,15 @@ pub struct OpenEdit {
     /// One of them, `0x` hex, by which an owner knows the cluster too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validator: Option<String>,
+    /// This box has promised to join: others may have the complete lock, and count on its share. It is given up only with
+    /// [`FORGO_CONFIRMATION`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub promised: bool,
 }
+
+/// What the owner types to give up the shares with which this box has promised to join a cluster. If it is not so, the cluster has
+/// lost a member for good; where those that stayed are fewer than its threshold, and all others do this, the validators.
+pub const FORGO_CONFIRMATION: &str = "no member has the new lock";
 
 /// Name of a change that `dv-node` keeps and cannot read any more. The signer has none of that name.
 pub const UNREADABLE_EDIT: &str = "unreadable";
@@ -276,9 +284,17 @@ pub struct EditDiscard {
     /// [`OpenEdit::name`], which mostly is the hash of the lock in force that it would change, `0x` hex.
     #[serde(default)]
     pub lock_hash: Option<String>,
+    /// [`FORGO_CONFIRMATION`], typed, where this box has promised to join ([`OpenEdit::promised`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<String>,
 }
 
 impl EditDiscard {
+    /// Whether the owner says that a promise to join can be given up.
+    pub fn is_confirmed(&self) -> bool {
+        self.confirm.as_deref().is_some_and(|typed| typed.trim().to_lowercase() == FORGO_CONFIRMATION)
+    }
+
     /// The name, if it is one: no other text goes into a path.
     pub fn name(&self) -> Option<&str> {
         self.lock_hash.as_deref().filter(|name| *name == UNREADABLE_EDIT || is_hex_name(name))
@@ -298,6 +314,11 @@ pub fn edit_name(lock_hash: &str) -> &str {
 /// Where the owner gives up what has this name in the signer.
 pub fn edit_discard_path(name: &str) -> String {
     format!("{EDIT_PATH}?lock_hash={name}")
+}
+
+/// The same with the owner's word that a promise to join can be given up.
+pub fn edit_forgo_path(name: &str) -> String {
+    format!("{}&confirm={}", edit_discard_path(name), FORGO_CONFIRMATION.replace(' ', "%20"))
 }
 
 /// Where the owner gives up what has this name in the node.

@@ -60,6 +60,9 @@ pub struct Payment {
 pub struct ResumeShare {
     /// The share's public key, `0x` hex.
     pub share: String,
+    /// What the owner was shown of it: [`crate::signer::HeldShare::stopped_at_ms`]. When it has been seen elsewhere since, the word
+    /// was about something else, and is not taken (`share_stopped_anew`).
+    pub stopped_at_ms: u64,
     /// [`RESUME_CONFIRMATION`], typed.
     pub confirm: String,
 }

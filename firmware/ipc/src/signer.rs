@@ -115,6 +115,9 @@ pub struct HeldShare {
     pub share_index: u8,
     /// The last things recorded for it; none when it never signed.
     pub last_signed: Option<LastSigned>,
+    /// It signs nothing until the owner lets it go on: when it was seen signing elsewhere, unix milliseconds; 0 when it came in to rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_at_ms: Option<u64>,
 }
 
 /// The highest marks the ledger holds for a share.
@@ -145,9 +148,27 @@ pub struct ShareImported {
     pub imported: Vec<HeldShare>,
     /// Public keys of shares that were there already, with the same group key and index.
     pub already_held: Vec<String>,
-    /// Public keys of shares that were left out: they were given up on this box for good, or it has another one of their validator.
+    /// Public keys of shares that were left out since they were given up on this box for good.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+    /// Shares that were left out since this box has another one of their validator.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub second: Vec<SecondShare>,
+}
+
+/// A share of a backup that was left out since the box has another one of its validator. Which of the two the cluster uses, its lock
+/// says. If it is this one, the other is deleted (`DELETE /eth/v1/keystores`) and the backup restored once more, sealed anew: what was
+/// sealed before a deletion does not open any more (decision 0303).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecondShare {
+    /// The public key of the share that was left out, `0x` hex.
+    pub share: String,
+    /// Public key of the validator, `0x` hex.
+    pub validator: String,
+    /// The public key of the share that this box has, or that waits here in a change of the cluster, `0x` hex.
+    pub other: String,
+    /// What the owner can do about the other one.
+    pub next_step: String,
 }
 
 /// The plaintext inside [`ShareImport`]. It exists where the owner's files are (the page, a tool) and in the signer.

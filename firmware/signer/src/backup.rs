@@ -95,7 +95,7 @@ impl Signer {
                 "Restore only when the old box is gone for good, and say so. To change to a new box while the old one works, move the shares instead.",
             ));
         }
-        let Opened { made_at, mut shares, identities } =
+        let Opened { made_at, shares, identities } =
             blocking(move || decrypt(order.file.as_bytes(), order.passphrase.expose_secret()))
                 .await
                 .ok_or_else(fault)??;
@@ -103,9 +103,7 @@ impl Signer {
         carry::not_from_the_future(made_at, now(), shares.iter().map(|share| &share.row.clock))?;
         // A backup from before its cluster was changed has shares that others have taken the place of: they cost nobody the rest.
         let second = self.second_shares(&shares).await?;
-        shares.retain(|share| second.iter().all(|(row, _)| row.pubshare != share.row.pubshare));
-        let mut taken = self.take_in_what_may_come_back(shares).await?;
-        taken.left_out.extend(second.iter().map(|(row, _)| row.pubshare.to_string()));
+        let taken = self.take_in_what_may_come_back(shares, &second).await?;
         self.keep_identities(&vault, &identities);
         tracing::warn!(shares = taken.imported.len(), "a backup was restored");
         Ok(taken)

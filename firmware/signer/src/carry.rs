@@ -7,7 +7,7 @@ use cluster::IdentityKey;
 use ipc::{
     Problem, Sensitive,
     moving::{CarriedIdentity, CarriedSecrets, CarriedShare, MAX_CARRIED_SHARES, MAX_IDENTITIES, Watermarks},
-    signer::{ChainClock, ShareImported},
+    signer::{ChainClock, SecondShare, ShareImported},
 };
 use slashing::{SignedAttestation, SignedBlock};
 use threshold::SecretKey;
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::{
     clock,
     identities::Said,
-    import::{Incoming, bad},
+    import::{Incoming, Second, bad},
     ledger::{Entries, Marks, ShareRow},
     real_chain,
     share::Share,
@@ -198,18 +198,28 @@ impl Signer {
         Ok((shares, self.identities(vault)?))
     }
 
-    /// Takes in all but those that were given up here for good, and says which those are: one of them must not cost the others.
+    /// Takes in all but those that were given up here for good, and those that are the `second` share of a validator, and says
+    /// which those are: none of them must cost the others. That all of it was given up is an error, and the only thing to say.
     pub(crate) async fn take_in_what_may_come_back(
         self: &Arc<Self>,
         mut shares: Vec<Incoming>,
+        second: &[Second],
     ) -> Result<ShareImported, Problem> {
         let keys = shares.iter().map(|share| share.row.pubshare).collect();
         let retired = self.ledger()?.retired_among(keys).await.map_err(|error| ledger_problem(&error))?;
         if retired.len() < shares.len() {
             shares.retain(|share| !retired.contains(&share.row.pubshare));
         }
+        shares.retain(|share| second.iter().all(|second| second.share != share.row.pubshare));
         let mut taken = self.take_in(shares).await?;
         taken.left_out = retired.iter().map(ToString::to_string).collect();
+        let shown = |second: &Second| SecondShare {
+            share: second.share.to_string(),
+            validator: second.validator.to_string(),
+            other: second.other.to_string(),
+            next_step: second.to_problem().next_step,
+        };
+        taken.second = second.iter().map(shown).collect();
         Ok(taken)
     }
 

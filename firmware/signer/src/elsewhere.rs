@@ -14,7 +14,7 @@ use ipc::{
 
 use crate::{
     clock::now,
-    ledger::{Asked, Ledger, RESTS},
+    ledger::{Asked, Ledger, RESTS, Resumed},
     message::{self, Vote},
     refusal::Refusal,
     signer::{Signer, blocking, ledger_problem},
@@ -64,7 +64,8 @@ impl Signer {
             )
         };
         let key: PublicKeyBytes = wish.share.trim().to_ascii_lowercase().parse().map_err(|_| unknown())?;
-        let rests = self.ledger()?.stopped_at(&key) == Some(RESTS);
+        let shown = UnixMillis(wish.stopped_at_ms);
+        let rests = shown == RESTS;
         if wish.confirm.trim().to_lowercase() != RESUME_CONFIRMATION {
             let (what, ending) = if rests {
                 ("A share that came in to rest", "Make sure that the node it comes from is stopped for good")
@@ -79,8 +80,18 @@ impl Signer {
         }
         // It waits by the clock.
         self.trust_clock().map_err(|refusal| refusal.to_problem())?;
-        let resumed = self.ledger()?.resume(key, now()).await.map_err(|error| ledger_problem(&error))?;
-        let first = resumed.ok_or_else(unknown)?;
+        let resumed = self.ledger()?.resume(key, shown, now()).await;
+        let first = match resumed.map_err(|error| ledger_problem(&error))? {
+            Resumed::GoesOn(first) => first,
+            Resumed::NotStopped => return Err(unknown()),
+            Resumed::StoppedAnew => {
+                return Err(Problem::new(
+                    "share_stopped_anew",
+                    "What is said of this share is not what you were shown: it has been seen signing elsewhere since. It stays stopped.",
+                    "Read what the page says of it now, end what else signs with it, and decide again.",
+                ));
+            }
+        };
         tracing::warn!(pubshare = %key, rests, "the owner lets a share go on that was seen elsewhere or came in to rest");
         Ok(ShareResumed { votes_from_epoch: first.map(|epoch| epoch.0) })
     }

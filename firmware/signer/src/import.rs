@@ -15,7 +15,7 @@ use threshold::{SecretKey, SecretShare, ShareIndex};
 use crate::{
     boot, clock,
     folder::CLOCKS_APART,
-    ledger::{Entries, Import, RESTS, ShareRow},
+    ledger::{Entries, Import, Pending, RESTS, ShareRow},
     real_chain, rollback,
     share::{Share, held},
     signer::{Signer, blocking, ledger_problem},
@@ -92,17 +92,14 @@ impl Signer {
     /// reckon with; and a validator whose key is split in two ways, among two sets of boxes, is one that both sets sign for.
     pub(crate) async fn check_one_share_each(&self, shares: &[Incoming]) -> Result<(), Problem> {
         match self.second_shares(shares).await?.first() {
-            Some((share, other)) => Err(validator_already_here(share, other)),
+            Some(second) => Err(second.to_problem()),
             None => Ok(()),
         }
     }
 
     /// Those that are the second share of a validator here, each with the one there is. What is held already is none. What the
     /// ledger refuses for a better reason is left to it: a share that was given up here, or any while a change is promised.
-    pub(crate) async fn second_shares(
-        &self,
-        shares: &[Incoming],
-    ) -> Result<Vec<(ShareRow, PublicKeyBytes)>, Problem> {
+    pub(crate) async fn second_shares(&self, shares: &[Incoming]) -> Result<Vec<Second>, Problem> {
         let held = self.known_rows();
         let is_held = |key: &PublicKeyBytes| held.iter().any(|row| row.pubshare == *key);
         let ledger = self.ledger()?;
@@ -111,22 +108,23 @@ impl Signer {
         let retired = ledger.retired_among(keys).await.map_err(|error| ledger_problem(&error))?;
         let is_promised = |row: &ShareRow| {
             pending.iter().any(|known| {
-                known.row.group_key == row.group_key && known.is_frozen && known.replaces.is_some()
+                known.row.validator() == row.validator() && known.is_frozen && known.replaces.is_some()
             })
         };
         let is_refused = |row: &ShareRow| retired.contains(&row.pubshare) || is_promised(row);
-        let mut here: BTreeMap<PublicKeyBytes, PublicKeyBytes> =
-            pending.iter().map(|pending| (pending.row.group_key, pending.row.pubshare)).collect();
-        here.extend(held.iter().map(|row| (row.group_key, row.pubshare)));
+        let waits = |known: &Pending| if known.is_frozen { There::Promised } else { There::Waiting };
+        let mut here: BTreeMap<(PublicKeyBytes, Root), (PublicKeyBytes, There)> =
+            pending.iter().map(|known| (known.row.validator(), (known.row.pubshare, waits(known)))).collect();
+        here.extend(held.iter().map(|row| (row.validator(), (row.pubshare, There::Held))));
         let mut second = Vec::new();
         for Incoming { row, .. } in shares {
             if is_held(&row.pubshare) || is_refused(row) {
                 continue;
             }
             // The first of two in one file is the one there is for the other.
-            let first = *here.entry(row.group_key).or_insert(row.pubshare);
-            if first != row.pubshare {
-                second.push((row.clone(), first));
+            let (other, there) = *here.entry(row.validator()).or_insert((row.pubshare, There::Held));
+            if other != row.pubshare {
+                second.push(Second { share: row.pubshare, validator: row.group_key, other, there });
             }
         }
         Ok(second)
@@ -339,16 +337,49 @@ fn same_facts(known: &ShareRow, stated: &ShareRow) -> Result<(), Problem> {
     ))
 }
 
-/// That a box holds one share of a validator.
-pub(crate) fn validator_already_here(share: &ShareRow, other: &PublicKeyBytes) -> Problem {
-    bad(
-        "validator_already_here",
-        &format!(
-            "this box has another share ({other}) of the validator {}: two members in one box weaken the cluster, and two clusters that sign for one validator get it slashed",
-            share.group_key
-        ),
-        "Decide which of the two this box signs with. If it is the new one, end what the old one belongs to for good, on all of its boxes if that is another cluster, and delete the old share here (keymanager API).",
-    )
+/// A share that would be the second one of its validator here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Second {
+    pub(crate) share: PublicKeyBytes,
+    pub(crate) validator: PublicKeyBytes,
+    /// The one that there is.
+    pub(crate) other: PublicKeyBytes,
+    pub(crate) there: There,
+}
+
+/// What becomes of the share that there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum There {
+    /// It is held, or comes in before the other in the same file.
+    Held,
+    /// It waits in a change of the cluster of which nothing is promised yet.
+    Waiting,
+    /// Its box joins with it, and has promised: the complete lock may be with others.
+    Promised,
+}
+
+impl Second {
+    /// That a box holds one share of a validator.
+    pub(crate) fn to_problem(self) -> Problem {
+        let Self { share: _, validator, other, there } = self;
+        bad(
+            "validator_already_here",
+            &format!(
+                "this box has another share ({other}) of the validator {validator}: two members in one box weaken the cluster, and two clusters that sign for one validator get it slashed"
+            ),
+            match there {
+                There::Held => {
+                    "Decide which of the two this box signs with. If it is the new one, end what the old one belongs to for good, on all of its boxes if that is another cluster, and delete the old share here (keymanager API)."
+                }
+                There::Waiting => {
+                    "The other one waits in a change of the cluster: bring that to its end, or give it up, then try again."
+                }
+                There::Promised => {
+                    "The other one is this box's place in a changed cluster, and waits for the new cluster lock: ask every member for it, and hand it in here. Only if none has it, and the others make the shares anew without this box, give it up on the page."
+                }
+            },
+        )
+    }
 }
 
 pub(crate) fn bad(code: &str, message: &str, next_step: &str) -> Problem {

@@ -46,6 +46,7 @@ mod screen;
 mod share;
 mod signer;
 mod ssv;
+mod unserved;
 mod vault;
 
 use std::{path::Path, time::Duration};

@@ -28,7 +28,7 @@ use crate::{
     clock::now,
     folder::{CLOCKS_APART, fault},
     import::bad,
-    ledger::{LedgerError, Marks, Resuming},
+    ledger::{LedgerError, Marks},
     real_chain::ImageKeys,
     rollback,
     share::Share,
@@ -114,7 +114,7 @@ impl Signer {
             self.lock_again(problem.clone());
             return Err(problem);
         }
-        self.replace(&keys, Vec::new(), Resuming::new());
+        self.forget(&keys);
         tracing::warn!(shares = keys.len(), "all shares were given to another box");
         Ok(certificate)
     }
@@ -194,7 +194,7 @@ impl Signer {
             blocking(move || open(&keys, &arrival)).await.ok_or_else(fault)??;
         self.may_come_in(&shares)?;
         // Handed in again it brings those in that a power cut left out: the shares it then knows.
-        let taken = self.take_in_what_may_come_back(shares).await?;
+        let taken = self.take_in_what_may_come_back(shares, &[]).await?;
         self.keep_identities(&vault, &identities);
         tracing::warn!(shares = taken.imported.len(), "shares of another box have arrived");
         Ok(taken)

@@ -235,6 +235,35 @@ mod tests {
         assert_eq!(ImageKeys::Others.forbidden(&Root([0x42; 32])), None);
         assert_eq!(ImageKeys::Others.forbidden_fork(ForkVersion([0x20, 0, 0, 0x89])), None);
     }
+
+    /// Written down here once more: what is compared with itself is never wrong.
+    #[test]
+    fn the_clocks_of_the_public_chains_are_theirs() {
+        let table = [
+            ("mainnet", 1_606_824_023, 12_000, 32),
+            ("sepolia", 1_655_733_600, 12_000, 32),
+            ("holesky", 1_695_902_400, 12_000, 32),
+            ("hoodi", 1_742_213_400, 12_000, 32),
+            ("goerli", 1_616_508_000, 12_000, 32),
+            ("gnosis", 1_638_993_340, 5_000, 16),
+            ("chiado", 1_665_396_300, 5_000, 16),
+        ];
+        for (name, genesis_time, slot_ms, slots_per_epoch) in table {
+            let root = Network::by_name(name).and_then(|network| network.genesis_validators_root());
+            let root = root.unwrap_or_else(|| HOLESKY.1.parse().unwrap());
+            assert_eq!(name_of(&root).as_deref(), Some(name));
+            let clock = ChainClock { genesis_time, slot_ms, slots_per_epoch, preset: ChainPreset::Mainnet };
+            assert_eq!(check_clock(&root, &clock), Ok(()), "{name}");
+        }
+        for network in Network::known() {
+            assert!(
+                table.iter().any(|(name, ..)| *name == network.name),
+                "{} is not in the table",
+                network.name
+            );
+        }
+    }
+
     #[test]
     fn a_public_chain_has_the_root_the_fork_version_and_the_clock_that_it_has() {
         let private = (ForkVersion([0x20, 0, 0, 0x89]), Root([0x42; 32]));

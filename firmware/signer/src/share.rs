@@ -63,5 +63,6 @@ pub(crate) fn held(row: &ShareRow) -> HeldShare {
         group_key: row.group_key.to_string(),
         share_index: row.share_index,
         last_signed: None,
+        stopped_at_ms: None,
     }
 }

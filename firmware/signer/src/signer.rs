@@ -18,19 +18,20 @@ use ipc::{
 
 use crate::{
     boot,
-    clock::{self, now},
+    clock::now,
     clock_guard::{self, ClockWatch},
     config::Config,
     edit,
-    ledger::{AllRules, Approvals, Ledger, LedgerError, Pending, Resuming, ShareRow},
+    ledger::{AllRules, Approvals, Ledger, LedgerError, Resuming, ShareRow},
     message::{self, Asks, Message},
     metrics::Metrics,
     owner::Confirmed,
-    real_chain::{self, ImageKeys},
+    real_chain::ImageKeys,
     refusal::Refusal,
     rollback::{self, Witness},
     rules::{self, Permitted, Rules, Subject},
     share::{self, Share},
+    unserved::{damaged_share, held_twice, unfinished_edit, waiting},
     vault::{Vault, VaultError},
 };
 
@@ -273,12 +274,6 @@ impl Signer {
         self.show_keys();
     }
 
-    /// Whether a share may be in service with the chain that it is held for.
-    pub(crate) fn may_serve(&self, row: &ShareRow) -> Result<(), Problem> {
-        self.image_keys.allow(&row.genesis_validators_root)?;
-        real_chain::check_clock(&row.genesis_validators_root, &row.clock)
-    }
-
     /// What beside the disk knows how old the ledger is. With a locked vault that is the TPM, which then has to answer.
     pub(crate) fn witness(&self) -> Witness<'_> {
         let vault = self.read(|state| state.vault.clone());
@@ -389,13 +384,6 @@ impl Signer {
         let subject = Subject { validator: row.group_key, clock: &row.clock, rules: rules.as_ref(), exit };
         let permitted = rules::permit(message, &subject, now())?;
         Ok((share, permitted))
-    }
-
-    /// Why there is no such share in service.
-    fn not_held(&self, key: PublicKeyBytes) -> Refusal {
-        let row = self.read(|state| state.rows.iter().find(|row| row.pubshare == key).cloned());
-        let forbidden = row.and_then(|row| self.image_keys.forbidden(&row.genesis_validators_root));
-        forbidden.map_or_else(|| Refusal::UnknownKey(key.to_string()), Refusal::TestKeys)
     }
 
     async fn sign_permitted(
@@ -521,10 +509,24 @@ impl Signer {
         self.write(|state| keys.iter().for_each(|key| drop(state.shares.remove(key))));
     }
 
-    /// Forgets shares that are gone and puts their successors into service.
-    pub(crate) fn replace(&self, gone: &[PublicKeyBytes], shares: Vec<Share>, beginning: Resuming) {
+    /// Forgets shares that are gone.
+    pub(crate) fn forget(&self, gone: &[PublicKeyBytes]) {
+        self.replace(gone, Vec::new(), Vec::new(), Resuming::new());
+    }
+
+    /// Forgets shares that are gone and puts their successors into service: `shares`. Of `rows`, which are all the successors, the
+    /// others are shown with why they are not.
+    pub(crate) fn replace(
+        &self,
+        gone: &[PublicKeyBytes],
+        rows: Vec<ShareRow>,
+        shares: Vec<Share>,
+        beginning: Resuming,
+    ) {
         self.write(|state| {
-            state.rows.retain(|row| !gone.contains(&row.pubshare));
+            let is_new = |row: &ShareRow| rows.iter().any(|new| new.pubshare == row.pubshare);
+            state.rows.retain(|row| !gone.contains(&row.pubshare) && !is_new(row));
+            state.rows.extend(rows);
             state.shares.retain(|key, _| !gone.contains(key));
         });
         self.adopt(shares, beginning);
@@ -554,6 +556,11 @@ impl Signer {
         match &self.ledger {
             Ok(ledger) => match ledger.marks().await {
                 Ok(marks) => {
+                    for (key, at) in ledger.stopped() {
+                        if let Some(share) = shares.get_mut(&key) {
+                            share.stopped_at_ms = Some(at.0);
+                        }
+                    }
                     for (key, marks) in marks {
                         let signed = marks.target_epoch.is_some() || marks.block_slot.is_some();
                         if let Some(share) = shares.get_mut(&key) {
@@ -649,52 +656,6 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.ok()
 }
 
-/// The note that some shares do not vote yet; none once their epoch has come.
-fn waiting(rows: &[ShareRow], resuming: &Resuming, code: &str, why: &str) -> Option<Problem> {
-    let now = now();
-    let still = |row: &&ShareRow| {
-        let begins = resuming.get(&row.pubshare)?;
-        (clock::epoch_at(&row.clock, now) < Some(*begins)).then_some(*begins)
-    };
-    let epochs: Vec<Epoch> = rows.iter().filter_map(|row| still(&row)).collect();
-    let last = epochs.iter().max()?;
-    Some(Problem::new(
-        code,
-        format!("{why} {} of {} shares vote again from epoch {last} on.", epochs.len(), rows.len()),
-        "Nothing to do: it goes on by itself.",
-    ))
-}
-
-/// The note that a validator has two shares here, as another box's arrival can bring it about.
-fn held_twice(rows: &[ShareRow]) -> Option<Problem> {
-    let mut by_validator: BTreeMap<PublicKeyBytes, Vec<String>> = BTreeMap::new();
-    for row in rows {
-        by_validator.entry(row.group_key).or_default().push(row.pubshare.to_string());
-    }
-    let (validator, shares) = by_validator.iter().find(|(_, shares)| shares.len() > 1)?;
-    Some(Problem::new(
-        "validator_twice",
-        format!(
-            "This box holds {} shares of the validator {validator}: {}. They sign nothing that conflicts, but the cluster loses two members with one box.",
-            shares.len(),
-            shares.join(", ")
-        ),
-        "Find out which one the cluster uses in this box's place, and delete the other (keymanager API). Do not delete before other boxes' shares on their way have arrived.",
-    ))
-}
-
-/// The note that the old shares wait to be replaced and sign no more.
-fn unfinished_edit(pending: &[Pending]) -> Option<Problem> {
-    let frozen = pending.iter().filter(|pending| pending.is_frozen && pending.replaces.is_some()).count();
-    (frozen > 0).then(|| {
-        Problem::new(
-            "edit_unfinished",
-            format!("A change of the cluster is not finished: {frozen} old shares vote no more and their new ones are not in force yet."),
-            "Hand this box the new cluster lock that another member has. If no member has one, make all shares anew (`recreate`) with every member of the lock in force.",
-        )
-    })
-}
-
 /// What keeps the shares.
 enum Keeper {
     Tpm { is_software: bool },
@@ -726,14 +687,6 @@ fn protection(keeper: &Keeper, secure_boot: bool) -> KeyProtection {
         ),
     };
     KeyProtection { tier, explanation: explanation.to_owned() }
-}
-
-fn damaged_share(row: &ShareRow) -> Problem {
-    Problem::new(
-        "share_damaged",
-        format!("The sealed share {} was changed and does not open.", row.pubshare),
-        "Import this share again from your own copy; what it has signed is still known.",
-    )
 }
 
 fn starting() -> Problem {

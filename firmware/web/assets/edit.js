@@ -105,6 +105,7 @@ function showOpen(open) {
   const validators = chosen && chosen.validators ? ` of a cluster of ${chosen.validators} validator${chosen.validators > 1 ? "s" : ""}` : "";
   $("edit-open-shown").textContent = chosen ? `${chosen.name}${validators}${chosen.validator ? `, among them ${chosen.validator}` : ""}` : "";
   $("edit-give-up").hidden = open.length === 0;
+  $("edit-forgo-row").hidden = !(chosen && chosen.promised);
 }
 
 function showEdit(said) {
@@ -149,7 +150,9 @@ $("edit-begin").addEventListener("click", guarded(() => beginsWith && send(EDIT_
 $("edit-open").addEventListener("change", () => showOpen(openEdits));
 $("edit-give-up").addEventListener("submit", guarded(async () => {
   const name = $("edit-open").value; // As it stands there now.
-  if (name) await send(`${EDIT_PATH}?lock_hash=${encodeURIComponent(name)}`, "DELETE", "edit-give-up-code");
+  const typed = $("edit-forgo-row").hidden ? "" : `&confirm=${encodeURIComponent($("edit-forgo").value)}`;
+  if (name) await send(`${EDIT_PATH}?lock_hash=${encodeURIComponent(name)}${typed}`, "DELETE", "edit-give-up-code");
+  $("edit-forgo").value = "";
 }));
 $("edit-go-on").addEventListener("submit", guarded(async () => {
   const other = JSON.parse(await textOf("edit-new-lock") || "null");

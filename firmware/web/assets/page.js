@@ -175,9 +175,15 @@ $("preflight-form").addEventListener("submit", async (event) => {
   $("no-preflight").textContent = problem ? `${problem.message} ${problem.next_step}` : "The box does not answer.";
 });
 
+// What was shown of each stopped share when its owner began to type: the word is about that, and about nothing that came since.
+let stoppedShown = null;
+const stoppedNow = () => new Map((status?.signer?.shares || []).map((held) => [held.pubshare, held.stopped_at_ms]));
+$("elsewhere-form").addEventListener("input", () => { stoppedShown ??= stoppedNow(); });
 $("elsewhere-form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const wish = { share: $("elsewhere-share").value.trim(), confirm: $("elsewhere-confirm").value.trim() };
+  const share = $("elsewhere-share").value.trim().toLowerCase(), shown = (stoppedShown || stoppedNow()).get(share);
+  stoppedShown = null;
+  const wish = { share, stopped_at_ms: shown ?? 0, confirm: $("elsewhere-confirm").value.trim() };
   const answer = await fetch("/api/v1/shares/resume", { method: "POST", body: JSON.stringify(wish),
     headers: { "content-type": "application/json", authorization: `Bearer ${$("elsewhere-code").value.trim()}` } }).catch(() => null);
   const said = answer ? await answer.json().catch(() => null) : null;

@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use ipc::edit::{
     CLUSTER_EDIT_LOCK_PATH as NODE_LOCK_PATH, CLUSTER_EDIT_PATH as NODE_PATH, ClusterEditStatus, EDIT_PATH,
     EditCommit, EditDiscard, EditStatus, OpenEdit, UNREADABLE_EDIT, cluster_edit_discard_path,
-    edit_discard_path, edit_name, edit_which,
+    edit_discard_path, edit_forgo_path, edit_name, edit_which,
 };
 use ipc::server::Body;
 use ipc::web::{CLUSTER_EDIT_LOCK_PATH, CLUSTER_EDIT_PATH, ClusterEditShown, ClusterEditStart};
@@ -35,14 +35,16 @@ async fn shown(web: &Web, status: ClusterEditStatus) -> ClusterEditShown {
     ClusterEditShown { status, open }
 }
 
-/// What can be given up: what the signer knows, and what the node keeps besides. Of what was promised there is no way back.
+/// What can be given up: what the signer knows, and what the node keeps besides. Of what was promised with old shares there is no
+/// way back.
 fn open(node: &ClusterEditStatus, mut in_signer: Vec<OpenEdit>) -> Vec<OpenEdit> {
     let Some(kept) = node.edit.as_ref().filter(|edit| edit.new_lock_hash.is_none()) else { return in_signer };
     let name = edit_name(&kept.lock_hash);
     if kept.promised {
         in_signer.retain(|open| open.name != name);
     } else if in_signer.iter().all(|open| open.name != name) {
-        in_signer.push(OpenEdit { name: name.to_owned(), validators: kept.validators, validator: None });
+        let name = name.to_owned();
+        in_signer.push(OpenEdit { name, validators: kept.validators, validator: None, promised: false });
     }
     in_signer
 }
@@ -62,7 +64,8 @@ async fn start(
 }
 
 /// `DELETE /api/v1/cluster-edit?lock_hash=…`: gives the change up that the owner was shown under this name, in both places.
-/// Refused once something is promised. What the node says that it keeps decides nothing here.
+/// Refused once something is promised, but for a promise to join that the owner says nobody counts on. What the node says that it
+/// keeps decides nothing here.
 async fn discard(
     State(web): State<Arc<Web>>,
     _owner: Owner,
@@ -71,7 +74,8 @@ async fn discard(
     let name = which.name().ok_or_else(|| Refusal(StatusCode::UNPROCESSABLE_ENTITY, edit_which(&[])))?;
     let status = web.node.delete(&cluster_edit_discard_path(name)).await?;
     if name != UNREADABLE_EDIT {
-        web.signer.delete::<serde_json::Value>(&edit_discard_path(name)).await?;
+        let path = if which.is_confirmed() { edit_forgo_path(name) } else { edit_discard_path(name) };
+        web.signer.delete::<serde_json::Value>(&path).await?;
     }
     tracing::warn!(name, "the owner gave a change of a cluster up");
     Ok(Json(shown(&web, status).await))
@@ -102,6 +106,7 @@ mod tests {
             name: name.to_owned(),
             validators: 2,
             validator: Some("0xaa".to_owned()),
+            promised: false,
         };
         let node = |name: &str, promised: bool| -> ClusterEditStatus {
             let edit = serde_json::json!({"name": "", "lock_hash": name, "phase": "failed", "step": 0, "dealt": 0,

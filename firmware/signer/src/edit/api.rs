@@ -62,7 +62,7 @@ async fn allow(State(signer): State<Arc<Signer>>, Body(consent): Body<EditConsen
 }
 
 async fn discard(State(signer): State<Arc<Signer>>, Query(which): Query<EditDiscard>) -> Response {
-    whole(async move { signer.discard_edit(which.name()).await }).await
+    whole(async move { signer.discard_edit(which.name(), which.is_confirmed()).await }).await
 }
 
 async fn begin(State(signer): State<Arc<Signer>>) -> Response {

@@ -227,8 +227,8 @@ impl Ceremony {
                 return Err(bad(
                     "edit_key_not_signed",
                     &format!(
-                        "member {} did not sign that key and the shares that the lock has for it, for this change",
-                        place + 1
+                        "{} did not sign that key and the shares that the lock has for it, for this change",
+                        self.plan.name_of(place)
                     ),
                     "Make sure that all members begin from the same lock, and begin again.",
                 ));
@@ -271,8 +271,9 @@ impl Ceremony {
             EditEvent::Received { from, kind, bundle } => {
                 let (sender, kind) = self.sender(*from, *kind)?;
                 let bytes = hex_bytes(bundle, "bundle")?;
-                let bundle = read_bundle(kind, sender, &bytes)
-                    .map_err(|error| malformed(&format!("the bundle of member {}: {error}", from + 1)))?;
+                let bundle = read_bundle(kind, sender, &bytes).map_err(|error| {
+                    malformed(&format!("the bundle of {}: {error}", self.plan.name_of(*from)))
+                })?;
                 let run = self.runs.get_mut(&validator).ok_or_else(not_started)?;
                 run.step(Event::Received(bundle), &self.key)
             }
@@ -439,7 +440,7 @@ fn enough_vouch(plan: &EditPlan, own: usize, unvouched: &BTreeSet<u32>) -> Resul
         &format!(
             "{needed} other members have to vouch for their keys with their old shares, and only {vouching} are to"
         ),
-        "Let fewer members take part without vouching; members whose software cannot do it, such as Charon, can be so many only that enough Hearths remain.",
+        "Let fewer members take part without vouching; members whose software cannot do it, such as Charon, can be so many only that enough Hearths remain. Where a Hearth is to leave and too few would remain, put a Hearth in a Charon's place first (`replace`).",
     ))
 }
 
@@ -457,7 +458,7 @@ fn leaving_are_told(plan: &EditPlan, unvouched: &BTreeSet<u32>) -> Result<(), Pr
                     "{} would deal and leave, and Charons that stay do not tell it of the new lock",
                     plan.name_of(place)
                 ),
-                "Let it leave without dealing: name it in `operators` and not in `dealing`, and reset it afterwards.",
+                "Let it leave without dealing: name it in `operators` and not in `dealing`, and reset it afterwards. Where too few Hearths would remain to vouch without it (`edit_too_few_vouch`), put a Hearth in a Charon's place first (`replace`).",
             ))
         }
         Some(_) | None => Ok(()),

@@ -9,13 +9,14 @@ use cluster::{Lock, SchemaVersion};
 use ipc::Problem;
 use ipc::edit::{
     EditBegun, EditCheck, EditChecked, EditCommit, EditCommitted, EditConsent, EditDryRun, EditKeys,
-    EditPartial, EditPartials, EditPrepared, EditStage, EditStatus, EditStep, EditStepped, OpenEdit,
+    EditPartial, EditPartials, EditPrepared, EditStage, EditStatus, EditStep, EditStepped,
+    FORGO_CONFIRMATION, OpenEdit,
 };
 use threshold::{PublicKey, ShareIndex, Signature};
 
 use super::{Ceremony, bad, hash_of, hash_text, malformed, none_under_way};
 use crate::boot;
-use crate::import::validator_already_here;
+use crate::import::{Second, There};
 use crate::ledger::{LedgerError, Pending, Recreating, ShareRow, Vouched};
 use crate::rollback;
 use crate::share::Share;
@@ -77,22 +78,38 @@ impl Signer {
         let validators = &ceremony.plan.base().validators;
         let is_other = |row: &&ShareRow| {
             validators.iter().any(|known| known.group_public_key == row.group_key)
+                && row.genesis_validators_root == ceremony.genesis_validators_root
                 && !own.contains(&row.pubshare)
         };
         match self.known_rows().iter().find(is_other).filter(|_| ceremony.own_new_index().is_some()) {
-            Some(other) => Err(validator_already_here(other, &other.pubshare)),
+            Some(other) => Err(Second {
+                share: other.pubshare,
+                validator: other.group_key,
+                other: other.pubshare,
+                there: There::Held,
+            }
+            .to_problem()),
             None => Ok(()),
         }
     }
 
-    /// Takes back what has this name, as [`Self::edit_status`] gives it, and nothing else. What was promised stays.
-    pub(crate) async fn discard_edit(&self, named: Option<&str>) -> Result<EditStatus, Problem> {
+    /// Takes back what has this name, as [`Self::edit_status`] gives it, and nothing else. What was promised stays, but for a
+    /// promise to join that the owner says nobody counts on.
+    pub(crate) async fn discard_edit(
+        &self,
+        named: Option<&str>,
+        forgoes: bool,
+    ) -> Result<EditStatus, Problem> {
+        let _no_import = self.importing.lock().await;
         let (_, ledger) = self.open_parts()?;
         let Some(named) = named else {
             // What there is may be another cluster's, whose members count on it.
             return Err(ipc::edit::edit_which(&self.edit_status().await?.open));
         };
         let named = Named::read(named)?;
+        if let Named::Lock(hash) = named {
+            self.forgo_joining(hash, forgoes).await?;
+        }
         let vouched = ledger.recreating().await.map_err(|error| ledger_problem(&error))?;
         let is_meant = |ceremony: &mut Ceremony| named == Named::Lock(ceremony.plan.base().lock_hash);
         let mut editing = self.editing.lock().await;
@@ -120,6 +137,38 @@ impl Signer {
         self.edit_status().await
     }
 
+    /// Gives up the shares with which this box has promised to join by this lock, if there are any. The lock may be complete, and
+    /// others may have changed over: then the cluster is one member short, and no box signs twice, for those shares are gone from
+    /// here like those that another change takes the place of (decision 0371).
+    async fn forgo_joining(&self, lock_hash: [u8; 32], confirmed: bool) -> Result<(), Problem> {
+        let (_, ledger) = self.open_parts()?;
+        let pending = ledger.pending().await.map_err(|error| ledger_problem(&error))?;
+        let is_meant = |known: &Pending| known.lock_hash == lock_hash && is_promise_to_join(known);
+        if !pending.iter().any(is_meant) {
+            return Ok(());
+        }
+        if !confirmed {
+            return Err(bad(
+                "not_confirmed",
+                "this box has promised to join: others may have the complete lock by now, and then the cluster is short of this member for good",
+                &format!(
+                    "Ask every member for the new cluster lock: handed in here, it brings the change to its end. Only if none has it, and the shares were made anew (`recreate`) or are about to be, type: {FORGO_CONFIRMATION}."
+                ),
+            ));
+        }
+        let mut editing = self.editing.lock().await;
+        match ledger.forgo(lock_hash).await {
+            Ok(Some(counter)) => self.settle_edit(counter).await?,
+            Ok(None) => {}
+            // Whether it is on the disk is not known: the counter is brought to what is there before anything is signed.
+            Err(error) => return Err(self.lock_for(ledger_problem(&error))),
+        }
+        let is_it = |lock: &Lock| lock.lock_hash == lock_hash;
+        editing.take_if(|ceremony| ceremony.prepared.as_ref().is_some_and(is_it));
+        tracing::warn!(lock = %hash_text(&lock_hash), "the owner gave up the shares with which this box was to join");
+        Ok(())
+    }
+
     /// How far it is. What is on the disk counts more than what is in memory.
     pub(crate) async fn edit_status(&self) -> Result<EditStatus, Problem> {
         let pending = self.ledger()?.pending().await.map_err(|error| ledger_problem(&error))?;
@@ -133,7 +182,7 @@ impl Signer {
                 let validator = base.validators.first().map(|first| first.group_public_key.to_string());
                 let name = hash_text(&base.lock_hash);
                 let validators = base.validators.len();
-                open.insert(name.clone(), OpenEdit { name, validators, validator });
+                open.insert(name.clone(), OpenEdit { name, validators, validator, promised: false });
                 ceremony.status()
             }
             None => EditStatus {
@@ -144,13 +193,14 @@ impl Signer {
                 open: Vec::new(),
             },
         };
-        // New shares whose change nobody remembers: by the lock that they wait for.
-        for waiting in
-            pending.iter().filter(|waiting| !waiting.is_frozen && !known.contains(&waiting.lock_hash))
-        {
+        // New shares whose change nobody remembers, and those that were promised to join: by the lock that they wait for.
+        for waiting in pending.iter().filter(|waiting| {
+            is_promise_to_join(waiting) || (!waiting.is_frozen && !known.contains(&waiting.lock_hash))
+        }) {
             let name = hash_text(&waiting.lock_hash);
             let validator = Some(waiting.row.group_key.to_string());
-            let new = OpenEdit { name: name.clone(), validators: 0, validator };
+            let promised = waiting.is_frozen;
+            let new = OpenEdit { name: name.clone(), validators: 0, validator, promised };
             open.entry(name).or_insert(new).validators += 1;
         }
         status.open = open.into_values().collect();
@@ -167,7 +217,7 @@ impl Signer {
         for (share, known) in vouched {
             let name = Named::of(share, known).to_string();
             let validator = self.known_row(share).map(|(row, _)| row.group_key.to_string());
-            let new = OpenEdit { name: name.clone(), validators: 0, validator };
+            let new = OpenEdit { name: name.clone(), validators: 0, validator, promised: false };
             open.entry(name).or_insert(new).validators += 1;
         }
         open
@@ -236,6 +286,8 @@ impl Signer {
         if let Some(lock) = &ceremony.prepared {
             return prepared(lock);
         }
+        // A share may have come in since the owner's word was taken.
+        self.check_one_member(ceremony)?;
         let replaced = ceremony.own_old_shares();
         // Whoever has the complete lock of that promise may hold live shares of it. Only all members together, each still with
         // its old share, prove that nobody who stays has changed over (decision 0180).
@@ -389,6 +441,12 @@ impl Signer {
         self.settle_edit(committed.counter).await?;
         let mut shares = Vec::with_capacity(committed.rows.len());
         for row in &committed.rows {
+            // Allowed by software that did not ask, or before this image. After the promise nothing is refused: what may not be
+            // served is kept as it is.
+            if let Err(problem) = self.may_serve(row) {
+                tracing::error!(pubshare = %row.pubshare, code = %problem.code, "a new share is not put into service for the sake of its chain");
+                continue;
+            }
             let Some(secret) = vault.open_share(row) else {
                 return Err(self.lock_for(fault())); // Shown as damaged when the signer unlocks again.
             };
@@ -401,7 +459,7 @@ impl Signer {
             retired: committed.retired.iter().map(ToString::to_string).collect(),
             begins_in_epoch: begins,
         };
-        self.replace(&committed.retired, shares, committed.resuming);
+        self.replace(&committed.retired, committed.rows, shares, committed.resuming);
         *editing = None;
         tracing::warn!(new = answer.shares.len(), retired = answer.retired.len(), begins = ?begins, "the cluster was changed: the new shares are in force");
         Ok(answer)
@@ -420,7 +478,7 @@ impl Signer {
             Err(error) => return Err(self.lock_for(ledger_problem(&error))),
         };
         self.settle_edit(counter).await?;
-        self.replace(&shares, Vec::new(), crate::ledger::Resuming::new());
+        self.forget(&shares);
         *editing = None;
         tracing::warn!(retired = shares.len(), "this box has left the cluster: its shares are gone");
         let retired = shares.iter().map(ToString::to_string).collect();
@@ -466,6 +524,11 @@ impl Signer {
         self.lock_again(problem.clone());
         problem
     }
+}
+
+/// Whether this box joins with that share and has promised so. No old share is silent for it here.
+fn is_promise_to_join(pending: &Pending) -> bool {
+    pending.is_frozen && pending.replaces.is_none()
 }
 
 /// What a change is given up by.

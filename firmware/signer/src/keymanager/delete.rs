@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Outcome, refuse, refuse_as_it_is};
 use crate::{
     history::Form,
-    ledger::{LedgerError, Resuming},
+    ledger::LedgerError,
     rollback,
     signer::{Signer, ledger_problem},
 };
@@ -120,7 +120,7 @@ impl Signer {
             }
         };
         // The ledger has refused these keys since; now they are out of memory too.
-        self.replace(keys, Vec::new(), Resuming::new());
+        self.forget(keys);
         if let Err(problem) = rollback::settle(self.witness(), counter).await {
             self.lock_again(problem.clone());
             return Err(problem);

@@ -219,6 +219,26 @@ impl Writer {
         Ok(transaction.commit()?)
     }
 
+    /// Drops the new shares with which this box has promised to join by a lock: it never will. No old share is silent for them here,
+    /// and they have signed nothing but the lock's hash. Gives the counter that the TPM must be brought to, for no copy of the disk
+    /// may bring them back once another share of these validators is here; none when there is nothing of the kind.
+    pub(super) fn forgo(&mut self, lock_hash: &[u8; 32]) -> Result<Option<u64>, LedgerError> {
+        self.ensure_certain()?;
+        let counter = self.next_counter()?;
+        let transaction = self.store_mut().begin()?;
+        let dropped = transaction.execute(
+            "DELETE FROM pending WHERE lock_hash = ?1 AND frozen = 1 AND replaces IS NULL",
+            [lock_hash.as_slice()],
+        )?;
+        if dropped == 0 {
+            return Ok(None);
+        }
+        store::write_counter(&transaction, counter)?;
+        transaction.commit()?;
+        self.store().forget_log();
+        Ok(Some(counter))
+    }
+
     /// The promise: from here on the old shares sign no vote. The counter that the TPM must be brought to comes back; none
     /// when everything was frozen before.
     pub(super) fn freeze(&mut self, lock_hash: &[u8; 32]) -> Result<Option<u64>, LedgerError> {
@@ -715,6 +735,36 @@ mod tests {
     }
 
     #[test]
+    fn a_promise_to_join_is_given_up_for_good_and_one_about_an_old_share_never() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), [6; 32]);
+        let mut writer = with_old(dir.path());
+        let joining = Pending {
+            row: ShareRow { group_key: PublicKeyBytes([8; 48]), ..row(NEW, 0xdd) },
+            ..pending(NEW, None, other)
+        };
+        writer.prepare(&[pending(PublicKeyBytes([5; 48]), Some(OLD), LOCK)]).unwrap();
+        writer.prepare(&[joining]).unwrap();
+        assert_eq!(writer.forgo(&other).unwrap(), None, "nothing is promised yet");
+        let (first, second) =
+            (writer.freeze(&LOCK).unwrap().unwrap(), writer.freeze(&other).unwrap().unwrap());
+        assert_eq!(second, first + 1);
+        assert_eq!(writer.forgo(&LOCK).unwrap(), None, "the old share is silent for it");
+        let is_there = || crate::ledger::tests::is_on_disk(dir.path(), 0xdd);
+        assert!(is_there());
+        assert_eq!(
+            writer.forgo(&other).unwrap(),
+            Some(second + 1),
+            "a copy of the disk from before is too old"
+        );
+        assert!(!is_there(), "its secret is overwritten");
+        assert!(matches!(writer.commit(&other, at(5)), Err(LedgerError::NothingPrepared)));
+        let left: Vec<_> = writer.store().pending().unwrap().iter().map(|left| left.lock_hash).collect();
+        assert_eq!(left, [LOCK]);
+        drop(writer);
+        assert!(matches!(open(dir.path()).commit(&other, at(5)), Err(LedgerError::NothingPrepared)));
+    }
+
+    #[test]
     fn who_joins_begins_above_the_clock_and_who_leaves_keeps_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = open(dir.path());
@@ -762,14 +812,14 @@ mod tests {
         let mut writer = with_old(dir.path());
         assert_eq!(writer.seen(&[seen(4, 5)], at(5)).unwrap(), [OLD]);
         assert!(matches!(writer.prepare(&replacing), Err(LedgerError::SignsElsewhere(OLD))));
-        writer.resume(&OLD, at(5)).unwrap();
+        writer.resume(&OLD, at(5), at(5)).unwrap();
         writer.prepare(&replacing).unwrap();
         assert_eq!(writer.seen(&[seen(8, 9)], at(9)).unwrap(), [OLD]);
         assert!(matches!(writer.freeze(&LOCK), Err(LedgerError::SignsElsewhere(OLD))));
         assert!(!writer.store().pending().unwrap()[0].is_frozen, "nothing is promised");
         // The owner decides, and it goes on. After the promise the new share is all there is to wait for; it begins above
         // what was seen, and of a share that is gone nothing says that it signs elsewhere.
-        writer.resume(&OLD, at(9)).unwrap();
+        writer.resume(&OLD, at(9), at(9)).unwrap();
         writer.freeze(&LOCK).unwrap();
         assert_eq!(writer.seen(&[seen(20, 21)], at(11)).unwrap(), [OLD]);
         assert!(!powers(&writer).0);

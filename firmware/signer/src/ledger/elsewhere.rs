@@ -27,6 +27,17 @@ pub(crate) const RESTS: UnixMillis = UnixMillis(0);
 /// The stopped shares, and when each was seen; [`RESTS`] for those that came in to rest.
 pub(crate) type Stopped = BTreeMap<PublicKeyBytes, UnixMillis>;
 
+/// What came of the owner's word that a stopped share may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resumed {
+    /// It votes from this epoch on, if from any.
+    GoesOn(Option<Epoch>),
+    /// It was not stopped.
+    NotStopped,
+    /// It is stopped since another moment than the owner knew of: it stays so.
+    StoppedAnew,
+}
+
 /// Adds what a ledger of before lacks.
 pub(super) fn create(connection: &Connection) -> Result<(), LedgerError> {
     Ok(connection.execute_batch(SCHEMA)?)
@@ -141,14 +152,14 @@ impl Writer {
         self.read_back()
     }
 
-    /// The owner has decided: the share goes on above everything that can have been signed by now. Gives the first epoch in which
-    /// it votes; none when it was not stopped.
+    /// The owner has decided: the share that is stopped since `shown` goes on above everything that can have been signed by now.
     pub(super) fn resume(
         &mut self,
         key: &PublicKeyBytes,
+        shown: UnixMillis,
         now: UnixMillis,
-    ) -> Result<Option<Option<Epoch>>, LedgerError> {
-        let outcome = self.try_resume(key, now);
+    ) -> Result<Resumed, LedgerError> {
+        let outcome = self.try_resume(key, shown, now);
         if outcome.is_err() {
             self.recover();
         }
@@ -158,13 +169,16 @@ impl Writer {
     fn try_resume(
         &mut self,
         key: &PublicKeyBytes,
+        shown: UnixMillis,
         now: UnixMillis,
-    ) -> Result<Option<Option<Epoch>>, LedgerError> {
+    ) -> Result<Resumed, LedgerError> {
         self.ensure_certain()?;
         self.keep_stops()?;
-        let Some((id, clock, history)) = self.held(key) else { return Ok(None) };
-        if !self.store().stopped()?.contains_key(key) {
-            return Ok(None);
+        let Some((id, clock, history)) = self.held(key) else { return Ok(Resumed::NotStopped) };
+        match self.store().stopped()?.get(key) {
+            None => return Ok(Resumed::NotStopped),
+            Some(stopped) if *stopped != shown => return Ok(Resumed::StoppedAnew),
+            Some(_) => {}
         }
         // By the clock of what else signed with it, which may have been another.
         let now = clock::epochs_later(&clock, self.no_earlier_than_recorded(now), CLOCKS_APART);
@@ -180,7 +194,7 @@ impl Writer {
         store::write_digest(&transaction, digest)?;
         transaction.commit()?;
         self.read_back()?;
-        Ok(Some(first_target(&raised)))
+        Ok(Resumed::GoesOn(first_target(&raised)))
     }
 }
 
@@ -255,8 +269,9 @@ mod tests {
         let mut second = writer(dir.path(), 3, at_epoch(6));
         assert!(!signs(&mut second, &vote(1, 19, 20, 1), at_epoch(20)));
         // The owner decides: it waits for two epochs, and for one more by another's clock, and what was seen binds it.
-        assert_eq!(second.resume(&key(2), at_epoch(20)).unwrap(), None, "it was not stopped");
-        assert_eq!(second.resume(&key(1), at_epoch(20)).unwrap(), Some(Some(Epoch(23))));
+        assert_eq!(second.resume(&key(2), at_epoch(5), at_epoch(20)).unwrap(), Resumed::NotStopped);
+        let goes_on = second.resume(&key(1), at_epoch(5), at_epoch(20)).unwrap();
+        assert_eq!(goes_on, Resumed::GoesOn(Some(Epoch(23))));
         assert!(!signs(&mut second, &vote(1, 21, 22, 1), at_epoch(22)));
         assert!(signs(&mut second, &vote(1, 22, 23, 1), at_epoch(23)));
         // Seen once more, it stops once more.
@@ -274,7 +289,7 @@ mod tests {
         assert!(signs(&mut writer, &vote(1, 2, 3, 1), at_epoch(3)));
         // Whoever has the share signed four epochs ahead of us, beyond the floors of one that goes on.
         assert_eq!(writer.seen(&[vote(1, 6, 7, 8)], at_epoch(3)).unwrap(), [key(1)]);
-        writer.resume(&key(1), at_epoch(3)).unwrap();
+        writer.resume(&key(1), at_epoch(3), at_epoch(3)).unwrap();
         assert!(!signs(&mut writer, &vote(1, 5, 6, 1), at_epoch(6)));
         assert!(!signs(&mut writer, &vote(1, 6, 7, 1), at_epoch(7)), "the same target");
         assert!(signs(&mut writer, &vote(1, 7, 8, 1), at_epoch(8)));
@@ -299,8 +314,25 @@ mod tests {
             (Some(at_epoch(5)), Some(at_epoch(4)))
         );
         // What was seen binds the one that goes on.
-        second.resume(&key(1), at_epoch(2)).unwrap();
+        second.resume(&key(1), at_epoch(5), at_epoch(2)).unwrap();
         assert!(!signs(&mut second, &vote(1, 4, 5, 1), at_epoch(5)));
+    }
+
+    #[test]
+    fn the_owner_s_word_lifts_what_the_owner_was_shown_and_no_alarm_that_came_since() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = writer(dir.path(), 1, UnixMillis(5));
+        let resting = Import { stopped: Some(RESTS), ..import(1) };
+        first.import(&[resting], UnixMillis(5)).unwrap();
+        assert_eq!(first.seen(&[vote(1, 4, 5, 8)], at_epoch(5)).unwrap(), [key(1)]);
+        for shown in [RESTS, at_epoch(4)] {
+            assert_eq!(first.resume(&key(1), shown, at_epoch(20)).unwrap(), Resumed::StoppedAnew);
+            assert!(!signs(&mut first, &vote(1, 22, 23, 1), at_epoch(23)));
+        }
+        drop(first);
+        let mut second = writer(dir.path(), 3, at_epoch(23));
+        assert_eq!(second.stopped_at(&key(1)), Some(at_epoch(5)), "on the disk, too");
+        assert!(matches!(second.resume(&key(1), at_epoch(5), at_epoch(23)).unwrap(), Resumed::GoesOn(_)));
     }
 
     #[test]
@@ -318,7 +350,7 @@ mod tests {
         assert_eq!(writer.seen(&[block(60, 8)], at_epoch(3)).unwrap(), [key(1)]);
         assert!(!signs(&mut writer, &block(25, 1), at_epoch(3)));
         // Beyond what the clock alone makes it wait for.
-        writer.resume(&key(1), at_epoch(3)).unwrap();
+        writer.resume(&key(1), at_epoch(3), at_epoch(3)).unwrap();
         assert!(!signs(&mut writer, &block(60, 1), at_epoch(7)), "what was seen binds it");
         assert!(signs(&mut writer, &block(61, 1), at_epoch(7)));
     }
@@ -355,7 +387,8 @@ mod tests {
         drop(first);
         let mut second = writer(dir.path(), counter + 2, at_epoch(20));
         assert!(!signs(&mut second, &vote(1, 29, 30, 1), at_epoch(30)));
-        assert!(second.resume(&key(1), at_epoch(30)).unwrap().is_some(), "only the owner lets it go on");
+        let goes_on = second.resume(&key(1), at_epoch(3), at_epoch(30)).unwrap();
+        assert!(matches!(goes_on, Resumed::GoesOn(Some(_))), "only the owner lets it go on");
         assert!(!signs(&mut second, &vote(1, 31, 32, 1), at_epoch(32)));
         assert!(signs(&mut second, &vote(1, 32, 33, 1), at_epoch(33)));
     }

@@ -18,7 +18,7 @@ mod store;
 mod writer;
 
 pub(crate) use edit::{Committed, Pending};
-pub(crate) use elsewhere::{RESTS, Stopped};
+pub(crate) use elsewhere::{RESTS, Resumed, Stopped};
 pub(crate) use recreate::{Recreating, Vouched};
 pub(crate) use release::Marks;
 pub(crate) use writer::SLOW_COMMIT;
@@ -63,6 +63,13 @@ pub(crate) struct ShareRow {
     pub clock: ChainClock,
     /// The secret, sealed.
     pub sealed: Vec<u8>,
+}
+
+impl ShareRow {
+    /// Whose share it is: one validator on one chain. Signatures for two chains cannot conflict.
+    pub(crate) fn validator(&self) -> (PublicKeyBytes, Root) {
+        (self.group_key, self.genesis_validators_root)
+    }
 }
 
 /// One share to be imported, with all that is known of what it signed.
@@ -220,6 +227,10 @@ enum Job {
         lock_hash: [u8; 32],
         reply: oneshot::Sender<Result<(), LedgerError>>,
     },
+    Forgo {
+        lock_hash: [u8; 32],
+        reply: oneshot::Sender<Result<Option<u64>, LedgerError>>,
+    },
     Freeze {
         lock_hash: [u8; 32],
         reply: oneshot::Sender<Result<Option<u64>, LedgerError>>,
@@ -251,8 +262,9 @@ enum Job {
     },
     Resume {
         key: PublicKeyBytes,
+        shown: UnixMillis,
         now: UnixMillis,
-        reply: oneshot::Sender<Result<Option<Option<Epoch>>, LedgerError>>,
+        reply: oneshot::Sender<Result<Resumed, LedgerError>>,
     },
     RemoteGeneration {
         reply: oneshot::Sender<Result<u64, LedgerError>>,
@@ -442,6 +454,12 @@ impl Ledger {
         self.ask(|reply| Job::Discard { lock_hash, reply }).await?
     }
 
+    /// Drops the new shares with which this box has promised to join by a lock. Gives the counter that the TPM must be brought to;
+    /// none when there are none.
+    pub(crate) async fn forgo(&self, lock_hash: [u8; 32]) -> Result<Option<u64>, LedgerError> {
+        self.ask(|reply| Job::Forgo { lock_hash, reply }).await?
+    }
+
     /// From here on the old shares sign no vote. Gives the counter that the TPM must be brought to, when it must.
     pub(crate) async fn freeze(&self, lock_hash: [u8; 32]) -> Result<Option<u64>, LedgerError> {
         self.ask(|reply| Job::Freeze { lock_hash, reply }).await?
@@ -481,13 +499,14 @@ impl Ledger {
         self.ask(|reply| Job::Seen { votes, now: now(), reply }).await?
     }
 
-    /// A stopped share goes on, above everything that can have been signed by now. None when it was not stopped.
+    /// A share that is stopped since `shown` goes on, above everything that can have been signed by now.
     pub(crate) async fn resume(
         &self,
         key: PublicKeyBytes,
+        shown: UnixMillis,
         now: UnixMillis,
-    ) -> Result<Option<Option<Epoch>>, LedgerError> {
-        self.ask(|reply| Job::Resume { key, now, reply }).await?
+    ) -> Result<Resumed, LedgerError> {
+        self.ask(|reply| Job::Resume { key, shown, now, reply }).await?
     }
 
     /// Whether a share was seen signing elsewhere, or rests.

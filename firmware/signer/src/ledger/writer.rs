@@ -188,6 +188,9 @@ impl Writer {
                 Job::Discard { lock_hash, reply } => {
                     let _ = reply.send(self.discard(&lock_hash));
                 }
+                Job::Forgo { lock_hash, reply } => {
+                    let _ = reply.send(self.forgo(&lock_hash));
+                }
                 Job::Freeze { lock_hash, reply } => {
                     let _ = reply.send(self.freeze(&lock_hash));
                 }
@@ -209,8 +212,8 @@ impl Writer {
                 Job::Seen { votes, now, reply } => {
                     let _ = reply.send(self.seen(&votes, now));
                 }
-                Job::Resume { key, now, reply } => {
-                    let _ = reply.send(self.resume(&key, now));
+                Job::Resume { key, shown, now, reply } => {
+                    let _ = reply.send(self.resume(&key, shown, now));
                 }
                 Job::RemoteGeneration { reply } => {
                     let _ = reply.send(self.store.remote_generation());

@@ -12,7 +12,7 @@ use chain::PublicKeyBytes;
 use ipc::{
     ClientError,
     moving::{MoveCertificate, RESTORES_PATH},
-    owner::{RESUME_CONFIRMATION, RESUME_PATH, ResumeShare, ShareResumed},
+    owner::RESUME_CONFIRMATION,
     signer::{History, ShareImported},
 };
 use serde_json::json;
@@ -62,8 +62,7 @@ async fn a_share_that_signs_elsewhere_stays_stopped_when_it_is_deleted_moved_or_
         assert_eq!(code(signer.attest(&pubshare(1), &vote(far - 1, far, 1)).await), stopped);
     }
     // What is decided is the owner's, as on the old box, and what was seen binds it.
-    let wish = ResumeShare { share: pubshare(1).to_string(), confirm: RESUME_CONFIRMATION.to_owned() };
-    to.control.post::<ShareResumed>(RESUME_PATH, &wish).await.unwrap();
+    crate::elsewhere::resume_share(&to, &pubshare(1), RESUME_CONFIRMATION).await.unwrap();
     assert_eq!(code(to.attest(&pubshare(1), &vote(4, 5, 1)).await), refused(412, "slashable"));
 }
 

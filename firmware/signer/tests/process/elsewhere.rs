@@ -30,8 +30,15 @@ pub(crate) async fn resume_share(
     share: &PublicKeyBytes,
     confirm: &str,
 ) -> Result<ShareResumed, ClientError> {
-    let wish = ResumeShare { share: share.to_string(), confirm: confirm.to_owned() };
+    let stopped_at_ms = stopped_at(signer, share).await.unwrap_or(1);
+    let wish = ResumeShare { share: share.to_string(), stopped_at_ms, confirm: confirm.to_owned() };
     signer.control.post(RESUME_PATH, &wish).await
+}
+
+/// Since when the status says that a share is stopped.
+pub(crate) async fn stopped_at(signer: &Running, share: &PublicKeyBytes) -> Option<u64> {
+    let held = signer.status().await.shares;
+    held.iter().find(|held| held.pubshare == share.to_string()).unwrap().stopped_at_ms
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +72,10 @@ async fn a_share_that_signs_elsewhere_is_stopped_over_restarts_until_the_owner_l
     assert_eq!(code(signer.attest(&pubshare(1), &vote(3, 4, 1)).await), refused(412, "signs_elsewhere"));
 
     // Who may ask for signatures cannot let it go on, and the owner only by saying so.
-    let wish = ResumeShare { share: pubshare(1).to_string(), confirm: RESUME_CONFIRMATION.to_owned() };
+    let stopped_at_ms = stopped_at(&signer, &pubshare(1)).await.unwrap();
+    assert!(stopped_at_ms > 0 && stopped_at(&signer, &pubshare(2)).await.is_none());
+    let confirm = RESUME_CONFIRMATION.to_owned();
+    let wish = ResumeShare { share: pubshare(1).to_string(), stopped_at_ms, confirm };
     let hijacked = signer.sign.post::<ShareResumed>(RESUME_PATH, &wish).await;
     assert!(matches!(hijacked, Err(ClientError::Refused { status: 404, .. })), "{hijacked:?}");
     assert_eq!(code(resume(&signer, "yes").await).1, "not_confirmed");

@@ -400,6 +400,14 @@ pub(crate) fn code<T: std::fmt::Debug>(outcome: Result<T, ClientError>) -> (u16,
     }
 }
 
+/// What was said of a request that was refused.
+pub(crate) fn problem<T: std::fmt::Debug>(outcome: &Result<T, ClientError>) -> &ipc::Problem {
+    match outcome {
+        Err(ClientError::Refused { problem, .. }) => problem,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
 pub(crate) fn refused(status: u16, code: &str) -> (u16, String) {
     (status, code.to_owned())
 }

@@ -76,7 +76,12 @@ async fn a_second_share_of_a_validator_comes_in_by_no_door() {
     other.import_only(&of_one_validator(2)).await.unwrap();
     other.import_only(&bundle(&[3], History::NeverSigned)).await.unwrap();
     let taken = restore(&signer, &back_up(&other).await.file, WORDS).await.unwrap();
-    assert_eq!((taken.imported.len(), taken.left_out), (1, vec![pubshare(2).to_string()]));
+    assert_eq!((taken.imported.len(), taken.left_out.len(), taken.second.len()), (1, 0, 1));
+    let left = &taken.second[0];
+    let named = (left.share.as_str(), left.other.as_str(), left.validator.as_str());
+    let expected = [2, 1, 200].map(|number| pubshare(number).to_string());
+    assert_eq!(named, (expected[0].as_str(), expected[1].as_str(), expected[2].as_str()));
+    assert!(left.next_step.contains("keymanager"), "{left:?}");
     // What another box has destroyed for this one is taken all the same; the owner is told.
     let (certificate, release_key) = move_to(&other, &signer).await;
     arrive(&signer, &release_key, &certificate).await.unwrap();
@@ -85,6 +90,51 @@ async fn a_second_share_of_a_validator_comes_in_by_no_door() {
     assert!(
         told.message.contains(&pubshare(1).to_string()) && told.message.contains(&pubshare(2).to_string())
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_which_nothing_may_come_in_says_of_each_share_why() {
+    let (machine, old, third) = (Machine::new(), Machine::new(), Machine::new());
+    let (signer, other, last) = (machine.start().await, old.start().await, third.start().await);
+    // The third share was given up here for good, and the first is of the same validator as the second.
+    signer.import_only(&bundle(&[3], History::NeverSigned)).await.unwrap();
+    move_to(&signer, &last).await;
+    let of_one_validator = |number: u8| {
+        let mut bundle = bundle(&[number], History::NeverSigned);
+        bundle.validators[0].group_public_key = pubshare(200).to_string();
+        bundle
+    };
+    signer.import_only(&of_one_validator(1)).await.unwrap();
+    other.import_only(&of_one_validator(2)).await.unwrap();
+    other.import_only(&bundle(&[3], History::NeverSigned)).await.unwrap();
+    let taken = restore(&signer, &back_up(&other).await.file, WORDS).await.unwrap();
+    assert_eq!((taken.imported.len(), taken.already_held.len()), (0, 0));
+    assert_eq!(taken.left_out, [pubshare(3).to_string()]);
+    let second: Vec<_> = taken.second.iter().map(|second| second.share.clone()).collect();
+    assert_eq!(second, [pubshare(2).to_string()]);
+    // Where nothing else is to be said, that it was given up is an error.
+    let retired = Machine::new();
+    let retired = retired.start().await;
+    retired.import_only(&bundle(&[3], History::NeverSigned)).await.unwrap();
+    let outcome = restore(&signer, &back_up(&retired).await.file, WORDS).await;
+    assert_eq!(code(outcome), refused(422, "share_retired"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_chains_with_one_validator_key_are_two_validators() {
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    let on = |number: u8, root: chain::Root| {
+        let mut bundle = bundle(&[number], History::NeverSigned);
+        bundle.validators[0].group_public_key = pubshare(200).to_string();
+        bundle.genesis_validators_root = root.to_string();
+        bundle
+    };
+    signer.import_only(&on(1, GENESIS_ROOT)).await.unwrap();
+    // A local chain that was begun anew, with the same validators split once more: nothing of it conflicts.
+    signer.import_only(&on(2, chain::Root([0x43; 32]))).await.unwrap();
+    assert!(!signer.problem_codes().await.contains(&"validator_twice".to_owned()));
+    assert_eq!(code(signer.import_only(&on(3, GENESIS_ROOT)).await), refused(422, "validator_already_here"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

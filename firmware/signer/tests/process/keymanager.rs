@@ -89,7 +89,11 @@ impl Cluster {
     }
 
     fn keystore(&self, validator: usize) -> String {
-        let secret = &self.made.nodes[0].shares[validator];
+        self.keystore_of(0, validator)
+    }
+
+    fn keystore_of(&self, member: usize, validator: usize) -> String {
+        let secret = &self.made.nodes[member].shares[validator];
         let keystore = Keystore::encrypt_share(secret.key(), PASSWORD, KdfCost::Insecure, &mut rand::rng());
         String::from_utf8(keystore.to_json()).unwrap()
     }
@@ -103,6 +107,31 @@ impl Cluster {
         membership["history"] = json!("never_signed");
         membership
     }
+}
+
+#[tokio::test]
+async fn a_second_share_of_a_validator_does_not_come_in_by_the_keymanager_api() {
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    let (token, cluster) = (token(&signer).await, Cluster::new());
+    let import = async |members: &[usize]| {
+        let keystores: Vec<String> = members.iter().map(|member| cluster.keystore_of(*member, 0)).collect();
+        let passwords = vec![PASSWORD; members.len()];
+        let body = json!({"keystores": keystores, "passwords": passwords, "hearth": cluster.never_signed()});
+        ask(&machine, Some(&token), "POST", KEYSTORES, &body.to_string()).await.1
+    };
+    let both = import(&[0, 1]).await;
+    assert_eq!(statuses(&both), ["error", "error"]);
+    assert_eq!(signer.status().await.shares, []);
+    assert_eq!(statuses(&import(&[0]).await), ["imported"]);
+    let second = import(&[1]).await;
+    assert_eq!(statuses(&second), ["error"]);
+    for answer in [&both, &second] {
+        let why = answer["data"][0]["message"].as_str().unwrap();
+        assert!(why.contains("another share") && why.contains(&cluster.pubshare(0).to_string()), "{why}");
+    }
+    assert_eq!(statuses(&import(&[0]).await), ["duplicate"]);
+    assert_eq!(signer.status().await.shares.len(), 1);
 }
 
 #[tokio::test]

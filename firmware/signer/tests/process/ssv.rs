@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use crate::harness::*;
+use crate::{elsewhere, harness::*};
 use chain::{ExecutionAddress, PublicKeyBytes};
 use cluster::keystore::KdfCost;
 use cluster::ssv::{KeyShares, OperatorKey, OperatorPublicKey, ValidatorShares};
@@ -86,8 +86,7 @@ async fn hand_in(signer: &Running, files: &SsvFiles) -> Result<SsvImported, Clie
 
 /// The owner lets a share go on.
 async fn resume(signer: &Running, share: &PublicKeyBytes) -> Option<u64> {
-    let wish = ResumeShare { share: share.to_string(), confirm: RESUME_CONFIRMATION.to_owned() };
-    signer.control.post::<ShareResumed>(RESUME_PATH, &wish).await.unwrap().votes_from_epoch
+    elsewhere::resume_share(signer, share, RESUME_CONFIRMATION).await.unwrap().votes_from_epoch
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,6 +134,29 @@ async fn ssv_key_shares_come_in_to_rest_and_sign_once_their_owner_says_so() {
     assert!(signs(&share, &vote(begins - 1, begins, 1), &signed));
     let other = second.pubshare();
     assert_eq!(code(signer.attest(&other, &vote(begins - 1, begins, 1)).await).1, "signs_elsewhere");
+    // The other is seen while its owner reads that it merely rests: an alarm, which the word for a rest does not lift.
+    let data = vote(begins - 1, begins, 8);
+    let request = ipc::SignRequest::attestation(fork_info(), &data).unwrap();
+    let domain = chain::domain::domain_at(chain::domain::BEACON_ATTESTER, data.target.epoch, &fork_info());
+    let signing_root = chain::domain::signing_root(&data, domain);
+    let secret = KEYS[0].decrypt_share(&second.shares.operators[1].encrypted_share, &other, &mut rand::rng());
+    let signature = secret.unwrap().sign(&signing_root.0).to_bytes();
+    let shown = elsewhere::stopped_at(&signer, &other).await.unwrap();
+    assert_eq!(shown, 0, "it rests");
+    let seen = [ipc::web3signer::SeenSignature { key: other, request, signature }];
+    assert_eq!(elsewhere::tell(&signer, &seen).await, [other]);
+    let problems = signer.problem_codes().await;
+    assert!(
+        problems.contains(&"signs_elsewhere".to_owned()) && !problems.contains(&"shares_rest".to_owned())
+    );
+    let wish = ResumeShare {
+        share: other.to_string(),
+        stopped_at_ms: shown,
+        confirm: RESUME_CONFIRMATION.to_owned(),
+    };
+    let lifted = signer.control.post::<ShareResumed>(RESUME_PATH, &wish).await;
+    assert_eq!(code(lifted), refused(422, "share_stopped_anew"));
+    assert!(elsewhere::stopped_at(&signer, &other).await.unwrap() > 0, "it stays one");
     // Handed in again nothing is new, what was signed is known, what goes on goes on, and what rests rests.
     let again = hand_in(&signer, &files(&[&first, &second], chain)).await.unwrap();
     assert_eq!((again.imported.len(), again.already_held.len()), (0, 2));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::message::Message;
+use crate::{ledger::Resumed, message::Message};
 use chain::Slot;
 use ipc::signer::ChainPreset;
 use slashing::{Floors, SignedAttestation, check_attestation};
@@ -333,8 +333,8 @@ fn no_floor_is_raised_by_a_clock_that_has_gone_back() {
     raising.raise_floors(at_epoch(0)).unwrap();
     assert_eq!(raising.resuming, Resuming::from([(key(1), Epoch(7))]));
     assert_eq!(resuming.seen(&[asked(3, 4, 9)], at_epoch(5)).unwrap(), [key(1)]);
-    let first = resuming.resume(&key(1), at_epoch(0)).unwrap().flatten();
-    assert!(first >= Some(Epoch(7)), "{first:?}");
+    let resumed = resuming.resume(&key(1), at_epoch(5), at_epoch(0)).unwrap();
+    assert!(matches!(resumed, Resumed::GoesOn(Some(first)) if first >= Epoch(7)), "{resumed:?}");
 }
 
 #[test]
