@@ -30,8 +30,7 @@ pub fn read_together(
         }
         before = after;
     }
-    let (_, wall, steady_ms) = quickest.unwrap_or((0, wall(), before));
-    (wall, steady_ms)
+    quickest.map_or_else(|| (wall(), before), |(_, wall, steady_ms)| (wall, steady_ms))
 }
 
 #[cfg(test)]

@@ -182,11 +182,19 @@ $("elsewhere-form").addEventListener("input", () => { stoppedShown ??= stoppedNo
 $("elsewhere-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const share = $("elsewhere-share").value.trim().toLowerCase(), shown = (stoppedShown || stoppedNow()).get(share);
-  stoppedShown = null;
-  const wish = { share, stopped_at_ms: shown ?? 0, confirm: $("elsewhere-confirm").value.trim() };
+  if (shown === undefined) {
+    $("elsewhere-answer").textContent = "The box has told of no such share that is stopped. Look at the public key, and wait until the page shows the share.";
+    return;
+  }
+  const wish = { share, stopped_at_ms: shown, confirm: $("elsewhere-confirm").value.trim() };
   const answer = await fetch("/api/v1/shares/resume", { method: "POST", body: JSON.stringify(wish),
     headers: { "content-type": "application/json", authorization: `Bearer ${$("elsewhere-code").value.trim()}` } }).catch(() => null);
   const said = answer ? await answer.json().catch(() => null) : null;
+  // A word that was mistyped is still about what was shown then; after any other answer the sentence is typed anew.
+  if (answer?.ok || said?.code === "share_stopped_anew") {
+    stoppedShown = null;
+    $("elsewhere-confirm").value = "";
+  }
   $("elsewhere-answer").textContent = !said ? "The box does not answer."
     : answer.ok ? `It votes again from epoch ${said.votes_from_epoch ?? "now"} on.` : `${said.message} ${said.next_step}`;
 });
