@@ -128,6 +128,7 @@ impl Ceremony {
         let Some(identity) = self.identities.get(place) else { return Ok(()) };
         let consent = CeremonyConsent {
             definition: definition.clone(),
+            adding: None,
             identity: identity.public_key().to_string(),
             genesis_validators_root: self.chain.genesis_validators_root.clone(),
             chain: self.chain.clock,
@@ -136,6 +137,7 @@ impl Ceremony {
         };
         let request = KeyGeneration {
             definition,
+            adding: None,
             identity_key: Sensitive::new(identity.to_file_text().to_string()),
             minor: self.minor,
             peers: self.peers.clone(),

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cluster::Network;
+
 use crate::page::{Page, PageError};
 use crate::ports::{free_pair, free_ports};
 use crate::process::{Launch, POLL, Process, ProcessError};
@@ -70,6 +72,8 @@ pub struct Member {
     /// As long as this is held, somebody vouches for that board's clock.
     time_service: Option<Arc<()>>,
     p2p_port: u16,
+    /// A chain that is not public.
+    network: Option<Network>,
     page_port: u16,
     api_port: u16,
     // Stopped in this order: whoever uses another one first.
@@ -108,6 +112,7 @@ impl Member {
             p2p_port,
             page_port: ports[0],
             api_port: ports[1],
+            network: None,
             web: None,
             node: None,
             signer: None,
@@ -192,6 +197,11 @@ impl Member {
     /// Its folder, with a log file for each daemon.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// A chain that is not public, which its node knows when it is switched on the next time.
+    pub fn know_network(&mut self, network: Network) {
+        self.network = Some(network);
     }
 
     /// Where other members of its first cluster reach it; the next port is free as well, for those of a second one.
@@ -345,13 +355,19 @@ impl Member {
 
     fn start_node(&mut self) -> Result<(), MemberError> {
         let dir = self.dir.display();
-        let config = format!(
+        let mut config = format!(
             "state_dir = \"{dir}/dv-node\"\nsigner_socket = \"{dir}/run/sign.sock\"\n\n\
              [p2p]\nlisten = [\"/ip4/127.0.0.1/tcp/{}\"]\n\n\
              [callers]\ncontrol = [\"self\"]\n\n\
              [listen]\ncontrol = \"{dir}/run/dv-node-control.sock\"\n",
             self.p2p_port,
         );
+        if let Some(network) = &self.network {
+            config.push_str(&format!(
+                "\n[[networks]]\nname = \"{}\"\nchain_id = {}\ngenesis_fork_version = \"{}\"\ngenesis_time = {}\n",
+                network.name, network.chain_id, network.genesis_fork_version, network.genesis_time
+            ));
+        }
         self.node = Some(self.launch("dv-node", &config)?);
         self.wait_for_file("run/dv-node-control.sock")
     }

@@ -6,15 +6,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
-use std::collections::BTreeMap;
+mod seated;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use chain::{
-    AttestationData, Checkpoint, CommitteeIndex, Epoch, ExecutionAddress, Fork, ForkInfo, PublicKeyBytes,
-    Root, Slot,
-};
+use chain::{ExecutionAddress, PublicKeyBytes, Root};
 use cluster::create::{self, Addresses, CreateOptions, CreatedCluster};
 use cluster::edit::Edit;
 use cluster::keystore::{KdfCost, Keystore};
@@ -24,21 +23,19 @@ use hw_tests::charon::{Charon, Relay};
 use hw_tests::member::Member;
 use hw_tests::ports::free_ports;
 use hw_tests::process::{Launch, Process, log_tail};
+use ipc::dkg::{
+    AddedValidator, Adding, CEREMONY_PATH, CeremonyConsent, CeremonyStatus, DKG_FILES_PATH, DKG_PATH,
+    KeyGeneration, KeyGenerationFiles, KeyGenerationStatus,
+};
 use ipc::edit::{
     CLUSTER_EDIT_LOCK_PATH, CLUSTER_EDIT_PATH, ClusterEdit, ClusterEditProgress, ClusterEditStatus,
     EDIT_PATH, EditCommit, EditConsent, EditStatus,
 };
-use ipc::signer::{
-    ChainClock, ChainPreset, History, SHARES_PATH, STATUS_PATH, ShareBundle, ShareEntry, ShareImported,
-    SignerStatus,
-};
-use ipc::web3signer::{self, SignAnswer, SignRequest};
-use ipc::{Client, Sensitive};
+use ipc::signer::{ChainClock, ChainPreset, STATUS_PATH, SignerStatus};
+use ipc::{Client, NodeStatus, Sensitive};
 use threshold::{SecretShare, ShareIndex};
 
 const PATIENCE: Duration = Duration::from_secs(150);
-const SLOT_MS: u64 = 50;
-const SLOTS_PER_EPOCH: u64 = 8;
 const VALIDATORS: usize = 2;
 
 /// What runs a member.
@@ -75,10 +72,6 @@ fn minor_of(charon: &Charon) -> u8 {
     minor.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
 }
 
-fn now_ms() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
-}
-
 /// One `charon alpha edit …` at work.
 struct Editor {
     place: usize,
@@ -86,8 +79,7 @@ struct Editor {
     output: PathBuf,
 }
 
-/// Members of which the first ones are a cluster, on Hoodi: Charon edits clusters of no other than public networks. The clock is a
-/// fast one of our own.
+/// Members of which the first ones are a cluster, on Hoodi: Charon edits clusters of no other than public networks.
 struct World {
     runtime: tokio::runtime::Runtime,
     charon: Charon,
@@ -110,9 +102,9 @@ impl World {
         let network = Network::by_name("hoodi").unwrap();
         let genesis_root = network.genesis_validators_root().unwrap();
         let clock = ChainClock {
-            genesis_time: now_ms() / 1000 - 60,
-            slot_ms: SLOT_MS,
-            slots_per_epoch: SLOTS_PER_EPOCH,
+            genesis_time: network.genesis_time,
+            slot_ms: 12_000,
+            slots_per_epoch: 32,
             preset: ChainPreset::Mainnet,
         };
         let addresses = Addresses {
@@ -131,12 +123,7 @@ impl World {
             (temporary.path().to_owned(), Some(temporary))
         };
         let kinds: Vec<Kind> = members.iter().chain(more).copied().collect();
-        let mut identities: Vec<IdentityKey> = created
-            .nodes
-            .iter()
-            .map(|node| IdentityKey::from_bytes(node.identity.secret_bytes().clone()).unwrap())
-            .collect();
-        identities.extend(more.iter().map(|_| IdentityKey::generate(&mut rand::rng())));
+        let identities = seated::identities(&created, more.len());
         let relay = Relay::start(&charon, &dir.join("relay")).unwrap();
         let mut world = Self {
             runtime,
@@ -187,6 +174,9 @@ impl World {
             return;
         }
         for file in self.created.node_files(place, KdfCost::Insecure, &mut rand::rng()).unwrap() {
+            if let Some((_, name)) = file.path.split_once("deposit-data") {
+                fs::write(home.join(format!("deposit-data{name}")), file.content.as_slice()).unwrap();
+            }
             let Some((_, name)) = file.path.split_once("validator_keys/") else { continue };
             fs::create_dir_all(home.join("validator_keys")).unwrap();
             fs::write(home.join("validator_keys").join(name), file.content.as_slice()).unwrap();
@@ -198,7 +188,7 @@ impl World {
     }
 
     fn lock_json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.created.lock.to_json().unwrap()).unwrap()
+        seated::lock_json(&self.created)
     }
 
     /// Where everybody that is on is reached.
@@ -227,45 +217,13 @@ impl World {
     }
 
     fn import(&self, place: usize) {
-        let entry = |(position, validator): (usize, &cluster::DistributedValidator)| {
-            let share = &self.created.nodes[place].shares[position];
-            let keystore =
-                Keystore::encrypt_share(share.key(), "password", KdfCost::Insecure, &mut rand::rng());
-            ShareEntry {
-                keystore: serde_json::from_slice(&keystore.to_json()).unwrap(),
-                password: Sensitive::new("password".to_owned()),
-                public_key: validator.public_shares[place].to_string(),
-                group_public_key: validator.public_key.to_string(),
-                share_index: u8::try_from(place + 1).unwrap(),
-            }
-        };
-        let bundle = ShareBundle {
-            validators: self.created.lock.validators.iter().enumerate().map(entry).collect(),
-            history: History::NeverSigned,
-            genesis_validators_root: self.genesis_root.to_string(),
-            chain: self.clock,
-        };
-        let key = self.signer_status(place).import_key.unwrap();
-        let sealed = ipc::envelope::seal(&key, &bundle).unwrap();
-        let _: ShareImported = self.runtime.block_on(self.signer(place).post(SHARES_PATH, &sealed)).unwrap();
+        let signer = self.signer(place);
+        self.runtime.block_on(seated::import(&signer, &self.created, place, self.genesis_root, self.clock));
     }
 
-    /// The box as it was left by joining the cluster: joining itself would ask a beacon node, and none is here.
     fn join(&mut self, place: usize) {
-        let cluster = serde_json::json!({
-            "lock": self.lock_json(),
-            "beacon_nodes": ["http://127.0.0.1:9"],
-            "peers": [],
-            "relays": [],
-            "signing": "built_in",
-        });
-        let identity = self.identities[place].to_file_text();
         let member = self.hearths.get_mut(&place).unwrap();
-        member.power_cut().unwrap();
-        let dir = member.dir().join("dv-node");
-        fs::write(dir.join("identity.key"), identity.as_str()).unwrap();
-        fs::write(dir.join("cluster.json"), cluster.to_string()).unwrap();
-        member.power_on().unwrap();
+        seated::join(member, &self.identities[place], &self.created, &[]);
     }
 
     /// What one Hearth's owner does: the consent to the signer, in which the Charons are named, then the change to the node.
@@ -316,10 +274,72 @@ impl World {
         Editor { place, process, output }
     }
 
+    /// What one Hearth's owner does to add validators.
+    fn begin_adding(&self, place: usize, validators: &[AddedValidator]) {
+        let of = self.created.nodes.len();
+        let adding = Adding { lock: self.lock_json(), validators: validators.to_vec() };
+        let charons = (0..of).filter(|other| self.kinds[*other] == C);
+        let consent = CeremonyConsent {
+            definition: serde_json::Value::Null,
+            adding: Some(adding.clone()),
+            identity: self.identities[place].public_key().to_string(),
+            genesis_validators_root: self.genesis_root.to_string(),
+            chain: self.clock,
+            network: None,
+            unsealed: charons.map(|other| u8::try_from(other + 1).unwrap()).collect(),
+        };
+        let reached = |other: usize| {
+            let peer = PeerId::from_public_key(&self.identities[other].public_key());
+            let port = match self.hearths.get(&other) {
+                Some(member) => member.p2p_port() + 1,
+                None => self.charon_ports[other],
+            };
+            format!("/ip4/127.0.0.1/tcp/{port}/p2p/{peer}")
+        };
+        let request = KeyGeneration {
+            definition: serde_json::Value::Null,
+            adding: Some(adding),
+            identity_key: Sensitive::new(String::new()),
+            minor: minor_of(&self.charon),
+            peers: (0..of).map(reached).collect(),
+            beacon_nodes: Vec::new(),
+            relays: None,
+        };
+        self.runtime.block_on(async {
+            let _: CeremonyStatus = self.signer(place).put(CEREMONY_PATH, &consent).await.unwrap();
+            let _: KeyGenerationStatus = self.node(place).put(DKG_PATH, &request).await.unwrap();
+        });
+    }
+
+    /// The lock that a Hearth has after validators were added.
+    fn lock_with_more(&self, place: usize, editors: &[Editor]) -> Vec<u8> {
+        let begun = Instant::now();
+        loop {
+            let status: KeyGenerationStatus = self.runtime.block_on(self.node(place).get(DKG_PATH)).unwrap();
+            let ceremony = status.ceremony.unwrap();
+            if ceremony.lock_hash.is_some() {
+                break;
+            }
+            let failed = ceremony.phase == "failed";
+            let tails: String = editors.iter().map(|editor| log_tail(editor.process.log(), 12)).collect();
+            assert!(!failed && begun.elapsed() < PATIENCE, "{place}: {ceremony:#?}\n{tails}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let files: KeyGenerationFiles = self.runtime.block_on(self.node(place).get(DKG_FILES_PATH)).unwrap();
+        let lock = files.files.into_iter().find(|file| file.name == "cluster-lock.json");
+        lock.unwrap().content.into_bytes()
+    }
+
     fn progress(&self, place: usize) -> Option<ClusterEditProgress> {
         let status: ClusterEditStatus =
             self.runtime.block_on(self.node(place).get(CLUSTER_EDIT_PATH)).unwrap();
         status.edit
+    }
+
+    /// Whether a Hearth's node rests for a change.
+    fn is_changing(&self, place: usize) -> bool {
+        let status: NodeStatus = self.runtime.block_on(self.node(place).get(ipc::node::STATUS_PATH)).unwrap();
+        status.problems.iter().any(|problem| problem.code == "edit_under_way")
     }
 
     /// Everybody at `places` begins, Hearths and Charons.
@@ -383,56 +403,26 @@ impl World {
         lock
     }
 
-    /// Every member's new share is the lock's, and any quorum of Hearths' and Charons' shares signs for the unchanged key.
-    /// `members` are the places of the new cluster in its order.
+    /// Every member has its new shares of the lock and no other. That these sign for the unchanged keys, the lock's own signature
+    /// says, which all of them made; votes of Hearths would be three epochs of Hoodi away. `members` are the places of the new
+    /// cluster in its order.
     fn assert_in_force(&self, members: &[usize], lock: &Lock) {
-        let fork_info = self.fork_info();
-        for (position, validator) in lock.validators.iter().enumerate() {
-            let begun = Instant::now();
-            let (partials, root) = loop {
-                let target = (now_ms() - self.clock.genesis_time * 1000) / SLOT_MS / SLOTS_PER_EPOCH;
-                let vote = vote(target);
-                let domain =
-                    chain::domain::domain_at(chain::domain::BEACON_ATTESTER, Epoch(target), &fork_info);
-                let root = chain::signing_root(&vote, domain);
-                let mut partials = Vec::new();
-                for (new, place) in members.iter().enumerate() {
-                    let index = ShareIndex::new(u64::try_from(new + 1).unwrap()).unwrap();
-                    let share = validator.public_shares[new];
-                    match self.kinds[*place] {
-                        H => {
-                            let request = SignRequest::attestation(fork_info, &vote).unwrap();
-                            let client = Client::new(self.hearths[place].dir().join("run/sign.sock"));
-                            let answer: Result<SignAnswer, _> =
-                                self.runtime.block_on(client.post(&web3signer::sign_path(&share), &request));
-                            partials.extend(answer.ok().map(|answer| (index, answer.signature)));
-                        }
-                        C => {
-                            let secret = self.charon_share(*place, position, index);
-                            assert_eq!(secret.public_share().key.to_bytes(), share, "Charon's new share");
-                            partials.push((index, secret.sign(root.as_slice()).to_bytes()));
-                        }
-                        Off => panic!("{place} is off"),
-                    }
+        for (new, place) in members.iter().enumerate() {
+            let index = ShareIndex::new(u64::try_from(new + 1).unwrap()).unwrap();
+            let own = lock.validators.iter().map(|validator| validator.public_shares[new]);
+            let own: BTreeSet<PublicKeyBytes> = own.collect();
+            let held: BTreeSet<PublicKeyBytes> = match self.kinds[*place] {
+                H => {
+                    let held = self.signer_status(*place).shares.into_iter();
+                    held.map(|share| share.pubshare.parse().unwrap()).collect()
                 }
-                if partials.len() == members.len() {
-                    break (partials, root);
-                }
-                assert!(begun.elapsed() < PATIENCE, "the new shares do not sign");
-                std::thread::sleep(Duration::from_millis(100));
+                C => (0..lock.validators.len())
+                    .map(|position| self.charon_share(*place, position, index).public_share().key.to_bytes())
+                    .collect(),
+                Off => panic!("{place} is off"),
             };
-            let quorum = usize::try_from(lock.definition.threshold).unwrap();
-            for group in partials.windows(quorum) {
-                let whole = threshold::combine(group).unwrap();
-                threshold::verify_bytes(&validator.public_key, root.as_slice(), &whole).unwrap();
-            }
+            assert_eq!(held, own, "{place}");
         }
-    }
-
-    fn fork_info(&self) -> ForkInfo {
-        let version = chain::ForkVersion([5, 0, 0, 1]);
-        let fork = Fork { previous_version: version, current_version: version, epoch: Epoch(0) };
-        ForkInfo { fork, genesis_validators_root: self.genesis_root }
     }
 
     /// The new share that a Charon wrote.
@@ -442,16 +432,6 @@ impl World {
         let password = fs::read_to_string(keys.join(format!("keystore-{validator}.txt"))).unwrap();
         let key = Keystore::from_json(&keystore).unwrap().decrypt_key(&password).unwrap();
         SecretShare::new(index, key)
-    }
-}
-
-fn vote(target: u64) -> AttestationData {
-    AttestationData {
-        slot: Slot(target * SLOTS_PER_EPOCH),
-        index: CommitteeIndex(0),
-        beacon_block_root: Root([3; 32]),
-        source: Checkpoint { epoch: Epoch(target - 1), root: Root([1; 32]) },
-        target: Checkpoint { epoch: Epoch(target), root: Root([2; 32]) },
     }
 }
 
@@ -549,6 +529,37 @@ fn a_charon_deals_and_leaves() {
     one_of_four_deals_and_leaves(&[H, C, H, H], 1);
 }
 
+/// The present validators and their shares stay, and everybody, a Charon too, has the same lock with one more.
+#[test]
+fn a_charon_and_three_hearths_add_a_validator() {
+    let Some(charon) = charon() else { return };
+    let world = World::new(charon, &[H, C, H, H], &[]);
+    let address = |byte: &str| format!("0x{}", byte.repeat(20));
+    // Digits alone, which have no capitals: Charon writes addresses down as it is given them.
+    let wanted = AddedValidator { fee_recipient: address("05"), withdrawal: address("06") };
+    for place in [0, 2, 3] {
+        world.begin_adding(place, std::slice::from_ref(&wanted));
+    }
+    let command =
+        ["add-validators", "--num-validators", "1", "--fee-recipient-addresses", &wanted.fee_recipient];
+    let command = [&command[..], &["--withdrawal-addresses", &wanted.withdrawal]].concat();
+    let mut editors = vec![world.edit(1, &words(&command))];
+    let mut locks: Vec<Vec<u8>> = [0, 2, 3].map(|place| world.lock_with_more(place, &editors)).into();
+    let ended = editors[0].process.wait(PATIENCE).unwrap();
+    assert!(ended.is_some_and(|status| status.success()), "{}", log_tail(editors[0].process.log(), 12));
+    locks.push(fs::read(editors[0].output.join("cluster-lock.json")).unwrap());
+    let read = |bytes: &Vec<u8>| Lock::from_json(bytes).unwrap();
+    assert!(
+        locks.windows(2).all(|pair| read(&pair[0]) == read(&pair[1])),
+        "the members have different locks"
+    );
+    let lock = read(&locks[0]);
+    lock.verify(&[]).unwrap();
+    assert_eq!(lock.validators[..VALIDATORS], world.created.lock.validators);
+    assert_eq!(lock.validators.len(), VALIDATORS + 1);
+    world.assert_in_force(&[0, 1, 2, 3], &lock);
+}
+
 /// Waits until every Hearth at `places` says that the attempt is over and what to do. No old share was given up.
 fn assert_failed(world: &World, places: &[usize], what: &str) {
     for place in places {
@@ -597,6 +608,14 @@ fn a_charon_that_restarts_in_the_middle_ends_the_attempt_and_the_next_one_works(
     // Whoever hears of it first tells the others.
     assert_failed(&world, &[0, 1, 3], "restarted in the middle");
     assert!(ended.is_some_and(|status| !status.success()));
+    // Who has failed says so for a while to everybody, and would end the next attempt with it.
+    for place in [0, 1, 3] {
+        let begun = Instant::now();
+        while world.is_changing(place) {
+            assert!(begun.elapsed() < PATIENCE, "{place} does not end the attempt");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
     let everybody = [0, 1, 2, 3];
     let mut editors = world.run(&everybody, &edit, &command);
     let lock = world.changed(&everybody, &mut editors, &[]);

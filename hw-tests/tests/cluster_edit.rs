@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod seated;
+
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,18 +15,18 @@ use chain::{
 };
 use cluster::create::{self, Addresses, CreateOptions, CreatedCluster};
 use cluster::edit::Edit;
-use cluster::keystore::{KdfCost, Keystore};
-use cluster::{Enr, IdentityKey, Lock, Network};
+use cluster::{Enr, IdentityKey, Lock, Network, PeerId};
 use hw_tests::ceremony::address;
 use hw_tests::member::Member;
+use ipc::dkg::{
+    AddedValidator, Adding, CEREMONY_PATH, CeremonyConsent, CeremonyStatus, DKG_FILES_PATH, DKG_PATH,
+    KeyGeneration, KeyGenerationFiles, KeyGenerationProgress, KeyGenerationStatus, NamedFile, PrivateNetwork,
+};
 use ipc::edit::{
     CLUSTER_EDIT_LOCK_PATH, CLUSTER_EDIT_PATH, ClusterEdit, ClusterEditProgress, ClusterEditStatus,
     EDIT_PATH, EditCommit, EditConsent, EditNetwork, EditStatus,
 };
-use ipc::signer::{
-    ChainClock, ChainPreset, History, SHARES_PATH, STATUS_PATH, ShareBundle, ShareEntry, ShareImported,
-    SignerStatus,
-};
+use ipc::signer::{ChainClock, ChainPreset, STATUS_PATH, SignerStatus};
 use ipc::web3signer::{self, SignAnswer, SignRequest};
 use ipc::{Client, ClientError, Sensitive};
 use sha2::{Digest as _, Sha256};
@@ -43,10 +46,24 @@ fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
-fn fork_info() -> ForkInfo {
+/// A fast clock that began a minute ago.
+fn fast_clock() -> ChainClock {
+    ChainClock {
+        genesis_time: now_ms() / 1000 - 60,
+        slot_ms: SLOT_MS,
+        slots_per_epoch: SLOTS_PER_EPOCH,
+        preset: ChainPreset::Mainnet,
+    }
+}
+
+fn epoch(clock: &ChainClock) -> u64 {
+    (now_ms() - clock.genesis_time * 1000) / SLOT_MS / SLOTS_PER_EPOCH
+}
+
+fn fork_info(genesis_validators_root: Root) -> ForkInfo {
     let version = chain::ForkVersion([5, 0, 0, 1]);
     let fork = Fork { previous_version: version, current_version: version, epoch: Epoch(0) };
-    ForkInfo { fork, genesis_validators_root: GENESIS_ROOT }
+    ForkInfo { fork, genesis_validators_root }
 }
 
 fn vote(source: u64, target: u64, head: u8) -> AttestationData {
@@ -74,18 +91,12 @@ impl World {
     /// `of` boxes in a cluster and `more` that are in none.
     fn new(of: usize, more: usize) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let genesis_time = now_ms() / 1000 - 60;
+        let clock = fast_clock();
         let network = Network {
             name: "local".to_owned(),
             chain_id: 1337,
             genesis_fork_version: chain::ForkVersion([0x20, 0, 0, 0x89]),
-            genesis_time,
-        };
-        let clock = ChainClock {
-            genesis_time,
-            slot_ms: SLOT_MS,
-            slots_per_epoch: SLOTS_PER_EPOCH,
-            preset: ChainPreset::Mainnet,
+            genesis_time: clock.genesis_time,
         };
         let addresses = Addresses {
             fee_recipient: ExecutionAddress([0xfe; 20]),
@@ -99,13 +110,11 @@ impl World {
             Member::start(&name, &dir.path().join(&name), &binaries()).unwrap()
         };
         let members: Vec<Member> = (0..of + more).map(start).collect();
-        let mut identities: Vec<IdentityKey> = created
-            .nodes
-            .iter()
-            .map(|node| IdentityKey::from_bytes(node.identity.secret_bytes().clone()).unwrap())
-            .collect();
-        identities.extend((0..more).map(|_| IdentityKey::generate(&mut rand::rng())));
+        let identities = seated::identities(&created, more);
         let mut world = Self { runtime, created, network, clock, members, identities, _dir: dir };
+        for member in &mut world.members {
+            member.know_network(world.network.clone());
+        }
         for place in 0..of {
             world.import(place);
             world.join(place);
@@ -118,7 +127,7 @@ impl World {
     }
 
     fn lock_json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.created.lock.to_json().unwrap()).unwrap()
+        seated::lock_json(&self.created)
     }
 
     fn peers(&self) -> Vec<String> {
@@ -142,45 +151,14 @@ impl World {
     }
 
     fn import(&self, place: usize) {
-        let entry = |(position, validator): (usize, &cluster::DistributedValidator)| {
-            let share = &self.created.nodes[place].shares[position];
-            let keystore =
-                Keystore::encrypt_share(share.key(), "password", KdfCost::Insecure, &mut rand::rng());
-            ShareEntry {
-                keystore: serde_json::from_slice(&keystore.to_json()).unwrap(),
-                password: Sensitive::new("password".to_owned()),
-                public_key: validator.public_shares[place].to_string(),
-                group_public_key: validator.public_key.to_string(),
-                share_index: u8::try_from(place + 1).unwrap(),
-            }
-        };
-        let bundle = ShareBundle {
-            validators: self.created.lock.validators.iter().enumerate().map(entry).collect(),
-            history: History::NeverSigned,
-            genesis_validators_root: GENESIS_ROOT.to_string(),
-            chain: self.clock,
-        };
-        let key = self.signer_status(place).import_key.unwrap();
-        let sealed = ipc::envelope::seal(&key, &bundle).unwrap();
-        let _: ShareImported = self.runtime.block_on(self.signer(place).post(SHARES_PATH, &sealed)).unwrap();
+        let signer = self.signer(place);
+        self.runtime.block_on(seated::import(&signer, &self.created, place, GENESIS_ROOT, self.clock));
     }
 
-    /// The box as it was left by joining the cluster: joining itself would ask a beacon node, and none is here.
     fn join(&mut self, place: usize) {
-        let cluster = serde_json::json!({
-            "lock": self.lock_json(),
-            "beacon_nodes": ["http://127.0.0.1:9"],
-            "peers": &self.peers()[..self.created.nodes.len()],
-            "relays": [],
-            "signing": "built_in",
-        });
-        let identity = self.identities[place].to_file_text();
-        let member = &mut self.members[place];
-        member.power_cut().unwrap();
-        let dir = member.dir().join("dv-node");
-        std::fs::write(dir.join("identity.key"), identity.as_str()).unwrap();
-        std::fs::write(dir.join("cluster.json"), cluster.to_string()).unwrap();
-        member.power_on().unwrap();
+        let peers = self.peers();
+        let peers = &peers[..self.created.nodes.len()];
+        seated::join(&mut self.members[place], &self.identities[place], &self.created, peers);
     }
 
     /// What one owner does: the consent to the signer, then the change to the node.
@@ -245,8 +223,80 @@ impl World {
         locks.swap_remove(0)
     }
 
+    /// What one owner allows its signer to add validators.
+    fn consent_to_add(&self, place: usize, validators: &[AddedValidator]) -> CeremonyConsent {
+        CeremonyConsent {
+            definition: serde_json::Value::Null,
+            adding: Some(Adding { lock: self.lock_json(), validators: validators.to_vec() }),
+            identity: self.identities[place].public_key().to_string(),
+            genesis_validators_root: GENESIS_ROOT.to_string(),
+            chain: self.clock,
+            network: Some(PrivateNetwork {
+                name: self.network.name.clone(),
+                chain_id: self.network.chain_id,
+                genesis_time: self.network.genesis_time,
+            }),
+            unsealed: Vec::new(),
+        }
+    }
+
+    /// What one owner does to add validators: the consent to the signer, then the key generation to the node.
+    fn begin_adding(&self, place: usize, validators: &[AddedValidator]) {
+        let consent = self.consent_to_add(place, validators);
+        let beside = |(member, key): (&Member, &IdentityKey)| {
+            let peer = PeerId::from_public_key(&key.public_key());
+            format!("/ip4/127.0.0.1/tcp/{}/p2p/{peer}", member.p2p_port() + 1)
+        };
+        let request = KeyGeneration {
+            definition: serde_json::Value::Null,
+            adding: consent.adding.clone(),
+            identity_key: Sensitive::new(String::new()),
+            minor: 10,
+            peers: self.members.iter().zip(&self.identities).map(beside).collect(),
+            beacon_nodes: Vec::new(),
+            relays: None,
+        };
+        self.runtime.block_on(async {
+            let _: CeremonyStatus = self.signer(place).put(CEREMONY_PATH, &consent).await.unwrap();
+            let _: KeyGenerationStatus = self.node(place).put(DKG_PATH, &request).await.unwrap();
+        });
+    }
+
+    /// Waits until the key generation at a member's node is where it should be.
+    fn wait_adding(&self, place: usize, is_there: impl Fn(&KeyGenerationProgress) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let status: KeyGenerationStatus = self.runtime.block_on(self.node(place).get(DKG_PATH)).unwrap();
+            if status.ceremony.as_ref().is_some_and(&is_there) {
+                return;
+            }
+            let failed = status.ceremony.as_ref().is_some_and(|ceremony| ceremony.phase == "failed");
+            assert!(!failed && begun.elapsed() < PATIENCE, "in vain: {place}: {status:#?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The lock that all members have in the end, and the deposits beside it.
+    fn added(&self) -> (Lock, serde_json::Value) {
+        let mut found: Vec<Vec<NamedFile>> = Vec::new();
+        for place in 0..self.members.len() {
+            self.wait_adding(place, |ceremony| ceremony.phase == "done");
+            let files: KeyGenerationFiles =
+                self.runtime.block_on(self.node(place).get(DKG_FILES_PATH)).unwrap();
+            found.push(files.files);
+        }
+        assert!(found.windows(2).all(|pair| pair[0] == pair[1]), "the members have different files");
+        let file = |is_it: fn(&str) -> bool| {
+            let found = found[0].iter().find(|file| is_it(&file.name)).unwrap();
+            found.content.clone()
+        };
+        let lock = Lock::from_json(file(|name| name == "cluster-lock.json").as_bytes()).unwrap();
+        let deposits = file(|name| name.starts_with("deposit-data"));
+        (lock, serde_json::from_str(&deposits).unwrap())
+    }
+
     fn epoch(&self) -> u64 {
-        (now_ms() - self.clock.genesis_time * 1000) / SLOT_MS / SLOTS_PER_EPOCH
+        epoch(&self.clock)
     }
 
     fn attest(
@@ -255,7 +305,7 @@ impl World {
         share: &PublicKeyBytes,
         vote: &AttestationData,
     ) -> Result<SignatureBytes, ClientError> {
-        let request = SignRequest::attestation(fork_info(), vote).unwrap();
+        let request = SignRequest::attestation(fork_info(GENESIS_ROOT), vote).unwrap();
         let answer: Result<SignAnswer, _> =
             self.runtime.block_on(self.sign_socket(place).post(&web3signer::sign_path(share), &request));
         answer.map(|answer| answer.signature)
@@ -307,9 +357,14 @@ impl World {
                 );
             }
         }
+        self.assert_signs(places, lock, 0);
+    }
+
+    /// Any quorum of the shares signs a new vote of the validator at that position.
+    fn assert_signs(&self, places: &[usize], lock: &Lock, position: usize) {
         let quorum = usize::try_from(lock.definition.threshold).unwrap();
         let begun = Instant::now();
-        let validator = &lock.validators[0];
+        let validator = &lock.validators[position];
         let (partials, vote) = loop {
             let target = self.epoch();
             let vote = vote(target - 1, target, 3);
@@ -327,8 +382,11 @@ impl World {
             assert!(begun.elapsed() < PATIENCE, "in vain: the new shares do not sign");
             std::thread::sleep(Duration::from_millis(100));
         };
-        let domain =
-            chain::domain::domain_at(chain::domain::BEACON_ATTESTER, vote.target.epoch, &fork_info());
+        let domain = chain::domain::domain_at(
+            chain::domain::BEACON_ATTESTER,
+            vote.target.epoch,
+            &fork_info(GENESIS_ROOT),
+        );
         let root = chain::signing_root(&vote, domain);
         for group in [&partials[..quorum], &partials[partials.len() - quorum..]] {
             let whole = threshold::combine(group).unwrap();
@@ -556,4 +614,76 @@ fn the_complete_lock_is_all_that_a_member_needs_whose_node_has_forgotten_the_cha
     let lock = world.changed(&[0, 1, 2, 4]);
     world.assert_in_force(&[0, 1, 2, 4], &lock, voted);
     world.assert_served(&[0], &lock);
+}
+
+/// The old shares vote before it, during it and after it, and a power cut in the middle does not matter.
+#[test]
+fn validators_are_added_and_the_old_ones_vote_all_the_time() {
+    let mut world = World::new(4, 0);
+    let voted = world.vote_with_old_shares();
+    let wanted: Vec<AddedValidator> = ["0a", "0b"]
+        .map(|byte| AddedValidator {
+            fee_recipient: format!("0x{}", byte.repeat(20)),
+            withdrawal: format!("0x{}", "0c".repeat(20)),
+        })
+        .to_vec();
+    // Only for the shares that the signer has, by the clock that it has them with, and for addresses that are some.
+    let mut by_another_clock = world.consent_to_add(0, &wanted);
+    by_another_clock.chain.slot_ms += 1;
+    let mut nowhere = world.consent_to_add(0, &wanted);
+    nowhere.adding.as_mut().unwrap().validators[1].withdrawal.push('0');
+    for (consent, expected) in [(by_another_clock, "share_conflict"), (nowhere, "addition_invalid")] {
+        let refused: Result<CeremonyStatus, _> =
+            world.runtime.block_on(world.signer(0).put(CEREMONY_PATH, &consent));
+        let Err(ClientError::Refused { problem, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(problem.code, expected);
+    }
+    for place in 0..3 {
+        world.begin_adding(place, &wanted);
+    }
+    world.wait_adding(0, |ceremony| ceremony.members.iter().filter(|member| member.in_sync).count() == 3);
+    // The cluster is served as it was.
+    world.vote_with_old_shares();
+    world.assert_served(&[0, 1, 2, 3], &world.created.lock);
+    world.members[1].power_cut().unwrap();
+    world.members[1].power_on().unwrap();
+    world.begin_adding(3, &wanted);
+    let (lock, deposits) = world.added();
+    lock.verify(&[world.network.clone()]).unwrap();
+    let old = &world.created.lock;
+    assert_eq!(lock.validators[..2], old.validators);
+    assert_eq!((lock.validators.len(), lock.definition.num_validators), (4, 4));
+    assert_eq!(lock.definition.threshold, old.definition.threshold);
+    let enrs = |lock: &Lock| -> Vec<String> {
+        lock.definition.operators.iter().map(|operator| operator.enr.clone()).collect()
+    };
+    assert_eq!(enrs(&lock), enrs(old));
+    let key_of = |deposit: &serde_json::Value| format!("0x{}", deposit["pubkey"].as_str().unwrap());
+    let funded: BTreeSet<String> = deposits.as_array().unwrap().iter().map(key_of).collect();
+    let new = lock.validators[2..].iter().map(|validator| validator.public_key.to_string());
+    assert_eq!(funded, new.collect(), "the new ones are funded alone");
+    let all = [0, 1, 2, 3];
+    world.assert_served(&all, &lock);
+    for place in all {
+        // Nothing of the old shares was begun anew: not their history, nor a pause.
+        let held = world.signer_status(place).shares;
+        assert_eq!(held.len(), 4);
+        for validator in &lock.validators {
+            let own = validator.public_shares[place].to_string();
+            assert!(held.iter().any(|share| share.pubshare == own));
+        }
+        let own = old.validators[0].public_shares[place];
+        let other = world.attest(place, &own, &vote(voted - 1, voted, 9));
+        assert!(
+            matches!(&other, Err(ClientError::Refused { status: 412, .. })),
+            "what the share voted against: {other:?}"
+        );
+    }
+    for position in 0..lock.validators.len() {
+        world.assert_signs(&all, &lock, position);
+    }
+    // A restart changes nothing.
+    world.members[1].power_cut().unwrap();
+    world.members[1].power_on().unwrap();
+    world.assert_served(&all, &lock);
 }

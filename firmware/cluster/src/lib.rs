@@ -5,6 +5,7 @@
 //! (both are arguments). It never accepts half a lock: only [`Lock::verify`] hands out a [`ClusterView`], which `dv-node`
 //! and `signer` build on. Secrets made or opened here are wiped on drop and never printed.
 
+pub mod add;
 mod bls;
 pub mod create;
 pub mod definition;

@@ -24,6 +24,7 @@ use crate::setup::{self, Membership};
 use crate::signer::Signer;
 use crate::store::StoreError;
 
+mod adding;
 mod brought;
 mod change;
 mod joining;

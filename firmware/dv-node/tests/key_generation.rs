@@ -39,6 +39,7 @@ fn wanted(
 ) -> KeyGeneration {
     KeyGeneration {
         definition: serde_json::from_slice(&created.lock.definition.to_json().unwrap()).unwrap(),
+        adding: None,
         identity_key: Sensitive::new(created.nodes[index].identity.to_file_text().to_string()),
         minor,
         peers: peers.to_vec(),
@@ -123,6 +124,7 @@ async fn a_cluster_that_was_left_is_not_brought_back_by_the_ceremony_that_made_i
     let setup = house.setup(0);
     let request = KeyGeneration {
         definition: setup.lock["cluster_definition"].clone(),
+        adding: None,
         identity_key: Sensitive::new(setup.identity_key.expose_secret().to_owned()),
         minor: 10,
         peers: setup.peers.clone(),

@@ -28,8 +28,12 @@ pub const RELEASE_PATH: &str = "/v1/ceremony/release";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CeremonyConsent {
-    /// The cluster definition file, as JSON.
+    /// The cluster definition file, as JSON; left out for a cluster that exists.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub definition: serde_json::Value,
+    /// More validators for a cluster that exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adding: Option<Adding>,
     /// This box's identity: its compressed secp256k1 public key, hex. It says which member we are.
     pub identity: String,
     /// The chain that the new shares may sign for, `0x` hex; pinned for good. On public networks it must be theirs.
@@ -43,6 +47,26 @@ pub struct CeremonyConsent {
     /// exchanged with them pass through this box's network process in the clear.
     #[serde(default)]
     pub unsealed: Vec<u8>,
+}
+
+/// Validators that a cluster is to have more. All members mean the same ones in the same order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adding {
+    /// The lock in force, as JSON.
+    pub lock: serde_json::Value,
+    /// The new validators.
+    pub validators: Vec<AddedValidator>,
+}
+
+/// Where the rewards and the stake of a new validator go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddedValidator {
+    /// `0x` address.
+    pub fee_recipient: String,
+    /// `0x` address.
+    pub withdrawal: String,
 }
 
 /// A chain that is not public.
@@ -224,16 +248,22 @@ pub const DKG_FILES_PATH: &str = "/v1/dkg/files";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyGeneration {
-    /// The cluster definition file, as JSON.
+    /// The cluster definition file, as JSON; left out for a cluster that exists.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub definition: serde_json::Value,
-    /// This node's secp256k1 identity key, 32 bytes in hex (`charon-enr-private-key`).
+    /// More validators for a cluster that this box is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adding: Option<Adding>,
+    /// This node's secp256k1 identity key, 32 bytes in hex (`charon-enr-private-key`); empty for a cluster that exists, of which
+    /// the box has it.
     pub identity_key: Sensitive,
     /// The minor version of Charon v1 to speak: that of the members who run Charon.
     #[serde(default = "default_minor")]
     pub minor: u8,
-    /// Multiaddresses of the other members, each ending in `/p2p/<peer id>`.
+    /// Multiaddresses of the other members, each ending in `/p2p/<peer id>`. While a cluster gets validators, its members' nodes
+    /// keep their own ports, so these are others: of a Hearth the next free one.
     pub peers: Vec<String>,
-    /// Beacon nodes for the cluster afterwards.
+    /// Beacon nodes for the cluster afterwards; one that exists keeps its own.
     pub beacon_nodes: Vec<String>,
     /// Relays through which members without an address are reached, such as `https://4.relay.obol.dev`; left out, none
     /// for the ceremony and the usual ones for the cluster.

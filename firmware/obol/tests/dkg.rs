@@ -10,11 +10,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use chain::ExecutionAddress;
+use cluster::add::{AddedValidator, Addition};
 use cluster::create::{Addresses, CreateOptions};
 use cluster::definition::Operator;
 use cluster::{Definition, Enr, IdentityKey, Lock, Network, SchemaVersion};
 use obol::dkg::ceremony::{Answer, Channel, Event, Failure, Output, Phase, Question, Record};
-use obol::dkg::exchange::Exchange;
+use obol::dkg::exchange::{self, Exchange};
 use obol::dkg::wire::{BCastSigRequest, FrostRound1Casts, FrostRound1P2P};
 use obol::dkg::{Born, Ceremony, Dealer, Plan, Profile, frost};
 use obol::wire::{Any, Named as _};
@@ -22,6 +23,7 @@ use prost::Message as _;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
+use threshold::SecretShare;
 use zeroize::Zeroizing;
 
 fn identity(member: usize) -> Arc<IdentityKey> {
@@ -57,15 +59,17 @@ fn definition(members: usize, validators: usize, change: impl Fn(&mut Definition
 struct Signer {
     plan: Arc<Plan>,
     dealer: Dealer,
+    /// Shares of the validators that the cluster has already.
+    present: Vec<SecretShare>,
     kept: BTreeMap<usize, Vec<Zeroizing<[u8; 32]>>>,
     born: Option<Born>,
     released: Option<Lock>,
 }
 
 impl Signer {
-    fn new(plan: Arc<Plan>, seed: u8) -> Self {
+    fn new(plan: Arc<Plan>, seed: u8, present: Vec<SecretShare>) -> Self {
         let dealer = Dealer::new(Arc::clone(&plan), Zeroizing::new([seed; 32]));
-        Self { plan, dealer, kept: BTreeMap::new(), born: None, released: None }
+        Self { plan, dealer, present, kept: BTreeMap::new(), born: None, released: None }
     }
 
     fn answer(&mut self, question: Question) -> Answer {
@@ -104,7 +108,7 @@ impl Signer {
             }
             Question::SignLock(signed) => {
                 assert!(self.released.is_none(), "nothing is signed for a ceremony after the release");
-                let partials = self.born.as_ref().unwrap().sign_lock(&signed).unwrap();
+                let partials = self.born.as_ref().unwrap().sign_lock(&signed, &self.present).unwrap();
                 Answer::Signed { exchange: Exchange::Lock, partials }
             }
             Question::Release { lock } => {
@@ -129,12 +133,17 @@ struct Member {
 
 impl Member {
     fn new(own: usize, definition: &Definition, profile: Profile) -> Self {
-        let key = identity(own);
-        let plan = Arc::new(Plan::new(definition.clone(), &[], &key.public_key()).unwrap());
-        let seed = u8::try_from(own + 100).unwrap();
+        let plan = Plan::new(definition.clone(), &[], &identity(own).public_key()).unwrap();
+        Self::of(plan, profile, 100, Vec::new())
+    }
+
+    fn of(plan: Plan, profile: Profile, seed: usize, present: Vec<SecretShare>) -> Self {
+        let key = identity(plan.own());
+        let seed = u8::try_from(plan.own() + seed).unwrap();
+        let plan = Arc::new(plan);
         Self {
             ceremony: Ceremony::new(Arc::clone(&plan), profile, key, "sim", [9; 32]),
-            signer: Signer::new(Arc::clone(&plan), seed),
+            signer: Signer::new(Arc::clone(&plan), seed, present),
             plan,
             profile,
             records: Vec::new(),
@@ -187,7 +196,23 @@ impl World {
     ) -> Self {
         let definition = definition(members, validators, change);
         let profile = Profile::of_minor(minor).unwrap();
-        let members: Vec<_> = (0..members).map(|own| Member::new(own, &definition, profile)).collect();
+        Self::of((0..members).map(|own| Member::new(own, &definition, profile)).collect(), seed)
+    }
+
+    /// The same members, after they made a cluster, add so many validators to it.
+    fn adding(self, validators: usize, seed: u64) -> Self {
+        let base = self.members[0].complete.clone().unwrap();
+        let member = |member: Member| {
+            let more = vec![more(); validators];
+            let addition = Addition::new(base.clone(), &more, &[]).unwrap();
+            let plan = Plan::adding(addition, &[], &identity(member.plan.own()).public_key()).unwrap();
+            let present = member.signer.born.unwrap().into_secrets();
+            Member::of(plan, member.profile, 200, member.signer.present.into_iter().chain(present).collect())
+        };
+        Self::of(self.members.into_iter().map(member).collect(), seed)
+    }
+
+    fn of(members: Vec<Member>, seed: u64) -> Self {
         let mut world = Self {
             members,
             wire: VecDeque::new(),
@@ -350,6 +375,75 @@ fn members_make_one_lock_in_every_profile_and_schema() {
         let lock = world.members[0].complete.as_ref().unwrap();
         let deposits = if version < SchemaVersion::V1_8 { 1 } else { 2 };
         assert!(lock.validators.iter().all(|validator| validator.deposits.len() == deposits));
+    }
+}
+
+fn more() -> AddedValidator {
+    AddedValidator {
+        fee_recipient: format!("0x{}", "05".repeat(20)),
+        withdrawal: format!("0x{}", "06".repeat(20)),
+    }
+}
+
+#[test]
+fn a_cluster_gets_more_validators_and_then_more_again() {
+    for (minor, version) in [(10, SchemaVersion::V1_10), (11, SchemaVersion::V1_11), (9, SchemaVersion::V1_7)]
+    {
+        let mut world = World::new(4, 2, minor, 5, |definition| {
+            definition.version = version;
+            if version < SchemaVersion::V1_10 {
+                definition.target_gas_limit = 0;
+                definition.compounding = false;
+            }
+        });
+        world.run();
+        let mut known = world.members[0].complete.clone().unwrap();
+        for (round, added) in [2, 1].into_iter().enumerate() {
+            world = world.adding(added, 6 + u64::try_from(round).unwrap());
+            assert_eq!(world.members[0].plan.hash(), known.definition.definition_hash);
+            world.turn();
+            world.restart(round + 1);
+            world.run();
+            world.assert_born();
+            let lock = world.members[0].complete.clone().unwrap();
+            let (present, new) = lock.validators.split_at(known.validators.len());
+            assert_eq!((present, new.len()), (known.validators.as_slice(), added));
+            assert_eq!(lock.definition.operators.len(), known.definition.operators.len());
+            assert_eq!(lock.definition.threshold, known.definition.threshold);
+            for validator in new {
+                let credentials = &validator.deposits[0].withdrawal_credentials;
+                assert!(credentials.as_slice().ends_with(&[6; 20]));
+                let registration = validator.builder_registration.as_ref();
+                assert!(registration.is_none_or(|signed| signed.message.fee_recipient.0 == [5; 20]));
+            }
+            known = lock;
+        }
+    }
+}
+
+/// It sends another share's signature in its place.
+#[test]
+fn who_does_not_sign_the_new_lock_with_an_old_share_is_named() {
+    let mut world = World::new(4, 1, 10, 8, |_| {});
+    world.run();
+    let mut world = world.adding(1, 9);
+    let plan = Arc::clone(&world.members[0].plan);
+    let old = plan.present()[0].public_key;
+    world.tamper = Box::new(move |from, _, packet| match packet {
+        Packet::Message(Channel::Partials, bytes) if from == 2 => {
+            let (what, mut partials) = exchange::read(&plan, 2, &bytes).unwrap();
+            if what == Exchange::Lock {
+                let other = partials.iter().find(|(key, _)| *key != old).unwrap().1;
+                partials.iter_mut().find(|(key, _)| *key == old).unwrap().1 = other;
+            }
+            vec![Packet::Message(Channel::Partials, exchange::write(2, what, &partials))]
+        }
+        packet => vec![packet],
+    });
+    world.run();
+    for (place, failure) in world.failures().into_iter().enumerate().filter(|(place, _)| *place != 2) {
+        assert_eq!(failure.unwrap().member, Some(2), "{place}: {failure:?}");
+        assert!(world.members[place].signer.released.is_none());
     }
 }
 
@@ -622,7 +716,8 @@ fn a_broadcast_of_another_ceremony_is_refused() {
 fn one_nonce_in_two_proofs_is_refused_by_every_signer() {
     let definition = definition(3, 2, |_| {});
     let plan = |own| Arc::new(Plan::new(definition.clone(), &[], &identity(own).public_key()).unwrap());
-    let signers: Vec<_> = (0..3_u8).map(|own| Signer::new(plan(usize::from(own)), own + 1)).collect();
+    let signers: Vec<_> =
+        (0..3_u8).map(|own| Signer::new(plan(usize::from(own)), own + 1, Vec::new())).collect();
     let mut casts: BTreeMap<usize, _> =
         signers.iter().enumerate().map(|(own, signer)| (own, signer.dealer.casts().unwrap())).collect();
     let shares = |to: usize, from: usize| {

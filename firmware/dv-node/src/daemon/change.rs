@@ -471,7 +471,23 @@ impl Daemon {
     pub(super) async fn change_over(&mut self, setup: ClusterSetup) -> Result<(), Problem> {
         let (membership, setup) = self.verify_stored(setup).await?;
         let number = self.change.place.unwrap_or_default();
-        self.room_beside_others(&membership, number)?;
+        self.take_new_lock(number, &setup, &membership)?;
+        self.change.store.finish().map_err(|error| kept(&error))?;
+        tracing::warn!(cluster = %membership.view.name, share_index = membership.share_index, place = number, "the cluster was changed");
+        self.release_place();
+        self.hand_identity_over(&setup, &membership);
+        self.seat_and_start(number, membership);
+        Ok(())
+    }
+
+    /// Writes the new lock of the cluster at a place where its files are, after its node has ended. May be repeated after a crash.
+    pub(super) fn take_new_lock(
+        &mut self,
+        number: u8,
+        setup: &ClusterSetup,
+        membership: &Membership,
+    ) -> Result<(), Problem> {
+        self.room_beside_others(membership, number)?;
         if !self.seats.contains_key(&number) {
             self.open_seat(number).map_err(|error| disk(&error))?;
         }
@@ -489,14 +505,8 @@ impl Daemon {
                 "Leave that cluster, or send us the log.",
             ));
         }
-        self.put_old_memory_away(number, &store, old.as_ref(), &membership).map_err(|error| disk(&error))?;
-        store.change_cluster(&setup, &membership).map_err(|error| disk(&error))?;
-        self.change.store.finish().map_err(|error| kept(&error))?;
-        tracing::warn!(cluster = %membership.view.name, share_index = membership.share_index, place = number, "the cluster was changed");
-        self.release_place();
-        self.hand_identity_over(&setup, &membership);
-        self.seat_and_start(number, membership);
-        Ok(())
+        self.put_old_memory_away(number, &store, old.as_ref(), membership).map_err(|error| disk(&error))?;
+        store.change_cluster(setup, membership).map_err(|error| disk(&error))
     }
 
     /// What was said under the old lock never counts as the new member's word: it is put away under the old member's name, and

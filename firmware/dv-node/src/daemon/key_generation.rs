@@ -28,9 +28,7 @@ impl Daemon {
         match stored {
             // Over, it led to a cluster that this box is in or has left; its files stay until they are discarded.
             Ok((None, _) | (_, true)) => {}
-            Ok((Some(request), false)) if self.cluster_with(&request.identity_key).is_some() => {
-                self.ceremony_is_over();
-            }
+            Ok((Some(request), false)) if self.has_come_of(&request) => self.ceremony_is_over(),
             Ok((Some(request), false)) => {
                 // The signer may still be starting: the ceremony is there all the same.
                 if let Err(problem) = self.start_ceremony(request).await {
@@ -100,7 +98,7 @@ impl Daemon {
     }
 
     /// The cluster of this box in which it has this identity key.
-    fn cluster_with(&self, identity_key: &Sensitive) -> Option<String> {
+    pub(super) fn cluster_with(&self, identity_key: &Sensitive) -> Option<String> {
         let key = IdentityKey::from_file_text(identity_key.expose_secret()).ok()?.public_key();
         let clusters = self.seats.values().filter_map(|seat| seat.membership.as_ref());
         let mut found = clusters.filter(|cluster| cluster.identity.public_key() == key);
@@ -153,11 +151,13 @@ impl Daemon {
         }
     }
 
-    async fn begin_ceremony(&mut self, wanted: KeyGeneration) -> Result<(), Problem> {
+    async fn begin_ceremony(&mut self, mut wanted: KeyGeneration) -> Result<(), Problem> {
         if self.change.is_running() {
             return Err(under_way());
         }
-        if let Some(name) = self.cluster_with(&wanted.identity_key) {
+        if let Some(adding) = &wanted.adding {
+            wanted.identity_key = self.identity_in(adding)?;
+        } else if let Some(name) = self.cluster_with(&wanted.identity_key) {
             return Err(Problem::new(
                 "identity_key_in_use",
                 format!("This identity key is the one that this box has in the cluster '{name}'."),
@@ -167,6 +167,7 @@ impl Daemon {
         let known = self.ceremonies.request().map_err(|error| disk(&error))?;
         if let Some(known) = known {
             let same = known.definition == wanted.definition
+                && known.adding == wanted.adding
                 && known.identity_key.expose_secret() == wanted.identity_key.expose_secret();
             if !same {
                 return Err(Problem::new(
@@ -220,17 +221,28 @@ impl Daemon {
             self.last_ceremony = Some(running.progress());
             running.stop().await;
         }
+        let adding = match self.ceremonies.request() {
+            Ok(request) => request.and_then(|request| request.adding),
+            Err(error) => {
+                tracing::error!(%error, "the request of the key generation cannot be read");
+                None
+            }
+        };
         let again = copy_of(&setup);
         // The place was kept for this cluster. Whatever else is joined meanwhile has taken another one.
         let reserved = self.reserved.take();
-        match self.join_at(setup, reserved).await {
-            Ok(_) => {
+        let joined = match &adding {
+            Some(adding) => self.take_more_validators(setup, adding).await,
+            None => self.join_at(setup, reserved).await.map(drop),
+        };
+        match joined {
+            Ok(()) => {
                 self.born = None;
                 self.ceremony_is_over();
             }
             Err(problem) => {
                 self.reserved = reserved;
-                tracing::warn!(%problem, "the new cluster cannot be joined yet; it is tried again");
+                tracing::warn!(%problem, "the new lock cannot be served yet; it is tried again");
                 self.born = Some((Instant::now() + JOIN_AGAIN, again));
                 if let Some(progress) = &mut self.last_ceremony {
                     progress.problems = vec![problem];

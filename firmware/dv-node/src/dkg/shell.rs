@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cluster::{Definition, IdentityKey, Lock, Network, PeerId};
-use ipc::dkg::{KeyGeneration, KeyGenerationMember, KeyGenerationProgress, NamedFile};
+use cluster::add::{AddedValidator, Addition};
+use cluster::{Definition, IdentityKey, IdentityPublicKey, Lock, Network, PeerId};
+use ipc::dkg::{Adding, KeyGeneration, KeyGenerationMember, KeyGenerationProgress, NamedFile};
 use ipc::{ClusterSetup, Problem, Sensitive};
 use obol::dkg::ceremony::{Channel, Event, Failure, Output, Phase, Progress};
 use obol::dkg::{BroadcastVersion, Ceremony, Plan, Profile};
@@ -88,13 +89,11 @@ pub async fn start(request: KeyGeneration, around: Surroundings) -> Result<Runni
     let identity = IdentityKey::from_file_text(request.identity_key.expose_secret())
         .map_err(|error| refused("identity_key_invalid", &error.to_string()))?;
     let identity = Arc::new(identity);
-    let definition = serde_json::to_vec(&request.definition).unwrap_or_default();
+    let (definition, adding) = (request.definition.clone(), request.adding.clone());
     let (key, networks) = (identity.public_key(), around.networks.clone());
-    let planned = tokio::task::spawn_blocking(move || {
-        let definition = Definition::from_json(&definition)
-            .map_err(|error| refused("definition_invalid", &error.to_string()))?;
-        Plan::new(definition, &networks, &key)
-            .map_err(|error| refused("definition_invalid", &error.to_string()))
+    let planned = tokio::task::spawn_blocking(move || match adding {
+        Some(adding) => plan_to_add(adding, &networks, &key),
+        None => plan_to_make(&definition, &networks, &key),
     });
     let plan = Arc::new(planned.await.map_err(|_| refused("internal", "reading the definition failed"))??);
     let profile = Profile::of_minor(request.minor).ok_or_else(|| {
@@ -104,7 +103,7 @@ pub async fn start(request: KeyGeneration, around: Surroundings) -> Result<Runni
             "Choose one of v1.8, v1.9, v1.10 and v1.11: that of the members who run Charon.",
         )
     })?;
-    let secrets = Secrets::new(&around.signer_socket, &plan.hash(), request.minor);
+    let secrets = Secrets::new(&around.signer_socket, &plan, request.minor);
     let records = around.store.records().map_err(|error| disk(&error))?;
     let seal_key = seal_key_of(&secrets, &records).await?;
     let mut ceremony =
@@ -155,6 +154,29 @@ pub async fn start(request: KeyGeneration, around: Surroundings) -> Result<Runni
     };
     let task = tokio::spawn(shell.run(host_events));
     Ok(Running { shown, task, finished: Some(finished) })
+}
+
+fn plan_to_make(
+    definition: &serde_json::Value,
+    networks: &[Network],
+    key: &IdentityPublicKey,
+) -> Result<Plan, Problem> {
+    let invalid = |why: &dyn std::error::Error| refused("definition_invalid", &why.to_string());
+    let json = serde_json::to_vec(definition).unwrap_or_default();
+    let definition = Definition::from_json(&json).map_err(|error| invalid(&error))?;
+    Plan::new(definition, networks, key).map_err(|error| invalid(&error))
+}
+
+fn plan_to_add(adding: Adding, networks: &[Network], key: &IdentityPublicKey) -> Result<Plan, Problem> {
+    let invalid = |why: &dyn std::error::Error| refused("addition_invalid", &why.to_string());
+    let lock = Lock::from_value(adding.lock).map_err(|error| invalid(&error))?;
+    let more = adding
+        .validators
+        .into_iter()
+        .map(|wanted| AddedValidator { fee_recipient: wanted.fee_recipient, withdrawal: wanted.withdrawal });
+    let more: Vec<_> = more.collect();
+    let addition = Addition::new(lock, &more, networks).map_err(|error| invalid(&error))?;
+    Plan::adding(addition, networks, key).map_err(|error| invalid(&error))
 }
 
 /// The key that the signer made for shares from other Hearths. After the release there is none any more, nor need for one.
@@ -459,9 +481,11 @@ impl Shell {
         let written = lock.to_json().map_err(std::io::Error::other)?;
         let mut files = vec![NamedFile { name: "cluster-lock.json".to_owned(), content: text(written) }];
         for amount in self.plan.amounts() {
+            // The present validators have had theirs.
             let deposits: Vec<_> = lock
                 .validators
                 .iter()
+                .skip(self.plan.present().len())
                 .flat_map(|validator| &validator.deposits)
                 .filter(|deposit| deposit.amount == *amount)
                 .copied()

@@ -12,10 +12,10 @@ use ipc::dkg::{
     PARTIALS_PATH, PartialsMade, PartialsRequest, RELEASE_PATH, ReleaseRequest,
 };
 use ipc::{Client, ClientError, Problem, Sensitive};
-use obol::dkg::BornValidator;
 use obol::dkg::ceremony::{Answer, Question};
 use obol::dkg::exchange::{Exchange, Partials};
 use obol::dkg::wire::FrostRound1Casts;
+use obol::dkg::{BornValidator, Plan};
 use obol::wire::{Any, Named as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,17 +37,20 @@ pub(super) struct Secrets {
     brief: Arc<Client>,
     definition_hash: String,
     minor: u8,
+    /// The validators that the cluster has already, in order.
+    present: Vec<PublicKeyBytes>,
     /// The validators, once they are made: their order.
     made: Arc<Mutex<Vec<PublicKeyBytes>>>,
 }
 
 impl Secrets {
-    pub(super) fn new(socket: &Path, hash: &[u8; 32], minor: u8) -> Self {
+    pub(super) fn new(socket: &Path, plan: &Plan, minor: u8) -> Self {
         Self {
             client: Arc::new(Client::new(socket).with_timeout(PATIENCE)),
             brief: Arc::new(Client::new(socket).with_timeout(FACTS_WITHIN)),
-            definition_hash: format!("0x{}", hex::encode(hash)),
+            definition_hash: format!("0x{}", hex::encode(plan.hash())),
             minor,
+            present: plan.present().iter().map(|validator| validator.public_key).collect(),
             made: Arc::default(),
         }
     }
@@ -142,7 +145,11 @@ impl Secrets {
     async fn partials(&self, exchange: Exchange, what: CeremonySignature) -> Result<Answer, Problem> {
         let request = PartialsRequest { definition_hash: self.definition_hash.clone(), what };
         let made: PartialsMade = self.ask(PARTIALS_PATH, &request).await?;
-        let keys = self.made.lock().await.clone();
+        let mut keys = match exchange {
+            Exchange::Lock => self.present.clone(),
+            Exchange::Deposit(_) | Exchange::Registration => Vec::new(),
+        };
+        keys.extend(self.made.lock().await.iter().copied());
         if keys.len() != made.signatures.len() {
             return Err(malformed());
         }

@@ -240,14 +240,19 @@ impl Born {
     }
 
     /// Our partial signatures of the lock hash, which is worked out here from the definition, the new keys and what they
-    /// signed. None when a given signature is not the validator's.
-    pub fn sign_lock(&self, signed: &SignedByValidators) -> Option<Partials> {
+    /// signed. `present` are our shares of the validators that the cluster has already, in order. None when a given signature is
+    /// not the validator's, or those are not our shares.
+    pub fn sign_lock(&self, signed: &SignedByValidators, present: &[SecretShare]) -> Option<Partials> {
         let lock = signed.lock(&self.plan, &self.validators)?;
+        let ours = |validator: &DistributedValidator| validator.public_shares.get(self.plan.own()).copied();
+        let held = present.iter().map(|share| Some(share.public_share().key.to_bytes()));
+        if !self.plan.present().iter().map(ours).eq(held) {
+            return None;
+        }
         let message = HashedMessage::new(&lock.lock_hash);
-        let sign = |(secret, validator): (&SecretShare, &BornValidator)| {
-            (validator.group_key, secret.key().sign_hashed(&message).to_bytes())
-        };
-        Some(self.secrets.iter().zip(&self.validators).map(sign).collect())
+        let shares = present.iter().chain(&self.secrets);
+        let signed = lock.validators.iter().zip(shares);
+        Some(signed.map(|(v, share)| (v.public_key, share.key().sign_hashed(&message).to_bytes())).collect())
     }
 }
 
@@ -316,14 +321,6 @@ impl SignedByValidators {
                 builder_registration: (version >= SchemaVersion::V1_7).then_some(registration),
             });
         }
-        let mut lock = Lock {
-            definition: plan.definition().clone(),
-            validators: distributed,
-            signature_aggregate: Vec::new(),
-            lock_hash: [0; 32],
-            node_signatures: Vec::new(),
-        };
-        lock.lock_hash = lock.compute_lock_hash().ok()?;
-        Some(lock)
+        plan.lock(distributed).ok()
     }
 }

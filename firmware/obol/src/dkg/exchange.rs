@@ -101,16 +101,23 @@ pub type Partials = Vec<(PublicKeyBytes, SignatureBytes)>;
 
 /// Reads a member's set.
 pub fn read(plan: &Plan, sender: usize, bytes: &[u8]) -> Result<(Exchange, Partials), ExchangeRefusal> {
-    read_set(plan.validators(), plan.amounts().len(), sender, bytes)
+    let expected = |exchange| match exchange {
+        // Every share signs the lock, also those of before.
+        Exchange::Lock => plan.present().len() + plan.validators(),
+        Exchange::Deposit(_) | Exchange::Registration => plan.validators(),
+    };
+    read_set(expected, plan.amounts().len(), sender, bytes)
 }
 
-/// Reads the set of a member that holds the share after `sender`, with so many validators and deposit amounts.
+/// Reads the set of a member that holds the share after `sender`, with so many validators in each exchange, at most as many as sign
+/// the lock, and so many deposit amounts.
 pub fn read_set(
-    expected: usize,
+    expected: impl Fn(Exchange) -> usize,
     amounts: usize,
     sender: usize,
     bytes: &[u8],
 ) -> Result<(Exchange, Partials), ExchangeRefusal> {
+    let most = expected(Exchange::Lock);
     let mut found = 0;
     let mut rest = bytes;
     while let Some(field) = scan::next_field(&mut rest).map_err(|_| ExchangeRefusal::Malformed)? {
@@ -118,8 +125,8 @@ pub fn read_set(
             found += scan::count(set, 1).map_err(|_| ExchangeRefusal::Malformed)?;
         }
     }
-    if found != expected {
-        return Err(ExchangeRefusal::Count { expected, found });
+    if found > most {
+        return Err(ExchangeRefusal::Count { expected: most, found });
     }
     let message = ParSigExMsg::decode(bytes).map_err(|_| ExchangeRefusal::Malformed)?;
     message.complete().map_err(ExchangeRefusal::Absent)?;
@@ -127,9 +134,11 @@ pub fn read_set(
     let is_signature = Duty::from_wire(duty).is_some_and(|duty| duty.kind == DutyType::Signature);
     let exchange = Exchange::of_slot(duty.slot, amounts).filter(|_| is_signature);
     let exchange = exchange.ok_or(ExchangeRefusal::Kind(duty.slot))?;
+    let expected = expected(exchange);
     let set = message.data_set.ok_or(ExchangeRefusal::Absent("data_set"))?.set;
-    if set.len() != expected {
-        return Err(ExchangeRefusal::Count { expected, found: set.len() });
+    let found = if found == expected { set.len() } else { found };
+    if found != expected {
+        return Err(ExchangeRefusal::Count { expected, found });
     }
     let mut partials = Vec::with_capacity(expected);
     for (key, entry) in set {

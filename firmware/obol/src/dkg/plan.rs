@@ -1,10 +1,17 @@
 //! What a ceremony is about, read from a verified definition: who takes part, and what is to be made and signed.
+//!
+//! The cluster may exist already and get more validators (obol spec 11.9): then the present ones are in the new lock too, whose
+//! hash their shares sign as well, and nothing else is made or signed for them.
 
 use chain::deposit::registration_signing_root;
 use chain::{DepositMessage, ExecutionAddress, Gwei, PublicKeyBytes, Root, ValidatorRegistration};
+use cluster::add::Addition;
 use cluster::definition::ValidatorAddresses;
 use cluster::deposit::{ETH, check_amounts, credentials, effective_amounts, signing_root};
-use cluster::{Definition, DefinitionError, IdentityPublicKey, Network, PeerId, SchemaVersion};
+use cluster::{
+    Definition, DefinitionError, DistributedValidator, FieldError, IdentityPublicKey, Lock, Network, PeerId,
+    SchemaVersion,
+};
 
 /// Most members of a ceremony: more than any cluster has, so that hostile definitions cost little.
 pub const MAX_MEMBERS: usize = 32;
@@ -63,10 +70,11 @@ pub enum PlanError {
     Network(chain::ForkVersion),
 }
 
-/// A ceremony as its verified definition has it, seen by one member. Made only by [`Plan::new`].
+/// A ceremony as its verified definition has it, seen by one member. Made only by [`Plan::new`] and [`Plan::adding`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     definition: Definition,
+    addition: Option<Addition>,
     members: Vec<IdentityPublicKey>,
     own: usize,
     threshold: usize,
@@ -84,6 +92,24 @@ impl Plan {
         identity: &IdentityPublicKey,
     ) -> Result<Self, PlanError> {
         definition.verify(custom)?;
+        Self::of(definition, None, custom, identity)
+    }
+
+    /// The ceremony of a cluster that exists, for more validators.
+    pub fn adding(
+        addition: Addition,
+        custom: &[Network],
+        identity: &IdentityPublicKey,
+    ) -> Result<Self, PlanError> {
+        Self::of(addition.definition().clone(), Some(addition), custom, identity)
+    }
+
+    fn of(
+        definition: Definition,
+        addition: Option<Addition>,
+        custom: &[Network],
+        identity: &IdentityPublicKey,
+    ) -> Result<Self, PlanError> {
         if definition.version < SchemaVersion::V1_6 {
             return Err(PlanError::Version(definition.version));
         }
@@ -97,7 +123,9 @@ impl Plan {
         }
         let threshold = safe_threshold(definition.threshold, members.len())?;
         let validators = usize::try_from(definition.num_validators).unwrap_or(usize::MAX);
-        if !(1..=MAX_VALIDATORS).contains(&validators) || definition.validators.len() != validators {
+        let present = addition.as_ref().map_or(0, |addition| addition.base().validators.len());
+        let made = validators.saturating_sub(present);
+        if !(1..=MAX_VALIDATORS).contains(&made) || definition.validators.len() != validators {
             return Err(PlanError::Validators(definition.num_validators));
         }
         let own = members.iter().position(|member| member == identity);
@@ -115,7 +143,7 @@ impl Plan {
         let network = public.or_else(|| own_network.cloned());
         let network = network.ok_or(PlanError::Network(definition.fork_version))?;
         let (mut fee_recipients, mut withdrawals) = (Vec::new(), Vec::new());
-        for (validator, addresses) in definition.validators.iter().enumerate() {
+        for (validator, addresses) in definition.validators.iter().enumerate().skip(present) {
             let ValidatorAddresses { fee_recipient_address, withdrawal_address } = addresses;
             let fee = if fee_recipient_address.is_empty() {
                 Some(ExecutionAddress::ZERO)
@@ -126,17 +154,62 @@ impl Plan {
             let withdrawal = withdrawal_address.parse().ok();
             withdrawals.push(withdrawal.ok_or(PlanError::Address { what: "withdrawal address", validator })?);
         }
-        Ok(Self { definition, members, own, threshold, network, amounts, fee_recipients, withdrawals })
+        Ok(Self {
+            definition,
+            addition,
+            members,
+            own,
+            threshold,
+            network,
+            amounts,
+            fee_recipients,
+            withdrawals,
+        })
     }
 
-    /// The definition.
+    /// The definition that the lock will have.
     pub fn definition(&self) -> &Definition {
         &self.definition
     }
 
-    /// Its hash: the ceremony's name.
+    /// The ceremony's name: the definition's hash, of a cluster that exists the one that it has before.
     pub fn hash(&self) -> [u8; 32] {
-        self.definition.definition_hash
+        let base = self.addition.as_ref().map(|addition| &addition.base().definition);
+        base.unwrap_or(&self.definition).definition_hash
+    }
+
+    /// The validators that the cluster has already, in order.
+    pub fn present(&self) -> &[DistributedValidator] {
+        self.addition.as_ref().map_or(&[], |addition| &addition.base().validators)
+    }
+
+    /// The lock of the cluster that exists, if there is one.
+    pub fn base(&self) -> Option<&Lock> {
+        self.addition.as_ref().map(Addition::base)
+    }
+
+    /// The lock with the new validators, not signed yet but for its hash.
+    pub fn lock(&self, new: Vec<DistributedValidator>) -> Result<Lock, FieldError> {
+        if let Some(addition) = &self.addition {
+            return addition.lock(new);
+        }
+        let mut lock = Lock {
+            definition: self.definition.clone(),
+            validators: new,
+            signature_aggregate: Vec::new(),
+            lock_hash: [0; 32],
+            node_signatures: Vec::new(),
+        };
+        lock.lock_hash = lock.compute_lock_hash()?;
+        Ok(lock)
+    }
+
+    /// The new validators of a lock that is this ceremony's; none when it is another one. Its signatures are not looked at.
+    pub fn made_in<'a>(&self, lock: &'a Lock) -> Option<&'a [DistributedValidator]> {
+        match &self.addition {
+            Some(addition) => addition.added(lock),
+            None => (lock.definition == self.definition).then_some(&lock.validators),
+        }
     }
 
     /// The members' identities, in order.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use chain::SignatureBytes;
-use cluster::Lock;
+use chain::{PublicKeyBytes, SignatureBytes};
+use cluster::{DistributedValidator, Lock};
 use ipc::dkg::{
     CeremonyConsent, CeremonySignature, CeremonyStatus, DealRequest, Dealt, FinishRequest, KeepRequest, Made,
     MadeValidator, MemberCast, MemberMessage, MemberSealKey, PartialsMade, PartialsRequest, ReleaseRequest,
@@ -17,13 +17,14 @@ use obol::dkg::wire::FrostRound1Casts;
 use obol::dkg::{Culprit, Plan, Profile, Session, SignedByValidators};
 use obol::wire::{Any, Named as _};
 use sha2::{Digest as _, Sha256};
+use threshold::SecretShare;
 use zeroize::Zeroizing;
 
 use super::state::Ceremony;
 use crate::boot;
 use crate::import::Incoming;
-use crate::ledger::{Entries, ShareRow};
-use crate::signer::{Signer, blocking};
+use crate::ledger::{Entries, LedgerError, ShareRow};
+use crate::signer::{Signer, blocking, ledger_problem};
 
 /// Binds a sealed share to its purpose.
 const SHARE_INFO: &[u8] = b"hearth dkg share v1";
@@ -50,9 +51,70 @@ impl Signer {
                 "Discard it first if it cannot be finished.",
             ));
         }
-        let begun = Ceremony::begin(consent, dir, &vault, self.image_keys)?;
+        let ceremony = blocking(move || Ceremony::of(consent)).await.ok_or_else(crashed)??;
+        self.may_grow(&ceremony).await?;
+        let begun = ceremony.begin(dir, &vault, self.image_keys)?;
         tracing::info!(definition_hash = %hex::encode(begun.plan.hash()), "a ceremony was begun");
         Ok(status(Some(current.insert(begun))))
+    }
+
+    /// A cluster gets more validators only by the shares of the present ones, in the box that signs with them.
+    async fn may_grow(&self, ceremony: &Ceremony) -> Result<(), Problem> {
+        let (_, ledger) = self.open_parts()?;
+        let ours = own_present(&ceremony.plan)?;
+        for (share, validator) in ours.iter().zip(ceremony.plan.present()) {
+            let (row, opened) = self.known_row(share).ok_or_else(|| {
+                bad(
+                    "share_missing",
+                    &format!("the share {share} of the lock is not here"),
+                    "Use the lock that is in force, or import the share first.",
+                )
+            })?;
+            let same = row.group_key == validator.public_key
+                && row.genesis_validators_root == ceremony.genesis_validators_root
+                && row.clock == ceremony.kept.consent.chain;
+            if !same || !opened {
+                return Err(bad(
+                    "share_conflict",
+                    &format!("the share {share} is held for another validator or chain, or does not open"),
+                    "Check the lock, the chain and the signer's status.",
+                ));
+            }
+            if ledger.is_stopped(share) {
+                return Err(ledger_problem(&LedgerError::SignsElsewhere(*share)));
+            }
+        }
+        let pending = ledger.pending().await.map_err(|error| ledger_problem(&error))?;
+        if pending.iter().any(|pending| pending.replaces.is_some_and(|old| ours.contains(&old))) {
+            return Err(bad(
+                "edit_promised",
+                "the cluster is being changed, and its present shares may be on their way out",
+                "Finish that change or give it up first.",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Our shares of the validators that the cluster has already. The hash of the new lock is all that is signed with them here: it
+    /// is worked out in this signer, and no message of the chain has it for its signing root (decision 0380).
+    async fn present_shares(&self, plan: &Plan) -> Result<Vec<SecretShare>, Problem> {
+        let ours = own_present(plan)?;
+        if ours.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (vault, ledger) = self.open_parts()?;
+        let rows = ledger.rows().await.map_err(|error| ledger_problem(&error))?;
+        let open = |share: &PublicKeyBytes| {
+            let row = rows.iter().find(|row| row.pubshare == *share);
+            row.and_then(|row| vault.open_share(row)).ok_or_else(|| {
+                bad(
+                    "share_missing",
+                    &format!("the share {share} of the lock is not here any more"),
+                    "Discard this on every member and begin again with the lock in force.",
+                )
+            })
+        };
+        ours.iter().map(open).collect()
     }
 
     /// Where the ceremony is.
@@ -243,6 +305,10 @@ impl Signer {
                 "Nothing to do.",
             ));
         }
+        let present = match &request.what {
+            CeremonySignature::Lock { .. } => self.present_shares(&ceremony.plan).await?,
+            CeremonySignature::Deposit(_) | CeremonySignature::Registration => Vec::new(),
+        };
         let signing = blocking(move || match request.what {
             CeremonySignature::Deposit(position) => born
                 .sign(Exchange::Deposit(position))
@@ -255,7 +321,7 @@ impl Signer {
                     deposits: deposits.iter().map(|list| signatures(list)).collect::<Result<_, _>>()?,
                     registrations: signatures(&registrations)?,
                 };
-                born.sign_lock(&signed).ok_or_else(|| {
+                born.sign_lock(&signed, &present).ok_or_else(|| {
                     invalid("a deposit or registration is not signed by the new validator it is for")
                 })
             }
@@ -329,11 +395,13 @@ fn belongs(plan: &Plan, born: &obol::dkg::Born, lock: serde_json::Value) -> Resu
     let lock = Lock::from_value(lock).map_err(|error| bad("lock_invalid", &error.to_string(), next_step))?;
     let network = plan.network().clone();
     lock.verify(&[network]).map_err(|error| bad("lock_invalid", &error.to_string(), next_step))?;
-    let same_keys = lock.validators.len() == born.validators().len()
-        && lock.validators.iter().zip(born.validators()).all(|(stated, born)| {
-            stated.public_key == born.group_key && stated.public_shares == born.public_shares
-        });
-    if lock.definition != *plan.definition() || lock.signature_aggregate.is_empty() || !same_keys {
+    let is_born = |made: &[DistributedValidator]| {
+        made.len() == born.validators().len()
+            && made.iter().zip(born.validators()).all(|(stated, born)| {
+                stated.public_key == born.group_key && stated.public_shares == born.public_shares
+            })
+    };
+    if !plan.made_in(&lock).is_some_and(is_born) || lock.signature_aggregate.is_empty() {
         return Err(bad("lock_invalid", "the lock is not that of this ceremony", next_step));
     }
     Ok(())
@@ -396,6 +464,12 @@ fn seal(plan: &Plan, member: usize, key: &str, plain: &[u8]) -> Result<Vec<u8>, 
 fn share_context(plan: &Plan, from: usize, to: usize) -> Vec<u8> {
     let place = |member: usize| u64::try_from(member).unwrap_or(u64::MAX).to_be_bytes();
     [&plan.hash()[..], &place(from), &place(to)].concat()
+}
+
+/// Our public shares of the validators that the cluster has already.
+fn own_present(plan: &Plan) -> Result<Vec<PublicKeyBytes>, Problem> {
+    let own = |validator: &DistributedValidator| validator.public_shares.get(plan.own()).copied();
+    plan.present().iter().map(own).collect::<Option<_>>().ok_or_else(damaged)
 }
 
 fn digest_of(casts: &[MemberCast]) -> String {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chain::{PublicKeyBytes, Root};
-use cluster::{Definition, IdentityPublicKey, Network};
-use ipc::dkg::{CeremonyConsent, CeremonyFacts};
+use cluster::add::{AddedValidator, Addition};
+use cluster::{Definition, IdentityPublicKey, Lock, Network};
+use ipc::dkg::{Adding, CeremonyConsent, CeremonyFacts};
 use ipc::envelope::ImportSecret;
 use ipc::{Problem, Sensitive};
 use obol::dkg::{Born, BornValidator, Dealer, Plan};
@@ -16,6 +17,7 @@ use threshold::{SecretKey, SecretShare, ShareIndex};
 use zeroize::Zeroizing;
 
 use super::rounds::{bad, damaged, disk, invalid};
+use crate::signer::blocking;
 use crate::{
     clock, files,
     real_chain::{self, ImageKeys},
@@ -42,8 +44,12 @@ impl Ceremonies {
         vault: &Vault,
     ) -> Result<tokio::sync::MutexGuard<'_, Option<Ceremony>>, Problem> {
         let mut current = self.current.lock().await;
-        if current.is_none() {
-            *current = Ceremony::load(dir, vault)?;
+        if current.is_none()
+            && let Some(kept) = Ceremony::load(dir, vault)?
+        {
+            // The lock of a cluster that exists takes a while to check, and nobody who signs is to wait for it.
+            let checked = blocking(move || Ceremony::from_kept(kept)).await;
+            *current = Some(checked.ok_or_else(damaged)??);
         }
         Ok(current)
     }
@@ -109,42 +115,40 @@ pub(crate) struct Ceremony {
 }
 
 impl Ceremony {
-    /// Begins one, durably, before anything is dealt.
-    pub(super) fn begin(
-        consent: CeremonyConsent,
-        dir: &Path,
-        vault: &Vault,
-        keys: ImageKeys,
-    ) -> Result<Self, Problem> {
+    /// What the owner allows, checked. Nothing is kept yet.
+    pub(super) fn of(consent: CeremonyConsent) -> Result<Self, Problem> {
         let mut seed = Zeroizing::new([0_u8; 32]);
         rand::TryRngCore::try_fill_bytes(&mut rand::rngs::OsRng, seed.as_mut_slice()).map_err(|_| {
             bad("no_randomness", "the operating system gave no randomness", "Restart the box.")
         })?;
-        let ceremony = Self::from_kept(Kept::new(consent, &seed))?;
-        keys.allow(&ceremony.genesis_validators_root)?;
-        keys.allow_fork(ceremony.plan.network().genesis_fork_version)?;
-        ceremony.save(dir, vault)?;
-        Ok(ceremony)
+        Self::from_kept(Kept::new(consent, &seed))
     }
 
-    fn load(dir: &Path, vault: &Vault) -> Result<Option<Self>, Problem> {
+    /// Begins it, durably, before anything is dealt.
+    pub(super) fn begin(self, dir: &Path, vault: &Vault, keys: ImageKeys) -> Result<Self, Problem> {
+        keys.allow(&self.genesis_validators_root)?;
+        keys.allow_fork(self.plan.network().genesis_fork_version)?;
+        self.save(dir, vault)?;
+        Ok(self)
+    }
+
+    fn load(dir: &Path, vault: &Vault) -> Result<Option<Kept>, Problem> {
         let path = path(dir);
         let Some(sealed) = files::read_small(&path, MAX_FILE_BYTES).map_err(|error| disk(&error))? else {
             return Ok(None);
         };
         let bytes = vault.open_bytes(LABEL, &sealed).ok_or_else(damaged)?;
-        let kept = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
-        Self::from_kept(kept).map(Some)
+        serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged())
     }
 
     /// Checks the consent; nothing in it is believed because it was written before.
     fn from_kept(kept: Kept) -> Result<Self, Problem> {
         let consent = &kept.consent;
-        let definition = definition_of(consent)?;
+        let subject = Subject::of(consent)?;
         let network = consent.network.as_ref().map(|network| Network {
             name: network.name.clone(),
             chain_id: network.chain_id,
-            genesis_fork_version: definition.fork_version,
+            genesis_fork_version: subject.definition().fork_version,
             genesis_time: network.genesis_time,
         });
         let identity: IdentityPublicKey = consent
@@ -152,9 +156,7 @@ impl Ceremony {
             .parse()
             .map_err(|_| invalid("`identity` is not a compressed secp256k1 public key"))?;
         let custom: Vec<Network> = network.into_iter().collect();
-        let plan = Plan::new(definition, &custom, &identity).map_err(|error| {
-            bad("definition_invalid", &error.to_string(), "Get the original definition from whoever made it.")
-        })?;
+        let plan = subject.plan(&custom, &identity)?;
         let root: Root = consent
             .genesis_validators_root
             .parse()
@@ -260,11 +262,57 @@ impl Write for Length {
     }
 }
 
-fn definition_of(consent: &CeremonyConsent) -> Result<Definition, Problem> {
-    let json = serde_json::to_vec(&consent.definition).unwrap_or_default();
-    Definition::from_json(&json).map_err(|error| {
-        bad("definition_invalid", &error.to_string(), "Get the original definition from whoever made it.")
-    })
+/// What the owner allows: the keys of a cluster to be, or more for one that exists.
+enum Subject {
+    New(Definition),
+    More(Lock, Vec<AddedValidator>),
+}
+
+impl Subject {
+    fn of(consent: &CeremonyConsent) -> Result<Self, Problem> {
+        let Some(Adding { lock, validators }) = &consent.adding else {
+            let json = serde_json::to_vec(&consent.definition).unwrap_or_default();
+            return Definition::from_json(&json).map(Self::New).map_err(|error| not_the(&error));
+        };
+        if !consent.definition.is_null() {
+            return Err(invalid("a cluster that exists has its definition in `lock`"));
+        }
+        let lock = Lock::from_value(lock.clone()).map_err(|error| no_addition(&error))?;
+        let more = validators.iter().map(|wanted| AddedValidator {
+            fee_recipient: wanted.fee_recipient.clone(),
+            withdrawal: wanted.withdrawal.clone(),
+        });
+        Ok(Self::More(lock, more.collect()))
+    }
+
+    fn definition(&self) -> &Definition {
+        match self {
+            Self::New(definition) => definition,
+            Self::More(lock, _) => &lock.definition,
+        }
+    }
+
+    fn plan(self, custom: &[Network], identity: &IdentityPublicKey) -> Result<Plan, Problem> {
+        match self {
+            Self::New(definition) => Plan::new(definition, custom, identity).map_err(|error| not_the(&error)),
+            Self::More(lock, more) => {
+                let addition = Addition::new(lock, &more, custom).map_err(|error| no_addition(&error))?;
+                Plan::adding(addition, custom, identity).map_err(|error| no_addition(&error))
+            }
+        }
+    }
+}
+
+fn not_the(error: &dyn std::error::Error) -> Problem {
+    bad("definition_invalid", &error.to_string(), "Get the original definition from whoever made it.")
+}
+
+fn no_addition(error: &dyn std::error::Error) -> Problem {
+    bad(
+        "addition_invalid",
+        &error.to_string(),
+        "Use the lock in force and addresses that every member was told.",
+    )
 }
 
 fn path(dir: &Path) -> PathBuf {

@@ -64,6 +64,7 @@ impl Ceremony {
         let definition = self.plans[0].definition().to_json().unwrap();
         CeremonyConsent {
             definition: serde_json::from_slice(&definition).unwrap(),
+            adding: None,
             identity: identity(0).public_key().to_string(),
             genesis_validators_root: hoodi.genesis_validators_root().unwrap().to_string(),
             chain: ChainClock {
@@ -323,7 +324,7 @@ async fn a_hijacked_node_gets_neither_a_second_dealing_nor_an_unsealed_share() {
         all_signatures.push(threshold::Signature::parse(&bytes).unwrap());
     }
     for born in &others {
-        for (_, signature) in born.sign_lock(&signed).unwrap() {
+        for (_, signature) in born.sign_lock(&signed, &[]).unwrap() {
             all_signatures.push(threshold::Signature::parse(&signature).unwrap());
         }
     }

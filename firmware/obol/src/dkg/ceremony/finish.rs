@@ -223,7 +223,7 @@ impl Ceremony {
 
     fn aggregate_lock(&mut self, out: &mut Outputs) -> Option<SignatureBytes> {
         let hash = self.lock.as_ref()?.lock_hash;
-        let validators = self.validators.clone().unwrap_or_default();
+        let validators = self.signing_the_lock();
         let (mut keys, mut signatures) = (Vec::new(), Vec::new());
         let mut all_parse = true;
         for validator in &validators {
@@ -256,6 +256,15 @@ impl Ceremony {
             }
         }
         None
+    }
+
+    /// The validators whose shares sign the lock: all that it has.
+    fn signing_the_lock(&self) -> Vec<BornValidator> {
+        let present = self.plan.present().iter().map(|validator| BornValidator {
+            group_key: validator.public_key,
+            public_shares: validator.public_shares.clone(),
+        });
+        present.chain(self.validators.iter().flatten().cloned()).collect()
     }
 
     /// Every member's partial signature for one validator, or the member who has none.

@@ -102,7 +102,7 @@ impl Editing {
         let new = sender.new.ok_or("it gets no new share")?;
         let read = |number: u32| {
             let number = usize::try_from(number).map_err(|_| ExchangeRefusal::Malformed)?;
-            exchange::read_set(lock.validators.len(), 0, number, bytes)
+            exchange::read_set(|_| lock.validators.len(), 0, number, bytes)
         };
         // The version before went by the new numbers. Whose they are is known by the connection, and they are verified under its
         // new public shares.

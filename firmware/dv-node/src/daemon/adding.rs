@@ -1,0 +1,77 @@
+//! The daemon's part in adding validators to a cluster of this box: the key generation runs beside the cluster's node, which goes
+//! on as it was, and the node serves the new lock after it.
+
+use ipc::dkg::{Adding, KeyGeneration};
+use ipc::{ClusterSetup, Problem, Sensitive};
+
+use super::seat::Seat;
+use super::{Daemon, disk};
+
+impl Daemon {
+    /// Our identity in the cluster that is to get validators. It is the one that this box serves.
+    pub(super) fn identity_in(&self, adding: &Adding) -> Result<Sensitive, Problem> {
+        let seat = self.seat_of(adding)?;
+        if let Some(problem) = seat.halted() {
+            return Err(problem.clone());
+        }
+        match &seat.membership {
+            Some(membership) => Ok(Sensitive::new(membership.identity.to_file_text().to_string())),
+            None => Err(Problem::new(
+                "cluster_unreadable",
+                "The files of this cluster cannot be used.",
+                "Join it again with its lock and identity key, then add the validators.",
+            )),
+        }
+    }
+
+    /// Whether this box has the cluster that a key generation was for, as it is after it.
+    pub(super) fn has_come_of(&self, request: &KeyGeneration) -> bool {
+        match &request.adding {
+            None => self.cluster_with(&request.identity_key).is_some(),
+            // In the cluster, but not any more by the lock of before.
+            Some(adding) => {
+                self.cluster_with(&request.identity_key).is_some() && self.seat_of(adding).is_err()
+            }
+        }
+    }
+
+    /// Everybody has the new lock, and the signer its shares: the node goes on with it. May be repeated after a crash.
+    pub(super) async fn take_more_validators(
+        &mut self,
+        made: ClusterSetup,
+        adding: &Adding,
+    ) -> Result<(), Problem> {
+        let seat = self.seat_of(adding)?;
+        let number = seat.place.number;
+        let present = seat.place.store.load_cluster().map_err(|error| disk(&error))?;
+        let Some(present) = present else { return Err(gone()) };
+        // Everything but the lock is the owner's, and stays.
+        let setup = ClusterSetup { lock: made.lock, identity_key: made.identity_key, ..present };
+        let (membership, setup) = self.verify_stored(setup).await?;
+        let Some(seat) = self.seats.get_mut(&number) else { return Err(gone()) };
+        seat.end().await?;
+        if let Err(problem) = self.take_new_lock(number, &setup, &membership) {
+            // What was served before goes on as it was.
+            self.start_again(number);
+            return Err(problem);
+        }
+        tracing::warn!(cluster = %membership.view.name, validators = membership.keys.len(), place = number, "the cluster has more validators");
+        self.hand_identity_over(&setup, &membership);
+        self.seat_and_start(number, membership);
+        Ok(())
+    }
+
+    fn seat_of(&self, adding: &Adding) -> Result<&Seat, Problem> {
+        let hash = adding.lock.get("lock_hash").and_then(serde_json::Value::as_str).unwrap_or_default();
+        let number = self.places.of_cluster(hash)?.number;
+        self.seats.get(&number).ok_or_else(gone)
+    }
+}
+
+fn gone() -> Problem {
+    Problem::new(
+        "cluster_unknown",
+        "This box is not in the cluster any more that was to get validators.",
+        "Discard the key generation.",
+    )
+}
