@@ -328,7 +328,7 @@ impl Member {
     /// What the kernel of a board without a TPM shows, and a time service that vouches for the clock as long as this member is there.
     fn show_no_tpm(&mut self) -> Result<String, MemberError> {
         let (dir, mark) = (self.dir.display(), self.dir.join("synchronised"));
-        for sub in ["tpm-class", "efivars"] {
+        for sub in ["tpm-class", "efivars", "started-without-tpm"] {
             self.make_dir(sub)?;
         }
         let variable = self.dir.join("efivars/BootOrder");
@@ -336,6 +336,7 @@ impl Member {
         std::fs::write(&mark, []).map_err(self.file(&mark))?;
         let text = format!(
             "[clock]\nmark = \"{}\"\n\n[passphrase]\nsigns_of_a_tpm = [\"{dir}/signs-of-a-tpm\"]\n\
+             started_without = \"{dir}/started-without-tpm\"\n\
              tpm_class = \"{dir}/tpm-class\"\ndevice_tree = \"{dir}/no-device-tree\"\n\n",
             mark.display()
         );

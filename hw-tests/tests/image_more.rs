@@ -106,7 +106,7 @@ fn a_stick_writes_itself_to_the_disk_that_is_built_in() {
     vm.wait_shown("Pull the stick out now", BOOT_PATIENCE).unwrap();
     assert_eq!(partitions(&built_in), 3);
     let mut disk = std::fs::File::open(&built_in).unwrap();
-    assert!(!installer::switch::on_disk(&mut disk).unwrap().on, "the copy is an installer too");
+    assert!(!installer::switch::on_disk(&mut disk).unwrap().install.on, "the copy is an installer too");
     // All of it but the boot partition, where systemd-boot counts starts in a file name, is the image's.
     let root = gpt::read(&image).unwrap().unwrap().partitions[1].start;
     let rest = image.metadata().unwrap().len() - root;
@@ -144,4 +144,72 @@ fn a_stick_that_is_left_in_never_becomes_the_box() {
     assert_eq!(broken_facts(&mut vm).unwrap(), Vec::<String>::new());
     assert_eq!((partitions(&built_in), partitions(vm.disk())), (6, 3));
     println!("{MEASURED}what was installed from a stick was up {first:.0?} after the stick was pulled out");
+}
+
+/// Asks the signer as the page does.
+const ASK_SIGNER: &str = "setpriv --reuid web --regid web --clear-groups curl -s --unix-socket /run/hearth/signer/control.sock http://signer";
+
+/// A board without a TPM, as `./hearth flash --tpm none` writes its disk: /var is plain and on the disk of the system, and the signer waits
+/// for a passphrase, and does so again after a power cut.
+#[test]
+fn a_board_without_a_tpm_starts_and_waits_for_a_passphrase() {
+    let Some(image) = image() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut vm = Vm::builder(image, dir.path()).needs_no_tpm().has_no_tpm().start().unwrap();
+    let first = vm.wait_ready(BOOT_PATIENCE).unwrap();
+    let [status, passphrase] = ["/v1/status", "/v1/passphrase"].map(|path| format!("{ASK_SIGNER}{path}"));
+    let facts: [(&str, &str); 9] = [
+        ("cat /proc/cmdline", "hearth.tpm=none"),
+        ("dmsetup table data", " linear "),
+        ("findmnt -no SOURCE,FSTYPE,OPTIONS /var", "/dev/mapper/data ext4 rw,nosuid,nodev,noexec"),
+        ("lsblk -no FSTYPE $(readlink -f /dev/disk/by-partlabel/data) | head -n 1", "ext4"),
+        ("stat -c %U-%a /run/hearth-no-tpm", "root-755"),
+        ("systemctl is-active signer dv-node web", "active\nactive\nactive"),
+        ("systemctl list-units --failed --no-legend --plain; echo none", "none"),
+        (&status, "\"passphrase\""),
+        (&passphrase, "\"unset\""),
+    ];
+    for (asked, word) in facts {
+        let said = vm.expect(asked).unwrap();
+        assert!(said.contains(word), "{asked}: {said}");
+    }
+    vm.expect("echo kept >/var/lib/kept; sync").unwrap();
+    vm.power_cut().unwrap();
+    assert_eq!(partitions(vm.disk()), 6);
+    vm.power_on().unwrap();
+    vm.wait_ready(BOOT_PATIENCE).unwrap();
+    assert_eq!(vm.expect("cat /var/lib/kept").unwrap().trim(), "kept");
+    assert!(vm.expect(&passphrase).unwrap().contains("\"unset\""));
+    println!("{MEASURED}without a TPM it was up after {first:.0?}");
+}
+
+/// The byte on the boot partition is all that somebody changed: the TPM is there, so nothing is made of the disk.
+#[test]
+fn a_box_with_a_tpm_that_starts_as_one_without_makes_nothing_of_its_disk() {
+    let Some(image) = image() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut vm = Vm::builder(&image, dir.path()).needs_no_tpm().start().unwrap();
+    let error = vm.wait_ready(BOOT_PATIENCE).unwrap_err();
+    assert!(matches!(error, VmError::Emergency { .. }), "{error}");
+    assert_eq!(partitions(vm.disk()), 3, "something was made of the disk");
+}
+
+/// A box's sealed disk with the byte turned: with its TPM nothing of it is opened, and with the TPM taken away neither.
+#[test]
+fn a_sealed_disk_that_starts_as_one_without_a_tpm_is_left_alone() {
+    let Some(image) = image() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut vm = Vm::builder(&image, dir.path()).start().unwrap();
+    vm.wait_ready(BOOT_PATIENCE).unwrap();
+    vm.power_cut().unwrap();
+    let mut disk = std::fs::File::options().read(true).write(true).open(vm.disk()).unwrap();
+    installer::switch::turn_on(&mut disk, installer::switch::AddOn::NoTpm).unwrap();
+    vm.power_on().unwrap();
+    let error = vm.wait_ready(BOOT_PATIENCE).unwrap_err();
+    assert!(matches!(error, VmError::Emergency { .. }), "{error}");
+    drop(vm);
+    let mut vm = Vm::builder(&image, dir.path()).has_no_tpm().start().unwrap();
+    vm.wait_for("was sealed to a TPM", BOOT_PATIENCE).unwrap();
+    let error = vm.wait_ready(BOOT_PATIENCE).unwrap_err();
+    assert!(matches!(error, VmError::Emergency { .. }), "{error}");
 }

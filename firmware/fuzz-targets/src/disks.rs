@@ -19,7 +19,7 @@ pub(crate) const TARGETS: &[Target] = &[
     },
     Target {
         name: "stick_switch",
-        about: "a boot partition: the one byte that makes a stick of an image, which turned back is the image again",
+        about: "a boot partition: the bytes that make an image start otherwise, of which at most one is on",
         max_bytes: 4096,
         run: boot_partition,
         seeds: boot_partition_seeds,
@@ -48,6 +48,14 @@ fn beginning(input: &[u8]) -> Verdict {
     assert!(read.bytes > 0 && read.bytes % 512 == 0);
     if let Some(boot) = read.boot {
         assert!(boot.start < boot.end && boot.start % 512 == 0 && boot.end % 512 == 0);
+    }
+    assert_eq!(read.places.len(), read.names.len());
+    for (place, before) in
+        read.places.iter().zip([0].into_iter().chain(read.places.iter().map(|place| place.number)))
+    {
+        assert!(before < place.number && place.number <= 128, "a partition's number");
+        let inside = |range: &std::ops::Range<u64>| range.start < range.end && range.end <= read.bytes;
+        assert!(place.bytes.as_ref().is_none_or(inside), "a partition outside the disk");
     }
     // What a box made of itself is never copied.
     if let Ok(bytes) = shipped_bytes(input) {
@@ -100,20 +108,14 @@ fn boot_partition(input: &[u8]) -> Verdict {
     let all = 0..u64::try_from(input.len()).expect("a small input");
     let look = |bytes: &[u8]| switch::find(&mut Cursor::new(bytes), all.clone());
     let Ok(found) = look(input) else { return Verdict::Refused };
-    let at = usize::try_from(found.at).expect("a small input");
-    let turned = |to: u8| {
-        let mut other = input.to_vec();
-        other[at] = to;
-        (look(&other), other)
-    };
-    let ((off, image), (on, _)) = (turned(b'_'), turned(b'S'));
-    // Folders that lie in one another, or in the table of clusters, can hide it. No image has such, and its stick would be refused.
-    for (looked, is_on) in [(off, false), (on, true)] {
-        if let Ok(other) = looked {
-            assert!(other.at != found.at || other.on == is_on, "the byte does not say what it says");
-        }
+    let switches = [(Some(found.install), b'_'), (found.no_tpm, b'T')];
+    let is_on = |switch: &Option<switch::Switch>| switch.is_some_and(|switch| switch.on);
+    assert!(!(is_on(&switches[0].0) && is_on(&switches[1].0)), "two things at once");
+    for (switch, off) in switches {
+        let Some(switch) = switch else { continue };
+        let at = usize::try_from(switch.at).expect("a small input");
+        assert_eq!(input[at], if switch.on { b'S' } else { off }, "the byte does not say what it says");
     }
-    assert_eq!(image == input, !found.on, "the stick and its image differ by another byte");
     Verdict::Taken
 }
 
@@ -142,6 +144,8 @@ fn boot_partition_seeds() -> Vec<Vec<u8>> {
         boot_partition_with(loader, &[b"ADDONS     \x10"]),
         boot_partition_with(loader, &[b"ADDONS     \x20", b"ADDON_     \x10"]),
         boot_partition_with(loader, &[b"ADDON_     \x10", b"ADDONS     \x10"]),
+        boot_partition_with(loader, &[b"ADDONT     \x10", b"ADDONS     \x10"]),
+        boot_partition_with(loader, &[b"ADDON_     \x10", b"ADDONT     \x10"]),
         boot_partition_with(b"EFI        \x10", &[b"ADDON_     \x10"]),
     ]
 }

@@ -99,7 +99,7 @@ fn is_stick(device: &Path) -> anyhow::Result<bool> {
     let mut disk = File::open(device)?;
     // A disk that became a box is none, whatever its byte is: what it holds is somebody's.
     stick::as_written(&mut disk)?;
-    switch::is_on(&mut disk)
+    Ok(switch::on_disk(&mut disk)?.install.on)
 }
 
 /// Has each disk looked at by a process of this program, and says what those are that answered in time.
@@ -216,7 +216,8 @@ mod tests {
             let path = dir.path().join("disk");
             fs::write(&path, bytes).unwrap();
             if turned {
-                switch::turn_on(&mut File::options().read(true).write(true).open(&path).unwrap()).unwrap();
+                let mut disk = File::options().read(true).write(true).open(&path).unwrap();
+                switch::turn_on(&mut disk, switch::AddOn::Install).unwrap();
             }
             kind_of(&path)
         };

@@ -9,6 +9,7 @@ pub mod dialogue;
 pub mod disk;
 mod fat;
 pub mod left_in;
+pub mod plain_data;
 pub mod stick;
 pub mod switch;
 pub mod table;

@@ -2,7 +2,8 @@
 //! (image/mkosi.images/initrd), which only a stick made by `./hearth flash --installer` asks for.
 //!
 //! With `--no-stick`, from `stick-is-out.service` at each start of a box: waits while such a stick is left in. It has each disk that
-//! may be one looked at by itself with `--is-stick`, because that may never end.
+//! may be one looked at by itself with `--is-stick`, because that may never end. With `--plain-data`, from `no-tpm-data.service`: finds /var where
+//! no TPM has sealed it (decision 0345).
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead as _, Write as _};
@@ -13,7 +14,7 @@ use std::time::Duration;
 use installer::dialogue::{Machine, Taken, talk};
 use installer::disk::{self, Candidate, Disk};
 use installer::stick::{self, Stick};
-use installer::{left_in, write};
+use installer::{left_in, plain_data, write};
 
 /// The stick, and the disks around it.
 struct Around {
@@ -111,6 +112,22 @@ fn no_stick() -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Where there is no TPM: /var is the partition on the disk that the system lies on.
+fn plain_data() -> ExitCode {
+    let named = stick::disks_of_root().and_then(|roots| {
+        let partition = plain_data::find(Path::new("/sys/block"), &roots)?;
+        plain_data::refuse_encrypted(&partition.device)?;
+        plain_data::name(&partition)
+    });
+    match named {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("hearth: this box starts without its /var: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Long enough to read why, short enough for a disk that was only slow.
 const TRIED_AGAIN_AFTER: Duration = Duration::from_secs(120);
 
@@ -118,6 +135,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match (arguments.next().as_deref().and_then(OsStr::to_str), arguments.next()) {
         (Some("--no-stick"), None) => return no_stick(),
+        (Some("--plain-data"), None) => return plain_data(),
         (Some("--is-stick"), Some(disk)) => return ExitCode::from(left_in::kind_of(Path::new(&disk)).code()),
         _ => {}
     }

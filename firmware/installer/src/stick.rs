@@ -43,7 +43,7 @@ impl Stick {
         let mut head = vec![0; HEAD];
         file.read_exact(&mut head).with_context(cannot)?;
         let raw_bytes = shipped_bytes(&head)?;
-        let switch = switch::on_disk(&mut file).with_context(cannot)?;
+        let switch = switch::on_disk(&mut file).with_context(cannot)?.install;
         ensure!(
             switch.on,
             "this was started from a stick, but found its system on {}, a disk in this machine that holds the very version that is on \
@@ -178,7 +178,7 @@ mod tests {
             stick.map(|stick| (stick, told))
         };
         assert!(open(file.path()).unwrap_err().to_string().contains("taken out or emptied"));
-        switch::turn_on(file.as_file_mut()).unwrap();
+        switch::turn_on(file.as_file_mut(), switch::AddOn::Install).unwrap();
         let (stick, told) = open(file.path()).unwrap();
         let mut copy = Vec::new();
         stick.read().unwrap().read_to_end(&mut copy).unwrap();

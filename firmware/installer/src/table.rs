@@ -19,6 +19,24 @@ pub struct Table {
     pub boot: Option<Range<u64>>,
     /// The partitions' names, made printable.
     pub names: Vec<String>,
+    /// Where they are, in the order of their names.
+    pub places: Vec<Place>,
+}
+
+/// Where a partition is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its number, from one on: that of its entry.
+    pub number: u32,
+    /// In bytes; `None` for an entry that begins after its end or ends after the disk.
+    pub bytes: Option<Range<u64>>,
+}
+
+impl Table {
+    /// The partitions of exactly this name.
+    pub fn named(&self, name: &str) -> impl Iterator<Item = &Place> {
+        self.names.iter().zip(&self.places).filter(move |(found, _)| *found == name).map(|(_, place)| place)
+    }
 }
 
 /// Reads a table from a disk's first [`HEAD`] bytes. Nothing is trusted that the bytes say.
@@ -49,14 +67,23 @@ fn parse(header: &[u8], entries: &[u8], last: u64) -> Option<Table> {
     if !header.starts_with(b"EFI PART") || number(header, 80)? != (128 << 32) | 128 {
         return None;
     }
-    let used: Vec<&[u8]> = entries.chunks_exact(128).filter(|entry| entry[..16] != [0; 16]).collect();
-    let boot = used.iter().find(|entry| entry.starts_with(&BOOT)).and_then(|entry| {
-        let (first, last) = (number(entry, 32)?, number(entry, 40)?);
-        let range = first.checked_mul(SECTOR)?..last.checked_add(1)?.checked_mul(SECTOR)?;
-        (range.start < range.end).then_some(range)
-    });
-    let names = used.iter().map(|entry| name(&entry[56..])).collect();
-    Some(Table { bytes: last.checked_add(1)?.checked_mul(SECTOR)?, boot, names })
+    let bytes = last.checked_add(1)?.checked_mul(SECTOR)?;
+    let numbered = (1..).zip(entries.chunks_exact(128));
+    let used: Vec<(u32, &[u8])> = numbered.filter(|(_, entry)| entry[..16] != [0; 16]).collect();
+    let boot = used.iter().find(|(_, entry)| entry.starts_with(&BOOT)).and_then(|(_, entry)| range(entry));
+    let names = used.iter().map(|(_, entry)| name(&entry[56..])).collect();
+    let place = |(number, entry): &(u32, &[u8])| Place {
+        number: *number,
+        bytes: range(entry).filter(|range| range.end <= bytes),
+    };
+    Some(Table { bytes, boot, names, places: used.iter().map(place).collect() })
+}
+
+/// From the first to the last sector of an entry, in bytes.
+fn range(entry: &[u8]) -> Option<Range<u64>> {
+    let (first, last) = (number(entry, 32)?, number(entry, 40)?);
+    let range = first.checked_mul(SECTOR)?..last.checked_add(1)?.checked_mul(SECTOR)?;
+    (range.start < range.end).then_some(range)
 }
 
 /// What a table of the old kind says is on a disk, in words; the entry that only says that there is a new one is left out.
@@ -120,6 +147,22 @@ mod tests {
         assert_eq!(with(512 + 32, &[0xff; 8]), None, "a disk without end");
         assert_eq!(with(1024 + 40, &[0xff; 8]).unwrap().boot, None, "a partition without end");
         assert_eq!(with(1024 + 40, &[0; 8]).unwrap().boot, None, "a partition that ends before it begins");
+    }
+
+    #[test]
+    fn a_partition_is_found_by_its_whole_name_with_its_number_and_its_place() {
+        let mut head = named(&["esp", "data", "database", "data"]);
+        // The second entry is unused, and the last one ends after the disk.
+        head[1024 + 128..][..16].fill(0);
+        head[1024 + 3 * 128 + 40..][..8].copy_from_slice(&(8_u64 << 11).to_le_bytes());
+        let table = read(&head).unwrap();
+        let found = |name: &str| table.named(name).cloned().collect::<Vec<_>>();
+        let place = |number: u32, bytes: Option<Range<u64>>| Place { number, bytes };
+        assert_eq!(found("esp"), [place(1, Some(1 << 20..2 << 20))]);
+        assert_eq!(found("database"), [place(3, Some(1 << 20..2 << 20))]);
+        assert_eq!(found("data"), [place(4, None)]);
+        assert_eq!(found("dat"), []);
+        assert_eq!(read(&named(&["data", "esp", "data"])).unwrap().named("data").count(), 2);
     }
 
     #[test]

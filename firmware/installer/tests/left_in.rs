@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use installer::left_in::{Kind, ask};
-use installer::switch;
+use installer::switch::{self, AddOn};
 
 /// A pipe that nobody writes to: whoever opens it waits for ever, as whoever reads a dying disk may.
 #[test]
@@ -22,7 +22,8 @@ fn a_disk_that_never_answers_is_not_waited_for_and_hides_no_stick() {
     for disk in [&stick, &plain] {
         fs::write(disk, made_up::image(3)).unwrap();
     }
-    switch::turn_on(&mut File::options().read(true).write(true).open(&stick).unwrap()).unwrap();
+    switch::turn_on(&mut File::options().read(true).write(true).open(&stick).unwrap(), AddOn::Install)
+        .unwrap();
 
     let disks = [dying.clone(), stick.clone(), plain.clone()];
     let begun = Instant::now();

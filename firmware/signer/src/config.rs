@@ -71,6 +71,10 @@ pub struct PassphraseConfig {
     /// Files that are there, and folders that are not empty, when the board has a TPM, whether it answers or not. Only when there
     /// is nothing of all of them a passphrase will do. An empty list means that none ever does.
     pub signs_of_a_tpm: Vec<PathBuf>,
+    /// A folder that is there only when this start was made as that of a board without a TPM: the first system makes it when the signed
+    /// command line says so and nothing speaks of a TPM (decision 0345).
+    #[serde(default = "default_started_without")]
+    pub started_without: PathBuf,
     /// Where the kernel lists the TPMs it knows: a folder that is there and empty on a board that has none. One that is missing
     /// proves nothing.
     #[serde(default = "default_tpm_class")]
@@ -84,6 +88,7 @@ impl Default for PassphraseConfig {
     fn default() -> Self {
         Self {
             signs_of_a_tpm: Vec::new(),
+            started_without: default_started_without(),
             tpm_class: default_tpm_class(),
             device_tree: default_device_tree(),
         }
@@ -134,6 +139,10 @@ fn default_efivars() -> PathBuf {
 
 fn default_os_release() -> PathBuf {
     "/usr/lib/os-release".into()
+}
+
+fn default_started_without() -> PathBuf {
+    "/run/hearth-no-tpm".into()
 }
 
 fn default_tpm_class() -> PathBuf {
@@ -194,7 +203,31 @@ mod tests {
         assert_eq!(mark.parent(), Some(Path::new("/run/hearth-clock")));
         assert_eq!(config.tpm.literal_pcrs, [7, 12]);
         assert_eq!(config.tpm.counter_index, default_counter_index());
-        // Every image starts only with a TPM: nobody is asked for a passphrase because one was switched off in the firmware.
+        // No release asks for a passphrase.
         assert!(config.passphrase.signs_of_a_tpm.is_empty());
+    }
+
+    /// What the build appends for a dev image (decision 0345).
+    #[test]
+    fn the_part_for_boards_without_a_tpm_names_what_speaks_of_one() {
+        let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../image");
+        let part = "mkosi.profiles/dev/mkosi.extra/usr/lib/hearth/signer-no-tpm.toml";
+        let text = ["mkosi.extra/usr/lib/hearth/signer.toml", part]
+            .map(|name| std::fs::read_to_string(image.join(name)).unwrap())
+            .concat();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("signer.toml");
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(&file).unwrap();
+        // The kernel, the firmware, the boot loader.
+        let signs = &config.passphrase.signs_of_a_tpm;
+        for sign in ["/dev/tpmrm0", "/sys/firmware/acpi/tables/TPM2", "/sys/firmware/acpi/tables/TCPA"] {
+            assert!(signs.contains(&PathBuf::from(sign)), "{sign}");
+        }
+        let by_stub = format!("{}/StubPcrKernelImage-", config.efivars.display());
+        assert!(signs.iter().any(|sign| sign.display().to_string().starts_with(&by_stub)));
+        assert_eq!(config.passphrase.started_without, default_started_without());
+        assert_eq!(config.passphrase.tpm_class, default_tpm_class());
+        assert_eq!(config.passphrase.device_tree, default_device_tree());
     }
 }

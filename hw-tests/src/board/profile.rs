@@ -25,7 +25,7 @@ pub struct Profile {
     pub hardware_description: String,
     /// What keeps an attacker who holds the board from our boot chain: 1 (as on a PC), 2 (less), or 3 (nothing does).
     pub tier: u8,
-    /// Where the TPM is. Without one the image refuses to make its disk.
+    /// Where the TPM is; begins with `none` when the board has none, and then the image starts only from a disk that was written so.
     pub tpm: String,
     /// Who has tried it, and with what result. Nothing counts that nobody has run.
     pub tried: String,
@@ -91,6 +91,11 @@ impl Profile {
             BoardArch::X86_64 => Arch::X86_64,
             BoardArch::Arm64 => Arch::Arm64,
         }
+    }
+
+    /// Whether the board has no TPM that its firmware measures into.
+    pub fn has_no_tpm(&self) -> bool {
+        self.tpm.split(' ').next() == Some("none")
     }
 
     /// The speed of the serial line.

@@ -22,6 +22,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use installer::switch::AddOn;
 use rand::Rng as _;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -123,9 +124,9 @@ pub enum VmError {
     /// Nothing can be typed.
     #[error("cannot type at the guest's serial port (only a box made with a keyboard has one)")]
     Keyboard(#[source] io::Error),
-    /// No installer can be made of the image.
-    #[error("no installer can be made of the image")]
-    Installer(#[source] anyhow::Error),
+    /// The image cannot be made to start otherwise.
+    #[error("the image cannot be made to start otherwise")]
+    AddOn(#[source] anyhow::Error),
     /// QEMU's own prompt could not be used.
     #[error("cannot speak to QEMU's monitor")]
     Monitor(#[source] io::Error),
@@ -180,6 +181,8 @@ pub struct VmBuilder {
     installer: bool,
     left_in: bool,
     installed: bool,
+    needs_no_tpm: bool,
+    has_no_tpm: bool,
 }
 
 /// What is connected to the guest's consoles.
@@ -256,6 +259,18 @@ impl VmBuilder {
         self
     }
 
+    /// The disk as it is written for a board without a TPM: what `./hearth flash --tpm none` makes of the image.
+    pub fn needs_no_tpm(mut self) -> Self {
+        self.needs_no_tpm = true;
+        self
+    }
+
+    /// A machine without a TPM.
+    pub fn has_no_tpm(mut self) -> Self {
+        self.has_no_tpm = true;
+        self
+    }
+
     /// Starts the machine from the disk that is built in although the stick is in it.
     pub fn stick_left_in(mut self) -> Self {
         self.left_in = true;
@@ -302,10 +317,12 @@ impl VmBuilder {
         let disk = self.state_dir.join("disk.raw");
         if !disk.exists() {
             copy_disk(&self.image, &disk, self.disk_gb)?;
-            if self.installer {
-                let mut disk_file =
-                    File::options().read(true).write(true).open(&disk).map_err(file(&disk))?;
-                installer::switch::turn_on(&mut disk_file).map_err(VmError::Installer)?;
+            for (wanted, add_on) in [(self.installer, AddOn::Install), (self.needs_no_tpm, AddOn::NoTpm)] {
+                if wanted {
+                    let opened = File::options().read(true).write(true).open(&disk);
+                    let mut opened = opened.map_err(file(&disk))?;
+                    installer::switch::turn_on(&mut opened, add_on).map_err(VmError::AddOn)?;
+                }
             }
         }
         if let (Some(gb), true) = (self.built_in_gb, self.installed) {
@@ -361,7 +378,7 @@ impl VmBuilder {
 #[derive(Debug)]
 struct Running {
     qemu: Process,
-    tpm: Swtpm,
+    tpm: Option<Swtpm>,
 }
 
 /// A box. Dropping it cuts its power; its folder stays.
@@ -399,6 +416,8 @@ impl Vm {
             installer: false,
             left_in: false,
             installed: false,
+            needs_no_tpm: false,
+            has_no_tpm: false,
         }
     }
 
@@ -455,7 +474,8 @@ impl Vm {
         let tpm_socket = self.sockets.path().join("tpm");
         // A TPM that was killed leaves its socket behind.
         let _ = fs::remove_file(&tpm_socket);
-        let tpm = Swtpm::for_machine(&self.recipe.state_dir.join("tpm"), &tpm_socket)?;
+        let tpm_dir = self.recipe.state_dir.join("tpm");
+        let tpm = (!self.recipe.has_no_tpm).then(|| Swtpm::for_machine(&tpm_dir, &tpm_socket)).transpose()?;
         let arch = self.recipe.arch;
         let accel = self.recipe.accel.unwrap_or_else(|| Accel::best(&self.firmware));
         let qemu = Launch::new("QEMU", arch.qemu(), self.recipe.state_dir.join("qemu.log"))
@@ -490,9 +510,6 @@ impl Vm {
                 "-drive",
                 format!("if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}", self.disk.display()),
             ),
-            ("-chardev", format!("socket,id=tpm,path={}", tpm_socket.display())),
-            ("-tpmdev", "emulator,id=tpm,chardev=tpm".to_owned()),
-            ("-device", recipe.arch.tpm_device().to_owned()),
             ("-object", "rng-random,id=rng,filename=/dev/urandom".to_owned()),
             ("-device", "virtio-rng-pci,rng=rng".to_owned()),
             ("-netdev", format!("user,id=net{forwards}")),
@@ -501,6 +518,13 @@ impl Vm {
             ("-serial", "chardev:serial".to_owned()),
             ("-monitor", format!("unix:{},server=on,wait=off", self.monitor_socket().display())),
         ];
+        if !recipe.has_no_tpm {
+            pairs.extend([
+                ("-chardev", format!("socket,id=tpm,path={}", tpm_socket.display())),
+                ("-tpmdev", "emulator,id=tpm,chardev=tpm".to_owned()),
+                ("-device", recipe.arch.tpm_device().to_owned()),
+            ]);
+        }
         if recipe.installer {
             // On a bus of which things are pulled.
             let order = if recipe.left_in { 3 } else { 1 };

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+use hw_tests::board::{BoardArch, Profile};
 use installer::dialogue;
 use installer::disk::Disk;
-use installer::switch;
+use installer::switch::{self, AddOn};
 use installer::write::{self, Sums};
 
 use crate::{run, say};
@@ -34,10 +35,41 @@ pub(crate) struct Arguments {
     /// Make a stick that writes the system to a disk which is built into the machine that starts from it, after asking there.
     #[arg(long)]
     installer: bool,
+    /// For a board that has no TPM (its profile says so: --board): it starts without one, and its owner's passphrase opens the shares.
+    #[arg(long, value_name = "none", requires = "board", conflicts_with = "installer")]
+    tpm: Option<Tpm>,
+    /// The kind of board that the disk is for: a file of image/boards, without ".toml".
+    #[arg(long, value_name = "NAME")]
+    board: Option<String>,
+}
+
+/// What may be said of a board's TPM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Tpm {
+    /// There is none.
+    None,
+}
+
+/// Whether a disk is written for a board without a TPM. Refused where the board's profile does not say that it has none: a TPM that was switched
+/// off, or is not found, is never passed over.
+fn without_tpm(arguments: &Arguments) -> anyhow::Result<bool> {
+    let Some(name) = &arguments.board else { return Ok(false) };
+    let profile = Profile::read(&run::repository(), name)?;
+    if arguments.tpm.is_none() {
+        return Ok(false);
+    }
+    ensure!(
+        profile.arch == BoardArch::Arm64 && profile.has_no_tpm(),
+        "{} is no board without a TPM ({}): switch the TPM on in its firmware, and write the disk without --tpm none",
+        profile.name,
+        profile.tpm
+    );
+    Ok(true)
 }
 
 /// `./hearth flash`.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let no_tpm = without_tpm(arguments)?;
     let built_here = run::cache()?.join("image/dev-x86-64/hearth-dev-x86-64.img.zst");
     let image = arguments.image.clone().unwrap_or(built_here);
     let key = match &arguments.signed_by {
@@ -69,16 +101,32 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     unpack_onto(&mut disk, &image, &sums, told)?;
     if arguments.installer {
-        // Read back by looking for it once more, past the kernel's cache.
-        switch::turn_on(disk.file())?;
-        write::forget(disk.file())?;
-        ensure!(
-            switch::on_disk(disk.file())?.on,
-            "the disk gives back other bytes than were written: do not use it"
-        );
+        turn_on(&mut disk, AddOn::Install)?;
         say::good("it is an installer: start the machine from it, with a screen and a keyboard");
     }
+    if no_tpm {
+        turn_on(&mut disk, AddOn::NoTpm)?;
+        say::good(
+            "it starts on a board without a TPM, and on no other: its owner's passphrase opens the shares after each start",
+        );
+        say::note(
+            "nothing but the shares is encrypted on such a board, and nothing notices changed software: docs/boards.md",
+        );
+    }
     say::good("written, read back, and every byte is right: the disk may be taken out");
+    Ok(())
+}
+
+/// Changes the one byte, and reads it back by looking for it once more, past the kernel's cache.
+fn turn_on(disk: &mut Disk, add_on: AddOn) -> anyhow::Result<()> {
+    switch::turn_on(disk.file(), add_on)?;
+    write::forget(disk.file())?;
+    let now = switch::on_disk(disk.file())?;
+    let is_on = match add_on {
+        AddOn::Install => now.install.on,
+        AddOn::NoTpm => now.no_tpm.is_some_and(|no_tpm| no_tpm.on),
+    };
+    ensure!(is_on, "the disk gives back other bytes than were written: do not use it");
     Ok(())
 }
 
@@ -172,7 +220,32 @@ mod tests {
             signed_by: Some(key.to_owned()),
             yes: true,
             installer: false,
+            tpm: None,
+            board: None,
         })
+    }
+
+    #[test]
+    fn only_a_board_that_has_none_is_written_for_without_a_tpm() {
+        let judged = |board: &str| {
+            without_tpm(&Arguments {
+                device: "/dev/none".into(),
+                image: None,
+                signed_by: None,
+                yes: true,
+                installer: false,
+                tpm: Some(Tpm::None),
+                board: Some(board.to_owned()),
+            })
+            .map_err(|error| format!("{error:#}"))
+        };
+        for board in ["rock-5b", "orange-pi-5", "raspberry-pi-4", "raspberry-pi-5"] {
+            assert_eq!(judged(board), Ok(true), "{board}");
+        }
+        for board in ["mini-pc", "qemu-arm64"] {
+            assert!(judged(board).unwrap_err().contains("is no board without a TPM"), "{board}");
+        }
+        assert!(judged("toaster").unwrap_err().contains("no board profile"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What the boot partition of a built image holds: programs that the image's own key signed, and the add-on that makes an installer of it
-//! (decision 0330), as harmless as it was signed.
+//! (decision 0330) and the one for boards without a TPM (decision 0345), as harmless as they were signed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,16 +8,34 @@ use std::process::Stdio;
 
 use anyhow::Context as _;
 
+use hw_tests::image::Profile;
+
 use super::compare;
 
-/// Add-ons to the signed command line by their place, and all that each may say. They lie where systemd-stub does not look.
-const ADD_ONS: [(&str, &str); 1] = [("loader/ADDON_/install.addon.efi", "rd.systemd.unit=install.target")];
+/// An add-on to the signed command line: its place, where systemd-stub does not look, and all that it may say.
+type AddOn = (&'static str, &'static str);
+const INSTALL: AddOn = ("loader/ADDON_/install.addon.efi", "rd.systemd.unit=install.target");
+const NO_TPM: AddOn =
+    ("loader/ADDONT/no-tpm.addon.efi", "hearth.tpm=none rd.luks=no rd.systemd.mask=tpm2.target");
+
+/// What an image holds. No release starts without a TPM.
+pub(super) fn add_ons(profile: Profile) -> &'static [AddOn] {
+    match profile {
+        Profile::Release => &[INSTALL],
+        Profile::Dev => &[INSTALL, NO_TPM],
+    }
+}
 
 /// Sentences about the boot partition of an image whose programs this certificate must have signed.
-pub(super) fn check(image: &Path, certificate: &Path, tools: &Path) -> anyhow::Result<Vec<String>> {
+pub(super) fn check(
+    image: &Path,
+    certificate: &Path,
+    add_ons: &[AddOn],
+    tools: &Path,
+) -> anyhow::Result<Vec<String>> {
     let dir = tempfile::tempdir()?;
     compare::unpack_partition(image, |label| label == "esp", dir.path(), tools)?;
-    in_tree(dir.path(), &mut |program| {
+    in_tree(dir.path(), add_ons, &mut |program| {
         let mut command = compare::pinned(tools, "sbverify")?;
         command.arg("--cert").arg(certificate).arg(program);
         let output = command.stdin(Stdio::null()).output().context("cannot run sbverify")?;
@@ -27,6 +45,7 @@ pub(super) fn check(image: &Path, certificate: &Path, tools: &Path) -> anyhow::R
 
 fn in_tree(
     tree: &Path,
+    add_ons: &[AddOn],
     is_signed: &mut dyn FnMut(&Path) -> anyhow::Result<bool>,
 ) -> anyhow::Result<Vec<String>> {
     let programs = programs(tree)?;
@@ -42,13 +61,13 @@ fn in_tree(
         let line = compare::pe_sections(&bytes).and_then(|sections| sections.get(".cmdline").copied());
         let line =
             line.map(|line| String::from_utf8_lossy(line).trim_end_matches(['\0', ' ', '\n']).to_owned());
-        match ADD_ONS.iter().find(|(place, _)| place == name) {
+        match add_ons.iter().find(|(place, _)| place == name) {
             Some((_, wanted)) if line.as_deref() == Some(*wanted) => {}
             Some(_) => wrong.push(format!("the add-on {name}, which says {line:?}")),
             None => wrong.push(format!("an add-on that nobody knows: {name}")),
         }
     }
-    for (place, _) in ADD_ONS.iter().filter(|(place, _)| !programs.contains_key(*place)) {
+    for (place, _) in add_ons.iter().filter(|(place, _)| !programs.contains_key(*place)) {
         wrong.push(format!("no {place} on the boot partition"));
     }
     if !programs.keys().any(|name| name.starts_with("EFI/Linux/")) {
@@ -102,10 +121,11 @@ mod tests {
             fs::write(path, bytes).unwrap();
         };
         let wrong = |unsigned: &str| {
-            in_tree(dir.path(), &mut |path| Ok(unsigned.is_empty() || !path.ends_with(unsigned))).unwrap()
+            in_tree(dir.path(), &[INSTALL], &mut |path| Ok(unsigned.is_empty() || !path.ends_with(unsigned)))
+                .unwrap()
         };
         assert_eq!(wrong("").len(), 2, "nothing is there");
-        let [(place, line)] = ADD_ONS;
+        let (place, line) = INSTALL;
         write("EFI/BOOT/BOOTX64.EFI", b"MZ");
         write("EFI/Linux/hearth_1+3.efi", b"MZ");
         write("loader/loader.conf", b"timeout 0");
@@ -128,5 +148,11 @@ mod tests {
             assert!(wrong("")[0].contains("nobody knows"), "{lies}");
             fs::remove_file(dir.path().join(lies)).unwrap();
         }
+        // What needs no TPM does not ship.
+        write(NO_TPM.0, &add_on(NO_TPM.1));
+        assert!(wrong("")[0].contains("nobody knows"));
+        let both = in_tree(dir.path(), add_ons(Profile::Dev), &mut |_| Ok(true)).unwrap();
+        assert_eq!(both, Vec::<String>::new());
+        assert_eq!(add_ons(Profile::Release), [INSTALL]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -59,6 +60,9 @@ const COMMAND_LINE: [(&str, &str); 8] = [
     ("systemd.firstboot", "off"),
 ];
 
+/// Words of the first system's systemd-repart.service.
+const SEALS: &[u8] = b"ConditionKernelCommandLine=!rd.systemd.unit=install.target";
+
 /// Fails when the built image holds what it must not.
 pub(super) fn check(
     image: &Image,
@@ -76,12 +80,16 @@ pub(super) fn check(
     let line = sections.get(".cmdline").context("the kernel image has no command line")?;
     let line = String::from_utf8_lossy(line);
     let mut wrong = in_tree(dir.path(), profile)?;
+    let first_system = sections.get(".initrd").context("the kernel image has no first system")?;
+    wrong.extend(without_tpm(dir.path(), &unpacked(first_system, &tools)?, profile));
     wrong.extend(in_command_line(line.trim_end_matches('\0'), profile));
     wrong.extend(in_keys(&kernel, repository, profile)?);
     let certificate = keys.map_or_else(|| repository.join("image/test-keys"), Path::to_owned).join("sb.crt");
-    wrong.extend(boot_partition::check(&image.raw, &certificate, &tools)?);
-    if switch::on_disk(&mut fs::File::open(&image.raw)?)?.on {
-        wrong.push("an installer that is switched on".to_owned());
+    let add_ons = boot_partition::add_ons(profile);
+    wrong.extend(boot_partition::check(&image.raw, &certificate, add_ons, &tools)?);
+    let switches = switch::on_disk(&mut fs::File::open(&image.raw)?)?;
+    if switches.install.on || switches.no_tpm.is_some_and(|no_tpm| no_tpm.on) {
+        wrong.push("an add-on that is switched on".to_owned());
     }
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let inside = read(&dir.path().join(LIST))?;
@@ -135,6 +143,43 @@ fn in_tree(root: &Path, profile: Profile) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(wrong)
+}
+
+/// What lets a board start that has no TPM is in dev images and in no release (decision 0345): how its disk is completed, when the signer asks for
+/// a passphrase, and the first system's unit, by its words.
+fn without_tpm(root: &Path, first_system: &[u8], profile: Profile) -> Vec<String> {
+    const UNIT: &[u8] = b"AssertDirectoryNotEmpty=!/sys/class/tpm";
+    let signer = fs::read_to_string(root.join("usr/lib/hearth/signer.toml")).unwrap_or_default();
+    let found = [
+        ("/usr/lib/hearth/repart-no-tpm.d", root.join("usr/lib/hearth/repart-no-tpm.d").exists()),
+        ("[passphrase] in signer.toml", signer.lines().any(|line| line.trim().starts_with("[passphrase"))),
+        ("a unit of the first system", first_system.windows(UNIT.len()).any(|words| words == UNIT)),
+    ];
+    let wrong = found.iter().filter(|(_, is_there)| *is_there != (profile == Profile::Dev));
+    wrong
+        .map(|(what, is_there)| {
+            let told =
+                if *is_there { "a way to start without a TPM" } else { "no way to start without a TPM" };
+            format!("{told} ({what})")
+        })
+        .collect()
+}
+
+/// The files of the first system, one after the other.
+fn unpacked(section: &[u8], tools: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut file = tempfile::tempfile()?;
+    file.write_all(section)?;
+    file.rewind()?;
+    let mut zstd = compare::pinned(tools, "zstd")?;
+    // What lies between its archives is no frame, and zstd says so at the end.
+    let output = zstd.arg("-dc").stdin(file).output().context("cannot run zstd")?;
+    // Something that is there in every one.
+    ensure!(
+        output.stdout.windows(SEALS.len()).any(|words| words == SEALS),
+        "the first system cannot be read: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(output.stdout)
 }
 
 /// Users whose password field is neither locked (`*`, `!`) nor kept elsewhere (`x`).
@@ -387,6 +432,21 @@ mod tests {
         {
             assert!(found.contains(part), "{part} is not in: {found}");
         }
+    }
+
+    #[test]
+    fn a_way_to_start_without_a_tpm_is_found_where_none_belongs() {
+        let dir = tree();
+        let nothing = b"[Unit]\nDescription=Repartition Root Disk\n";
+        let unit = b"[Unit]\nAssertDirectoryNotEmpty=!/sys/class/tpm\nRequires=x\n";
+        assert_eq!(without_tpm(dir.path(), nothing, Profile::Release), Vec::<String>::new());
+        assert_eq!(without_tpm(dir.path(), nothing, Profile::Dev).len(), 3);
+        assert!(without_tpm(dir.path(), unit, Profile::Release)[0].contains("first system"));
+        fs::create_dir_all(dir.path().join("usr/lib/hearth/repart-no-tpm.d")).unwrap();
+        assert!(without_tpm(dir.path(), nothing, Profile::Release)[0].contains("repart-no-tpm.d"));
+        fs::write(dir.path().join("usr/lib/hearth/signer.toml"), "log = \"info\"\n[passphrase]\n").unwrap();
+        assert_eq!(without_tpm(dir.path(), unit, Profile::Release).len(), 3);
+        assert_eq!(without_tpm(dir.path(), unit, Profile::Dev), Vec::<String>::new());
     }
 
     #[test]

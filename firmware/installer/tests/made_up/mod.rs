@@ -102,7 +102,7 @@ pub fn image(partitions: u64) -> Vec<u8> {
     let ranges: Vec<_> = boot.chain((1..partitions).map(|at| (3 + at) * MB..(4 + at) * MB)).collect();
     let mut image = head(&ranges, 7 * MB);
     image.resize(7 << 20, 5);
-    let boot = boot_partition(&[folder(b"ADDON_     ", 0)]);
+    let boot = boot_partition(&[folder(b"ADDON_     ", 0), folder(b"ADDONT     ", 0)]);
     image[1 << 20..][..boot.len()].copy_from_slice(&boot);
     image
 }
@@ -116,6 +116,9 @@ pub fn list(system: &Path, disk: &str, names: &[&str]) {
         let part = folder.join(format!("{disk}p{number}"));
         fs::create_dir_all(&part).unwrap();
         fs::write(part.join("partition"), format!("{number}\n")).unwrap();
+        // As [`named`] has them.
+        fs::write(part.join("start"), "2048\n").unwrap();
+        fs::write(part.join("size"), "2048\n").unwrap();
         let said = if name.is_empty() { String::new() } else { format!("PARTNAME={name}\n") };
         let uevent = format!("DEVNAME={disk}p{number}\nDEVTYPE=partition\nPARTN={number}\n{said}");
         fs::write(part.join("uevent"), uevent).unwrap();

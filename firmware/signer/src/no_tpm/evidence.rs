@@ -32,6 +32,7 @@ pub(super) fn has_none(config: &Config) -> bool {
     !signs.is_empty()
         // Any other address is that of a TPM that somebody has set up.
         && config.tpm.tcti.starts_with("device:")
+        && is_folder(&config.passphrase.started_without)
         && is_empty(&config.passphrase.tpm_class)
         && firmware_was_asked(&config.efivars, tree)
         && !tree_has_a_tpm(tree)
@@ -44,6 +45,11 @@ fn is_there(path: &Path) -> bool {
     let found =
         fs::metadata(path).and_then(|facts| Ok(!facts.is_dir() || fs::read_dir(path)?.next().is_some()));
     found.unwrap_or_else(|error| error.kind() != ErrorKind::NotFound)
+}
+
+/// A folder that is there. What cannot be looked at is none.
+fn is_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|facts| facts.is_dir())
 }
 
 /// A folder that is there and has nothing in it.
@@ -117,6 +123,10 @@ mod tests {
         assert!(is_there(&path("TPM2")));
         // What cannot be looked at: a file in the place of a folder.
         assert!(is_there(&path("TPM2/below")));
+        // The word that there is none is taken from a folder alone.
+        for (name, is) in [("empty", true), ("none", false), ("TPM2", false), ("TPM2/below", false)] {
+            assert_eq!(is_folder(&path(name)), is, "{name}");
+        }
     }
 
     #[test]

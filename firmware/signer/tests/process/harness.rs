@@ -104,7 +104,9 @@ impl Machine {
     pub(crate) fn let_a_passphrase_do(&mut self) {
         self.passphrase = true;
         self.clock_mark = Some(self.dir.path().join("synchronised"));
-        std::fs::create_dir_all(self.dir.path().join("sys/class-tpm")).unwrap();
+        for folder in ["sys/class-tpm", "sys/no-tpm"] {
+            std::fs::create_dir_all(self.dir.path().join(folder)).unwrap();
+        }
         std::fs::create_dir_all(self.dir.path().join("efivars")).unwrap();
         std::fs::write(self.dir.path().join("efivars/BootOrder"), [7, 0, 0, 0, 0, 0]).unwrap();
     }
@@ -161,6 +163,7 @@ impl Machine {
         let mark = self.clock_mark.as_ref().map(|mark| format!("[clock]\nmark = \"{}\"\n", mark.display()));
         let signs = format!(
             "[passphrase]\nsigns_of_a_tpm = [\"{dir}/sys/tpm\", \"{dir}/sys/TPM2\"]\n\
+             started_without = \"{dir}/sys/no-tpm\"\n\
              tpm_class = \"{dir}/sys/class-tpm\"\ndevice_tree = \"{dir}/sys/devicetree\"\n"
         );
         let signs = if self.passphrase { signs } else { String::new() };
