@@ -243,11 +243,24 @@ impl World {
     /// What one owner does to add validators: the consent to the signer, then the key generation to the node.
     fn begin_adding(&self, place: usize, validators: &[AddedValidator]) {
         let consent = self.consent_to_add(place, validators);
+        let request = self.request_to_add(&consent);
+        // The running nodes' own addresses are not to be met at.
+        let at_nodes = KeyGeneration { peers: self.peers(), ..self.request_to_add(&consent) };
+        self.runtime.block_on(async {
+            let _: CeremonyStatus = self.signer(place).put(CEREMONY_PATH, &consent).await.unwrap();
+            let refused: Result<KeyGenerationStatus, _> = self.node(place).put(DKG_PATH, &at_nodes).await;
+            let Err(ClientError::Refused { problem, .. }) = refused else { panic!("{refused:?}") };
+            assert_eq!(problem.code, "address_of_the_cluster");
+            let _: KeyGenerationStatus = self.node(place).put(DKG_PATH, &request).await.unwrap();
+        });
+    }
+
+    fn request_to_add(&self, consent: &CeremonyConsent) -> KeyGeneration {
         let beside = |(member, key): (&Member, &IdentityKey)| {
             let peer = PeerId::from_public_key(&key.public_key());
             format!("/ip4/127.0.0.1/tcp/{}/p2p/{peer}", member.p2p_port() + 1)
         };
-        let request = KeyGeneration {
+        KeyGeneration {
             definition: serde_json::Value::Null,
             adding: consent.adding.clone(),
             identity_key: Sensitive::new(String::new()),
@@ -255,11 +268,7 @@ impl World {
             peers: self.members.iter().zip(&self.identities).map(beside).collect(),
             beacon_nodes: Vec::new(),
             relays: None,
-        };
-        self.runtime.block_on(async {
-            let _: CeremonyStatus = self.signer(place).put(CEREMONY_PATH, &consent).await.unwrap();
-            let _: KeyGenerationStatus = self.node(place).put(DKG_PATH, &request).await.unwrap();
-        });
+        }
     }
 
     /// Waits until the key generation at a member's node is where it should be.

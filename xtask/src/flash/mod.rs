@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "none", requires = "board", conflicts_with = "installer")]
     tpm: Option<Tpm>,
     /// The kind of board that the disk is for: a file of image/boards, without ".toml".
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "tpm")]
     board: Option<String>,
 }
 
@@ -67,11 +67,25 @@ fn without_tpm(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(true)
 }
 
+/// The image that starts on such a board, if its disk was written for one.
+const STARTS_WITHOUT_TPM: &str = "hearth-dev-arm64";
+
+/// By its name, which the signed checksums hold it to.
+fn starts_without_tpm(image: &Path) -> bool {
+    image.file_name().is_some_and(|name| name.to_string_lossy() == format!("{STARTS_WITHOUT_TPM}.img.zst"))
+}
+
 /// `./hearth flash`.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let no_tpm = without_tpm(arguments)?;
-    let built_here = run::cache()?.join("image/dev-x86-64/hearth-dev-x86-64.img.zst");
+    let kind = if no_tpm { STARTS_WITHOUT_TPM } else { "hearth-dev-x86-64" };
+    let folder = kind.trim_start_matches("hearth-");
+    let built_here = run::cache()?.join(format!("image/{folder}/{kind}.img.zst"));
     let image = arguments.image.clone().unwrap_or(built_here);
+    ensure!(
+        !no_tpm || starts_without_tpm(&image),
+        "only {STARTS_WITHOUT_TPM}.img.zst starts on a board without a TPM: no release does, and no other processor's image"
+    );
     let key = match &arguments.signed_by {
         Some(key) => key.clone(),
         None if arguments.image.is_none() => run::repository().join("image/test-keys/sums.pub"),
@@ -246,6 +260,12 @@ mod tests {
             assert!(judged(board).unwrap_err().contains("is no board without a TPM"), "{board}");
         }
         assert!(judged("toaster").unwrap_err().contains("no board profile"));
+        assert!(starts_without_tpm(Path::new("a/hearth-dev-arm64.img.zst")));
+        for other in
+            ["hearth-dev-x86-64.img.zst", "hearth-release-arm64.img.zst", "hearth-dev-arm64.img", "/"]
+        {
+            assert!(!starts_without_tpm(Path::new(other)), "{other}");
+        }
     }
 
     #[test]

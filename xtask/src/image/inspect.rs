@@ -60,8 +60,10 @@ const COMMAND_LINE: [(&str, &str); 8] = [
     ("systemd.firstboot", "off"),
 ];
 
-/// Words of the first system's systemd-repart.service.
-const SEALS: &[u8] = b"ConditionKernelCommandLine=!rd.systemd.unit=install.target";
+/// Words of the first system's systemd-repart.service, which no other file of it has.
+const SEALS: &[u8] = b"--tpm2-public-key-pcrs=11";
+/// Words of its units for boards without a TPM: of their condition, and of their names.
+const STARTS_WITHOUT_TPM: [&[u8]; 2] = [b"hearth.tpm=none", b"no-tpm-disk.service"];
 
 /// Fails when the built image holds what it must not.
 pub(super) fn check(
@@ -146,14 +148,18 @@ fn in_tree(root: &Path, profile: Profile) -> anyhow::Result<Vec<String>> {
 }
 
 /// What lets a board start that has no TPM is in dev images and in no release (decision 0345): how its disk is completed, when the signer asks for
-/// a passphrase, and the first system's unit, by its words.
+/// a passphrase, and the first system's units, by their words: a dev image has all of them and a release none.
 fn without_tpm(root: &Path, first_system: &[u8], profile: Profile) -> Vec<String> {
-    const UNIT: &[u8] = b"AssertDirectoryNotEmpty=!/sys/class/tpm";
+    let has = |words: &[u8]| first_system.windows(words.len()).any(|found| found == words);
+    let in_first_system = match profile {
+        Profile::Dev => STARTS_WITHOUT_TPM.iter().all(|words| has(words)),
+        Profile::Release => STARTS_WITHOUT_TPM.iter().any(|words| has(words)),
+    };
     let signer = fs::read_to_string(root.join("usr/lib/hearth/signer.toml")).unwrap_or_default();
     let found = [
         ("/usr/lib/hearth/repart-no-tpm.d", root.join("usr/lib/hearth/repart-no-tpm.d").exists()),
         ("[passphrase] in signer.toml", signer.lines().any(|line| line.trim().starts_with("[passphrase"))),
-        ("a unit of the first system", first_system.windows(UNIT.len()).any(|words| words == UNIT)),
+        ("a unit of the first system", in_first_system),
     ];
     let wrong = found.iter().filter(|(_, is_there)| *is_there != (profile == Profile::Dev));
     wrong
@@ -438,10 +444,13 @@ mod tests {
     fn a_way_to_start_without_a_tpm_is_found_where_none_belongs() {
         let dir = tree();
         let nothing = b"[Unit]\nDescription=Repartition Root Disk\n";
-        let unit = b"[Unit]\nAssertDirectoryNotEmpty=!/sys/class/tpm\nRequires=x\n";
+        let unit = b"[Unit]\nConditionKernelCommandLine=hearth.tpm=none\nAfter=no-tpm-disk.service\n";
+        let left_in = b"[Unit]\nRequires=no-tpm-disk.service no-tpm-data.service\n";
         assert_eq!(without_tpm(dir.path(), nothing, Profile::Release), Vec::<String>::new());
         assert_eq!(without_tpm(dir.path(), nothing, Profile::Dev).len(), 3);
         assert!(without_tpm(dir.path(), unit, Profile::Release)[0].contains("first system"));
+        assert!(without_tpm(dir.path(), left_in, Profile::Release)[0].contains("first system"));
+        assert_eq!(without_tpm(dir.path(), left_in, Profile::Dev).len(), 3);
         fs::create_dir_all(dir.path().join("usr/lib/hearth/repart-no-tpm.d")).unwrap();
         assert!(without_tpm(dir.path(), nothing, Profile::Release)[0].contains("repart-no-tpm.d"));
         fs::write(dir.path().join("usr/lib/hearth/signer.toml"), "log = \"info\"\n[passphrase]\n").unwrap();

@@ -24,6 +24,31 @@ impl Daemon {
         }
     }
 
+    /// Refuses addresses and relays at which the members' running nodes are met. The ceremony has the identity of this cluster's node:
+    /// whoever it connects to there would take it for that node, and send it what is meant for the duties.
+    pub(super) fn is_apart_from_nodes(&self, wanted: &KeyGeneration, adding: &Adding) -> Result<(), Problem> {
+        let present = self.seat_of(adding)?.place.store.load_cluster().map_err(|error| disk(&error))?;
+        let Some(present) = present else { return Err(gone()) };
+        let usual = || obol::host::DEFAULT_RELAYS.map(str::to_owned).to_vec();
+        let relays = present.relays.unwrap_or_else(usual);
+        let shared = |ours: &[String], theirs: &[String]| {
+            let plain = |text: &str| text.trim().trim_end_matches('/').to_ascii_lowercase();
+            ours.iter().find(|ours| theirs.iter().any(|theirs| plain(theirs) == plain(ours))).cloned()
+        };
+        let peer = shared(&wanted.peers, &present.peers);
+        let relay = shared(wanted.relays.as_deref().unwrap_or_default(), &relays);
+        match peer.or(relay) {
+            None => Ok(()),
+            Some(address) => Err(Problem::new(
+                "address_of_the_cluster",
+                format!(
+                    "The cluster's running nodes meet at {address}; the ceremony there would be taken for one of them."
+                ),
+                "Give the addresses at which the members' ceremonies listen, of a Hearth the port of its next free place, and no relay that the cluster uses.",
+            )),
+        }
+    }
+
     /// Whether this box has the cluster that a key generation was for, as it is after it.
     pub(super) fn has_come_of(&self, request: &KeyGeneration) -> bool {
         match &request.adding {

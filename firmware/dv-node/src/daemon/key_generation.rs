@@ -157,6 +157,7 @@ impl Daemon {
         }
         if let Some(adding) = &wanted.adding {
             wanted.identity_key = self.identity_in(adding)?;
+            self.is_apart_from_nodes(&wanted, adding)?;
         } else if let Some(name) = self.cluster_with(&wanted.identity_key) {
             return Err(Problem::new(
                 "identity_key_in_use",
