@@ -2,6 +2,7 @@
 //!
 //! All of it goes to standard error, so that standard output stays free for results.
 
+use std::cell::Cell;
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +22,19 @@ pub(crate) fn elapsed() -> Duration {
     start().elapsed()
 }
 
+thread_local! {
+    static LANE: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// What this thread says from now on is said with the name of its lane, because another one speaks meanwhile.
+pub(crate) fn lane(name: &'static str) {
+    LANE.set(Some(name));
+}
+
 fn line(colour: &str, mark: &str, text: &str) {
     let seconds = start().elapsed().as_secs_f32();
+    let in_lane = LANE.get().map(|lane| format!("[{lane}] {text}"));
+    let text = in_lane.as_deref().unwrap_or(text);
     if coloured() {
         eprintln!("\x1b[2m{seconds:7.1} s\x1b[0m \x1b[{colour}m{mark}\x1b[0m {text}");
     } else {

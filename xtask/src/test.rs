@@ -52,17 +52,29 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// Takes longer than a whole test may.
-    fn only_when_named(self) -> bool {
-        matches!(
-            self,
-            Self::ImageArm64
-                | Self::PowerCuts
-                | Self::ImageMore
-                | Self::SameBytes
-                | Self::EditedCluster
-                | Self::Fulu
-        )
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lint => "lint",
+            Self::Unit => "unit",
+            Self::Vectors => "vectors",
+            Self::Sim => "sim",
+            Self::Conformance => "conformance",
+            Self::Units => "units",
+            Self::Fast => "fast",
+            Self::Image => "image",
+            Self::ImageArm64 => "image-arm64",
+            Self::PowerCuts => "power-cuts",
+            Self::ImageMore => "image-more",
+            Self::SameBytes => "same-bytes",
+            Self::EditedCluster => "edited-cluster",
+            Self::Fulu => "fulu",
+            Self::E2e => "e2e",
+        }
+    }
+
+    /// Runs test executables of the workspace.
+    fn needs_tests(self) -> bool {
+        !matches!(self, Self::Lint | Self::Vectors | Self::Units | Self::SameBytes | Self::Fulu | Self::E2e)
     }
 }
 
@@ -74,10 +86,25 @@ struct Tally {
     skipped: u64,
     times: Vec<(&'static str, Duration)>,
     failures: Vec<String>,
+    /// Executables of which every failed test waited in vain: not judged yet.
+    waited: Vec<Waited>,
     /// Tests that waited in vain and passed when they were tried again.
     unsteady: Vec<String>,
     /// What has passed, by executable and name.
     passed_tests: PassedTests,
+}
+
+/// Tests of one executable that waited in vain, until they are tried again.
+struct Waited {
+    path: PathBuf,
+    dir: PathBuf,
+    /// Package and target.
+    name: String,
+    tests: Vec<String>,
+    settings: Vec<(String, PathBuf)>,
+    /// What the executable said.
+    text: String,
+    message: String,
 }
 
 /// Tests that have passed in this run: the executable, and the test's path in it.
@@ -89,10 +116,31 @@ impl Tally {
         say::good(what);
     }
 
+    /// Takes in what another lane did.
+    fn add(&mut self, other: Self) {
+        let Self { passed, failed, skipped, times, failures, waited, unsteady, passed_tests } = other;
+        self.passed += passed;
+        self.failed += failed;
+        self.skipped += skipped;
+        self.times.extend(times);
+        self.failures.extend(failures);
+        self.waited.extend(waited);
+        self.unsteady.extend(unsteady);
+        self.passed_tests.extend(passed_tests);
+    }
+
     fn fail(&mut self, what: String) {
         self.failed += 1;
         say::failed(&what);
         self.failures.push(what);
+    }
+
+    /// A test executable failed, which said `text`: in as many tests as it counted, or as a whole.
+    fn fail_with(&mut self, text: &str, message: String, failed: u64) {
+        eprintln!("{}", interesting(text));
+        say::failed(&message);
+        self.failed += failed.max(1);
+        self.failures.push(message);
     }
 
     fn judge(&mut self, what: &str, result: anyhow::Result<()>) {
@@ -106,105 +154,11 @@ impl Tally {
 /// Runs one part, or all of them.
 pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let all = || Part::value_variants().iter().copied().filter(|part| !part.only_when_named()).collect();
-    let parts: Vec<Part> = part.map_or_else(all, |part| vec![part]);
     let mut tally = Tally::default();
-    let mut executables = None;
-    for part in parts {
-        let part_begun = Instant::now();
-        let name = match part {
-            Part::Lint => "lint",
-            Part::Unit => "unit",
-            Part::Vectors => "vectors",
-            Part::Sim => "sim",
-            Part::Conformance => "conformance",
-            Part::Units => "units",
-            Part::Fast => "fast",
-            Part::Image => "image",
-            Part::ImageArm64 => "image-arm64",
-            Part::PowerCuts => "power-cuts",
-            Part::ImageMore => "image-more",
-            Part::SameBytes => "same-bytes",
-            Part::EditedCluster => "edited-cluster",
-            Part::Fulu => "fulu",
-            Part::E2e => "e2e",
-        };
-        say::begin(&format!("{name}: {}", describe(part)));
-        if matches!(
-            part,
-            Part::Unit
-                | Part::Sim
-                | Part::Conformance
-                | Part::Fast
-                | Part::Image
-                | Part::ImageArm64
-                | Part::PowerCuts
-                | Part::ImageMore
-                | Part::EditedCluster
-        ) && executables.is_none()
-        {
-            match build_tests() {
-                Ok(built) => executables = Some(built),
-                Err(error) => {
-                    tally.fail(format!("the tests do not build: {error:#}"));
-                    break;
-                }
-            }
-        }
-        let built = executables.as_ref();
-        match part {
-            Part::Lint => lint(&mut tally),
-            Part::Unit => {
-                run_executables(&mut tally, built, |test| !test.is_slow() && test.package != "sim", &[])
-            }
-            Part::Vectors => vectors(&mut tally),
-            Part::Sim => run_executables(&mut tally, built, |test| test.package == "sim", &[]),
-            Part::Conformance => {
-                let outcome = conformance::run(conformance::Page::Compare, built, &tally.passed_tests);
-                tally.judge("every row of the Obol checklist is as the page says", outcome);
-            }
-            Part::Units => tally.judge("every unit is locked tightly enough", run::check_units()),
-            Part::Fast => {
-                run_executables(&mut tally, built, |test| test.is("devnet"), &[]);
-                tally.judge("four native members do every kind of duty on chain", run::check_fast());
-                // The daemons it starts are built by the line above.
-                run_executables(&mut tally, built, |test| test.is("key_generation"), &[]);
-                for test in ["passphrase_page", "moving_page", "moved_box", "two_clusters"] {
-                    run_executables(&mut tally, built, |executable| executable.is(test), &[]);
-                }
-                // Five members each, whose clocks are fast: one test at a time.
-                let one_by_one = [("RUST_TEST_THREADS", PathBuf::from("1"))];
-                run_executables(&mut tally, built, |test| test.is("cluster_edit"), &one_by_one);
-                // The same with the user's own Charon, when HEARTH_CHARON names one.
-                run_executables(&mut tally, built, |test| test.is("charon_edit"), &one_by_one);
-            }
-            Part::Image => {
-                boot_image(&mut tally, built, Arch::X86_64, "image_boots", "HEARTH_IMAGE");
-            }
-            Part::SameBytes => {
-                let again = image::build_dev().and_then(|image| image::check_again(&image));
-                tally.judge("a second checkout, in another folder, gives the same bytes", again);
-            }
-            Part::ImageArm64 => {
-                boot_image(&mut tally, built, Arch::Arm64, "image_boots_arm64", "HEARTH_ARM64_IMAGE");
-            }
-            Part::ImageMore => {
-                boot_image(&mut tally, built, Arch::X86_64, "image_more", "HEARTH_IMAGE");
-            }
-            Part::PowerCuts => {
-                boot_image(&mut tally, built, Arch::X86_64, "power_cuts", "HEARTH_IMAGE");
-            }
-            Part::EditedCluster => {
-                tally.judge("the daemons build", run::build_binaries(false).map(|_| ()));
-                run_executables(&mut tally, built, |test| test.is("edited_cluster"), &[]);
-            }
-            Part::Fulu => tally.judge(
-                "every kind of duty is done on Fulu, with blocks of the node's own and a builder's",
-                run::check_fulu(),
-            ),
-            Part::E2e => tally.judge("the box in QEMU attests on chain", run::check_box()),
-        }
-        tally.times.push((name, part_begun.elapsed()));
+    if let Some(part) = part {
+        run_one(&mut tally, part);
+    } else {
+        run_all(&mut tally);
     }
     // What the steps themselves could not do here.
     tally.skipped += say::skips();
@@ -221,6 +175,108 @@ pub(crate) fn run(part: Option<Part>) -> anyhow::Result<()> {
     println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     anyhow::ensure!(tally.failed == 0, "{} tests failed", tally.failed);
     Ok(())
+}
+
+fn run_one(tally: &mut Tally, part: Part) {
+    let built = if part.needs_tests() { tests(tally) } else { None };
+    if part.needs_tests() && built.is_none() {
+        return;
+    }
+    run_part(tally, part, built.as_ref());
+    try_again(tally);
+}
+
+/// Everything. The image has a lane of its own beside what runs on this machine itself: each of the two waits for most of its
+/// time, the one for an emulated start, the other for slots to pass (decision 0390). What failed by waiting in vain, and what
+/// is left, then has the machine to itself.
+fn run_all(tally: &mut Tally) {
+    run_part(tally, Part::Lint, None);
+    let Some(built) = tests(tally) else { return };
+    std::thread::scope(|scope| {
+        let image = scope.spawn(|| {
+            say::lane("image");
+            let mut tally = Tally::default();
+            run_part(&mut tally, Part::Image, Some(&built));
+            tally
+        });
+        for part in [Part::Unit, Part::Vectors, Part::Sim, Part::Units, Part::Fast] {
+            run_part(tally, part, Some(&built));
+        }
+        if !image.is_finished() {
+            say::begin("the rest waits for the image's tests");
+        }
+        match image.join() {
+            Ok(image) => tally.add(image),
+            Err(_) => tally.fail("the image's tests ended in a panic, which stands above".to_owned()),
+        }
+    });
+    try_again(tally);
+    for part in [Part::Conformance, Part::E2e] {
+        run_part(tally, part, Some(&built));
+    }
+    try_again(tally);
+}
+
+/// The executables of all tests; that they do not build is a failure.
+fn tests(tally: &mut Tally) -> Option<Vec<Executable>> {
+    match build_tests() {
+        Ok(built) => Some(built),
+        Err(error) => {
+            tally.fail(format!("the tests do not build: {error:#}"));
+            None
+        }
+    }
+}
+
+fn run_part(tally: &mut Tally, part: Part, built: Option<&Vec<Executable>>) {
+    let begun = Instant::now();
+    let name = part.name();
+    say::begin(&format!("{name}: {}", describe(part)));
+    match part {
+        Part::Lint => lint(tally),
+        Part::Unit => run_executables(tally, built, |test| !test.is_slow() && test.package != "sim", &[]),
+        Part::Vectors => vectors(tally),
+        Part::Sim => run_executables(tally, built, |test| test.package == "sim", &[]),
+        Part::Conformance => {
+            let outcome = conformance::run(conformance::Page::Compare, built, &tally.passed_tests);
+            tally.judge("every row of the Obol checklist is as the page says", outcome);
+        }
+        Part::Units => tally.judge("every unit is locked tightly enough", run::check_units()),
+        Part::Fast => {
+            run_executables(tally, built, |test| test.is("devnet"), &[]);
+            tally.judge("four native members do every kind of duty on chain", run::check_fast());
+            // The daemons it starts are built by the line above.
+            run_executables(tally, built, |test| test.is("key_generation"), &[]);
+            for test in ["passphrase_page", "moving_page", "moved_box", "two_clusters"] {
+                run_executables(tally, built, |executable| executable.is(test), &[]);
+            }
+            // Five members each, whose clocks are fast: one test at a time.
+            let one_by_one = [("RUST_TEST_THREADS", PathBuf::from("1"))];
+            run_executables(tally, built, |test| test.is("cluster_edit"), &one_by_one);
+            // The same with the user's own Charon, when HEARTH_CHARON names one.
+            run_executables(tally, built, |test| test.is("charon_edit"), &one_by_one);
+        }
+        Part::Image => boot_image(tally, built, Arch::X86_64, "image_boots", "HEARTH_IMAGE"),
+        Part::SameBytes => {
+            let again = image::build_dev().and_then(|image| image::check_again(&image));
+            tally.judge("a second checkout, in another folder, gives the same bytes", again);
+        }
+        Part::ImageArm64 => {
+            boot_image(tally, built, Arch::Arm64, "image_boots_arm64", "HEARTH_ARM64_IMAGE");
+        }
+        Part::ImageMore => boot_image(tally, built, Arch::X86_64, "image_more", "HEARTH_IMAGE"),
+        Part::PowerCuts => boot_image(tally, built, Arch::X86_64, "power_cuts", "HEARTH_IMAGE"),
+        Part::EditedCluster => {
+            tally.judge("the daemons build", run::build_binaries(false).map(|_| ()));
+            run_executables(tally, built, |test| test.is("edited_cluster"), &[]);
+        }
+        Part::Fulu => tally.judge(
+            "every kind of duty is done on Fulu, with blocks of the node's own and a builder's",
+            run::check_fulu(),
+        ),
+        Part::E2e => tally.judge("the box in QEMU attests on chain", run::check_box()),
+    }
+    tally.times.push((name, begun.elapsed()));
 }
 
 fn describe(part: Part) -> &'static str {
@@ -385,81 +441,86 @@ fn run_executables(
     for test in chosen {
         let name = format!("{}/{}", test.package, test.target);
         let begun = Instant::now();
-        let outcome = run_executable(test, &name, &[], settings);
-        match outcome {
-            Ok((result, text)) => {
-                let [mut passed, mut failed, ignored] = counts(&text);
-                let mut result = result;
-                if let (Err(_), Some(waited)) = (&result, again::worth_another_try(&text))
-                    && tally.unsteady.len() + waited.len() <= again::AT_MOST
-                    && u64::try_from(waited.len()) == Ok(failed)
-                    && try_again(test, &waited, settings)
-                {
-                    passed += failed;
-                    failed = 0;
-                    result = Ok(());
-                    tally
-                        .passed_tests
-                        .extend(waited.iter().map(|waited| (test.path.clone(), waited.clone())));
-                    tally.unsteady.extend(waited.into_iter().map(|waited| format!("{name}: {waited}")));
-                }
-                let ok = text.lines().filter_map(passed_name);
-                tally.passed_tests.extend(ok.map(|name| (test.path.clone(), name.to_owned())));
-                tally.passed += passed;
-                tally.failed += failed;
-                tally.skipped += ignored;
-                for skipped in text.lines().filter(|line| line.contains("SKIPPED:")) {
-                    tally.skipped += 1;
-                    say::note(skipped);
-                }
-                for measured in text.lines().filter_map(|line| line.strip_prefix(MEASURED)) {
-                    say::detail(measured);
-                }
-                match result {
-                    Ok(()) => {
-                        say::good(&format!("{name}: {passed} passed in {}", say::seconds(begun.elapsed())))
-                    }
-                    Err(error) => {
-                        eprintln!("{}", interesting(&text));
-                        let message = format!("{name}: {error:#}");
-                        say::failed(&message);
-                        tally.failed += u64::from(failed == 0);
-                        tally.failures.push(message);
-                    }
-                }
+        let (result, text) = match run_executable(&test.path, &test.dir, &name, &[], settings) {
+            Ok(ended) => ended,
+            Err(error) => {
+                tally.fail(format!("{name}: {error:#}"));
+                continue;
             }
-            Err(error) => tally.fail(format!("{name}: {error:#}")),
+        };
+        let [passed, failed, ignored] = counts(&text);
+        let ok = text.lines().filter_map(passed_name);
+        tally.passed_tests.extend(ok.map(|name| (test.path.clone(), name.to_owned())));
+        tally.passed += passed;
+        tally.skipped += ignored;
+        for skipped in text.lines().filter(|line| line.contains("SKIPPED:")) {
+            tally.skipped += 1;
+            say::note(skipped);
+        }
+        for measured in text.lines().filter_map(|line| line.strip_prefix(MEASURED)) {
+            say::detail(measured);
+        }
+        let Err(error) = result else {
+            say::good(&format!("{name}: {passed} passed in {}", say::seconds(begun.elapsed())));
+            continue;
+        };
+        let message = format!("{name}: {error:#}");
+        match again::worth_another_try(&text) {
+            Some(tests) if u64::try_from(tests.len()) == Ok(failed) => {
+                say::note(&format!(
+                    "{name}: {passed} passed, and these waited in vain: {}",
+                    tests.join(", ")
+                ));
+                let settings =
+                    settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+                let (path, dir) = (test.path.clone(), test.dir.clone());
+                tally.waited.push(Waited { path, dir, name, tests, settings, text, message });
+            }
+            _ => tally.fail_with(&text, message, failed),
+        }
+    }
+}
+
+/// Tries what waited in vain once more, each test alone; nothing else runs meanwhile. More than a few are no accident.
+fn try_again(tally: &mut Tally) {
+    let waited = std::mem::take(&mut tally.waited);
+    let tries = tally.unsteady.len() + waited.iter().map(|waited| waited.tests.len()).sum::<usize>();
+    for Waited { path, dir, name, tests, settings, text, message } in waited {
+        let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let passes = |test: &String| {
+            say::note(&format!("SECOND TRY, alone: {name}: {test} waited in vain"));
+            let log = format!("{name}/{test}/again");
+            let outcome = run_executable(&path, &dir, &log, &["--exact", test], &settings);
+            outcome.is_ok_and(|(result, text)| result.is_ok() && counts(&text) == [1, 0, 0])
+        };
+        if tries <= again::AT_MOST && tests.iter().all(passes) {
+            tally.passed += tests.len() as u64;
+            tally.passed_tests.extend(tests.iter().map(|test| (path.clone(), test.clone())));
+            tally.unsteady.extend(tests.iter().map(|test| format!("{name}: {test}")));
+        } else {
+            tally.fail_with(&text, message, tests.len() as u64);
         }
     }
 }
 
 /// Runs a test executable, with what it says in a log of its own; returns how it ended and what it said.
 fn run_executable(
-    test: &Executable,
+    program: &Path,
+    dir: &Path,
     name: &str,
     chosen: &[&str],
     settings: &[(&str, PathBuf)],
 ) -> anyhow::Result<(anyhow::Result<()>, String)> {
     let (out, path) = log(&name.replace(['/', ':'], "-"))?;
     let err = out.try_clone()?;
-    let mut command = Command::new(&test.path);
+    let mut command = Command::new(program);
     // What a test that passed has said is shown too: what it measured, and that it was skipped.
     command.arg("--show-output").args(chosen);
-    command.current_dir(&test.dir).stdin(Stdio::null()).stdout(out).stderr(err);
+    command.current_dir(dir).stdin(Stdio::null()).stdout(out).stderr(err);
     command.envs(settings.iter().map(|(name, value)| (name, value)));
     let result = wait(command, &path);
     let text = std::fs::read(&path).unwrap_or_default();
     Ok((result, String::from_utf8_lossy(&text).into_owned()))
-}
-
-/// Whether tests that waited in vain pass when each is alone. The first output stays, and so does this one's.
-fn try_again(test: &Executable, waited: &[String], settings: &[(&str, PathBuf)]) -> bool {
-    waited.iter().all(|waited| {
-        say::note(&format!("SECOND TRY, alone: {waited} waited in vain"));
-        let name = format!("{}/{}/{waited}/again", test.package, test.target);
-        let outcome = run_executable(test, &name, &["--exact", waited], settings);
-        outcome.is_ok_and(|(result, text)| result.is_ok() && counts(&text) == [1, 0, 0])
-    })
 }
 
 /// The test of which this line says that it has passed.

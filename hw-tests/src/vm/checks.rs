@@ -120,6 +120,26 @@ const FACTS: &[Fact] = &[
         prints: Exactly("{"),
     },
     Fact {
+        // All it maps is locked (a share is never swapped), nobody may look at it or dump it, and it has no powers and no network.
+        name: "the signer is locked in memory, closed to others and alone in its network",
+        command: "cd /proc/$(systemctl show --property MainPID --value signer) && \
+                  grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' status | tr -d ' \\t' && stat -c %U mem && \
+                  grep -cE '^Max core file size +0 +0 ' limits && sed 1,2d net/dev | cut -d: -f1 | tr -d ' ' && \
+                  kb() { sed -n \"s/^$1:[^0-9]*\\([0-9]*\\).*/\\1/p\" status; }; \
+                  [ $(kb VmLck) -ge $(kb VmRSS) ] && [ $(kb VmRSS) -gt 0 ] && [ $(kb VmSwap) = 0 ] && echo locked; \
+                  [ $(readlink ns/net) != $(readlink /proc/1/ns/net) ] && echo apart",
+        prints: Exactly(
+            "CapEff:0000000000000000\nCapBnd:0000000000000000\nNoNewPrivs:1\nSeccomp:2\nroot\n1\nlo\nlocked\napart",
+        ),
+    },
+    Fact {
+        // Root itself, once it is counted as one of the signer's processes; before, everything opens.
+        name: "the signer's processes open the TPM and no other device",
+        command: "bash -c 'try() { for d in tpmrm0 mapper/data zram0; do (exec 3</dev/$d) 2>/dev/null && echo yes || echo no; done; }; \
+                  try; echo $$ >/sys/fs/cgroup/dv.slice/signer.service/cgroup.procs && try'",
+        prints: Exactly("yes\nyes\nyes\nyes\nno\nno"),
+    },
+    Fact {
         name: "a disk filled by anybody else still takes the signer's history",
         command: "mkdir -m 777 /var/lib/full && cd /var/lib/full && \
                   setpriv --reuid 65534 --regid 65534 --clear-groups sh -c \
