@@ -96,6 +96,41 @@ impl Needles {
         Ok((looked_at, None))
     }
 
+    /// From each needle one line of up to sixteen bytes that no text tool stumbles over (no NUL, no newline): for a machine that has `grep`
+    /// and nothing of ours.
+    pub(crate) fn lines(&self) -> Vec<Vec<u8>> {
+        let longest_run = |needle: &Needle| {
+            let runs = needle.bytes.split(|byte| matches!(byte, 0 | b'\n'));
+            let run = runs.max_by_key(|run| run.len()).unwrap_or_default();
+            run[..run.len().min(16)].to_vec()
+        };
+        // A shorter one would be found by accident.
+        self.by_start.iter().flatten().map(longest_run).filter(|line| line.len() >= 7).collect()
+    }
+
+    /// Looks through what a file holds, without its holes: an emulated disk is mostly those.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn in_file(&self, path: &Path) -> io::Result<Option<Sighting>> {
+        let file = fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        let mut at = 0;
+        while let Some((mut from, to)) = next_data(&file, at, length)? {
+            while from < to {
+                let size = usize::try_from(to - from).unwrap_or(PIECE).min(PIECE + self.longest);
+                let mut piece = vec![0; size];
+                let count = file.read_at(&mut piece, from)?;
+                if let Some(what) = self.find(&piece[..count]) {
+                    return Ok(Some(Sighting { place: path.display().to_string(), what }));
+                }
+                from += u64::try_from(PIECE).unwrap_or(u64::MAX);
+            }
+            at = to;
+        }
+        Ok(None)
+    }
+
     /// Looks through all files of a folder. Gives how many those were.
     ///
     /// # Errors
@@ -113,16 +148,33 @@ impl Needles {
             }
         }
         for path in &files {
-            let content = match fs::read(path) {
+            let found = match self.in_file(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other?,
             };
-            if let Some(what) = self.find(&content) {
-                return Ok((files.len(), Some(Sighting { place: path.display().to_string(), what })));
+            if found.is_some() {
+                return Ok((files.len(), found));
             }
         }
         Ok((files.len(), None))
     }
+}
+
+/// Where the file has content from here on, up to the next hole. A file that grows meanwhile is looked at as it was.
+fn next_data(file: &fs::File, at: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
+    use nix::unistd::{Whence, lseek};
+    if at >= length {
+        return Ok(None);
+    }
+    let seek = |from: u64, whence| lseek(file, i64::try_from(from).unwrap_or(i64::MAX), whence);
+    let from = match seek(at, Whence::SeekData) {
+        Ok(from) => u64::try_from(from).unwrap_or(length),
+        Err(nix::errno::Errno::ENXIO) => return Ok(None), // Holes to the end.
+        Err(nix::errno::Errno::EINVAL) => return Ok(Some((at, length))), // A file system that knows of no holes.
+        Err(error) => return Err(error.into()),
+    };
+    let to = seek(from, Whence::SeekHole).map_or(length, |to| u64::try_from(to).unwrap_or(length));
+    Ok(Some((from, to.max(from + 1))))
 }
 
 /// The addresses of a line of `/proc/PID/maps` whose pages can be read.
@@ -274,6 +326,13 @@ mod tests {
         fs::write(dir.path().join("deep/log"), hex::encode(share().expose_bytes())).unwrap();
         let (_, found) = needles.in_folder(dir.path()).unwrap();
         assert!(found.unwrap().place.ends_with("deep/log"));
+        // Behind a hole, over the border of two pieces.
+        let sparse = fs::File::create(dir.path().join("sparse")).unwrap();
+        sparse.write_all_at(&share().expose_bytes()[..], (5 << 20) - 20).unwrap();
+        sparse.set_len(4 << 30).unwrap();
+        assert!(needles.in_file(&dir.path().join("sparse")).unwrap().is_some());
+        sparse.write_all_at(&[7; 32], (5 << 20) - 20).unwrap();
+        assert_eq!(needles.in_file(&dir.path().join("sparse")).unwrap(), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod keyboard;
 pub mod measure;
 mod moment;
 pub(crate) mod serial;
+pub mod shares;
 mod shell;
 
 use std::fs::{self, File};

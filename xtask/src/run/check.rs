@@ -1,6 +1,6 @@
 //! `--check`: until the chain holds an attestation that cannot exist without the box.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use hw_tests::client_manners::Finding;
 use hw_tests::devnet::Devnet;
 use hw_tests::devnet::inclusion::{Follower, Inclusion, Reader};
 use hw_tests::secrets::Needles;
+use hw_tests::vm::shares::{self, Looked};
 use ipc::web::BoxStatus;
 
 use super::members::{Body, Cluster, Seat};
@@ -115,43 +116,115 @@ pub(super) fn client_is_needed(chain: &mut Devnet, cluster: &mut Cluster) -> any
     Ok(members.into_iter().map(judge).collect())
 }
 
-/// Looks for the shares of every native member wherever they must not be. To show that it can see, it also looks into the
-/// signers themselves, which only an administrator of the machine can do.
-pub(super) fn look_for_shares(cluster: &Cluster) -> anyhow::Result<()> {
-    let (mut memory, mut files, mut processes, mut signers) = (0, 0, 0, 0);
+/// Looks for the shares of every Hearth wherever they must not be: in everything that this run has started, in what members
+/// have written, and inside the box in QEMU. To show that it can see, it also looks into the signers themselves, which only an
+/// administrator of the machine can do.
+pub(super) fn look_for_shares(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let (mut shares, mut signers, mut folders) = (Vec::new(), BTreeSet::new(), Vec::new());
     for seat in &cluster.seats {
         let Some(Body::Native(member)) = &seat.body else { continue };
-        let needles = Needles::of(&seat.share_keys()?);
-        for (name, pid) in member.processes() {
-            let looked = needles.in_process(&format!("{name} of {}", seat.name), pid);
-            let (bytes, found) = match looked {
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                    say::skipped(&format!("this user may not look into {name} for shares"));
-                    continue;
-                }
-                other => other.with_context(|| format!("looking into {name} of {}", seat.name))?,
-            };
-            if name == "signer" && seat.occupant == Occupant::HearthWithClient {
-                continue; // Its shares are with its client, as its owner wanted.
-            }
-            if name == "signer" {
-                ensure!(found.is_some(), "no share is found where it must be, so nothing was shown");
-                signers += 1;
+        folders.push(member.dir());
+        // Else its shares are with its client, as its owner wanted.
+        if seat.occupant != Occupant::HearthWithClient {
+            shares.extend(seat.share_keys()?);
+            signers.extend(
+                member.processes().into_iter().filter(|(name, _)| name == "signer").map(|(_, pid)| pid),
+            );
+        }
+    }
+    let needles = Needles::of(&shares);
+    let (mut memory, mut files, mut processes, mut seen) = (0, 0, BTreeMap::new(), 0);
+    for (pid, program) in started_by_us() {
+        // A virtual machine's memory has its signer in it; that one is looked at from within, below.
+        if program.starts_with("qemu-system") {
+            continue;
+        }
+        let (bytes, found) = match needles.in_process(&program, pid) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                say::skipped(&format!("this user may not look into {program} for shares"));
                 continue;
             }
-            ensure!(found.is_none(), "a share is where it must not be: {found:?}");
-            memory += bytes;
-            processes += 1;
+            Err(error) if error.kind() == ErrorKind::NotFound => continue, // It has ended meanwhile.
+            other => other.with_context(|| format!("looking into {program}"))?,
+        };
+        if signers.contains(&pid) {
+            ensure!(found.is_some(), "no share is found where it must be, so nothing was shown");
+            seen += 1;
+            continue;
         }
-        let (count, found) = needles.in_folder(member.dir())?;
+        ensure!(found.is_none(), "a share is where it must not be: {found:?}");
+        memory += bytes;
+        *processes.entry(program).or_insert(0) += 1;
+    }
+    for folder in folders {
+        let (count, found) = needles.in_folder(folder)?;
         ensure!(found.is_none(), "a share is where it must not be: {found:?}");
         files += count;
     }
+    let names: Vec<String> = processes.iter().map(|(name, count)| format!("{count} {name}")).collect();
     say::good(&format!(
-        "no share in {processes} other processes ({} MiB of memory) nor in {files} files, logs among them; found in {signers} signers",
+        "no share in the memory of {} ({} MiB) nor in {files} files, logs among them; found in {seen} signers",
+        names.join(", "),
         memory >> 20
     ));
+    for seat in &mut cluster.seats {
+        let needles = Needles::of(&seat.share_keys()?);
+        let Some(Body::Qemu { vm, .. }) = &mut seat.body else { continue };
+        if let Some(found) = needles.in_file(vm.disk())? {
+            bail!("a share is on the box's disk, which is encrypted: {found:?}");
+        }
+        say::detail("no share is on the box's disk as it lies there; looking inside the box");
+        look_in_box(&shares::look(vm.as_mut(), &needles)?)?;
+    }
     Ok(())
+}
+
+/// What was found inside the box, whose signer has to have its shares and nobody else anything of them.
+fn look_in_box(looked: &[Looked]) -> anyhow::Result<()> {
+    let (signer, others): (Vec<_>, Vec<_>) = looked.iter().partition(|looked| looked.place == "signer");
+    ensure!(
+        signer.iter().any(|looked| looked.found > 0),
+        "no share is found in the box's signer, so nothing was shown: {signer:?}"
+    );
+    let wrong: Vec<_> = others.iter().filter(|looked| looked.found > 0).collect();
+    ensure!(wrong.is_empty(), "a share is where it must not be in the box: {wrong:?}");
+    let names: BTreeSet<&str> = others.iter().map(|looked| looked.place.as_str()).collect();
+    for expected in ["systemd", "systemd-journal", "dv-node", "web", "the journal"] {
+        ensure!(names.contains(expected), "{expected} was not looked at in the box: {names:?}");
+    }
+    say::good(&format!(
+        "in the box a share is in the signer only; looked at: {}",
+        names.into_iter().collect::<Vec<_>>().join(", ")
+    ));
+    Ok(())
+}
+
+/// Every process that this one has started, with those that they started: the number, and the program's name.
+fn started_by_us() -> Vec<(u32, String)> {
+    let mut parents = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        // The name may hold anything, brackets too.
+        let Some((before, after)) = stat.rsplit_once(") ") else { continue };
+        let name = before.split_once(" (").map_or("?", |(_, name)| name).to_owned();
+        if let Some(parent) = after.split(' ').nth(1).and_then(|parent| parent.parse().ok()) {
+            parents.insert(pid, (parent, name));
+        }
+    }
+    let ours = std::process::id();
+    let is_ours = |mut pid: u32| {
+        while let Some((parent, _)) = parents.get(&pid) {
+            if *parent == ours {
+                return true;
+            }
+            pid = *parent;
+        }
+        false
+    };
+    parents.iter().filter(|(pid, _)| is_ours(**pid)).map(|(pid, (_, name))| (*pid, name.clone())).collect()
 }
 
 /// Opens the box's page as its owner would and holds it to what just happened.

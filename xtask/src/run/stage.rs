@@ -148,7 +148,7 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
             steps.report.client.push(found);
             steps.done("a stock client has its duties signed by the box's signer");
         }
-        check::look_for_shares(&cluster)?;
+        check::look_for_shares(&mut cluster)?;
         steps.done("no share is anywhere but in a signer");
         if let Some(picture) = &arguments.picture {
             check::look_at_page(&cluster, picture)?;
