@@ -5,7 +5,7 @@
 
 use chain::Gwei;
 
-use crate::deposit::{ETH, effective_amounts};
+use crate::deposit::ETH;
 
 /// What a validator needs to be activated.
 pub const ACTIVATION: Gwei = Gwei(32 * ETH.0);
@@ -50,6 +50,9 @@ pub enum PartsError {
         /// The signed amounts.
         signed: String,
     },
+    /// No deposit to make parts of.
+    #[error("the cluster has signed no deposits; use the deposit files from the key generation")]
+    NothingSigned,
 }
 
 /// One member's part for one validator.
@@ -71,9 +74,9 @@ impl Part {
     }
 }
 
-/// The parts that the members have chosen.
+/// The parts that the members have chosen, of deposits of the `signed` amounts.
 pub fn parts(
-    amounts: &[Gwei],
+    signed: &[Gwei],
     compounding: bool,
     members: usize,
     chosen: &[Gwei],
@@ -81,16 +84,15 @@ pub fn parts(
     if chosen.len() != members {
         return Err(PartsError::Members { found: chosen.len(), members });
     }
-    let total = Gwei(chosen.iter().fold(0, |sum: u64, part| sum.saturating_add(part.0)));
-    let most = if compounding { MOST_COMPOUNDING } else { ACTIVATION };
+    let total = sum(chosen);
+    let most = most(compounding);
     if total < ACTIVATION {
         return Err(PartsError::TooLittle(total));
     }
     if total > most {
         return Err(PartsError::TooMuch { total, most });
     }
-    let mut signed = effective_amounts(amounts, compounding);
-    signed.reverse();
+    let signed = largest_first(signed)?;
     let part = |(position, amount): (usize, &Gwei)| {
         let member = position + 1;
         let deposits = compose(*amount, &signed).ok_or_else(|| PartsError::NotASum {
@@ -103,31 +105,93 @@ pub fn parts(
     chosen.iter().enumerate().map(part).collect()
 }
 
-/// The parts when nobody has chosen: the definition's own amounts, one after the other to whoever pays least so far; with the
-/// usual amounts, equal parts where these can be paid.
-pub fn usual_parts(amounts: &[Gwei], compounding: bool, members: usize) -> Result<Vec<Part>, PartsError> {
-    let listed: u64 = amounts.iter().fold(0, |sum, amount| sum.saturating_add(amount.0));
-    let most = if compounding { MOST_COMPOUNDING } else { ACTIVATION };
-    if members == 0 || amounts.is_empty() || listed > most.0 {
-        let each = ACTIVATION.0 / u64::try_from(members.max(1)).unwrap_or(u64::MAX);
-        let mut chosen = vec![Gwei(each); members];
-        // What a division leaves goes to the first.
-        let rest =
-            ACTIVATION.0 - each.saturating_mul(u64::try_from(members).unwrap_or(u64::MAX)).min(ACTIVATION.0);
-        if let Some(first) = chosen.first_mut() {
-            first.0 = first.0.saturating_add(rest);
-        }
-        return parts(amounts, compounding, members, &chosen);
+/// The parts when nobody has chosen, of deposits of the `signed` amounts. There always are some, whatever number of members.
+///
+/// The amounts that the definition lists, one after the other to whoever pays least so far, where these are signed and sum
+/// to what one validator may hold. Else 32 ETH: in equal parts, or as equal as whole deposits allow. Only where no signed
+/// deposits sum to 32 ETH it is a little more.
+pub fn usual_parts(
+    signed: &[Gwei],
+    listed: &[Gwei],
+    compounding: bool,
+    members: usize,
+) -> Result<Vec<Part>, PartsError> {
+    let signed = largest_first(signed)?;
+    if members == 0 {
+        return Err(PartsError::Members { found: 0, members });
     }
-    let mut sorted = amounts.to_vec();
+    let total = sum(listed);
+    let fits = total >= ACTIVATION && total <= most(compounding);
+    if fits && listed.iter().all(|amount| signed.contains(amount)) {
+        return Ok(deal(listed, members));
+    }
+    let count = u64::try_from(members).unwrap_or(u64::MAX);
+    let equal = Some(Gwei(ACTIVATION.0 / count)).filter(|_| ACTIVATION.0.is_multiple_of(count));
+    if let Some(deposits) = equal.and_then(|each| compose(each, &signed)) {
+        return Ok((1..=members).map(|member| Part { member, deposits: deposits.clone() }).collect());
+    }
+    if let Some(unit) = signed.iter().rev().find(|unit| ACTIVATION.0.is_multiple_of(unit.0)) {
+        let units = ACTIVATION.0 / unit.0;
+        let part = |member: usize| {
+            let extra = u64::try_from(member).is_ok_and(|member| member <= units % count);
+            let times = units / count + u64::from(extra);
+            // Larger deposits stand for several units where they fit.
+            let deposits = compose(Gwei(unit.0 * times), &signed)
+                .unwrap_or_else(|| vec![(*unit, usize::try_from(times).unwrap_or(usize::MAX))]);
+            Part { member, deposits }
+        };
+        return Ok((1..=members).map(part).collect());
+    }
+    let whole = compose(ACTIVATION, &signed).map_or_else(|| just_above(&signed), |found| repeated(&found));
+    Ok(deal(&whole, members))
+}
+
+fn most(compounding: bool) -> Gwei {
+    if compounding { MOST_COMPOUNDING } else { ACTIVATION }
+}
+
+fn sum(amounts: &[Gwei]) -> Gwei {
+    Gwei(amounts.iter().fold(0, |sum, amount| sum.saturating_add(amount.0)))
+}
+
+fn largest_first(signed: &[Gwei]) -> Result<Vec<Gwei>, PartsError> {
+    let mut signed: Vec<Gwei> = signed.iter().copied().filter(|amount| amount.0 > 0).collect();
+    signed.sort_unstable_by(|a, b| b.cmp(a));
+    signed.dedup();
+    if signed.is_empty() { Err(PartsError::NothingSigned) } else { Ok(signed) }
+}
+
+/// Each amount as often as it is to be sent.
+fn repeated(deposits: &[(Gwei, usize)]) -> Vec<Gwei> {
+    deposits.iter().flat_map(|(amount, times)| std::iter::repeat_n(*amount, *times)).collect()
+}
+
+/// Deposits that sum to 32 ETH or as little more as a greedy choice gives: the largest that fit, then the smallest.
+fn just_above(signed: &[Gwei]) -> Vec<Gwei> {
+    let mut left = ACTIVATION.0;
+    let mut taken = Vec::new();
+    while left > 0 {
+        let fitting = signed.iter().find(|amount| amount.0 <= left).or_else(|| signed.last());
+        let Some(amount) = fitting else { break };
+        left = left.saturating_sub(amount.0);
+        taken.push(*amount);
+    }
+    taken
+}
+
+/// Each deposit, the largest first, to whoever pays least so far.
+fn deal(deposits: &[Gwei], members: usize) -> Vec<Part> {
+    let mut sorted = deposits.to_vec();
     sorted.sort_unstable_by(|a, b| b.cmp(a));
-    let mut chosen = vec![Gwei(0); members];
+    let mut parts: Vec<Part> = (1..=members).map(|member| Part { member, deposits: Vec::new() }).collect();
     for amount in sorted {
-        if let Some(least) = chosen.iter_mut().min_by_key(|part| part.0) {
-            least.0 = least.0.saturating_add(amount.0);
+        let Some(least) = parts.iter_mut().min_by_key(|part| part.total()) else { break };
+        match least.deposits.last_mut() {
+            Some((same, times)) if *same == amount => *times += 1,
+            Some(_) | None => least.deposits.push((amount, 1)),
         }
     }
-    parts(amounts, compounding, members, &chosen)
+    parts
 }
 
 fn in_eth(amount: &Gwei) -> String {
@@ -171,6 +235,7 @@ fn fill(left: u64, signed: &[Gwei], room: usize, taken: &mut Vec<(Gwei, usize)>,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deposit::effective_amounts;
 
     fn eth(amounts: &[u64]) -> Vec<Gwei> {
         amounts.iter().map(|amount| Gwei(amount * ETH.0)).collect()
@@ -190,9 +255,9 @@ mod tests {
             (&[], true, &[512, 512, 512, 512]),
             (&[], true, &[40, 33, 257]),
         ] {
-            let parts = parts(&eth(amounts), compounding, chosen.len(), &eth(chosen)).unwrap();
-            assert_eq!(totals(&parts), chosen, "{amounts:?}");
             let signed = effective_amounts(&eth(amounts), compounding);
+            let parts = parts(&signed, compounding, chosen.len(), &eth(chosen)).unwrap();
+            assert_eq!(totals(&parts), chosen, "{amounts:?}");
             let sent = parts.iter().flat_map(|part| &part.deposits);
             assert!(sent.into_iter().all(|(amount, times)| signed.contains(amount) && *times > 0));
         }
@@ -227,18 +292,54 @@ mod tests {
 
     #[test]
     fn without_a_choice_the_definition_s_own_amounts_are_shared_out() {
-        for (amounts, compounding, members, expected) in [
+        for (listed, compounding, members, expected) in [
             (&[][..], false, 4, &[8, 8, 8, 8][..]),
-            (&[], false, 3, &[0, 0, 0]),
+            (&[], false, 3, &[11, 11, 10]),
+            (&[], false, 7, &[5, 5, 5, 5, 4, 4, 4]),
             (&[8, 8, 8, 8], false, 4, &[8, 8, 8, 8]),
             (&[16, 10, 6], false, 2, &[16, 16]),
             (&[16, 16], false, 4, &[16, 16, 0, 0]),
+            (&[32], false, 4, &[32, 0, 0, 0]),
+            // More than one validator holds: what is listed are the amounts that can be sent.
+            (&[32, 32], false, 2, &[32, 0]),
+            (&[1, 8, 32], false, 4, &[8, 8, 8, 8]),
             (&[1024, 512, 512], true, 2, &[1024, 1024]),
+            // No sum of these is 32.
+            (&[20, 20], false, 4, &[20, 20, 0, 0]),
+            (&[5, 30], false, 2, &[30, 5]),
         ] {
-            match usual_parts(&eth(amounts), compounding, members) {
-                Ok(parts) => assert_eq!(totals(&parts), expected, "{amounts:?}"),
-                // A third of 32 ETH is no sum of whole ether.
-                Err(error) => assert!(matches!(error, PartsError::NotASum { .. }) && members == 3, "{error}"),
+            let signed = effective_amounts(&eth(listed), compounding);
+            let parts = usual_parts(&signed, &eth(listed), compounding, members).unwrap();
+            assert_eq!(totals(&parts), expected, "{listed:?} for {members}");
+        }
+        // A deposit that is listed and was never signed cannot be sent.
+        let parts = usual_parts(&eth(&[32]), &eth(&[8, 8, 8, 8]), false, 4).unwrap();
+        assert_eq!(totals(&parts), [32, 0, 0, 0]);
+        assert_eq!(usual_parts(&[], &[], false, 4), Err(PartsError::NothingSigned));
+    }
+
+    #[test]
+    fn every_number_of_members_has_parts_that_sum_to_a_validator_s_stake() {
+        let lists: [(&[u64], bool); 8] = [
+            (&[], false),
+            (&[], true),
+            (&[32], false),
+            (&[16, 16], false),
+            (&[8, 8, 8, 8], false),
+            (&[6, 10, 16], false),
+            (&[3, 29], false),
+            (&[7, 25, 32], true),
+        ];
+        for (listed, compounding) in lists {
+            for members in 1..=16 {
+                let signed = effective_amounts(&eth(listed), compounding);
+                let parts = usual_parts(&signed, &eth(listed), compounding, members).unwrap();
+                let expected = if compounding { listed.iter().sum::<u64>().max(32) } else { 32 };
+                assert_eq!(totals(&parts).iter().sum::<u64>(), expected, "{listed:?} for {members}");
+                let numbers: Vec<usize> = parts.iter().map(|part| part.member).collect();
+                assert_eq!(numbers, (1..=members).collect::<Vec<_>>());
+                let sent = parts.iter().flat_map(|part| &part.deposits);
+                assert!(sent.into_iter().all(|(amount, times)| signed.contains(amount) && *times > 0));
             }
         }
     }
