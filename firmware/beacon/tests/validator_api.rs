@@ -240,6 +240,9 @@ async fn validators_are_asked_for_by_share_and_told_by_share() {
         all.post(path, &json!({"ids": [all.own(1), unknown], "statuses": ["active_ongoing"]})).await;
     let by_get = all.get(&format!("{path}?id={},{unknown}", all.own(1))).await;
     assert_eq!(by_get, by_post);
+    for comma in ["%2C", "%2c"] {
+        assert_eq!(all.get(&format!("{path}?id={}{comma}{unknown}", all.own(1))).await, by_get, "{comma}");
+    }
     assert_eq!(by_get.1["data"].as_array().unwrap().len(), 1);
     assert_eq!(by_get.1["data"][0]["validator"]["pubkey"], all.own(1).to_string());
     // Nobody known is nobody, not everybody.
@@ -442,6 +445,21 @@ async fn every_path_has_its_deliberate_answer() {
         assert_eq!(send("application/json", "{").await, 400, "{path}: no JSON");
         let ssz = send("application/octet-stream", "no such bytes").await;
         assert_eq!(ssz, 415, "{path}, which {} SSZ", if has_ssz { "reads" } else { "has no" });
+    }
+    // A list of nothing asks for nothing: that is no mistake.
+    for (path, answer) in [
+        ("/eth/v2/beacon/pool/attestations", None),
+        ("/eth/v1/beacon/pool/sync_committees", None),
+        ("/eth/v2/validator/aggregate_and_proofs", None),
+        ("/eth/v1/validator/contribution_and_proofs", None),
+        ("/eth/v1/validator/beacon_committee_selections", Some(json!({"data": []}))),
+        ("/eth/v1/validator/sync_committee_selections", Some(json!({"data": []}))),
+    ] {
+        let request = all.http.post(format!("{}{path}", all.url)).header("content-type", "application/json");
+        let response = request.header("eth-consensus-version", "electra").body("[]").send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 200, "{path}");
+        let text = response.text().await.unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&text).ok(), answer, "{path}");
     }
     assert_eq!(all.node.hits(""), asked_before, "the beacon node was asked");
     assert!(all.taken().is_empty());

@@ -167,8 +167,9 @@ impl<C: Cluster> ValidatorApi<C> {
     }
 
     async fn validators(&self, path: &str, request: &Request) -> Result<Answer, ApiError> {
-        let list =
-            |name| request.query().all(name).flat_map(|value| value.split(',').flat_map(|v| v.split("%2C")));
+        // A comma may be written out, in letters of either case (RFC 3986, 6.2.2.1).
+        let apart = |value| str::split(value, ',').flat_map(|v| v.split("%2C")).flat_map(|v| v.split("%2c"));
+        let list = |name| request.query().all(name).flat_map(apart);
         let ids: Vec<&str> = list("id").filter(|id| !id.is_empty()).take(MAX_IDS + 1).collect();
         if ids.is_empty() {
             return self.show("GET", &request.uri, None).await;
@@ -333,6 +334,9 @@ impl<C: Cluster> ValidatorApi<C> {
     // --- What a client signed.
 
     async fn submit(&self, claimed: Vec<Claimed>) -> Result<Reply, ApiError> {
+        if claimed.is_empty() {
+            return Ok(Reply::empty());
+        }
         let (good, mut failures) =
             self.sort(number(claimed), |claim| self.cluster.validator(claim.index)).await?;
         let (positions, partials): (Vec<usize>, Vec<PartialSignature>) = good.into_iter().unzip();

@@ -196,7 +196,7 @@ pub(super) fn read<T: DeserializeOwned + Decode>(form: Form, body: &[u8]) -> Res
     }
 }
 
-/// Reads a list of either form that is neither empty nor endless.
+/// Reads a list of either form that is not endless. A list of nothing is one; no body at all is not.
 pub(super) fn read_list<T: DeserializeOwned + Decode>(form: Form, body: &[u8]) -> Result<Vec<T>, ApiError> {
     let list: Vec<T> = match form {
         Form::Json if !body.is_empty() => serde_json::from_slice(body)
@@ -206,8 +206,12 @@ pub(super) fn read_list<T: DeserializeOwned + Decode>(form: Form, body: &[u8]) -
         }
         Form::Json | Form::Ssz => return Err(ApiError::bad("empty request body")),
     };
-    if list.is_empty() || list.len() > MAX_ITEMS {
-        return Err(ApiError::bad(format!("{} items; send 1 to {MAX_ITEMS}", list.len())));
+    bounded(list)
+}
+
+fn bounded<T>(list: Vec<T>) -> Result<Vec<T>, ApiError> {
+    if list.len() > MAX_ITEMS {
+        return Err(ApiError::bad(format!("{} items; send at most {MAX_ITEMS}", list.len())));
     }
     Ok(list)
 }
@@ -297,10 +301,7 @@ fn read_json_list<T: DeserializeOwned>(form: Form, body: &[u8]) -> Result<Vec<T>
     }
     let list: Vec<T> = serde_json::from_slice(body)
         .map_err(|error| ApiError::bad(format!("failed parsing json request body: {error:.200}")))?;
-    if list.is_empty() || list.len() > MAX_ITEMS {
-        return Err(ApiError::bad(format!("{} items; send 1 to {MAX_ITEMS}", list.len())));
-    }
-    Ok(list)
+    bounded(list)
 }
 
 /// `POST /eth/v1/beacon/pool/voluntary_exits`.

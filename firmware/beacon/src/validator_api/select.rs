@@ -22,6 +22,9 @@ type Proof = (ValidatorIndex, Slot, u64);
 
 impl<C: Cluster> ValidatorApi<C> {
     pub(super) async fn select(&self, claimed: Vec<Claimed>) -> Result<Reply, ApiError> {
+        if claimed.is_empty() {
+            return Ok(Reply::json(&json!({ "data": [] })));
+        }
         self.forget_old_selections();
         let new: Vec<(usize, Claimed)> = {
             let memory = self.memory();
