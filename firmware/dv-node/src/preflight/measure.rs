@@ -26,6 +26,8 @@ const ROUNDS: usize = 2;
 const DISK_BYTES: usize = 64 << 20;
 const DISK_WITHIN: Duration = Duration::from_secs(10);
 const SYNCS: usize = 50;
+/// A board has one.
+const MAX_MEMORY_NODES: usize = 64;
 
 fn finding(subject: Subject, code: &'static str, of: &str, measure: &Measure) -> Finding {
     judge(About { subject, code, of: of.to_owned() }, measure)
@@ -258,8 +260,10 @@ pub(super) fn memory() -> Vec<Finding> {
     let unit = u64::from(info.mem_unit);
     let total = info.totalram.saturating_mul(unit);
     let bare = info.freeram.saturating_add(info.bufferram).saturating_mul(unit);
-    // What the kernel itself thinks could be had, where this process may see it; else what is free without asking anybody.
+    // What the kernel itself thinks could be had, where this process may see it: the box's unit hides that file, and the one
+    // of each memory node it does not. Else what is free without asking anybody.
     let available = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
+    let available = available.or_else(|| available_in_nodes(Path::new("/sys/devices/system/node")));
     vec![
         found("total", &Measure::MemoryTotal(total)),
         found("available", &Measure::MemoryFree(available.unwrap_or(bare))),
@@ -269,6 +273,33 @@ pub(super) fn memory() -> Vec<Finding> {
 fn available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kilobytes.saturating_mul(1024))
+}
+
+/// What could be had of all memory nodes together.
+fn available_in_nodes(folder: &Path) -> Option<u64> {
+    let mut sum = None;
+    let entries = std::fs::read_dir(folder).ok()?.flatten();
+    let nodes = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("node"));
+    for entry in nodes.take(MAX_MEMORY_NODES) {
+        let text = std::fs::read_to_string(entry.path().join("meminfo")).unwrap_or_default();
+        if let Some(bytes) = available_in_node(&text) {
+            sum = Some(bytes.saturating_add(sum.unwrap_or(0)));
+        }
+    }
+    sum
+}
+
+/// As the kernel sums `MemAvailable` up, without the little that it keeps back: free memory, the page cache (tmpfs is counted
+/// with it and cannot be dropped), and caches of its own.
+fn available_in_node(meminfo: &str) -> Option<u64> {
+    let of = |name: &str| {
+        let mut words = meminfo.lines().map(|line| line.split_whitespace().skip(2));
+        let value = words.find_map(|mut words| (words.next()? == name).then(|| words.next()))??;
+        value.parse::<u64>().ok()
+    };
+    let cache = of("FilePages:")?.saturating_sub(of("Shmem:").unwrap_or(0));
+    let kilobytes = of("MemFree:")?.saturating_add(cache).saturating_add(of("SReclaimable:").unwrap_or(0));
     Some(kilobytes.saturating_mul(1024))
 }
 
@@ -309,6 +340,30 @@ mod tests {
         for text in ["", "MemAvailable:", "MemAvailable: x kB", "MemFree: 1 kB"] {
             assert_eq!(available(text), None);
         }
+    }
+
+    /// A box that has read much has little free memory and much that it can have back.
+    #[test]
+    fn the_page_cache_is_memory_that_can_be_had() {
+        let node = |number: u8, free: u64| {
+            format!(
+                "\nNode {number} MemTotal:        4000000 kB\nNode {number} MemFree:          {free} kB\n\
+                 Node {number} FilePages:       3000000 kB\nNode {number} Shmem:            100000 kB\n\
+                 Node {number} SReclaimable:      50000 kB\n"
+            )
+        };
+        assert_eq!(available_in_node(&node(0, 100_000)), Some(3_050_000 * 1024));
+        assert_eq!(available_in_node("Node 0 MemFree: 5 kB\n"), None);
+        assert_eq!(available_in_node("Node 0 MemFree: x kB\nNode 0 FilePages: 1 kB"), None);
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(available_in_nodes(dir.path()), None);
+        for number in 0..2_u8 {
+            let folder = dir.path().join(format!("node{number}"));
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("meminfo"), node(number, 100_000)).unwrap();
+        }
+        std::fs::write(dir.path().join("online"), "0-1\n").unwrap();
+        assert_eq!(available_in_nodes(dir.path()), Some(2 * 3_050_000 * 1024));
     }
 
     #[test]
