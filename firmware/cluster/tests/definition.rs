@@ -83,8 +83,20 @@ fn wallets_of_several_owners_are_told_apart_from_forgeries() {
     let one = definition.operators[3].config_signature.clone().unwrap();
     definition.operators[3].config_signature = Some([one.clone(), one].concat());
     let error = verdict(&mut definition).unwrap_err();
-    assert!(matches!(error, DefinitionError::InvalidSignature { contract: true, .. }), "{error}");
-    assert!(error.to_string().contains("contract wallets"), "{error}");
+    assert!(matches!(error, DefinitionError::ContractWallet { owners: 2, .. }), "{error}");
+    // A contract's only owner signs in the form of an ordinary wallet, so this may be one too.
+    let mut forged = signed(SchemaVersion::V1_11);
+    forged.operators[3].config_signature = forged.operators[2].config_signature.clone();
+    let forged = verdict(&mut forged).unwrap_err();
+    assert!(matches!(forged, DefinitionError::InvalidSignature { contract: true, .. }), "{forged}");
+    for said in [&error, &forged] {
+        assert!(said.to_string().contains("have that member sign with an ordinary wallet"), "{said}");
+    }
+    // Before 1.11 there are none.
+    let mut earlier = signed(SchemaVersion::V1_10);
+    earlier.operators[3].config_signature = earlier.operators[2].config_signature.clone();
+    let earlier = verdict(&mut earlier).unwrap_err();
+    assert!(!earlier.to_string().contains("contract"), "{earlier}");
 }
 
 #[test]

@@ -109,6 +109,11 @@ impl fmt::Display for Signer {
     }
 }
 
+/// What to do about a contract wallet's signature.
+const CONTRACT_WALLET: &str = "; whether a contract wallet accepts a signature only its contract on the chain can say, which this box \
+    does not ask: have that member sign with an ordinary wallet, or make the definition from the members' ENRs without \
+    anybody's signature";
+
 /// Why a definition was refused. The file itself is what is wrong: ask whoever sent it for the original.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DefinitionError {
@@ -196,7 +201,7 @@ pub enum DefinitionError {
     },
     /// A signature is not by the address it claims.
     #[error("cluster definition: '{field}' of {signer} is not a valid signature of {address}{}",
-        if *contract { "; signatures of contract wallets need an execution-layer node, which this box does not ask" } else { "" })]
+        if *contract { CONTRACT_WALLET } else { "" })]
     InvalidSignature {
         /// Whose.
         signer: Signer,
@@ -206,6 +211,22 @@ pub enum DefinitionError {
         address: String,
         /// It may be a contract wallet's signature.
         contract: bool,
+    },
+    /// Several signatures in one, which only a contract wallet's code can judge (ERC-1271, decision 0396).
+    #[error(
+        "cluster definition: '{field}' of {signer} is {owners} signatures in one, as the owners of a contract wallet (a Safe) at \
+         {address} make them{}",
+        CONTRACT_WALLET
+    )]
+    ContractWallet {
+        /// Whose.
+        signer: Signer,
+        /// Which signature.
+        field: &'static str,
+        /// The wallet's address.
+        address: String,
+        /// Signatures in it.
+        owners: usize,
     },
     /// The chain id of this fork version is not known.
     #[error(

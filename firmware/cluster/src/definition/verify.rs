@@ -133,7 +133,13 @@ impl Definition {
             contract: self.version >= SchemaVersion::V1_11,
         };
         if signature.len() != K1_SIGNATURE_LEN {
-            return Err(invalid());
+            let owners = signature.len() / K1_SIGNATURE_LEN;
+            return Err(DefinitionError::ContractWallet {
+                signer,
+                field,
+                address: address.to_owned(),
+                owners,
+            });
         }
         let digest = digest(statement, value, network.chain_id);
         let key = recover(&digest, signature).map_err(|_| invalid())?;
