@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use hw_tests::board::{self, Board};
 
-use crate::{run, say};
+use crate::{called_from, run, say};
 
 /// How long a person has to press the button, and the board to start.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     /// A kind of board: a file of image/boards, without ".toml".
     name: String,
     /// The serial adapter.
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", value_parser = called_from::path)]
     line: PathBuf,
     /// A command that cuts the board's power and gives it back (a smart plug, a relay). Without it no power is cut.
     #[arg(long, value_name = "COMMAND")]

@@ -5,6 +5,7 @@
 mod arrows;
 mod bench;
 mod board;
+mod called_from;
 mod conformance;
 mod flash;
 mod fuzz;
@@ -40,6 +41,7 @@ enum Word {
     /// Run the conformance suite on a folder laid out like ../shared/vectors.
     Vectors {
         /// The folder.
+        #[arg(value_parser = called_from::path)]
         dir: PathBuf,
         /// One JSON object a line.
         #[arg(long)]

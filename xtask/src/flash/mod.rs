@@ -3,6 +3,7 @@
 //! Nothing is written before the checksums' signature, the checksum of the file and the disk itself are found good, and
 //! nothing is called done before every byte has been read back.
 
+mod root;
 mod sums;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -16,18 +17,19 @@ use installer::disk::Disk;
 use installer::switch::{self, AddOn};
 use installer::write::{self, Sums};
 
-use crate::{run, say};
+use crate::{called_from, run, say};
 
 /// What to write, and where to.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The disk, as a whole: /dev/sdb, /dev/nvme1n1, /dev/mmcblk0.
+    #[arg(value_parser = called_from::path)]
     device: PathBuf,
     /// The image (.img.zst), with its .SHA256SUMS and .SHA256SUMS.sig beside it; the last one built here when left out.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = called_from::path)]
     image: Option<PathBuf>,
     /// The public key that must have signed the checksums (PEM); the test key for an image that was built here.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = called_from::path)]
     signed_by: Option<PathBuf>,
     /// Without asking.
     #[arg(long)]
@@ -91,6 +93,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         None if arguments.image.is_none() => run::repository().join("image/test-keys/sums.pub"),
         None => anyhow::bail!("say with --signed-by FILE which public key must have signed the checksums"),
     };
+    ensure!(
+        arguments.image.is_some() || image.is_file(),
+        "no image was built here yet ({}): build one with ./hearth image{}",
+        image.display(),
+        if no_tpm { " --arch arm64" } else { "" }
+    );
+    root::become_root_if_needed(&arguments.device)?;
     say::begin(&format!("checking {}", image.display()));
     let sums = sums::signed(&image, &key)?;
     say::good("the checksums are signed by the key, and the file is what they say");

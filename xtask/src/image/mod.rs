@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use hw_tests::board;
 use hw_tests::image::{self, Earlier, Image};
 
-use crate::{run, say};
+use crate::{called_from, run, say};
 
 /// Which image, and what to do with it.
 #[derive(clap::Args)]
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME")]
     board: Option<String>,
     /// What signs a release: a folder with sb.key, sb.crt, pcr.key and pcr.crt.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = called_from::path)]
     keys: Option<PathBuf>,
     /// Also when nothing has changed.
     #[arg(long)]
@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     /// Fail unless the image is the one in this list of checksums, from another machine's build.
-    #[arg(long, value_name = "SHA256SUMS", conflicts_with = "verify")]
+    #[arg(long, value_name = "SHA256SUMS", conflicts_with = "verify", value_parser = called_from::path)]
     expect: Option<PathBuf>,
     /// Write the list of distribution packages anew, from what the mirror has today, instead of building.
     #[arg(long, conflicts_with_all = ["verify", "json", "keys", "force"])]
