@@ -307,6 +307,11 @@ impl CharonMember {
         Ok(())
     }
 
+    /// The running process, to freeze.
+    pub fn process(&mut self) -> Option<&mut Process> {
+        self.process.as_mut()
+    }
+
     /// What it is called in messages.
     pub fn name(&self) -> &str {
         &self.name

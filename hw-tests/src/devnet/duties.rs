@@ -2,7 +2,8 @@
 //!
 //! Asked is what the chain's own rules say: committees, proposer duties, seats, and for aggregators the selection proof,
 //! which is computed here from the whole keys (they are worth nothing on a local chain). Done is what the canonical blocks
-//! show; where a block shows no author, what the beacon node accepted ([`super::witness`]).
+//! show; where a block shows no author, what the beacon node accepted ([`super::witness`]). Of each member counts what was
+//! done and what it handed in itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -24,6 +25,8 @@ const AGGREGATORS_PER_SUBCOMMITTEE: u64 = 16;
 /// Seats of the sync committee, and of one of its four subcommittees.
 const SEATS: u64 = 512;
 const SEATS_OF_SUBCOMMITTEE: u64 = 128;
+/// A cluster that works does this many percent of what the chain's other validators do in the same slots.
+const LEAST_PERCENT: u64 = 80;
 
 /// Where a number comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -48,12 +51,21 @@ pub struct Count {
     pub source: Source,
 }
 
+impl Count {
+    fn add(&mut self, duties: impl Iterator<Item = bool>) {
+        for done in duties {
+            self.tried += 1;
+            self.succeeded += u64::from(done);
+        }
+    }
+}
+
 /// What was not done, for whoever looks for the reason.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Failure {
     /// Kind of duty.
     pub kind: &'static str,
-    /// Its slot.
+    /// Its slot; 0 for what belongs to none.
     pub slot: u64,
     /// Whose.
     pub validator: u64,
@@ -64,6 +76,12 @@ pub struct Failure {
 pub struct Counts {
     /// By kind of duty.
     pub duties: BTreeMap<&'static str, Count>,
+    /// By member and kind: as often tried as by the whole cluster; succeeded is what was done, and what the beacon node
+    /// accepted from this member.
+    pub members: BTreeMap<u8, BTreeMap<&'static str, Count>>,
+    /// The same of the chain's other validators, which Prysm's own client runs: what this machine allowed in these slots. Only
+    /// kinds that blocks show: votes and sync-committee messages.
+    pub others: BTreeMap<&'static str, Count>,
     /// Duties asked and not done.
     pub failures: Vec<Failure>,
     /// Slots of the window without a block, whoever should have proposed.
@@ -73,6 +91,9 @@ pub struct Counts {
     /// Sync-committee messages that no block could show, because the next slot has none. Not counted as tried.
     pub sync_messages_unseen: u64,
 }
+
+/// What the beacon node accepted from each member.
+pub type ByMember = BTreeMap<u8, BTreeSet<Accepted>>;
 
 /// Gathers what the chain asks while it runs, for old epochs cannot be asked about.
 pub struct Register {
@@ -130,6 +151,17 @@ impl Register {
         self.window.clone()
     }
 
+    /// Whether the chain has asked for a proposal until now; where the cluster takes a builder's offers, for one with an offer.
+    /// Nothing but chance says when, so whoever must see one waits.
+    pub fn asked_to_propose(&self) -> bool {
+        self.proposers.keys().any(|slot| !self.builder || builder::offers_in(*slot))
+    }
+
+    /// Lets this many more slots count, whole epochs; before the first of them ends.
+    pub fn extend(&mut self, slots: u64) {
+        self.window.end = Slot(self.window.end.0 + slots);
+    }
+
     /// To be called at least once an epoch: notes what the epochs up to this slot's ask.
     ///
     /// # Errors
@@ -172,11 +204,12 @@ impl Register {
         Ok(asked.keys().all(|duty| found.contains(duty)))
     }
 
-    /// Counts the whole window. `accepted` is all that the beacon node took from the members.
+    /// Counts the whole window.
     ///
     /// # Errors
     /// When the node does not answer.
-    pub fn count(&mut self, accepted: &BTreeSet<Accepted>) -> Result<Counts, ApiError> {
+    pub fn count(&mut self, by: &ByMember) -> Result<Counts, ApiError> {
+        let accepted = |what: &Accepted| by.values().any(|accepted| accepted.contains(what));
         let mut counts = Counts::default();
         let attesters = self.attesters()?;
         let votes = self.reader.included_of_all(self.window())?;
@@ -184,11 +217,11 @@ impl Register {
             .into_iter()
             .map(|vote| ((vote.attestation_slot, vote.validator), vote.distance()))
             .collect();
-        counts.note(
-            "attester",
-            Source::Chain,
-            attesters.keys().map(|duty| (*duty, votes.contains_key(duty))),
-        );
+        let voted =
+            attesters.keys().map(|duty| (handed(*duty, Handed::Attestation), votes.contains_key(duty)));
+        counts.note("attester", Source::Chain, by, voted);
+        let others = self.other_attesters()?;
+        counts.note_others("attester", others.iter().map(|duty| votes.contains_key(duty)));
 
         let blocks = self.blocks()?;
         let empty = |slot: &u64| !blocks.contains_key(&Slot(*slot));
@@ -199,40 +232,45 @@ impl Register {
         });
         counts.attester_votes_at_once = u64::try_from(at_once.count()).unwrap_or(u64::MAX);
         let proposals = self.proposers.iter().map(|(slot, validator)| {
-            ((*slot, *validator), blocks.get(slot).is_some_and(|block| block.proposer == *validator))
+            let done = blocks.get(slot).is_some_and(|block| block.proposer == *validator);
+            (handed((*slot, *validator), Handed::Block), done)
         });
         let proposals: Vec<_> = proposals.collect();
-        counts.note("proposer", Source::Chain, proposals.iter().copied());
-        if self.builder {
-            let offered = proposals.iter().filter(|((slot, _), _)| builder::offers_in(*slot));
-            let blinded = offered.map(|((slot, validator), done)| {
-                let built =
-                    blocks.get(slot).is_some_and(|block| block.extra_data == builder::MARK.as_bytes());
-                ((*slot, *validator), *done && built)
-            });
-            counts.note(BLINDED, Source::Chain, blinded);
-        }
+        counts.note("proposer", Source::Chain, by, proposals.iter().copied());
+        let offered = proposals.iter().filter(|(block, _)| self.builder && builder::offers_in(block.slot));
+        let blinded = offered.map(|(handed, done)| {
+            let built =
+                blocks.get(&handed.slot).is_some_and(|block| block.extra_data == builder::MARK.as_bytes());
+            (*handed, *done && built)
+        });
+        counts.note(BLINDED, Source::Chain, by, blinded);
         // The chain shows a reveal only inside a block, so this is a lower bound.
-        counts.note("randao", Source::Chain, proposals.iter().copied());
+        counts.note("randao", Source::Chain, by, proposals.iter().copied());
 
         let aggregators = attesters
             .iter()
             .filter(|((slot, validator), committee)| self.is_aggregator(*slot, *validator, **committee));
-        let aggregators = aggregators.map(|((slot, validator), _)| {
-            let wanted = Accepted { slot: *slot, validator: *validator, what: Handed::Aggregate };
-            ((*slot, *validator), accepted.contains(&wanted))
+        let aggregators = aggregators.map(|(duty, _)| {
+            let wanted = handed(*duty, Handed::Aggregate);
+            (wanted, accepted(&wanted))
         });
-        counts.note("aggregator", Source::BeaconNodeAccepted, aggregators);
+        counts.note("aggregator", Source::BeaconNodeAccepted, by, aggregators);
 
         let mut messages = Vec::new();
         let mut contributions = Vec::new();
+        let mut other_messages = Vec::new();
         for slot in (self.window.start.0..self.window.end.0).map(Slot) {
-            for (validator, seats) in self.seats_at(slot) {
+            if let Some(block) = blocks.get(&Slot(slot.0 + 1)) {
+                let others = self.seats_at(slot, |holder| !self.keys.contains_key(holder));
+                other_messages
+                    .extend(others.values().map(|seats| seats.iter().all(|seat| block.sync_bit(*seat))));
+            }
+            for (validator, seats) in self.seats_at(slot, |holder| self.keys.contains_key(holder)) {
                 match blocks.get(&Slot(slot.0 + 1)) {
                     // Signed for the head at this slot, which is what the next block builds on.
                     Some(block) => {
                         let all = seats.iter().all(|seat| block.sync_bit(*seat));
-                        messages.push(((slot, validator), all));
+                        messages.push((handed((slot, validator), Handed::SyncMessage), all));
                     }
                     None => counts.sync_messages_unseen += 1,
                 }
@@ -240,15 +278,18 @@ impl Register {
                     seats.iter().map(|seat| seat / SEATS_OF_SUBCOMMITTEE).collect();
                 for subcommittee in subcommittees {
                     if self.is_contributor(slot, validator, subcommittee) {
-                        let what = Handed::Contribution { subcommittee };
-                        let done = accepted.contains(&Accepted { slot, validator, what });
-                        contributions.push(((slot, validator), done));
+                        let wanted = handed((slot, validator), Handed::Contribution { subcommittee });
+                        contributions.push((wanted, accepted(&wanted)));
                     }
                 }
             }
         }
-        counts.note("sync_message", Source::Chain, messages);
-        counts.note("sync_contribution", Source::BeaconNodeAccepted, contributions);
+        counts.note("sync_message", Source::Chain, by, messages);
+        counts.note_others("sync_message", other_messages);
+        counts.note("sync_contribution", Source::BeaconNodeAccepted, by, contributions);
+        // Known later, where they are asked for at all; a report names every kind.
+        counts.note(REGISTRATION, Source::Builder, by, []);
+        counts.note(EXIT, Source::Chain, by, []);
         Ok(counts)
     }
 
@@ -265,6 +306,17 @@ impl Register {
         Ok(duties)
     }
 
+    /// Attester duties of the window that others have.
+    fn other_attesters(&mut self) -> Result<Vec<(Slot, ValidatorIndex)>, ApiError> {
+        let mut duties = Vec::new();
+        for slot in (self.window.start.0..self.window.end.0).map(Slot) {
+            let members = self.reader.committees(slot)?.iter().flatten();
+            let others = members.filter(|member| !self.keys.contains_key(member));
+            duties.extend(others.map(|member| (slot, *member)));
+        }
+        Ok(duties)
+    }
+
     /// The canonical blocks of the window and of the slot after it.
     fn blocks(&self) -> Result<BTreeMap<Slot, Block>, ApiError> {
         let mut blocks = BTreeMap::new();
@@ -277,18 +329,22 @@ impl Register {
         Ok(blocks)
     }
 
-    /// Seats of our validators at a slot.
-    fn seats_at(&self, slot: Slot) -> BTreeMap<ValidatorIndex, Vec<u64>> {
+    /// Seats of some validators at a slot.
+    fn seats_at(
+        &self,
+        slot: Slot,
+        wanted: impl Fn(&ValidatorIndex) -> bool,
+    ) -> BTreeMap<ValidatorIndex, Vec<u64>> {
         // The message of a period's last slot goes into the first block of the next, but is signed by the old committee;
         // periods here are longer than any run.
         let seats = self.seats.get(&Epoch(slot.0 / self.slots_per_epoch));
-        let mut ours: BTreeMap<ValidatorIndex, Vec<u64>> = BTreeMap::new();
+        let mut found: BTreeMap<ValidatorIndex, Vec<u64>> = BTreeMap::new();
         for (seat, holder) in (0_u64..).zip(seats.into_iter().flatten()) {
-            if self.keys.contains_key(holder) {
-                ours.entry(*holder).or_default().push(seat);
+            if wanted(holder) {
+                found.entry(*holder).or_default().push(seat);
             }
         }
-        ours
+        found
     }
 
     /// `is_aggregator` of the consensus specifications.
@@ -324,21 +380,53 @@ impl Register {
 }
 
 impl Counts {
-    /// Notes duties of one kind.
+    /// Notes duties of one kind: each by what has to be handed in for it, and whether it was done.
     pub fn note(
         &mut self,
         kind: &'static str,
         source: Source,
-        duties: impl IntoIterator<Item = ((Slot, ValidatorIndex), bool)>,
+        by: &ByMember,
+        duties: impl IntoIterator<Item = (Accepted, bool)>,
     ) {
-        let count = self.duties.entry(kind).or_insert(Count { tried: 0, succeeded: 0, source });
-        for ((slot, validator), done) in duties {
-            count.tried += 1;
-            count.succeeded += u64::from(done);
-            if !done {
-                self.failures.push(Failure { kind, slot: slot.0, validator: validator.0 });
-            }
+        let duties: Vec<_> = duties.into_iter().collect();
+        let none = Count { tried: 0, succeeded: 0, source };
+        let count = self.duties.entry(kind).or_insert(none);
+        count.add(duties.iter().map(|(_, done)| *done));
+        for (member, accepted) in by {
+            let count = self.members.entry(*member).or_default().entry(kind).or_insert(none);
+            count.add(duties.iter().map(|(handed, done)| *done && accepted.contains(handed)));
         }
+        let missed = duties.iter().filter(|(_, done)| !done);
+        self.failures.extend(missed.map(|(handed, _)| Failure {
+            kind,
+            slot: handed.slot.0,
+            validator: handed.validator.0,
+        }));
+    }
+
+    fn note_others(&mut self, kind: &'static str, done: impl IntoIterator<Item = bool>) {
+        let none = Count { tried: 0, succeeded: 0, source: Source::Chain };
+        self.others.entry(kind).or_insert(none).add(done.into_iter());
+    }
+
+    /// Kinds of which much less was done than this machine allowed. What it allowed is what the chain's other validators did:
+    /// a block that comes late, or a machine that stands still, costs both alike. No block shows who aggregated, so
+    /// aggregates are held to the others' votes.
+    pub fn too_little(&self) -> Vec<String> {
+        let little = |(kind, like): (&'static str, &str)| {
+            let count = self.duties.get(kind)?;
+            let whole = Count { tried: 1, succeeded: 1, source: Source::Chain };
+            let others = self.others.get(like).filter(|others| others.tried > 0).copied().unwrap_or(whole);
+            let done = count.succeeded * 100 * others.tried;
+            (done < LEAST_PERCENT * count.tried * others.succeeded).then(|| {
+                format!(
+                    "{kind}: {} of {}, where the chain's other validators did {} of {} ({like})",
+                    count.succeeded, count.tried, others.succeeded, others.tried
+                )
+            })
+        };
+        let kinds = [("attester", "attester"), ("aggregator", "attester"), ("sync_message", "sync_message")];
+        kinds.into_iter().filter_map(little).collect()
     }
 
     /// Kinds that the chain asked for and that never succeeded.
@@ -355,6 +443,14 @@ impl Counts {
 
 /// Proposals of blocks that were blinded when they were signed: the chain shows them by the builder's mark.
 pub const BLINDED: &str = "proposer_blinded";
+/// Registrations with builders.
+pub const REGISTRATION: &str = "builder_registration";
+/// Validators that were let leave.
+pub const EXIT: &str = "voluntary_exit";
+
+fn handed((slot, validator): (Slot, ValidatorIndex), what: Handed) -> Accepted {
+    Accepted { slot, validator, what }
+}
 
 /// What counts of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -406,13 +502,76 @@ mod tests {
     #[test]
     fn a_kind_that_nobody_asked_for_is_no_failure_and_no_success() {
         let mut counts = Counts::default();
-        let duty = |slot| (Slot(slot), ValidatorIndex(1));
-        counts.note("attester", Source::Chain, [(duty(1), true), (duty(2), false)]);
-        counts.note("proposer", Source::Chain, [(duty(1), false)]);
-        counts.note("aggregator", Source::BeaconNodeAccepted, []);
+        let vote = |slot| handed((Slot(slot), ValidatorIndex(1)), Handed::Attestation);
+        let nobody = ByMember::new();
+        counts.note("attester", Source::Chain, &nobody, [(vote(1), true), (vote(2), false)]);
+        counts.note("proposer", Source::Chain, &nobody, [(vote(1), false)]);
+        counts.note("aggregator", Source::BeaconNodeAccepted, &nobody, []);
         assert_eq!(counts.without_success(), ["proposer"]);
         assert_eq!(counts.never_asked(), ["aggregator"]);
         assert_eq!(counts.failures.len(), 2);
         assert_eq!((counts.duties["attester"].tried, counts.duties["attester"].succeeded), (2, 1));
+    }
+
+    #[test]
+    fn a_member_has_done_what_is_on_the_chain_and_came_from_it() {
+        let vote = |slot| handed((Slot(slot), ValidatorIndex(1)), Handed::Attestation);
+        let block = handed((Slot(1), ValidatorIndex(1)), Handed::Block);
+        let by: ByMember = [
+            (1, [vote(1), vote(2), vote(3), block].into()),
+            (2, [vote(2)].into()),
+            (3, [block].into()), // A block is no vote.
+            (4, BTreeSet::new()),
+        ]
+        .into();
+        let mut counts = Counts::default();
+        // The third never came onto the chain, though the node took it.
+        let votes = [(vote(1), true), (vote(2), true), (vote(3), false)];
+        counts.note("attester", Source::Chain, &by, votes);
+        counts.note("proposer", Source::Chain, &by, [(block, true)]);
+        counts.note("voluntary_exit", Source::Chain, &by, []);
+        let of = |member: u8, kind: &str| {
+            let count = counts.members[&member][kind];
+            (count.tried, count.succeeded)
+        };
+        assert_eq!(
+            (1..=4).map(|member| of(member, "attester")).collect::<Vec<_>>(),
+            [(3, 2), (3, 1), (3, 0), (3, 0)]
+        );
+        assert_eq!((1..=4).map(|member| of(member, "proposer").1).collect::<Vec<_>>(), [1, 0, 1, 0]);
+        // Every kind is there, also where nothing was asked.
+        assert!((1..=4).all(|member| of(member, "voluntary_exit") == (0, 0)));
+        assert_eq!(counts.duties["attester"].succeeded, 2);
+    }
+    #[test]
+    fn a_cluster_is_held_to_what_the_chain_s_other_validators_did() {
+        let little = |ours: (u64, u64), others: (u64, u64), kind: &'static str| {
+            let count = |(succeeded, tried)| Count { tried, succeeded, source: Source::Chain };
+            let mut counts = Counts::default();
+            counts.duties.insert(kind, count(ours));
+            counts.others.insert("attester", count(others));
+            counts.others.insert("sync_message", count(others));
+            !counts.too_little().is_empty()
+        };
+        for (ours, others, expected) in [
+            ((24, 24), (64, 64), false),
+            ((20, 24), (64, 64), false),
+            ((19, 24), (64, 64), true),
+            ((1, 24), (64, 64), true),
+            // Half of all votes are in no block, whoever they are of.
+            ((12, 24), (32, 64), false),
+            ((9, 24), (32, 64), true),
+            // Nothing to compare with: all must be there, or nearly.
+            ((20, 24), (0, 0), false),
+            ((12, 24), (0, 0), true),
+            // No block has anybody's.
+            ((0, 24), (0, 64), false),
+            ((0, 0), (64, 64), false),
+        ] {
+            for kind in ["attester", "aggregator", "sync_message"] {
+                assert_eq!(little(ours, others, kind), expected, "{kind}: {ours:?} beside {others:?}");
+            }
+        }
+        assert!(!little((1, 5), (64, 64), "proposer"), "few and by chance");
     }
 }

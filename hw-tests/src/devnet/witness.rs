@@ -1,7 +1,8 @@
 //! Stands between one member and the beacon node, passes everything on and remembers what the node accepted.
 //!
 //! Aggregates and sync-committee contributions leave no trace of their author on the chain, so this is the only place where
-//! they can be counted. It judges nothing and changes nothing.
+//! they can be counted; and no block shows which member of a cluster handed a duty's whole signature in. It judges nothing
+//! and changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,7 +13,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chain::{Slot, ValidatorIndex};
+use chain::{PublicKeyBytes, Slot, ValidatorIndex};
 use futures::FutureExt as _;
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -35,6 +36,16 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 /// What somebody handed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Handed {
+    /// A vote.
+    Attestation,
+    /// A block, blinded or whole.
+    Block,
+    /// A sync-committee message.
+    SyncMessage,
+    /// A voluntary exit, which belongs to no slot: noted under slot 0.
+    Exit,
+    /// A builder registration, under slot 0 too. A witness knows the key only ([`Seen::registered`]).
+    Registration,
     /// An aggregate of a committee.
     Aggregate,
     /// A contribution of a subcommittee.
@@ -64,6 +75,8 @@ pub struct Seen {
     pub attested_at_ms: BTreeMap<Slot, u64>,
     /// Builder registrations handed in, and of these accepted; repeats count again.
     pub registrations: (u64, u64),
+    /// The validators of the accepted ones.
+    pub registered: BTreeSet<PublicKeyBytes>,
     /// Requests that the beacon node refused, with what it said; the first few.
     pub refused: Vec<String>,
     /// How many were refused.
@@ -152,7 +165,7 @@ async fn try_pass(passage: &Passage, request: Request) -> Result<Response, Strin
     let arrived_ms = now_ms();
     let answer = passage
         .client
-        .request(parts.method, format!("{}{path}", passage.node))
+        .request(parts.method.clone(), format!("{}{path}", passage.node))
         .headers(end_to_end(&parts.headers))
         .body(body.clone())
         .send()
@@ -164,7 +177,8 @@ async fn try_pass(passage: &Passage, request: Request) -> Result<Response, Strin
         None => Body::from_stream(answer.bytes_stream()),
         Some(kind) => {
             let said = answer.bytes().await.map_err(|error| error.to_string())?;
-            passage.note(kind, arrived_ms, &path, &body, status, &said);
+            let ssz = is_ssz(&parts.headers);
+            passage.note(kind, arrived_ms, &path, Handing { body: &body, ssz }, status, &said);
             Body::from(said)
         }
     };
@@ -179,16 +193,24 @@ pub(super) fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
+fn is_ssz(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("application/octet-stream"))
+}
+
 /// The requests that are remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Aggregates,
     Contributions,
-    /// Votes, for their time; the chain counts them.
+    /// Votes, and their time.
     Attestations,
+    SyncMessages,
+    Block,
+    Exit,
     /// Builder registrations; the builder itself tells whose they are.
     Registrations,
-    /// Whatever else a member submits: only refusals matter, the chain shows the rest.
+    /// Whatever else a member submits: only refusals matter.
     Other,
 }
 
@@ -197,27 +219,39 @@ impl Kind {
         if method != "POST" {
             return None;
         }
-        if path.ends_with("/validator/aggregate_and_proofs") {
-            Some(Self::Aggregates)
-        } else if path.ends_with("/validator/contribution_and_proofs") {
-            Some(Self::Contributions)
-        } else if path.ends_with("/beacon/pool/attestations") {
-            Some(Self::Attestations)
-        } else if path.ends_with("/validator/register_validator") {
-            Some(Self::Registrations)
-        } else if path.contains("/beacon/pool/")
-            || path.contains("/beacon/blocks")
-            || path.contains("/beacon/blinded")
-        {
-            Some(Self::Other)
-        } else {
-            None
-        }
+        let ends = [
+            ("/validator/aggregate_and_proofs", Self::Aggregates),
+            ("/validator/contribution_and_proofs", Self::Contributions),
+            ("/beacon/pool/attestations", Self::Attestations),
+            ("/beacon/pool/sync_committees", Self::SyncMessages),
+            ("/beacon/pool/voluntary_exits", Self::Exit),
+            ("/validator/register_validator", Self::Registrations),
+            ("/beacon/blocks", Self::Block),
+            ("/beacon/blinded_blocks", Self::Block),
+        ];
+        let known = ends.into_iter().find(|(end, _)| path.ends_with(end)).map(|(_, kind)| kind);
+        known.or_else(|| path.contains("/beacon/pool/").then_some(Self::Other))
     }
 }
 
+/// A request's body.
+#[derive(Debug, Clone, Copy)]
+struct Handing<'a> {
+    body: &'a [u8],
+    /// Bytes of SSZ instead of JSON.
+    ssz: bool,
+}
+
 impl Passage {
-    fn note(&self, kind: Kind, arrived_ms: u64, path: &str, body: &Bytes, status: StatusCode, said: &Bytes) {
+    fn note(
+        &self,
+        kind: Kind,
+        arrived_ms: u64,
+        path: &str,
+        handing: Handing<'_>,
+        status: StatusCode,
+        said: &Bytes,
+    ) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if !status.is_success() {
             seen.refusals += 1;
@@ -227,17 +261,20 @@ impl Passage {
             }
         }
         if kind == Kind::Attestations {
-            for slot in slots_of_votes(body) {
+            for slot in slots_of_votes(handing.body) {
                 seen.attested_at_ms.entry(slot).or_insert(arrived_ms);
             }
         }
         if kind == Kind::Registrations {
-            let count = length_of_list(body);
+            let count = length_of_list(handing.body);
             seen.registrations.0 += count;
-            seen.registrations.1 += if status.is_success() { count } else { 0 };
+            if status.is_success() {
+                seen.registrations.1 += count;
+                seen.registered.extend(keys_of_registrations(handing.body));
+            }
         }
-        let Some(entries) = entries(kind, body) else {
-            seen.unreadable += u64::from(kind != Kind::Other);
+        let Some(entries) = entries(kind, handing) else {
+            seen.unreadable += 1;
             return;
         };
         let refused = refused_positions(status, said, entries.len());
@@ -246,10 +283,30 @@ impl Passage {
     }
 }
 
-/// What a request hands in; nothing for kinds that the chain shows.
-fn entries(kind: Kind, body: &[u8]) -> Option<Vec<Accepted>> {
+/// What a request hands in; nothing for kinds of which only refusals matter, none when it cannot be read.
+fn entries(kind: Kind, handing: Handing<'_>) -> Option<Vec<Accepted>> {
     let read: fn(&Value) -> Option<Accepted> = match kind {
-        Kind::Other | Kind::Attestations | Kind::Registrations => return Some(Vec::new()),
+        Kind::Other | Kind::Registrations => return Some(Vec::new()),
+        Kind::Block => return Some(vec![block(handing)?]),
+        Kind::Exit => {
+            let exit: Value = serde_json::from_slice(handing.body).ok()?;
+            let validator = number(&exit, "/message/validator_index").map(ValidatorIndex)?;
+            return Some(vec![Accepted { slot: Slot(0), validator, what: Handed::Exit }]);
+        }
+        Kind::Attestations => |entry| {
+            Some(Accepted {
+                slot: number(entry, "/data/slot").map(Slot)?,
+                validator: number(entry, "/attester_index").map(ValidatorIndex)?,
+                what: Handed::Attestation,
+            })
+        },
+        Kind::SyncMessages => |entry| {
+            Some(Accepted {
+                slot: number(entry, "/slot").map(Slot)?,
+                validator: number(entry, "/validator_index").map(ValidatorIndex)?,
+                what: Handed::SyncMessage,
+            })
+        },
         Kind::Aggregates => |entry| {
             Some(Accepted {
                 slot: number(entry, "/message/aggregate/data/slot").map(Slot)?,
@@ -267,8 +324,47 @@ fn entries(kind: Kind, body: &[u8]) -> Option<Vec<Accepted>> {
             })
         },
     };
-    let body: Value = serde_json::from_slice(body).ok()?;
+    let body: Value = serde_json::from_slice(handing.body).ok()?;
     body.as_array()?.iter().map(read).collect()
+}
+
+/// Whose block, and of which slot. A whole block comes with its blobs, a blinded one alone.
+fn block(handing: Handing<'_>) -> Option<Accepted> {
+    let (slot, proposer) = if handing.ssz {
+        let message = message_of_ssz(handing.body)?;
+        (eight_bytes(message, 0)?, eight_bytes(message, 8)?)
+    } else {
+        let body: Value = serde_json::from_slice(handing.body).ok()?;
+        let block = body.get("signed_block").unwrap_or(&body);
+        (number(block, "/message/slot")?, number(block, "/message/proposer_index")?)
+    };
+    Some(Accepted { slot: Slot(slot), validator: ValidatorIndex(proposer), what: Handed::Block })
+}
+
+/// The message of a signed block, by the offsets that SSZ puts in front of parts of any length: a signed block begins with
+/// the offset of its message and the signature (4 + 96 bytes), one with blobs with three offsets (12 bytes).
+fn message_of_ssz(body: &[u8]) -> Option<&[u8]> {
+    const SIGNED_BLOCK: usize = 4 + 96;
+    const WITH_BLOBS: usize = 3 * 4;
+    let offset = |bytes: &[u8]| {
+        let first: [u8; 4] = bytes.get(..4)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(first)).ok()
+    };
+    let signed = if offset(body)? == WITH_BLOBS { body.get(WITH_BLOBS..)? } else { body };
+    if offset(signed)? == SIGNED_BLOCK { signed.get(SIGNED_BLOCK..) } else { None }
+}
+
+fn eight_bytes(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+fn keys_of_registrations(body: &[u8]) -> BTreeSet<PublicKeyBytes> {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let key = |entry: &Value| {
+        let key = hex::decode(entry.pointer("/message/pubkey")?.as_str()?.strip_prefix("0x")?).ok()?;
+        Some(PublicKeyBytes(key.try_into().ok()?))
+    };
+    body.as_array().into_iter().flatten().filter_map(key).collect()
 }
 
 /// The slots that a list of votes is for.
@@ -318,6 +414,10 @@ mod tests {
 
     use super::*;
 
+    fn json_body(body: &str) -> Handing<'_> {
+        Handing { body: body.as_bytes(), ssz: false }
+    }
+
     fn contribution(slot: &str, author: &str, subcommittee: &str) -> Value {
         json!({"message": {
             "aggregator_index": author,
@@ -336,14 +436,14 @@ mod tests {
     #[test]
     fn contributions_are_told_apart_by_subcommittee() {
         let body = json!([contribution("9", "3", "0"), contribution("9", "3", "2")]).to_string();
-        let found = entries(Kind::Contributions, body.as_bytes()).unwrap();
+        let found = entries(Kind::Contributions, json_body(&body)).unwrap();
         let what: Vec<_> = found.iter().map(|entry| entry.what).collect();
         assert_eq!(
             what,
             [Handed::Contribution { subcommittee: 0 }, Handed::Contribution { subcommittee: 2 }]
         );
         assert_eq!((found[0].slot, found[0].validator), (Slot(9), ValidatorIndex(3)));
-        assert!(entries(Kind::Aggregates, body.as_bytes()).is_none());
+        assert!(entries(Kind::Aggregates, json_body(&body)).is_none());
     }
 
     #[test]
@@ -375,7 +475,8 @@ mod tests {
         assert_eq!(witness.seen().accepted.len(), 1);
         assert_eq!(ask("/eth/v2/beacon/pool/attestations").0, 400);
         let seen = witness.seen();
-        assert_eq!((seen.accepted.len(), seen.refusals, seen.unreadable), (1, 1, 0));
+        // As votes they cannot be read.
+        assert_eq!((seen.accepted.len(), seen.refusals, seen.unreadable), (1, 1, 1));
     }
 
     #[test]
@@ -383,6 +484,55 @@ mod tests {
         assert_eq!(Kind::of("POST", "/eth/v1/validator/register_validator"), Some(Kind::Registrations));
         assert_eq!(length_of_list(b"[{}, {}]"), 2);
         assert_eq!((length_of_list(b"{}"), length_of_list(b"[")), (0, 0));
+        let key = format!("0x{}", "ab".repeat(48));
+        let body = json!([{"message": {"pubkey": key}}, {"message": {"pubkey": "0xab"}}, 1]).to_string();
+        assert_eq!(keys_of_registrations(body.as_bytes()), [PublicKeyBytes([0xab; 48])].into());
+    }
+
+    #[test]
+    fn votes_messages_and_exits_tell_whose_they_are() {
+        let one = |kind, body: Value| entries(kind, json_body(&body.to_string()));
+        let vote = json!([{"committee_index": "0", "attester_index": "4", "data": {"slot": "12"}}]);
+        let message = json!([{"slot": "12", "validator_index": "4", "beacon_block_root": "0x"}]);
+        let exit = json!({"message": {"epoch": "3", "validator_index": "4"}, "signature": "0x"});
+        for (kind, body, slot, what) in [
+            (Kind::Attestations, vote, 12, Handed::Attestation),
+            (Kind::SyncMessages, message, 12, Handed::SyncMessage),
+            (Kind::Exit, exit, 0, Handed::Exit),
+        ] {
+            let expected = Accepted { slot: Slot(slot), validator: ValidatorIndex(4), what };
+            assert_eq!(one(kind, body), Some(vec![expected]));
+        }
+        let of = |path: &str| Kind::of("POST", path);
+        assert_eq!(of("/eth/v2/beacon/pool/attestations"), Some(Kind::Attestations));
+        assert_eq!(of("/eth/v1/beacon/pool/sync_committees"), Some(Kind::SyncMessages));
+        assert_eq!(of("/eth/v1/beacon/pool/voluntary_exits"), Some(Kind::Exit));
+        assert_eq!(of("/eth/v1/beacon/pool/proposer_slashings"), Some(Kind::Other));
+        assert_eq!(Kind::of("GET", "/eth/v1/beacon/pool/voluntary_exits"), None);
+    }
+
+    #[test]
+    fn a_block_tells_its_proposer_in_every_form_it_is_handed_in() {
+        let expected = Accepted { slot: Slot(9), validator: ValidatorIndex(7), what: Handed::Block };
+        let message = json!({"message": {"slot": "9", "proposer_index": "7"}});
+        for body in [message.clone(), json!({"signed_block": message, "blobs": []})] {
+            assert_eq!(block(json_body(&body.to_string())), Some(expected));
+        }
+        let mut alone = 100_u32.to_le_bytes().to_vec();
+        alone.extend([0xee; 96]);
+        alone.extend(9_u64.to_le_bytes());
+        alone.extend(7_u64.to_le_bytes());
+        let mut with_blobs = 12_u32.to_le_bytes().to_vec();
+        with_blobs.extend([0; 8]);
+        with_blobs.extend(&alone);
+        for body in [&alone, &with_blobs] {
+            assert_eq!(block(Handing { body, ssz: true }), Some(expected));
+            // Cut off anywhere it is nobody's block.
+            assert!((0..body.len()).all(|end| block(Handing { body: &body[..end], ssz: true }).is_none()));
+        }
+        for path in ["/eth/v2/beacon/blocks", "/eth/v2/beacon/blinded_blocks"] {
+            assert_eq!(Kind::of("POST", path), Some(Kind::Block));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::ops::Range;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use hw_tests::client_manners::{self as manners, Finding};
 use hw_tests::devnet::Devnet;
 
@@ -105,15 +105,28 @@ fn restart_client(chain: &mut Devnet, cluster: &mut Cluster, position: usize) ->
     }
 }
 
-/// Two others stand still, so that nothing can be agreed on or combined; then they go on.
+/// The seats that stand still so that nothing can be agreed on or combined: one more than the cluster can spare, of those
+/// that can, and not the client's own. None when there are too few of them.
+fn to_freeze(can_freeze: &[bool], client: usize, threshold: u8) -> Option<Vec<usize>> {
+    let needed = can_freeze.len().saturating_sub(usize::from(threshold)) + 1;
+    let others = can_freeze.iter().enumerate().filter(|(seat, can)| **can && *seat != client);
+    let chosen: Vec<usize> = others.map(|(seat, _)| seat).take(needed).collect();
+    (chosen.len() == needed).then_some(chosen)
+}
+
+/// Some others stand still, so that nothing can be agreed on or combined; then they go on.
 fn freeze_others(chain: &mut Devnet, cluster: &mut Cluster, position: usize) -> anyhow::Result<Vec<Finding>> {
-    let spare = cluster.seats.len().saturating_sub(usize::from(cluster.threshold));
-    let others = cluster.seats.iter_mut().enumerate().filter(|(other, _)| *other != position);
+    let seats = cluster.seats.iter();
+    let can_freeze: Vec<bool> = seats.map(|seat| seat.occupant.can_freeze() && seat.is_on()).collect();
+    let Some(chosen) = to_freeze(&can_freeze, position, cluster.threshold) else {
+        say::note(
+            "too few members that can be frozen: what a client bears while nothing can be agreed on is not tried",
+        );
+        return Ok(Vec::new());
+    };
+    let seats = cluster.seats.iter_mut().enumerate().filter(|(seat, _)| chosen.contains(seat));
     let mut frozen: Vec<&mut hw_tests::process::Process> =
-        others.filter_map(|(_, seat)| seat.native()?.node().as_mut()).take(spare + 1).collect();
-    if frozen.len() <= spare {
-        bail!("too few native members to stop the cluster with");
-    }
+        seats.filter_map(|(_, seat)| seat.duty_process()).collect();
     let from = chain.clock_slot()?.0 + 1;
     wait_for_slot(chain, from)?;
     frozen.iter_mut().try_for_each(|node| node.pause())?;
@@ -167,4 +180,21 @@ pub(super) fn ensure_all_hold(findings: &[Finding]) -> anyhow::Result<()> {
         .collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_more_than_the_cluster_can_spare_stands_still_and_never_the_client() {
+        // A client and three others of any kind; two of seven may be away.
+        assert_eq!(to_freeze(&[true; 4], 0, 3), Some(vec![1, 2]));
+        assert_eq!(to_freeze(&[true; 7], 1, 5), Some(vec![0, 2, 3]));
+        // The last one is a box in QEMU.
+        assert_eq!(to_freeze(&[true, true, true, false], 1, 3), Some(vec![0, 2]));
+        assert_eq!(to_freeze(&[true, true, true, true], 1, 4), Some(vec![0]));
+        // Somebody is away already: nothing is tried, and nothing fails.
+        assert_eq!(to_freeze(&[true, false, true, false], 0, 3), None);
+    }
 }

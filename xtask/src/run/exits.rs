@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, ensure};
-use chain::{PublicKeyBytes, ValidatorIndex};
+use chain::{PublicKeyBytes, Slot, ValidatorIndex};
 use hw_tests::devnet::Devnet;
-use hw_tests::devnet::duties::{Counts, Source};
+use hw_tests::devnet::duties::{Counts, EXIT, Source};
+use hw_tests::devnet::witness::{Accepted, Handed};
 use ipc::node::{ExitState, ExitStatus};
 use ipc::owner::{ExitOrder, OwnerRules};
 use serde_json::{Value, json};
@@ -68,8 +69,11 @@ pub(super) fn run(
             break left;
         }
     };
-    let asked = leaving.keys().map(|index| ((first, *index), left.contains(index)));
-    counts.note("voluntary_exit", Source::Chain, asked);
+    let asked = leaving.keys().map(|index| {
+        let exit = Accepted { slot: Slot(0), validator: *index, what: Handed::Exit };
+        (exit, left.contains(index))
+    });
+    counts.note(EXIT, Source::Chain, &cluster.handed_in(), asked);
     say::good(&format!("{} of {} validators are leaving, says the chain", left.len(), leaving.len()));
     ensure!(!left.is_empty(), "no exit reached the chain: {}", words_of(cluster));
     Ok(())

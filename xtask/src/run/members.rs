@@ -8,11 +8,13 @@ use std::time::Instant;
 use anyhow::{Context as _, bail, ensure};
 use hw_tests::charon::{CharonMember, Relay};
 use hw_tests::devnet::Devnet;
+use hw_tests::devnet::duties::ByMember;
 use hw_tests::devnet::scribe::Scribe;
 use hw_tests::devnet::witness::Witness;
 use hw_tests::join::{ChainFacts, NodeFolder};
 use hw_tests::member::Member;
 use hw_tests::page::{Page, PageError};
+use hw_tests::process::Process;
 use hw_tests::remote_signer::RemoteSigner;
 use hw_tests::stock_client::StockClient;
 use hw_tests::vm::{HOST_FROM_GUEST, Vm};
@@ -98,6 +100,15 @@ impl Seat {
         match &mut self.body {
             Some(Body::Native(member)) => Some(member),
             Some(Body::Qemu { .. } | Body::Charon(_)) | None => None,
+        }
+    }
+
+    /// What takes part in the duties for this member, while it runs and is of a kind that can be frozen.
+    pub(super) fn duty_process(&mut self) -> Option<&mut Process> {
+        match &mut self.body {
+            Some(Body::Native(member)) => member.node().as_mut(),
+            Some(Body::Charon(member)) => member.process(),
+            Some(Body::Qemu { .. }) | None => None,
         }
     }
 
@@ -312,6 +323,12 @@ impl Cluster {
             seat.witness = Some(Witness::start(&chain.beacon_url())?);
         }
         Ok(())
+    }
+
+    /// What the beacon node accepted from each member until now.
+    pub(super) fn handed_in(&self) -> ByMember {
+        let seats = self.seats.iter();
+        seats.filter_map(|seat| Some((seat.number, seat.witness.as_ref()?.seen().accepted))).collect()
     }
 
     /// Starts whoever does not run yet. The chain must run: Charon asks it at once.

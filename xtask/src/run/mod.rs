@@ -128,6 +128,8 @@ pub(crate) fn check_fast() -> anyhow::Result<()> {
             .collect::<Result<_, _>>()?,
         slot_seconds: TEST_SLOT_SECONDS,
         builder: true,
+        exits: Some(1),
+        every_kind: true,
         ..Arguments::default()
     };
     twice(&arguments)
@@ -141,6 +143,7 @@ pub(crate) fn check_fulu() -> anyhow::Result<()> {
         check: true,
         fork: options::Fork::Fulu,
         builder: true,
+        every_kind: true,
         slots: Some(TEST_SLOTS),
         validators: TEST_VALIDATORS,
         kinds: vec![TEST_CLIENTS[0].parse().map_err(anyhow::Error::msg)?],

@@ -8,6 +8,8 @@ use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
 use hw_tests::charon::Charon;
 
+use crate::called_from;
+
 /// The sizes Obol's clusters have: `3f + 1` members withstand f that fail.
 const FEWEST_MEMBERS: u8 = 4;
 const MOST_MEMBERS: u8 = 16;
@@ -19,7 +21,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) fast: bool,
     /// Unattended: end as soon as the chain holds an attestation that needed the box. With --slots: fail too when a kind
-    /// of duty that the chain asked for never succeeded.
+    /// of duty that the chain asked for never succeeded, or much less often than the chain's other validators did theirs.
     #[arg(long)]
     pub(crate) check: bool,
     /// With --check: the result as JSON on standard output.
@@ -56,7 +58,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", requires = "slots", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) exits: Option<u32>,
     /// With --slots: write the counts there, as JSON.
-    #[arg(long, value_name = "FILE", requires = "slots")]
+    #[arg(long, value_name = "FILE", requires = "slots", value_parser = called_from::path)]
     pub(crate) report: Option<PathBuf>,
     /// With --slots: kill a member every third epoch and start it again, a Hearth and a Charon in turn.
     #[arg(long, requires = "slots")]
@@ -66,11 +68,14 @@ pub(crate) struct Arguments {
     #[arg(long, requires = "report")]
     pub(crate) optimised: bool,
     /// Keep the logs of everything in this folder instead of throwing them away at the end.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = called_from::path)]
     pub(crate) keep: Option<PathBuf>,
     /// With --check: look at the box's page in headless Chromium too, and keep a picture of it (PNG).
-    #[arg(long, value_name = "FILE", requires = "check")]
+    #[arg(long, value_name = "FILE", requires = "check", value_parser = called_from::path)]
     pub(crate) picture: Option<PathBuf>,
+    /// As a test of ours: with --check and --slots, a kind of duty that the chain never asked for is a failure too.
+    #[arg(skip)]
+    pub(crate) every_kind: bool,
 }
 
 impl Default for Arguments {
@@ -93,6 +98,7 @@ impl Default for Arguments {
             optimised: false,
             keep: None,
             picture: None,
+            every_kind: false,
         }
     }
 }
@@ -186,7 +192,7 @@ impl FromStr for Member {
             None if kind == "charon" => {
                 return Err(format!("which Charon? Give its path: {number}=charon:/usr/local/bin/charon"));
             }
-            Some(("charon", path)) if !path.is_empty() => Kind::Charon(path.into()),
+            Some(("charon", path)) if !path.is_empty() => Kind::Charon(called_from::path(path)?),
             None | Some(_) => return Err(format!("{kind:?} is no kind of member: {example}")),
         };
         Ok(Self { number, kind })
@@ -213,6 +219,14 @@ impl Occupant {
     /// Whether it is native and its shares are with a signer of ours.
     pub(super) fn has_signer(&self) -> bool {
         matches!(self, Self::Hearth | Self::HearthWithRemoteClient)
+    }
+
+    /// Whether it can be made to stand still for a while.
+    pub(super) fn can_freeze(&self) -> bool {
+        match self {
+            Self::Box => false,
+            Self::Hearth | Self::HearthWithClient | Self::HearthWithRemoteClient | Self::Charon(_) => true,
+        }
     }
 
     /// A word for a mix and for reports.
@@ -346,6 +360,21 @@ mod tests {
             assert_eq!((plan.mix().as_str(), plan.threshold), (mix, threshold), "{line}");
         }
         assert_eq!(plan("--fast --member 4=vc").unwrap().page_seat(), Some(3));
+    }
+
+    #[test]
+    fn every_member_but_the_box_in_qemu_can_be_frozen_whoever_wrote_it() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let charon = dir.path().join("charon");
+        std::fs::write(&charon, "#!/bin/sh\necho 'v1.10.3 [git_commit_hash=1,git_commit_time=2]'\n").unwrap();
+        std::fs::set_permissions(&charon, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let line = format!("--member 1=vc --member 2=charon:{}", charon.display());
+        let can = |line: &str| -> Vec<bool> {
+            plan(line).unwrap().occupants.iter().map(Occupant::can_freeze).collect()
+        };
+        assert_eq!(can(&line), [true, true, true, false]);
+        assert_eq!(can(&format!("--fast {line}")), [true; 4]);
     }
 
     #[test]

@@ -58,6 +58,11 @@ impl Records {
         Self { window, members: BTreeMap::new() }
     }
 
+    /// Lets slots before `end` count too.
+    pub(super) fn extend(&mut self, end: Slot) {
+        self.window.end = end;
+    }
+
     /// Asks everybody who answers.
     pub(super) fn read(&mut self, cluster: &Cluster, now: Slot) {
         for seat in &cluster.seats {
@@ -132,7 +137,7 @@ impl Records {
         self.members.get(&member)?.version.as_deref()
     }
 
-    /// What a member says of its duties, by kind.
+    /// What a Hearth member says of its duties, by kind; nothing for a Charon.
     pub(super) fn own(&self, number: u8) -> BTreeMap<String, Value> {
         let Some(member) = self.members.get(&number) else { return BTreeMap::new() };
         let mut kinds: BTreeMap<String, (u64, u64)> = BTreeMap::new();
@@ -141,19 +146,23 @@ impl Records {
             *tried += u64::from(record.validators);
             *succeeded += if record.outcome == DutyOutcome::Done { u64::from(record.validators) } else { 0 };
         }
-        let mut said: BTreeMap<String, Value> = kinds
-            .into_iter()
-            .map(|(kind, (tried, succeeded))| {
-                (kind, json!({"tried": tried, "succeeded": succeeded, "source": "own_record"}))
-            })
-            .collect();
+        let said = |(kind, (tried, succeeded))| {
+            (kind, json!({"tried": tried, "succeeded": succeeded, "source": "own_record"}))
+        };
+        kinds.into_iter().map(said).collect()
+    }
+
+    /// What a Charon's counters say of its duties, by kind; nothing for a Hearth. They move a duty's whole deadline later, so
+    /// that the last ones of a window are missing, and are forgotten when it is killed.
+    pub(super) fn charon_metrics(&self, number: u8) -> BTreeMap<String, Value> {
+        let Some(member) = self.members.get(&number) else { return BTreeMap::new() };
         let tried = member.by_duty("core_tracker_expect_duties_total");
         let succeeded = member.by_duty("core_tracker_success_duties_total");
-        for (duty, tried) in tried.into_iter().filter(|(_, tried)| *tried > 0) {
+        let said = |(duty, tried): (String, u64)| {
             let succeeded = succeeded.get(&duty).copied().unwrap_or_default();
-            said.insert(duty, json!({"tried": tried, "succeeded": succeeded, "source": "charon_metrics"}));
-        }
-        said
+            (duty, json!({"tried": tried, "succeeded": succeeded, "source": "charon_metrics"}))
+        };
+        tried.into_iter().filter(|(_, tried)| *tried > 0).map(said).collect()
     }
 
     /// Why a member missed duties: reason → how often.

@@ -49,16 +49,11 @@ const MAX_FAILURES: usize = 200;
 /// What belongs into a report beside the counts.
 pub(super) struct Facts<'a> {
     pub(super) plan: &'a Plan,
-    pub(super) cluster: &'a Cluster,
-    pub(super) chain: &'a Devnet,
     pub(super) view: &'a ClusterView,
-    /// What a stock validator client behind a Hearth showed.
-    pub(super) client: &'a [Finding],
     /// Whether the members' programs were compiled for measuring.
     pub(super) optimised: bool,
     /// What to type for the same run.
     pub(super) command: String,
-    pub(super) total_seconds: f64,
 }
 
 /// The counts, for a person.
@@ -87,15 +82,26 @@ pub(super) fn tell(outcome: &Outcome) {
     }
 }
 
-/// Writes the report.
-pub(super) fn write(path: &Path, outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<()> {
-    let report = compose(outcome, facts)?;
+/// Writes the report; `client` is what a stock validator client behind a Hearth showed.
+pub(super) fn write(
+    path: &Path,
+    outcome: &Outcome,
+    facts: &Facts<'_>,
+    running: (&Cluster, &Devnet),
+    client: &[Finding],
+) -> anyhow::Result<()> {
+    let report = compose(outcome, facts, running, client)?;
     let text = serde_json::to_string_pretty(&report)? + "\n";
     std::fs::write(path, text).with_context(|| format!("cannot write the report {}", path.display()))
 }
 
-fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
-    let config = facts.chain.config();
+fn compose(
+    outcome: &Outcome,
+    facts: &Facts<'_>,
+    (cluster, chain): (&Cluster, &Devnet),
+    client: &[Finding],
+) -> anyhow::Result<Value> {
+    let config = chain.config();
     let mut versions: BTreeMap<&str, String> = Tools::versions()?.into_iter().collect();
     versions.insert("hearth", env!("CARGO_PKG_VERSION").to_owned());
     let charons = facts.plan.occupants.iter().filter_map(|occupant| match occupant {
@@ -108,9 +114,8 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
     if !charons.is_empty() {
         versions.insert("charon", charons.into_iter().collect::<Vec<_>>().join(" and "));
     }
-    let genesis_ms = facts.chain.genesis_time()? * 1000;
-    let members: BTreeMap<String, Value> = facts
-        .cluster
+    let genesis_ms = chain.genesis_time()? * 1000;
+    let members: BTreeMap<String, Value> = cluster
         .seats
         .iter()
         .map(|seat| {
@@ -140,7 +145,9 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
                 "validator_client": client,
                 "peer_name": name,
                 "usage": outcome.usage.of(seat, outcome.slots, &attested),
-                "duties": outcome.records.own(number),
+                "duties": outcome.counts.members.get(&number),
+                "own_record": outcome.records.own(number),
+                "charon_metrics": outcome.records.charon_metrics(number),
                 "partials_at_hearth_members": outcome.records.partials(number),
                 "partials_at_charon_members": outcome.records.partials_by_charon(name),
                 "led": outcome.records.led(number),
@@ -177,6 +184,9 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
                       a sync-committee message by the seats' bits in the next slot's block; randao by the proposal that \
                       carries it, a lower bound; proposer_blinded: of the proposals, those whose payload has the builder's \
                       extra data; voluntary_exit: the validator's status in the head state",
+            "duties_of_others": "the chain's other validators, which Prysm's own client runs: what this machine allowed",
+            "members.N.duties": "tried: of the whole cluster; succeeded: done by the same sources, and the beacon node accepted \
+                                 it from this member too (its vote, block, message, exit or registration; a reveal by its block)",
             "builder": "what the builder holds, each checked against the validator's own key",
             "beacon_node_accepted": "answers of the beacon node to what members handed in; tried is what the selection \
                                      proofs of the validators ask for",
@@ -187,9 +197,10 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
             "usage": "kernel accounts of the processes, `ss` for bytes between members, and the first arrival of each slot's \
                       votes at the beacon node; charon_over_hearth: means of the members, above one where Hearth needs less",
             "charon_metrics": "core_tracker_expect_duties_total and core_tracker_success_duties_total, by slot, which Charon \
-                               moves some slots later",
+                               moves some slots later, so that the last ones are missing, and forgets when it is killed",
         },
         "duties": outcome.counts.duties,
+        "duties_of_others": outcome.counts.others,
         "builder": outcome.builder.as_ref().map(|builder| json!({
             "validators_registered": builder.registrations.len(),
             "registrations_taken": builder.registrations_taken,
@@ -202,12 +213,12 @@ fn compose(outcome: &Outcome, facts: &Facts<'_>) -> anyhow::Result<Value> {
         "programs": if facts.optimised { "measured" } else { "dev" },
         "members": members,
         "restarts": outcome.restarts,
-        "validator_client": facts.client,
+        "validator_client": client,
         "failures": outcome.counts.failures.iter().take(MAX_FAILURES).collect::<Vec<_>>(),
         "empty_slots": outcome.counts.empty_slots,
         "attester_votes_at_once": outcome.counts.attester_votes_at_once,
         "sync_messages_unseen": outcome.counts.sync_messages_unseen,
         "chain_seconds": outcome.chain_seconds,
-        "total_seconds": (facts.total_seconds * 10.0).round() / 10.0,
+        "total_seconds": (say::elapsed().as_secs_f64() * 10.0).round() / 10.0,
     }))
 }

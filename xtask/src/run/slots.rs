@@ -7,7 +7,8 @@ use anyhow::{Context as _, ensure};
 use chain::{PublicKeyBytes, Slot, ValidatorIndex};
 use hw_tests::devnet::Devnet;
 use hw_tests::devnet::builder::BuilderSeen;
-use hw_tests::devnet::duties::{Counts, Register, Source};
+use hw_tests::devnet::duties::{ByMember, Counts, REGISTRATION, Register, Source};
+use hw_tests::devnet::witness::{Accepted, Handed, Seen};
 use ipc::node::{DutyKind, DutyOutcome};
 use ipc::web::BoxStatus;
 use threshold::SecretKey;
@@ -25,6 +26,8 @@ const READY_EPOCHS: u64 = 5;
 const RESTART_EVERY_EPOCHS: u64 = 3;
 /// How long a killed member stays away.
 const AWAY_SLOTS: u64 = 2;
+/// How many epochs more are counted for a proposal that must be seen, and that chance has not asked for yet.
+const MORE_EPOCHS: u64 = 4;
 /// How often the members' own records are read, in slots' parts.
 const RECORDS_PER_SLOT: u32 = 2;
 
@@ -55,20 +58,31 @@ pub(super) struct Restart {
     pub(super) signed_again_at_slot: Option<u64>,
 }
 
-/// Runs `slots` slots, rounded up to whole epochs, and counts.
+/// What is done in the slots, beside counting.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish {
+    /// How many, rounded up to whole epochs.
+    pub(super) slots: u64,
+    /// Whether members are killed in turn.
+    pub(super) restart_members: bool,
+    /// Whether to go on for some epochs until the chain has asked for a proposal of every kind.
+    pub(super) until_it_proposes: bool,
+}
+
+/// Runs some slots, and counts.
 pub(super) fn run(
     chain: &mut Devnet,
     cluster: &mut Cluster,
     keys: BTreeMap<ValidatorIndex, SecretKey>,
-    slots: u64,
-    restart_members: bool,
+    wish: Wish,
 ) -> anyhow::Result<Outcome> {
     let per_epoch = chain.config().slots_per_epoch;
     let not_ready = wait_until_ready(chain, cluster)?;
     // Not the first epoch, in which clients still find each other, and only whole ones.
     let first = Slot((chain.clock_slot()?.0 / per_epoch + 1).max(1) * per_epoch);
-    let slots = slots.div_ceil(per_epoch) * per_epoch;
-    let end = Slot(first.0 + slots);
+    let slots = wish.slots.div_ceil(per_epoch) * per_epoch;
+    let mut end = Slot(first.0 + slots);
+    let longest = Slot(end.0 + if wish.until_it_proposes { MORE_EPOCHS * per_epoch } else { 0 });
     say::begin(&format!("counting the duties of {slots} slots, from slot {first} to slot {}", end.0 - 1));
     let public_keys: BTreeMap<ValidatorIndex, PublicKeyBytes> =
         keys.iter().map(|(index, key)| (*index, key.public_key().to_bytes())).collect();
@@ -76,7 +90,7 @@ pub(super) fn run(
     let mut register = register.with_builder(chain.config().builder);
     let mut records = Records::new(first..end);
     let mut usage = Usage::default();
-    let mut restarts = Restarts::new(cluster, restart_members, first, end, per_epoch);
+    let mut restarts = Restarts::new(cluster, wish.restart_members, first, end, per_epoch);
     let mut told_epoch = 0;
     let slot_time = Duration::from_secs(chain.config().slot_seconds);
     let mut read_at = Instant::now();
@@ -86,6 +100,12 @@ pub(super) fn run(
         // A node that is late gets asked again; what it must still know it knows for an epoch.
         if let Err(error) = register.look(now) {
             say::note(&format!("asking again: {error}"));
+        }
+        if now >= end && end < longest && !register.asked_to_propose() {
+            say::note("the chain has not asked for a proposal of every kind yet: one more epoch");
+            end = Slot(end.0 + per_epoch);
+            register.extend(per_epoch);
+            records.extend(end);
         }
         if read_at.elapsed() > slot_time / RECORDS_PER_SLOT {
             read_at = Instant::now();
@@ -108,14 +128,13 @@ pub(super) fn run(
     }
     restarts.finish(cluster)?;
     records.read(cluster, chain.clock_slot()?);
-    let accepted = cluster.seats.iter().filter_map(|seat| seat.witness.as_ref());
-    let accepted = accepted.flat_map(|witness| witness.seen().accepted).collect();
-    let mut counts = register.count(&accepted).context("counting what is on the chain")?;
+    let mut counts = register.count(&cluster.handed_in()).context("counting what is on the chain")?;
     let builder = chain.builder().map(|builder| builder.seen());
     if let Some(builder) = &builder {
-        let held =
-            public_keys.iter().map(|(index, key)| ((first, *index), builder.registrations.contains_key(key)));
-        counts.note("builder_registration", Source::Builder, held);
+        let held = public_keys
+            .iter()
+            .map(|(index, key)| (registration(*index), builder.registrations.contains_key(key)));
+        counts.note(REGISTRATION, Source::Builder, &registered(cluster, &public_keys), held);
     }
     let restarts = restarts.done.into_iter().map(|restart| Restart {
         signed_again_at_slot: records.first_partial_after(restart.member, restart.started_at_slot),
@@ -128,10 +147,24 @@ pub(super) fn run(
         records,
         usage,
         first_slot: first,
-        slots,
+        slots: end.0 - first.0,
         not_ready,
         chain_seconds: chain.clock_slot()?.0 * chain.config().slot_seconds,
     })
+}
+
+fn registration(validator: ValidatorIndex) -> Accepted {
+    Accepted { slot: Slot(0), validator, what: Handed::Registration }
+}
+
+/// The registrations that the beacon node took from each member.
+fn registered(cluster: &Cluster, keys: &BTreeMap<ValidatorIndex, PublicKeyBytes>) -> ByMember {
+    let seats = cluster.seats.iter().filter_map(|seat| Some((seat.number, seat.witness.as_ref()?.seen())));
+    let of = |(number, seen): (u8, Seen)| {
+        let ours = keys.iter().filter(|(_, key)| seen.registered.contains(*key));
+        (number, ours.map(|(index, _)| registration(*index)).collect())
+    };
+    seats.map(of).collect()
 }
 
 /// A share that came after genesis begins to vote two epochs later (decision 0127); other duties tell nothing about that.

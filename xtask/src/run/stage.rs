@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use chain::ValidatorIndex;
 use cluster::create::{self, Addresses, CreateOptions};
 use cluster::keystore::KdfCost;
 use cluster::network::Network;
+use hw_tests::devnet::duties::{BLINDED, Counts, EXIT, REGISTRATION};
 use hw_tests::devnet::{self, Devnet, DistributedValidator, Tools};
 use hw_tests::join::NodeFolder;
 use hw_tests::member::Member;
@@ -93,35 +94,45 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
     let mut proposals = 0;
     if let Some(slots) = arguments.slots {
         let leaving = arguments.exits.map(|exits| exits::choose(&keys, exits)).unwrap_or_default();
-        let mut outcome = slots::run(&mut chain, &mut cluster, keys, slots, arguments.restart_members)?;
+        let wish = slots::Wish {
+            slots,
+            restart_members: arguments.restart_members,
+            until_it_proposes: arguments.every_kind,
+        };
+        let mut outcome = slots::run(&mut chain, &mut cluster, keys, wish)?;
         steps.done("the duties of all slots counted");
+        let left = if leaving.is_empty() {
+            Ok(())
+        } else {
+            exits::run(&mut chain, &mut cluster, &leaving, &mut outcome.counts)
+        };
+        report::tell(&outcome);
+        // What was counted is written before anything else can fail, and again with what comes after.
+        let facts = report::Facts {
+            plan: &plan,
+            view: &made.view,
+            optimised: arguments.optimised,
+            command: arguments.command(slot_seconds),
+        };
+        if let Some(path) = &arguments.report {
+            report::write(path, &outcome, &facts, (&cluster, &chain), &[])?;
+        }
+        left?;
         if !leaving.is_empty() {
-            exits::run(&mut chain, &mut cluster, &leaving, &mut outcome.counts)?;
             steps.done("what the owners let leave has left");
         }
-        report::tell(&outcome);
         proposals = outcome.counts.duties.get("proposer").map_or(0, |count| count.tried);
         let client = client::try_it(&mut chain, &mut cluster, &outcome)?;
         if !client.is_empty() {
             steps.done("the validator client behind a member was tried");
         }
         if let Some(path) = &arguments.report {
-            let facts = report::Facts {
-                plan: &plan,
-                cluster: &cluster,
-                chain: &chain,
-                view: &made.view,
-                client: &client,
-                optimised: arguments.optimised,
-                command: arguments.command(slot_seconds),
-                total_seconds: say::elapsed().as_secs_f64(),
-            };
-            report::write(path, &outcome, &facts)?;
+            report::write(path, &outcome, &facts, (&cluster, &chain), &client)?;
             say::good(&format!("report in {}", path.display()));
         }
-        let without = outcome.counts.without_success();
-        if arguments.check && !without.is_empty() {
-            bail!("asked for by the chain and never done: {}", without.join(", "));
+        if arguments.check {
+            let wrong = wanting(&outcome.counts, arguments);
+            ensure!(wrong.is_empty(), "{}", wrong.join("; "));
         }
         if arguments.check {
             client::ensure_all_hold(&client)?;
@@ -161,6 +172,22 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
     drop(cluster);
     chain.stop();
     Ok(())
+}
+
+/// What a check does not accept: a kind of duty never done, or much less often than this machine allowed; and as a test of ours,
+/// a kind that was never asked for.
+fn wanting(counts: &Counts, arguments: &Arguments) -> Vec<String> {
+    let never = |kind: &&str| format!("{kind}: asked for by the chain and never done");
+    let mut wrong: Vec<String> = counts.without_success().iter().map(never).collect();
+    wrong.extend(counts.too_little());
+    let optional = |kind: &str| match kind {
+        BLINDED | REGISTRATION => !arguments.builder,
+        EXIT => arguments.exits.is_none(),
+        _ => false,
+    };
+    let missing = counts.never_asked().into_iter().filter(|kind| arguments.every_kind && !optional(kind));
+    wrong.extend(missing.map(|kind| format!("{kind}: never asked for by the chain, so nothing was shown")));
+    wrong
 }
 
 fn chain_config(arguments: &Arguments, slot_seconds: u64) -> devnet::Config {
@@ -261,4 +288,30 @@ fn keys_by_index(
             Ok((*index, key))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use hw_tests::devnet::duties::{Count, Source};
+
+    use super::*;
+
+    #[test]
+    fn a_check_is_not_content_with_one_success_of_each_kind() {
+        let count = |succeeded, tried| Count { tried, succeeded, source: Source::Chain };
+        let wanting = |attester: Count, blinded: Count, every_kind| {
+            let counts = Counts {
+                duties: [("attester", attester), (BLINDED, blinded), (EXIT, count(0, 0))].into(),
+                others: [("attester", count(64, 64))].into(),
+                ..Counts::default()
+            };
+            super::wanting(&counts, &Arguments { every_kind, builder: true, ..Arguments::default() })
+        };
+        assert!(wanting(count(23, 24), count(1, 1), true).is_empty());
+        assert!(wanting(count(1, 24), count(1, 1), false)[0].starts_with("attester: 1 of 24"));
+        assert!(wanting(count(24, 24), count(0, 1), false)[0].contains("never done"));
+        assert!(wanting(count(24, 24), count(0, 0), true)[0].contains("never asked"));
+        // Whoever asks for few slots by hand may see few kinds.
+        assert!(wanting(count(24, 24), count(0, 0), false).is_empty());
+    }
 }
