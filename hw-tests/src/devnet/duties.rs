@@ -517,13 +517,12 @@ mod tests {
     fn a_member_has_done_what_is_on_the_chain_and_came_from_it() {
         let vote = |slot| handed((Slot(slot), ValidatorIndex(1)), Handed::Attestation);
         let block = handed((Slot(1), ValidatorIndex(1)), Handed::Block);
-        let by: ByMember = [
-            (1, [vote(1), vote(2), vote(3), block].into()),
-            (2, [vote(2)].into()),
-            (3, [block].into()), // A block is no vote.
+        let by = ByMember::from([
+            (1, BTreeSet::from([vote(1), vote(2), vote(3), block])),
+            (2, BTreeSet::from([vote(2)])),
+            (3, BTreeSet::from([block])), // A block is no vote.
             (4, BTreeSet::new()),
-        ]
-        .into();
+        ]);
         let mut counts = Counts::default();
         // The third never came onto the chain, though the node took it.
         let votes = [(vote(1), true), (vote(2), true), (vote(3), false)];
