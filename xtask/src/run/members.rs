@@ -95,14 +95,6 @@ impl Seat {
         self.page().ok()??.status().ok()
     }
 
-    /// The native member in this seat.
-    pub(super) fn native(&mut self) -> Option<&mut Member> {
-        match &mut self.body {
-            Some(Body::Native(member)) => Some(member),
-            Some(Body::Qemu { .. } | Body::Charon(_)) | None => None,
-        }
-    }
-
     /// What takes part in the duties for this member, while it runs and is of a kind that can be frozen.
     pub(super) fn duty_process(&mut self) -> Option<&mut Process> {
         match &mut self.body {
