@@ -48,6 +48,9 @@ mod tests {
         let script = include_str!("../../hearth");
         let (before, _) = script.split_once("\ncd ").expect("the script goes into its folder");
         assert!(before.contains("export HEARTH_CALLED_FROM="), "said before the script leaves that folder");
+        // Under sudo the script calls itself once more, from the same folder.
+        let again = script.lines().find(|line| line.contains("exec sudo -H -u")).expect("it does");
+        assert!(again.contains("sh \"$HEARTH_CALLED_FROM\""), "{again}");
     }
 
     /// An option with a path that is read as it stands would be looked for inside the repository.
@@ -65,7 +68,7 @@ mod tests {
             let lines: Vec<&str> = source.lines().map(str::trim).collect();
             for pair in lines.windows(2) {
                 let typed = pair[1].contains(": PathBuf,") || pair[1].contains(": Option<PathBuf>,");
-                if typed && (pair[0].starts_with("#[arg(") || pair[0].starts_with("///")) {
+                if typed && (pair[0].ends_with(")]") || pair[0].starts_with("///")) {
                     options += 1;
                     assert!(pair[0].contains("called_from::path"), "{} {}", pair[0], pair[1]);
                 }

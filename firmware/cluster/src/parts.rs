@@ -50,6 +50,11 @@ pub enum PartsError {
         /// The signed amounts.
         signed: String,
     },
+    /// What the deposit contract does not take; it would also make parts of any number of deposits.
+    #[error(
+        "the cluster has signed a deposit of {0} gwei, less than the 1 ETH of the least deposit; create it anew"
+    )]
+    BelowLeast(Gwei),
     /// No deposit to make parts of.
     #[error("the cluster has signed no deposits; use the deposit files from the key generation")]
     NothingSigned,
@@ -146,7 +151,8 @@ pub fn usual_parts(
     Ok(deal(&whole, members))
 }
 
-fn most(compounding: bool) -> Gwei {
+/// The most that one validator, or one deposit to it, may hold.
+pub fn most(compounding: bool) -> Gwei {
     if compounding { MOST_COMPOUNDING } else { ACTIVATION }
 }
 
@@ -155,10 +161,11 @@ fn sum(amounts: &[Gwei]) -> Gwei {
 }
 
 fn largest_first(signed: &[Gwei]) -> Result<Vec<Gwei>, PartsError> {
-    let mut signed: Vec<Gwei> = signed.iter().copied().filter(|amount| amount.0 > 0).collect();
+    let mut signed = signed.to_vec();
     signed.sort_unstable_by(|a, b| b.cmp(a));
     signed.dedup();
-    if signed.is_empty() { Err(PartsError::NothingSigned) } else { Ok(signed) }
+    let least = *signed.last().ok_or(PartsError::NothingSigned)?;
+    if least < ETH { Err(PartsError::BelowLeast(least)) } else { Ok(signed) }
 }
 
 /// Each amount as often as it is to be sent.
@@ -166,7 +173,8 @@ fn repeated(deposits: &[(Gwei, usize)]) -> Vec<Gwei> {
     deposits.iter().flat_map(|(amount, times)| std::iter::repeat_n(*amount, *times)).collect()
 }
 
-/// Deposits that sum to 32 ETH or as little more as a greedy choice gives: the largest that fit, then the smallest.
+/// Deposits that sum to 32 ETH or as little more as a greedy choice gives: the largest that fit, then the smallest. At most 32,
+/// for none is below 1 ETH.
 fn just_above(signed: &[Gwei]) -> Vec<Gwei> {
     let mut left = ACTIVATION.0;
     let mut taken = Vec::new();
@@ -316,6 +324,12 @@ mod tests {
         let parts = usual_parts(&eth(&[32]), &eth(&[8, 8, 8, 8]), false, 4).unwrap();
         assert_eq!(totals(&parts), [32, 0, 0, 0]);
         assert_eq!(usual_parts(&[], &[], false, 4), Err(PartsError::NothingSigned));
+        // A lock's amounts are whatever its author signed: these would be billions of deposits.
+        for gwei in [0, 1, 3, ETH.0 - 1] {
+            assert_eq!(usual_parts(&[Gwei(gwei)], &[], false, 4), Err(PartsError::BelowLeast(Gwei(gwei))));
+        }
+        let huge = usual_parts(&[Gwei(u64::MAX)], &[], false, 4).unwrap();
+        assert_eq!(huge[0].deposits, [(Gwei(u64::MAX), 1)]);
     }
 
     #[test]

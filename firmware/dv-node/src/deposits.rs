@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use chain::{DepositData, ExecutionAddress, Gwei, PublicKeyBytes};
-use cluster::parts::{ACTIVATION, Part, parts, usual_parts};
+use cluster::deposit::ETH;
+use cluster::parts::{ACTIVATION, Part, most, parts, usual_parts};
 use cluster::{Definition, Lock, Network, deposit, read_address};
 use ipc::node::{DepositAddresses, DepositPart, DepositPlan, DepositShare, DepositsAsked, NamedFile};
 use ipc::{ClusterSetup, Problem};
@@ -114,7 +115,7 @@ pub fn plan(
     })
 }
 
-/// The withdrawal address that the members agreed on for a validator, numbered from 1.
+/// The withdrawal address that the definition names for a validator, numbered from 1.
 fn withdrawal(definition: &Definition, number: usize) -> Result<ExecutionAddress, Problem> {
     let addresses = definition.validators.get(number - 1);
     let text = addresses.map(|addresses| addresses.withdrawal_address.as_str()).unwrap_or_default();
@@ -128,8 +129,9 @@ fn withdrawal(definition: &Definition, number: usize) -> Result<ExecutionAddress
     })
 }
 
-/// Refuses a deposit that is not this validator's, or that pays out to anybody but whom the members agreed on. The signature
-/// alone does not say that: whoever wrote the lock can have signed with a key of their own, or to an address of their own.
+/// Refuses a deposit that is not this validator's, that pays out to another address than the lock's definition names, or that
+/// the chain does not take. The signature alone does not say that: whoever made the keys can have signed anything. Where
+/// nobody signed the definition its author chose the address as well: that one the owner compares ([`SAME_WARNING`]).
 fn ensure_own(
     number: usize,
     key: PublicKeyBytes,
@@ -148,7 +150,10 @@ fn ensure_own(
         return Err(wrong("names the key of another validator"));
     }
     if deposit.withdrawal_credentials != deposit::credentials(withdrawal, definition.compounding) {
-        return Err(wrong("pays out to another address than the members agreed on"));
+        return Err(wrong("pays out to another address than the cluster's definition names"));
+    }
+    if deposit.amount < ETH || deposit.amount > most(definition.compounding) {
+        return Err(wrong("is less or more than one deposit may be"));
     }
     Ok(())
 }
@@ -175,7 +180,6 @@ mod tests {
     use chain::ExecutionAddress;
     use cluster::SchemaVersion;
     use cluster::create::{self, Addresses, CreateOptions, CreatedCluster};
-    use cluster::deposit::ETH;
     use ipc::Sensitive;
 
     fn created(members: usize, amounts: &[u64], compounding: bool) -> CreatedCluster {
@@ -290,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deposit_that_the_members_did_not_agree_on_is_refused() {
+    fn a_deposit_that_is_not_as_the_definition_says_is_refused() {
         let made = created(4, &[], false);
         let code = |setup: &ClusterSetup| plan(setup, &[], &DepositsAsked::default()).map_err(|p| p.code);
         assert!(code(&changed(&made, |_| {})).is_ok());
@@ -307,5 +311,9 @@ mod tests {
             lock.validators[0].deposits = other;
         });
         assert_eq!(code(&swapped).unwrap_err(), "deposit_not_agreed");
+        for gwei in [0, 1, 33 * ETH.0, u64::MAX] {
+            let odd = changed(&made, |lock| lock.validators[0].deposits[0].amount = Gwei(gwei));
+            assert_eq!(code(&odd).unwrap_err(), "deposit_not_agreed", "{gwei}");
+        }
     }
 }

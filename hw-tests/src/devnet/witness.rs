@@ -81,7 +81,7 @@ pub struct Seen {
     pub refused: Vec<String>,
     /// How many were refused.
     pub refusals: u64,
-    /// Requests whose body could not be read here.
+    /// Requests that the node accepted and whose body could not be read here, so that nobody's duty counts for them.
     pub unreadable: u64,
 }
 
@@ -274,7 +274,7 @@ impl Passage {
             }
         }
         let Some(entries) = entries(kind, handing) else {
-            seen.unreadable += 1;
+            seen.unreadable += u64::from(status.is_success());
             return;
         };
         let refused = refused_positions(status, said, entries.len());
@@ -475,8 +475,10 @@ mod tests {
         assert_eq!(witness.seen().accepted.len(), 1);
         assert_eq!(ask("/eth/v2/beacon/pool/attestations").0, 400);
         let seen = witness.seen();
+        assert_eq!((seen.accepted.len(), seen.refusals, seen.unreadable), (1, 1, 0));
         // As votes they cannot be read.
-        assert_eq!((seen.accepted.len(), seen.refusals, seen.unreadable), (1, 1, 1));
+        assert_eq!(ask("/eth/v1/beacon/pool/attestations").0, 200);
+        assert_eq!(witness.seen().unreadable, 1);
     }
 
     #[test]

@@ -192,13 +192,13 @@ const FACTS: &[Fact] = &[
         prints: Exactly("256\n64\n16\n16\n16\nfar\nfar\nfar"),
     },
     Fact {
-        // Four lines of which its preflight makes the sum that the kernel's own file, which the unit hides (a fifth line here), would say.
+        // Five lines of which its preflight makes the sum that the kernel's own file, which the unit hides (a sixth line here), would say.
         name: "the node sees how much of the memory is cache that can be had back",
         command: "ns=/proc/$(systemctl show --property MainPID --value dv-node.service)/ns/mnt; \
                   nsenter --mount=$ns setpriv --reuid dv-node --regid dv-node --clear-groups sh -c \
                   'ls /proc/meminfo >/dev/null 2>&1 && echo whole; cat /sys/devices/system/node/node*/meminfo' | \
-                  grep -oE 'whole|MemFree|FilePages|Shmem:|SReclaimable' | sort -u | grep -c .",
-        prints: Exactly("4"),
+                  grep -oE 'whole|MemTotal|MemFree|Active.file|Inactive.file|SReclaimable' | sort -u | grep -c .",
+        prints: Exactly("5"),
     },
     Fact {
         name: "time is chrony's business",

@@ -3,28 +3,42 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 
 use crate::say;
 
 /// What this program needs of its environment: `sudo` hands nothing on by itself.
-const KEPT: [&str; 3] = ["HEARTH_CACHE", "HEARTH_CALLED_FROM", "CARGO_TARGET_DIR"];
+const KEPT: [&str; 2] = ["HEARTH_CACHE", "HEARTH_CALLED_FROM"];
 
 /// Comes back when the disk can be opened, or when the reason that it cannot is another one. Otherwise this program is run
 /// again by `sudo`, with the same words.
 pub(super) fn become_root_if_needed(device: &Path) -> anyhow::Result<()> {
-    let refused = OpenOptions::new().write(true).open(device).err();
-    let missing = refused.is_some_and(|error| error.kind() == ErrorKind::PermissionDenied);
-    if !missing || nix::unistd::geteuid().is_root() {
+    // Nothing else is opened, or it might be waited for; what is no disk is refused later, with the reason.
+    let is_disk = std::fs::metadata(device).is_ok_and(|data| data.file_type().is_block_device());
+    if !is_disk || nix::unistd::geteuid().is_root() {
         return Ok(());
     }
+    let at_once = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    let refused = OpenOptions::new().write(true).custom_flags(at_once).open(device).err();
+    if refused.is_none_or(|error| error.kind() != ErrorKind::PermissionDenied) {
+        return Ok(());
+    }
+    let program = std::env::current_exe()?;
+    // `env` would take such a path for a variable, and run the next word instead.
+    ensure!(
+        !program.as_os_str().as_bytes().contains(&b'='),
+        "sudo cannot be asked to run {}, which has a \"=\" in it: do this as root",
+        program.display()
+    );
     say::note(&format!("only root may write to {}: asking sudo", device.display()));
     let environment = KEPT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
-    let words = words(environment, std::env::current_exe()?.into(), std::env::args_os().skip(1));
+    let words = words(environment, program.into(), std::env::args_os().skip(1));
     // Does not come back unless it fails.
     let error = Command::new("sudo").args(words).exec();
     bail!("only root may write to {}, and sudo cannot be run ({error}): do this as root", device.display())
@@ -63,11 +77,15 @@ mod tests {
     }
 
     #[test]
-    fn nobody_becomes_root_for_a_disk_that_can_be_opened_or_is_not_there() {
+    fn nobody_becomes_root_for_what_is_no_disk() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = dir.path().join("disk");
-        std::fs::write(&disk, "").unwrap();
-        assert!(become_root_if_needed(&disk).is_ok());
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(become_root_if_needed(&file).is_ok());
         assert!(become_root_if_needed(&dir.path().join("none")).is_ok());
+        // Whoever opens one of these waits for somebody who reads it.
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(become_root_if_needed(&pipe).is_ok());
     }
 }

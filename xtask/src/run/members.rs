@@ -323,6 +323,11 @@ impl Cluster {
         seats.filter_map(|seat| Some((seat.number, seat.witness.as_ref()?.seen().accepted))).collect()
     }
 
+    /// Requests that the beacon node accepted from members and that could not be read here.
+    pub(super) fn unreadable(&self) -> u64 {
+        self.seats.iter().filter_map(|seat| Some(seat.witness.as_ref()?.seen().unreadable)).sum()
+    }
+
     /// Starts whoever does not run yet. The chain must run: Charon asks it at once.
     pub(super) fn start(&mut self, chain: &Devnet, dir: &Path, binaries: &Path) -> anyhow::Result<()> {
         let first_charon = self.seats.iter().find_map(|seat| match &seat.occupant {

@@ -138,7 +138,7 @@ pub(crate) fn check_fast() -> anyhow::Result<()> {
 /// One epoch of Fulu, which has 32 slots, after those in which the members come in: every kind of duty, with blocks that the
 /// beacon node made and blocks that a builder made.
 pub(crate) fn check_fulu() -> anyhow::Result<()> {
-    run(&Arguments {
+    twice(&Arguments {
         fast: true,
         check: true,
         fork: options::Fork::Fulu,

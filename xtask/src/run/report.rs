@@ -156,6 +156,7 @@ fn compose(
                     "tried": seen.registrations.0, "succeeded": seen.registrations.1, "source": "beacon_node_accepted",
                 },
                 "voluntary_exits": exits::of_member(seat),
+                "unreadable_here": seen.unreadable,
                 "refused_by_beacon_node": {"requests": seen.refusals, "first": seen.refused},
             });
             (number.to_string(), said)
@@ -194,6 +195,7 @@ fn compose(
             "records_of_hearth_peers": "slots in which another Hearth member recorded the duty, and in how many of them it \
                                         had this member's partial signature",
             "led": "duties that ended well by the records of the Hearth members, whose deciding round the member led",
+            "unreadable_here": "requests that the beacon node accepted and the harness could not read: what they hand in counts for nobody",
             "usage": "kernel accounts of the processes, `ss` for bytes between members, and the first arrival of each slot's \
                       votes at the beacon node; charon_over_hearth: means of the members, above one where Hearth needs less",
             "charon_metrics": "core_tracker_expect_duties_total and core_tracker_success_duties_total, by slot, which Charon \

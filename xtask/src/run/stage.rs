@@ -131,7 +131,13 @@ pub(super) fn stage(arguments: &Arguments, report: &mut report::CheckReport) -> 
             say::good(&format!("report in {}", path.display()));
         }
         if arguments.check {
-            let wrong = wanting(&outcome.counts, arguments);
+            let mut wrong = wanting(&outcome.counts, arguments);
+            let unreadable = cluster.unreadable();
+            if unreadable > 0 {
+                wrong.push(format!(
+                    "{unreadable} requests that the beacon node accepted could not be read here"
+                ));
+            }
             ensure!(wrong.is_empty(), "{}", wrong.join("; "));
         }
         if arguments.check {
