@@ -32,30 +32,22 @@ impl Signer {
         self.image_keys.allow(&ceremony.genesis_validators_root)?;
         self.image_keys.allow_fork(ceremony.plan.base().fork_version)?;
         let ledger = self.ledger()?;
-        for (validator, share) in ceremony.own_old_shares().unwrap_or_default().iter().enumerate() {
+        let ours = ceremony.own_old_shares().unwrap_or_default();
+        for (share, validator) in ours.iter().zip(&ceremony.plan.base().validators) {
             // Who leaves may give it up all the same.
             if ceremony.own_new_index().is_some() && ledger.is_stopped(share) {
                 return Err(ledger_problem(&LedgerError::SignsElsewhere(*share)));
             }
-            let (row, opened) = self.known_row(share).ok_or_else(|| {
-                bad(
-                    "share_missing",
-                    &format!("the share {share} of the lock is not here"),
-                    "Use the lock that is in force, or import the share first.",
-                )
-            })?;
-            let group = ceremony.plan.base().validators.get(validator).map(|known| known.group_public_key);
-            let same = Some(row.group_key) == group
-                && row.genesis_validators_root == ceremony.genesis_validators_root
-                && row.clock == ceremony.clock;
-            if !same || !opened {
-                return Err(bad(
-                    "share_conflict",
-                    &format!("the share {share} is held for another validator or chain, or does not open"),
-                    "Check the lock, the chain and the signer's status.",
-                ));
-            }
+            let root = &ceremony.genesis_validators_root;
+            self.holds_as(share, &validator.group_public_key, root, &ceremony.clock)?;
         }
+        // Held until the word is taken, so that no such key generation begins in between.
+        let _none_adds = if ours.is_empty() {
+            None
+        } else {
+            let (vault, _) = self.open_parts()?;
+            self.adds_beside(&vault, &ours).await?
+        };
         self.check_one_member(&ceremony)?;
         if !ceremony.is_recreate {
             // In place of making all shares anew, if that was begun with these: the owner has given that up.
