@@ -85,6 +85,28 @@ impl Signer {
         }
     }
 
+    /// The same for new shares that wait and are not promised yet: another box may have given its share of their validator to this
+    /// one since they were sealed. Nothing keeps that out, for it would be lost (decision 0302); so the change ends here.
+    async fn check_still_one_member(&self, lock_hash: [u8; 32]) -> Result<(), Problem> {
+        let pending = self.ledger()?.pending().await.map_err(|error| ledger_problem(&error))?;
+        let rows = self.known_rows();
+        for waiting in pending.iter().filter(|known| known.lock_hash == lock_hash && !known.is_frozen) {
+            let is_other = |row: &&ShareRow| {
+                row.validator() == waiting.row.validator() && Some(row.pubshare) != waiting.replaces
+            };
+            if let Some(other) = rows.iter().find(is_other) {
+                return Err(Second {
+                    share: waiting.row.pubshare,
+                    validator: other.group_key,
+                    other: other.pubshare,
+                    there: There::Held,
+                }
+                .to_problem());
+            }
+        }
+        Ok(())
+    }
+
     /// Takes back what has this name, as [`Self::edit_status`] gives it, and nothing else. What was promised stays, but for a
     /// promise to join that the owner says nobody counts on.
     pub(crate) async fn discard_edit(
@@ -340,6 +362,7 @@ impl Signer {
         let _no_import = self.importing.lock().await;
         let lock_hash = hash_of(&request.lock_hash)?;
         let (vault, ledger) = self.open_parts()?;
+        self.check_still_one_member(lock_hash).await?;
         // The hash is one that this signer worked out itself: nothing else is ever written beside a new share.
         let counter = match ledger.freeze(lock_hash).await {
             Ok(counter) => counter,
@@ -497,7 +520,7 @@ impl Signer {
             return Err(bad(
                 "edit_out_of_order",
                 "no new share waits here for this lock",
-                "If this box leaves the cluster with that lock, allow the same change again and go on with it.",
+                "If this box leaves the cluster with that lock, allow the same change again and go on with it. If its promise to join was given up here, it does not join with this lock any more: the other members replace it, or make the shares anew without it.",
             ));
         }
         let retired = gone.iter().map(ToString::to_string).collect();

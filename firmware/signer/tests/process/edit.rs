@@ -762,6 +762,15 @@ async fn a_box_that_has_promised_to_join_takes_in_no_other_share_before_its_owne
     let before = machine.disk();
     let left: EditStatus = signer.control.delete(&edit_forgo_path(&prepared.lock_hash)).await.unwrap();
     assert_eq!((left.stage, left.open), (EditStage::None, Vec::new()));
+    // A copy of the disk from before is behind at once, before anything else has stepped the counter.
+    signer.stop();
+    let after = machine.disk();
+    machine.put_back(&before);
+    let signer = machine.start().await;
+    assert!(signer.problem_codes().await.contains(&"ledger_rolled_back".to_owned()));
+    drop(signer);
+    machine.put_back(&after);
+    let signer = machine.start().await;
     // Whoever brings the complete lock now brings nothing back, and the other share may come in.
     let lock = Lock::from_value(prepared.lock.clone()).unwrap();
     let check = EditCheck { lock: prepared.lock, members: everybody_but(world.own(), &ours, &others, &lock) };
@@ -864,6 +873,26 @@ async fn while_a_cluster_gets_validators_its_shares_are_in_no_change_and_leave_i
     drop(signer);
     let signer = machine.start().await;
     assert_eq!(code(add(&signer).await), refused(422, "edit_promised"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_another_box_gives_away_in_between_ends_the_change_before_it_is_promised() {
+    let world = World::joining();
+    let (machine, other) = (Machine::new(), Machine::new());
+    let (signer, giver) = (machine.start().await, other.start().await);
+    giver.import_only(&world.bundle()).await.unwrap();
+    let (prepared, _) = world.prepare(&signer).await;
+    let status = signer.status().await;
+    let to = status.import_key.unwrap();
+    assert_eq!(code(moving::order_move(&giver, &to, None).await), refused(422, "confirm_on_screen"));
+    let certificate = moving::order_move(&giver, &to, Some(giver.code_on_screen())).await.unwrap();
+    let release_key = giver.status().await.release_key.unwrap();
+    moving::arrive(&signer, &release_key, &certificate).await.unwrap();
+    let dry_run = EditDryRun { lock_hash: prepared.lock_hash };
+    let promised: Result<EditPartials, _> = post(&signer, EDIT_DRY_RUN_PATH, &dry_run).await;
+    assert_eq!(code(promised), refused(422, "validator_already_here"));
+    let shown: EditStatus = signer.control.get(EDIT_PATH).await.unwrap();
+    assert_eq!(shown.stage, EditStage::Prepared, "nothing is promised");
 }
 
 #[tokio::test(flavor = "multi_thread")]
