@@ -46,6 +46,11 @@ pub(crate) fn looks_sealed(text: &str) -> bool {
     hex.is_some_and(|hex| !hex.is_empty() && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
+/// Whether two texts are one key, however they are written: what comes from the signer is not as its owner typed it.
+pub(crate) fn is_same(one: &Sensitive, other: &Sensitive) -> bool {
+    one.expose_secret().trim().eq_ignore_ascii_case(other.expose_secret().trim())
+}
+
 /// How a key may be written down; none where the signer has not sealed it.
 pub(crate) fn for_disk(key: &Sensitive) -> Option<String> {
     if is_sealed(key) {
@@ -88,7 +93,7 @@ pub(crate) async fn seal(signer: &Path, key: &Sensitive) -> Result<(), Problem> 
     let asked = Signer::new(signer);
     let sealed = asked.seal_identity(key).await?;
     let again = asked.open_identity(&sealed).await?;
-    if again.expose_secret() != key.expose_secret().trim().to_ascii_lowercase() {
+    if !is_same(&again, key) {
         return Err(not_the_same());
     }
     remember(&format!("{MARK}{sealed}"), &again)
@@ -98,8 +103,7 @@ pub(crate) async fn seal(signer: &Path, key: &Sensitive) -> Result<(), Problem> 
 pub(crate) async fn opens_to(signer: &Path, sealed: &str, key: &Sensitive) -> Result<(), Problem> {
     let hex = sealed.strip_prefix(MARK).ok_or_else(not_the_same)?;
     let again = Signer::new(signer).open_identity(hex).await?;
-    let is_same = again.expose_secret() == key.expose_secret().trim().to_ascii_lowercase();
-    if is_same { Ok(()) } else { Err(not_the_same()) }
+    if is_same(&again, key) { Ok(()) } else { Err(not_the_same()) }
 }
 
 /// The same problem for a change of the cluster, which waits for a signer that cannot be asked yet.

@@ -175,7 +175,7 @@ impl Daemon {
         if let Some(known) = known {
             let same = known.definition == wanted.definition
                 && known.adding == wanted.adding
-                && known.identity_key.expose_secret() == wanted.identity_key.expose_secret();
+                && sealed::is_same(&known.identity_key, &wanted.identity_key);
             if !same {
                 return Err(Problem::new(
                     "ceremony_under_way",

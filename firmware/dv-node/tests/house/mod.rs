@@ -209,7 +209,12 @@ async fn seal_identity(
     Json(wanted): Json<ipc::folder::IdentityToSeal>,
 ) -> Response {
     let Some(vault) = state.lock().unwrap().vault else { return vault_is_locked() };
-    let key = cluster::IdentityKey::from_file_text(wanted.identity_key.expose_secret()).unwrap();
+    let Ok(key) = cluster::IdentityKey::from_file_text(wanted.identity_key.expose_secret()) else {
+        return ipc::server::refusal(
+            axum::http::StatusCode::UNPROCESSABLE_ENTITY,
+            Problem::new("identity_key_invalid", "It is no key.", "Test."),
+        );
+    };
     let text = key.to_file_text();
     let sealed: Vec<u8> = std::iter::once(vault).chain(text.bytes().map(|byte| byte ^ vault)).collect();
     Json(ipc::folder::SealedIdentity { sealed: hex::encode(sealed) }).into_response()
