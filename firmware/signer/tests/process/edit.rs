@@ -842,7 +842,7 @@ async fn while_a_cluster_gets_validators_its_shares_are_in_no_change_and_leave_i
     let world = World::new();
     let machine = Machine::new();
     let signer = machine.start().await;
-    signer.import(&world.bundle()).await.unwrap();
+    signer.import_only(&world.bundle()).await.unwrap();
     let add = async |signer: &Running| -> Result<CeremonyStatus, ClientError> {
         signer.control.put(CEREMONY_PATH, &world.adding()).await
     };

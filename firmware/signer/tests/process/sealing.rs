@@ -365,14 +365,13 @@ async fn the_node_s_identity_key_opens_where_it_was_sealed_and_nowhere_else() {
     let for_backups =
         machine.disk().into_iter().find(|(path, _)| path.to_string_lossy().contains("identity-"));
     let for_backups = hex::encode(for_backups.unwrap().1);
-    for text in [&changed, &sealed[..40], "", "zz", &sealed.repeat(9), &for_backups] {
+    let too_long = sealed.repeat(9);
+    for text in [changed.as_str(), &sealed[..40], "", "zz", too_long.as_str(), for_backups.as_str()] {
         assert_eq!(code(open_identity(&signer, text).await), elsewhere, "{text}");
     }
-    let refusal = signer.sign.post::<SealedIdentity>(
-        SEAL_IDENTITY_PATH,
-        &IdentityToSeal { identity_key: ipc::Sensitive::new("00".repeat(32)) },
-    );
-    assert_eq!(code(refusal.await), refused(422, "identity_key_invalid"));
+    let no_key = IdentityToSeal { identity_key: ipc::Sensitive::new("00".repeat(32)) };
+    let refusal = signer.sign.post::<SealedIdentity>(SEAL_IDENTITY_PATH, &no_key).await;
+    assert_eq!(code(refusal), refused(422, "identity_key_invalid"));
     // The owner's socket, and so the page, has no such door.
     let wish = SealedIdentity { sealed: sealed.clone() };
     let through_the_page = signer.control.post::<IdentityAnswer>(OPEN_IDENTITY_PATH, &wish).await;
