@@ -79,7 +79,8 @@ async fn a_sealed_identity_key_waits_for_the_signer_and_what_does_not_open_is_sa
     let mut house = joined().await;
     assert!(is_taken_over(&house));
     assert_eq!(with_the_key(&house), Vec::<PathBuf>::new(), "a new key is never written in the clear");
-    let sealed = || std::fs::read(state(&house).join("identity.sealed")).unwrap();
+    let path = state(&house).join("identity.sealed");
+    let sealed = || std::fs::read(&path).unwrap();
     let (before, vault) = (sealed(), house.members[0].signer.lock().unwrap().vault);
     // The signer is there and waits for its passphrase; then it opens, without anybody restarting anything.
     house.members[0].signer.lock().unwrap().vault = None;
