@@ -247,7 +247,7 @@ fn run_part(tally: &mut Tally, part: Part, built: Option<&Vec<Executable>>) {
             tally.judge("four native members do every kind of duty on chain", run::check_fast());
             // The daemons it starts are built by the line above.
             run_executables(tally, built, |test| test.is("key_generation"), &[]);
-            for test in ["passphrase_page", "moving_page", "moved_box", "two_clusters"] {
+            for test in ["identity_key", "passphrase_page", "moving_page", "moved_box", "two_clusters"] {
                 run_executables(tally, built, |executable| executable.is(test), &[]);
             }
             // Five members each, whose clocks are fast: one test at a time.
@@ -386,6 +386,7 @@ impl Executable {
             "cluster_edit",
             "devnet",
             "edited_cluster",
+            "identity_key",
             "image_boots",
             "image_boots_arm64",
             "image_more",

@@ -20,6 +20,7 @@ use crate::folders::Folders;
 use crate::isolation::Outcome;
 use crate::node::{self, StartError, Surroundings};
 use crate::places::{Place, Places};
+use crate::sealed;
 use crate::setup::{self, Membership};
 use crate::signer::Signer;
 use crate::store::StoreError;
@@ -27,6 +28,7 @@ use crate::store::StoreError;
 mod adding;
 mod brought;
 mod change;
+mod identity;
 mod joining;
 mod key_generation;
 mod seat;
@@ -78,6 +80,7 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
         resume_pause: key_generation::RESUME_AGAIN,
         born: None,
         reserved: None,
+        take_over_at: Some((tokio::time::Instant::now(), key_generation::RESUME_AGAIN)),
     };
     daemon.open_seats(unfinished).context("cannot use the state directory")?;
     let server = tokio::spawn(ipc::server::serve(
@@ -162,6 +165,8 @@ struct Daemon {
     reserved: Option<u8>,
     /// The change of a cluster.
     change: change::Change,
+    /// When identity keys in the clear are looked for again, and the pause after that; none once there are none.
+    take_over_at: Option<(tokio::time::Instant, std::time::Duration)>,
 }
 
 impl Daemon {
@@ -247,6 +252,7 @@ impl Daemon {
                 tracing::error!(%problem, place = number, "the stored cluster cannot be served");
                 if let Some(seat) = self.seats.get_mut(&number) {
                     seat.remember();
+                    seat.sealed = Some(problem.clone()).filter(|problem| problem.code == sealed::LOCKED);
                     seat.place.board.idle(NodeState::Halted, vec![problem]);
                 }
             }
@@ -255,7 +261,10 @@ impl Daemon {
 
     /// What the owner hands in.
     async fn verify(&self, setup: ClusterSetup) -> Result<(Membership, ClusterSetup), Problem> {
-        self.verify_by(setup, |setup, networks| setup::verify(setup, networks)).await
+        let verified = self.verify_by(setup, |setup, networks| setup::verify(setup, networks)).await?;
+        // Before anything of it is written down.
+        sealed::seal(&self.config.signer_socket, &verified.1.identity_key).await?;
+        Ok(verified)
     }
 
     /// What this box has kept.
@@ -281,24 +290,6 @@ impl Daemon {
                 "Try again and send us the log.",
             ))
         })
-    }
-
-    /// The same with the identity key where it is left out, so that nobody between the browser and the signer has seen it: a
-    /// cluster that is here has it, also where the signer does not because a validator client signs; of one whose Charon folder the
-    /// owner imported the signer has it.
-    async fn with_identity(&self, mut setup: ClusterSetup) -> Result<ClusterSetup, Problem> {
-        if setup.identity_key.expose_secret().is_empty()
-            && let Some(lock_hash) = setup.lock.get("lock_hash").and_then(serde_json::Value::as_str)
-        {
-            // Whether it is this lock's is checked as with any other key.
-            let here = self.places.of_cluster(lock_hash).ok();
-            let known = here.and_then(|place| place.store.load_identity().ok().flatten());
-            setup.identity_key = match known.filter(|key| !key.expose_secret().trim().is_empty()) {
-                Some(key) => key,
-                None => Signer::new(&self.config.signer_socket).identity(lock_hash).await?,
-            };
-        }
-        Ok(setup)
     }
 
     /// The signer keeps the identity key for backups and for a move to another box. Duties do not need that: when it does not
@@ -345,6 +336,8 @@ impl Daemon {
 
     /// What changed on the disk, and who does not turn any more.
     async fn look(&mut self) {
+        self.serve_what_was_sealed().await;
+        self.take_identities_over().await;
         for seat in self.seats.values_mut() {
             seat.ask_whether_alive();
             // One that is stuck does not end, and waiting for it again and again would hold up everybody.

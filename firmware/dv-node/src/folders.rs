@@ -73,6 +73,15 @@ impl Folders {
         folder.is_dir().then_some(folder)
     }
 
+    /// The files of every cluster that this box is in, or was.
+    pub fn all_stores(&self) -> Result<Vec<Store>, StoreError> {
+        let left = self.state_dir.join(LEFT);
+        let names = names_in(&left).map_err(failed("read", &left))?;
+        let left = names.iter().map(|name| left.join(name)).filter(|folder| folder.is_dir());
+        let served = self.places()?.into_iter().map(|place| self.of(place));
+        Ok(served.chain(left).map(|folder| Store::as_it_is(&folder)).collect())
+    }
+
     /// Whether a cluster was left of which nobody can tell any more which one it was, and the latest slot that any such memory
     /// speaks of.
     pub fn left_by_unknown(&self) -> Result<Option<u64>, StoreError> {

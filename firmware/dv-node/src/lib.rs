@@ -29,6 +29,7 @@ pub mod outside;
 mod overrides;
 pub mod places;
 pub mod preflight;
+mod sealed;
 pub mod settings;
 pub mod setup;
 pub mod signer;

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use chain::{ForkInfo, PublicKeyBytes, Root, SignatureBytes, VoluntaryExit};
 use duty::SignError;
-use ipc::folder::{IdentityAnswer, IdentityGiven, identity_path};
+use ipc::folder::{
+    IdentityAnswer, IdentityGiven, IdentityToSeal, OPEN_IDENTITY_PATH, SEAL_IDENTITY_PATH, SealedIdentity,
+    identity_path,
+};
 use ipc::web3signer::{
     PUBLIC_KEYS_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer, SeenSignature, SignAnswer, SignGroup,
     SignOutcome, SignRequest, sign_lists, sign_path,
@@ -53,7 +56,22 @@ impl Signer {
     pub async fn identity(&self, lock_hash: &str) -> Result<Sensitive, Problem> {
         let hash = path_hash(lock_hash)?;
         let answer: Result<IdentityAnswer, ClientError> = self.client.get(&identity_path(hash)).await;
-        answer.map(|answer| answer.identity_key).map_err(silent)
+        answer.map(|answer| answer.identity_key).map_err(locked)
+    }
+
+    /// Has the signer seal an identity key for this program's own disk; hex.
+    pub(crate) async fn seal_identity(&self, key: &Sensitive) -> Result<String, Problem> {
+        let identity_key = Sensitive::new(key.expose_secret().trim().to_owned());
+        let answer: Result<SealedIdentity, ClientError> =
+            self.client.post(SEAL_IDENTITY_PATH, &IdentityToSeal { identity_key }).await;
+        answer.map(|answer| answer.sealed).map_err(locked)
+    }
+
+    /// Has the signer open one that it sealed.
+    pub(crate) async fn open_identity(&self, sealed: &str) -> Result<Sensitive, Problem> {
+        let kept = SealedIdentity { sealed: sealed.to_owned() };
+        let answer: Result<IdentityAnswer, ClientError> = self.client.post(OPEN_IDENTITY_PATH, &kept).await;
+        answer.map(|answer| answer.identity_key).map_err(locked)
     }
 
     /// Gives the identity key of a cluster to the signer, which keeps it sealed for backups and moves.
@@ -165,6 +183,29 @@ fn path_hash(lock_hash: &str) -> Result<&str, Problem> {
         "The cluster lock has no lock hash.",
         "Get the original cluster-lock.json.",
     ))
+}
+
+/// Why an identity key does not come: what passes when the signer is there and open has a code of its own.
+fn locked(error: ClientError) -> Problem {
+    let (why, next_step) = match error {
+        ClientError::Refused { status: 503, problem } => (problem.message, problem.next_step),
+        ClientError::Refused { problem, .. } => return problem,
+        error @ (ClientError::Unreachable { .. }
+        | ClientError::Broken { .. }
+        | ClientError::Timeout { .. }
+        | ClientError::Malformed { .. }) => (
+            format!("it does not answer: {error}."),
+            "Wait a minute; if this stays, restart the box.".to_owned(),
+        ),
+    };
+    Problem::new(
+        crate::sealed::LOCKED,
+        format!(
+            "This box's identity key is sealed, and the signer cannot open or seal it yet. {}",
+            crate::setup::sentence(&why)
+        ),
+        next_step,
+    )
 }
 
 fn silent(error: ClientError) -> Problem {

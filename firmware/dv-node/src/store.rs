@@ -1,4 +1,4 @@
-//! What dv-node remembers on disk, apart from the journal: the cluster, the identity key, the chain.
+//! What dv-node remembers on disk, apart from the journal: the cluster, the identity key (sealed), the chain.
 //!
 //! Every file is written beside its place, synced and renamed, so that a crash leaves the old or the new one and never a
 //! half. `cluster.json` is written last: as long as it is not there, there is no cluster.
@@ -15,13 +15,18 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::exits::Wish;
+use crate::sealed;
 use crate::settings::{self, Settings};
 use crate::setup::{Kept, Membership, not_used};
 
 pub(crate) const CLUSTER: &str = "cluster.json";
 /// The cluster file of a cluster that comes back, until its new one is written.
 const CLUSTER_BEFORE: &str = "cluster.json.before";
+/// The identity key as it was kept before the signer sealed it. Empty, it says that the key is not here: software of before asks
+/// the signer then.
 const IDENTITY: &str = "identity.key";
+/// The identity key as the signer sealed it; see [`crate::sealed`].
+const SEALED_IDENTITY: &str = "identity.sealed";
 const CHAIN: &str = "chain.json";
 const JOURNAL: &str = "journal";
 /// Says that words of this member may have been lost; see [`Forgotten`].
@@ -102,6 +107,10 @@ pub struct PinnedChain {
 pub struct Forgotten {
     /// The latest slot that such a memory speaks of; 0 when it says nothing.
     pub slot: u64,
+}
+
+fn is_key(text: &Sensitive) -> bool {
+    cluster::IdentityKey::from_file_text(text.expose_secret()).is_ok()
 }
 
 impl PinnedChain {
@@ -214,13 +223,79 @@ impl Store {
         }
     }
 
-    /// The identity key alone.
+    /// The identity key alone: sealed, where this process has not had it opened yet. One in the clear counts first: software of
+    /// before has written it since, or it is about to be taken over.
     pub fn load_identity(&self) -> Result<Option<Sensitive>, StoreError> {
+        let plain = self.read_text(IDENTITY)?;
+        if plain.as_ref().is_some_and(is_key) {
+            return Ok(plain);
+        }
+        match self.read_text(SEALED_IDENTITY)? {
+            Some(text) if sealed::is_sealed(&text) => Ok(Some(sealed::if_opened(text))),
+            // What is neither is said to be damaged by who reads a key in it.
+            Some(_) | None => Ok(plain),
+        }
+    }
+
+    /// The identity key where it lies in the clear.
+    pub fn plain_identity(&self) -> Result<Option<Sensitive>, StoreError> {
+        Ok(self.read_text(IDENTITY)?.filter(is_key))
+    }
+
+    /// The identity key as the signer sealed it, as it is on the disk.
+    pub fn sealed_identity(&self) -> Result<Option<String>, StoreError> {
+        let text = self.read_text(SEALED_IDENTITY)?;
+        Ok(text.map(|text| text.expose_secret().to_owned()).filter(|text| sealed::looks_sealed(text)))
+    }
+
+    /// Writes the sealed form of a key beside the plain one, durably; none where the signer has not sealed it.
+    pub fn keep_sealed_identity(&self, key: &Sensitive) -> Result<Option<String>, StoreError> {
+        let Some(text) = sealed::for_disk(key) else { return Ok(None) };
+        if self.sealed_identity()?.as_ref() != Some(&text) {
+            self.write(SEALED_IDENTITY, text.as_bytes())?;
+        }
+        // Read back before anything else goes away.
+        if self.sealed_identity()?.as_ref() != Some(&text) {
+            let path = self.dir.join(SEALED_IDENTITY);
+            return Err(StoreError::Damaged { path, why: "it is not what was just written".to_owned() });
+        }
+        Ok(Some(text))
+    }
+
+    /// Does away with the key in the clear. The sealed one is durable.
+    pub fn drop_plain_identity(&self) -> Result<(), StoreError> {
         let path = self.dir.join(IDENTITY);
-        let Some(key) = self.read(&path)? else { return Ok(None) };
-        let key = String::from_utf8(key)
+        let failed = |source| StoreError::Io { doing: "write", path: path.clone(), source };
+        // What a crash may have left of a write of before.
+        self.remove(&path.with_added_extension("new"))?;
+        match fs::metadata(&path) {
+            Ok(found) if found.len() == 0 => return Ok(()),
+            Ok(found) => {
+                // Over the same blocks, as far as the file system and the disk write where they wrote before.
+                let zeros = vec![0; usize::try_from(found.len().min(4096)).unwrap_or_default()];
+                let mut file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
+                file.write_all(&zeros).and_then(|()| file.sync_all()).map_err(failed)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        self.write(IDENTITY, &[])
+    }
+
+    fn read_text(&self, name: &str) -> Result<Option<Sensitive>, StoreError> {
+        let path = self.dir.join(name);
+        let Some(bytes) = self.read(&path)? else { return Ok(None) };
+        let text = String::from_utf8(bytes)
             .map_err(|_| StoreError::Damaged { path, why: "it is not text".to_owned() })?;
-        Ok(Some(Sensitive::new(key)))
+        Ok(Some(Sensitive::new(text)))
+    }
+
+    /// In the clear only where the signer has not sealed it: what was in the clear before waits to be taken over.
+    fn write_identity(&self, key: &Sensitive) -> Result<(), StoreError> {
+        match self.keep_sealed_identity(key)? {
+            Some(_) => self.drop_plain_identity(),
+            None => self.write(IDENTITY, key.expose_secret().trim().as_bytes()),
+        }
     }
 
     /// Keeps the cluster. It is there after a crash if and only if this returned.
@@ -244,7 +319,7 @@ impl Store {
         let is_same = known.as_ref().is_some_and(|known| !other(known));
         let before = known.filter(other);
         let before = before.map(|known| (Settings::said(&known), known.lock));
-        self.write(IDENTITY, setup.identity_key.expose_secret().trim().as_bytes())?;
+        self.write_identity(&setup.identity_key)?;
         self.write_settings(settings::write(&said, &setup.lock, before.as_ref()))?;
         if let Err(error) = self.write(CLUSTER, &text) {
             // What is refused now is not in force after the next start either, as far as the disk lets us; unless the file did
@@ -602,6 +677,61 @@ mod tests {
         assert!(store.load_cluster().unwrap().is_none());
         store.save_cluster(&setup()).unwrap();
         assert!(store.load_cluster().unwrap().is_some());
+    }
+
+    #[test]
+    fn an_identity_key_is_taken_over_and_is_there_after_a_cut_at_any_step() {
+        let (key, sealed) = ("51".repeat(32), "sealed:51f0");
+        sealed::as_if_opened(sealed, &key);
+        let setup = ClusterSetup { identity_key: Sensitive::new(format!("{key}\n")), ..setup() };
+        // What a cut can leave of the two files, in the order in which it comes to be: of a write beside its place, of the write
+        // over the key, and of the write that empties it.
+        let (nothing, cut_off) = ("\0".repeat(64), format!("{}{}", "\0".repeat(20), &key[20..]));
+        let left: [&[(&str, &str)]; 6] = [
+            &[(IDENTITY, &key)],
+            &[(IDENTITY, &key), ("identity.sealed.new", "sealed:51")],
+            &[(IDENTITY, &key), (SEALED_IDENTITY, sealed)],
+            &[(IDENTITY, &cut_off), (SEALED_IDENTITY, sealed)],
+            &[(IDENTITY, &nothing), (SEALED_IDENTITY, sealed), ("identity.key.new", "")],
+            &[(IDENTITY, ""), (SEALED_IDENTITY, sealed)],
+        ];
+        for files in left {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(dir.path()).unwrap();
+            for (name, content) in files {
+                fs::write(dir.path().join(name), content).unwrap();
+            }
+            let loaded = || store.load_identity().unwrap().unwrap().expose_secret().to_owned();
+            assert_eq!(loaded(), key, "{files:?}");
+            if store.plain_identity().unwrap().is_some() {
+                let kept = store.keep_sealed_identity(&setup.identity_key).unwrap();
+                assert_eq!((kept.as_deref(), loaded()), (Some(sealed), key.clone()));
+                assert!(store.plain_identity().unwrap().is_some(), "until it is known to open");
+            }
+            store.drop_plain_identity().unwrap();
+            assert_eq!(loaded(), key, "{files:?}");
+            store.save_cluster(&setup).unwrap();
+            assert_eq!(store.load_cluster().unwrap().unwrap().identity_key.expose_secret(), key);
+            for entry in fs::read_dir(dir.path()).unwrap() {
+                let content = fs::read(entry.unwrap().path()).unwrap();
+                assert!(!content.windows(16).any(|part| key.as_bytes().starts_with(part)), "{files:?}");
+            }
+            // Software of before takes an empty file for a key that is the signer's to give.
+            assert_eq!(fs::read(dir.path().join(IDENTITY)).unwrap(), b"");
+        }
+    }
+
+    #[test]
+    fn a_key_that_software_of_before_has_written_since_counts_and_one_that_is_not_opened_stays_sealed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        fs::write(dir.path().join(SEALED_IDENTITY), "sealed:52f0").unwrap();
+        assert_eq!(store.load_identity().unwrap().unwrap().expose_secret(), "sealed:52f0");
+        fs::write(dir.path().join(IDENTITY), "53".repeat(32)).unwrap();
+        assert_eq!(store.load_identity().unwrap().unwrap().expose_secret(), "53".repeat(32));
+        // Without the signer's seal nothing goes away.
+        assert_eq!(store.keep_sealed_identity(&Sensitive::new("53".repeat(32))).unwrap(), None);
+        assert!(store.plain_identity().unwrap().is_some());
     }
 
     #[test]

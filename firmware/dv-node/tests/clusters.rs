@@ -135,8 +135,8 @@ async fn a_box_that_was_set_up_before_there_were_several_is_taken_over_as_it_is(
         names
     };
     let before = names(&state);
-    let known = ["chain.json", "cluster.json", "exits.json", "identity.key", "journal"];
-    assert!(before.len() >= 4 && before.iter().all(|name| known.contains(&name.as_str())), "{before:?}");
+    let known = ["chain.json", "cluster.json", "exits.json", "identity.key", "identity.sealed", "journal"];
+    assert!(before.len() >= 5 && before.iter().all(|name| known.contains(&name.as_str())), "{before:?}");
     let chain = std::fs::read(state.join("chain.json")).unwrap();
     let mut old: serde_json::Value = serde_json::from_slice(&chain).unwrap();
     for key in ["lock_hash", "share_index"] {

@@ -14,6 +14,10 @@ use crate::signer::{ChainClock, HeldShare};
 pub const FOLDERS_PATH: &str = "/v1/folders";
 /// Path on the signing socket, below which the identity keys are that came in folders.
 pub const IDENTITIES_PATH: &str = "/v1/identities";
+/// Path on the signing socket that seals an [`IdentityToSeal`] for `dv-node`'s own disk and answers [`SealedIdentity`].
+pub const SEAL_IDENTITY_PATH: &str = "/v1/node-identity/seal";
+/// Path on the signing socket that opens a [`SealedIdentity`] and answers [`IdentityAnswer`].
+pub const OPEN_IDENTITY_PATH: &str = "/v1/node-identity/open";
 /// HPKE's `info`: binds an envelope to this purpose.
 pub const FOLDER_INFO: &[u8] = b"hearth charon folder v1";
 /// The largest plaintext: the lock and the keystores of a thousand validators are about 3 MiB.
@@ -116,4 +120,20 @@ pub struct IdentityGiven {
 pub struct IdentityAnswer {
     /// As in `charon-enr-private-key`.
     pub identity_key: Sensitive,
+}
+
+/// An identity key that `dv-node` wants to keep on its disk.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityToSeal {
+    /// As in `charon-enr-private-key`.
+    pub identity_key: Sensitive,
+}
+
+/// The same as it may lie on the disk: only the signer of this box opens it, while its vault is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealedIdentity {
+    /// Hex.
+    pub sealed: String,
 }

@@ -108,7 +108,7 @@ impl Signer {
             }
             Question::SignLock(signed) => {
                 assert!(self.released.is_none(), "nothing is signed for a ceremony after the release");
-                let partials = self.born.as_ref().unwrap().sign_lock(&signed, &self.present).unwrap();
+                let (_, partials) = self.born.as_ref().unwrap().sign_lock(&signed, &self.present).unwrap();
                 Answer::Signed { exchange: Exchange::Lock, partials }
             }
             Question::Release { lock } => {

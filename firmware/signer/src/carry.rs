@@ -195,6 +195,9 @@ impl Signer {
                 "Finish or discard it first.",
             ));
         }
+        // The new validators' shares are in that key generation alone, and would stay behind.
+        let keys: Vec<_> = shares.iter().map(|share| share.row().pubshare).collect();
+        drop(self.adds_beside(vault, &keys).await?);
         Ok((shares, self.identities(vault)?))
     }
 

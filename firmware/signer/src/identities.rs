@@ -29,6 +29,10 @@ const LABEL: &[u8] = b"hearth identity key v3";
 const LABEL_OF_ONE: &[u8] = b"hearth identity key v2";
 /// The key alone.
 const LABEL_BEFORE: &[u8] = b"hearth identity key v1";
+/// What `dv-node` keeps of its own on its disk (decision 0373).
+const LABEL_OF_NODE: &[u8] = b"hearth node identity v1";
+/// Hex digits of such a key sealed: nonce, text and tag are less than half of it.
+const MAX_SEALED_OF_NODE: usize = 512;
 /// 64 hex digits, and 17 for each share of a lock that counts.
 const MAX_SEALED: u64 = 64 * 1024;
 /// Shares of one lock that are remembered: a box holds a thousand.
@@ -147,6 +151,37 @@ impl Signer {
             )
         })?;
         Ok(Sensitive::new(kept.text.as_str().to_owned()))
+    }
+
+    /// Seals an identity key for `dv-node`, which keeps what comes of it on its disk instead of the key. Nothing is kept here.
+    pub(crate) fn seal_for_node(&self, key: &Sensitive) -> Result<String, Problem> {
+        let identity = IdentityKey::from_file_text(key.expose_secret()).map_err(|error| {
+            bad(
+                "identity_key_invalid",
+                &error.to_string(),
+                "Restore charon-enr-private-key from your backup.",
+            )
+        })?;
+        let (vault, _) = self.open_parts()?;
+        Ok(hex::encode(vault.seal_bytes(LABEL_OF_NODE, identity.to_file_text().as_bytes())?))
+    }
+
+    /// Opens what [`Self::seal_for_node`] gave out. The vault must be open: so no changed system, other TPM or missing passphrase
+    /// gets at it.
+    pub(crate) fn open_for_node(&self, sealed: &str) -> Result<Sensitive, Problem> {
+        let (vault, _) = self.open_parts()?;
+        let sealed = Some(sealed).filter(|sealed| sealed.len() <= MAX_SEALED_OF_NODE);
+        let text = sealed.and_then(|sealed| vault.open_bytes(LABEL_OF_NODE, &hex::decode(sealed).ok()?));
+        let text = text.and_then(|text| Some(std::str::from_utf8(&text).ok()?.to_owned()));
+        text.map(Sensitive::new).ok_or_else(|| {
+            Problem::new(
+                "identity_sealed_elsewhere",
+                "This box's identity key does not open: it was sealed by another vault, on another box or before this one was \
+                 set up anew, or the file was changed.",
+                "Join the cluster again with its lock and its identity key (charon-enr-private-key). If you have it no more, \
+                 restore this box's backup first, which carries it.",
+            )
+        })
     }
 
     /// All identity keys that were given to this signer.

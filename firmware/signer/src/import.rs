@@ -115,14 +115,18 @@ impl Signer {
         let waits = |known: &Pending| if known.is_frozen { There::Promised } else { There::Waiting };
         let mut here: BTreeMap<(PublicKeyBytes, Root), (PublicKeyBytes, There)> =
             pending.iter().map(|known| (known.row.validator(), (known.row.pubshare, waits(known)))).collect();
-        here.extend(held.iter().map(|row| (row.validator(), (row.pubshare, There::Held))));
+        let state = |row: &ShareRow| match self.known_row(&row.pubshare) {
+            Some((_, false)) => There::Damaged,
+            Some((_, true)) | None => There::Held,
+        };
+        here.extend(held.iter().map(|row| (row.validator(), (row.pubshare, state(row)))));
         let mut second = Vec::new();
         for Incoming { row, .. } in shares {
             if is_held(&row.pubshare) || is_refused(row) {
                 continue;
             }
             // The first of two in one file is the one there is for the other.
-            let (other, there) = *here.entry(row.validator()).or_insert((row.pubshare, There::Held));
+            let (other, there) = *here.entry(row.validator()).or_insert((row.pubshare, There::InTheSameFile));
             if other != row.pubshare {
                 second.push(Second { share: row.pubshare, validator: row.group_key, other, there });
             }
@@ -350,8 +354,12 @@ pub(crate) struct Second {
 /// What becomes of the share that there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum There {
-    /// It is held, or comes in before the other in the same file.
+    /// It is held.
     Held,
+    /// It is held and does not open.
+    Damaged,
+    /// It comes in before the other in the same file.
+    InTheSameFile,
     /// It waits in a change of the cluster of which nothing is promised yet.
     Waiting,
     /// Its box joins with it, and has promised: the complete lock may be with others.
@@ -365,11 +373,17 @@ impl Second {
         bad(
             "validator_already_here",
             &format!(
-                "this box has another share ({other}) of the validator {validator}: two members in one box weaken the cluster, and two clusters that sign for one validator get it slashed"
+                "this is another share of the validator {validator} besides {other}: two members in one box weaken the cluster, and two clusters that sign for one validator get it slashed"
             ),
             match there {
                 There::Held => {
                     "Decide which of the two this box signs with. If it is the new one, end what the old one belongs to for good, on all of its boxes if that is another cluster, and delete the old share here (keymanager API)."
+                }
+                There::Damaged => {
+                    "The other one is on this box's disk and does not open, but what it signed still counts. If this box signs with that one, import it again from its own file; if with the new one, end what the old one belongs to for good and delete the old share here (keymanager API)."
+                }
+                There::InTheSameFile => {
+                    "Both are in this file, and nothing of it came in. Make a file with the one of the two that this box is to sign with."
                 }
                 There::Waiting => {
                     "The other one waits in a change of the cluster: bring that to its end, or give it up, then try again."

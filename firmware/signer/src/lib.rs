@@ -22,6 +22,7 @@ mod elsewhere;
 mod files;
 mod folder;
 mod harden;
+mod held;
 mod history;
 mod identities;
 mod import;

@@ -233,7 +233,8 @@
   const sealedOrder = (purpose, order) => seal(importKey(), purpose, JSON.stringify(order));
   const came = (done) => `${done.imported.length} key shares have come in, ${done.already_held.length} were here already. They vote after some epochs; see above.`
     + (done.left_out ? ` ${done.left_out.length} were left out: they were given up on this box for good.` : "")
-    + (done.second ? ` ${done.second.length} were left out since this box has another share of their validator: ${pairs(done.second)}. The cluster's lock says which of the two it uses. If it is the one of the backup: ${done.second[0].next_step} Then restore the backup here once more; the page seals it anew.` : "");
+    + (done.second ? ` ${done.second.length} were left out since this box has another share of their validator: ${pairs(done.second)}. The cluster's lock says which of the two it uses. If it is the one of the backup: ${steps(done.second)} Then restore the backup here once more; the page seals it anew.` : "");
+  const steps = (second) => [...new Set(second.map((one) => one.next_step))].join(" Or, for others of them: ");
   const MOST_PAIRS = 8;
   const pairs = (second) => second.slice(0, MOST_PAIRS).map((one) => `${one.share} (here: ${one.other})`).join(", ") + (second.length > MOST_PAIRS ? ", and more" : "");
 

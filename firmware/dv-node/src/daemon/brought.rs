@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use super::change::{kept, over};
 use super::{Daemon, disk};
 use crate::edit;
+use crate::sealed;
 use crate::setup::sentence;
 
 /// After a restart a signer that is not ready is asked this often.
@@ -291,6 +292,15 @@ async fn take(
     }
     let key = present.as_ref().map(|present| &present.identity_key);
     let key = key.or_else(|| request.as_ref()?.identity_key.as_ref()).ok_or_else(nothing_known)?;
+    let key = loop {
+        match sealed::open(socket, key).await {
+            Ok(key) => break key,
+            Err(problem) if patient && problem.code == sealed::LOCKED => {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            Err(problem) => return Err(sealed::unavailable(problem)),
+        }
+    };
     let identity = IdentityKey::from_file_text(key.expose_secret()).map_err(|error| {
         Problem::new("identity_key_invalid", sentence(&error.to_string()), "Report this.")
     })?;

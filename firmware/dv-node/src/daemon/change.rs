@@ -360,6 +360,9 @@ impl Daemon {
             }
             edit::check(&wanted, &self.around_change(place)?).await?;
         }
+        if let Some(key) = &wanted.identity_key {
+            crate::sealed::seal(&self.config.signer_socket, key).await?;
+        }
         if goes_on {
             self.change.store.keep_request(&wanted).map_err(|error| kept(&error))?;
         }

@@ -12,6 +12,7 @@ use ipc::{ClusterSetup, Problem, Sensitive};
 use super::joining::under_way;
 use super::{Daemon, setup};
 use crate::dkg::{self, Request};
+use crate::sealed;
 
 /// Pause before a new cluster is joined again, when its beacon node was not there.
 const JOIN_AGAIN: Duration = Duration::from_secs(15);
@@ -28,13 +29,16 @@ impl Daemon {
         match stored {
             // Over, it led to a cluster that this box is in or has left; its files stay until they are discarded.
             Ok((None, _) | (_, true)) => {}
-            Ok((Some(request), false)) if self.has_come_of(&request) => self.ceremony_is_over(),
-            Ok((Some(request), false)) => {
-                // The signer may still be starting: the ceremony is there all the same.
-                if let Err(problem) = self.start_ceremony(request).await {
-                    self.interrupted(problem);
+            Ok((Some(request), false)) => match self.with_open_key(request).await {
+                Ok(request) if self.has_come_of(&request) => self.ceremony_is_over(),
+                Ok(request) => {
+                    // The signer may still be starting: the ceremony is there all the same.
+                    if let Err(problem) = self.start_ceremony(request).await {
+                        self.interrupted(problem);
+                    }
                 }
-            }
+                Err(problem) => self.interrupted(problem),
+            },
             Err(error) => tracing::error!(%error, "the stored ceremony cannot be read"),
         }
     }
@@ -60,9 +64,11 @@ impl Daemon {
             None => seat.place.store.load_identity().ok().flatten().and_then(|key| key_of(&key)),
         };
         let is_its = match own {
-            Some(own) => key_of(&request.identity_key) == Some(own),
-            // Nobody knows who we were there: the place says whether the ceremony led to it.
-            None => self.ceremonies.place().map_err(|error| disk(&error))? == Some(number),
+            Some(own) if !sealed::is_sealed(&request.identity_key) => {
+                key_of(&request.identity_key) == Some(own)
+            }
+            // Nobody knows who we were there, or in the ceremony: the place says whether it led there.
+            Some(_) | None => self.ceremonies.place().map_err(|error| disk(&error))? == Some(number),
         };
         if !is_its {
             return Ok(());
@@ -169,7 +175,7 @@ impl Daemon {
         if let Some(known) = known {
             let same = known.definition == wanted.definition
                 && known.adding == wanted.adding
-                && known.identity_key.expose_secret() == wanted.identity_key.expose_secret();
+                && sealed::is_same(&known.identity_key, &wanted.identity_key);
             if !same {
                 return Err(Problem::new(
                     "ceremony_under_way",
@@ -191,6 +197,7 @@ impl Daemon {
             self.ceremonies.keep_request(&wanted).map_err(|error| disk(&error))?;
             return self.start_ceremony(wanted).await;
         }
+        sealed::seal(&self.config.signer_socket, &wanted.identity_key).await?;
         self.ceremonies.begin(&wanted).map_err(|error| disk(&error))?;
         let started = self.start_ceremony(wanted).await;
         if started.is_err() {

@@ -41,6 +41,8 @@ pub(super) struct Seat {
     pause: Option<(Instant, Duration)>,
     /// The cluster is being changed: nothing is started.
     pub(super) changing: bool,
+    /// Its identity key is sealed, and the signer does not open it yet.
+    pub(super) sealed: Option<Problem>,
     /// When the overrides that are in force were written.
     overrides_seen: Option<SystemTime>,
     /// It was asked to end for new overrides and takes its time: it starts with them when it has ended.
@@ -69,6 +71,7 @@ impl Seat {
             running: None,
             pause: None,
             changing: false,
+            sealed: None,
             overrides_seen: None,
             again: false,
             halted: None,
@@ -79,6 +82,7 @@ impl Seat {
     pub(super) fn take(&mut self, membership: Membership) {
         self.place.set_facts(Some(Facts::of(&membership)));
         self.membership = Some(membership);
+        self.sealed = None;
         self.place.board.forget_crash();
         self.pause = None;
     }

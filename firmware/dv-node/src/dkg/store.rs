@@ -1,13 +1,17 @@
 //! What a ceremony leaves on the disk: the request, the records, and in the end the files. Nothing in it opens a share;
-//! the identity key is in it as it is beside every cluster.
+//! the identity key is in it as it is beside every cluster: sealed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use cluster::IdentityKey;
+use ipc::Sensitive;
 use ipc::dkg::{KeyGeneration, NamedFile};
 use obol::dkg::ceremony::Record;
+
+use crate::sealed;
 
 /// Name of the folder in the state directory.
 pub const FOLDER: &str = "dkg";
@@ -34,10 +38,29 @@ impl CeremonyStore {
         Self { dir: state_dir.join(FOLDER) }
     }
 
-    /// The ceremony that was begun, if there is one.
+    /// The ceremony that was begun, if there is one; its identity key still sealed where this process has not had it opened.
     pub fn request(&self) -> io::Result<Option<StoredRequest>> {
+        let request = self.as_written()?;
+        Ok(request.map(|request| KeyGeneration {
+            identity_key: sealed::if_opened(request.identity_key),
+            ..request
+        }))
+    }
+
+    fn as_written(&self) -> io::Result<Option<StoredRequest>> {
         let Some(bytes) = read(&self.dir.join(REQUEST))? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged("the request"))
+    }
+
+    /// The identity key in the request, where software of before wrote it in the clear.
+    pub(crate) fn plain_key(&self) -> io::Result<Option<Sensitive>> {
+        let key = self.as_written()?.map(|request| request.identity_key);
+        Ok(key.filter(|key| IdentityKey::from_file_text(key.expose_secret()).is_ok()))
+    }
+
+    /// Writes the request with the key as the signer sealed it.
+    pub(crate) fn seal_request(&self) -> io::Result<()> {
+        self.as_written()?.map_or(Ok(()), |request| self.keep_request(&request))
     }
 
     /// Begins a ceremony: its folder is empty but for the request.
@@ -61,7 +84,16 @@ impl CeremonyStore {
 
     /// Keeps the request of the ceremony under way.
     pub fn keep_request(&self, request: &KeyGeneration) -> io::Result<()> {
-        let text = serde_json::to_vec(request).map_err(|_| damaged("the request"))?;
+        let written = KeyGeneration {
+            definition: request.definition.clone(),
+            adding: request.adding.clone(),
+            identity_key: sealed::written(&request.identity_key),
+            minor: request.minor,
+            peers: request.peers.clone(),
+            beacon_nodes: request.beacon_nodes.clone(),
+            relays: request.relays.clone(),
+        };
+        let text = serde_json::to_vec(&written).map_err(|_| damaged("the request"))?;
         self.write(REQUEST, &text)
     }
 
@@ -181,6 +213,25 @@ mod tests {
         assert_eq!(store.records().unwrap()[3], Record::Step(2));
         store.discard().unwrap();
         assert!(store.records().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_request_in_the_clear_is_sealed_and_read_with_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, key) = (CeremonyStore::new(dir.path()), "61".repeat(32));
+        let request: KeyGeneration = serde_json::from_value(serde_json::json!({
+            "definition": {"a": 1}, "identity_key": key, "minor": 9, "peers": ["b"], "beacon_nodes": ["c"], "relays": ["d"],
+        }))
+        .unwrap();
+        store.begin(&request).unwrap();
+        assert_eq!(store.plain_key().unwrap().unwrap().expose_secret(), key);
+        sealed::as_if_opened("sealed:61f0", &key);
+        store.seal_request().unwrap();
+        let text = fs::read_to_string(dir.path().join(FOLDER).join(REQUEST)).unwrap();
+        assert!(text.contains("sealed:61f0") && !text.contains(&key[..16]), "{text}");
+        assert!(store.plain_key().unwrap().is_none());
+        let read = store.request().unwrap().unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&request).unwrap());
     }
 
     #[test]

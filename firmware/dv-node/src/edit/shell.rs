@@ -22,6 +22,7 @@ use super::signer::Secrets;
 use super::store::EditStore;
 use crate::dkg::tell_step;
 use crate::node::relays;
+use crate::sealed;
 use crate::setup::sentence;
 
 /// How often members tell their step (obol spec 11.3).
@@ -191,6 +192,7 @@ async fn resume(
     let key = present.or(request.identity_key.as_ref()).ok_or_else(|| {
         refused("identity_key_missing", "this box has no identity yet; give it the identity key to join with")
     })?;
+    let key = sealed::open(&around.signer_socket, key).await.map_err(sealed::unavailable)?;
     let identity = IdentityKey::from_file_text(key.expose_secret())
         .map_err(|error| refused("identity_key_invalid", &error.to_string()))?;
     let identity = Arc::new(identity);

@@ -1,14 +1,17 @@
 //! What a change of the cluster leaves on the disk: the request, the records, why it ended, and in the end the new lock. It
-//! opens no share; the identity key of a box that joins is in it as it will be beside the cluster.
+//! opens no share; the identity key of a box that joins is in it as it will be beside the cluster: sealed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use ipc::Problem;
+use cluster::IdentityKey;
 use ipc::edit::ClusterEdit;
+use ipc::{Problem, Sensitive};
 use obol::dkg::edit::Record;
+
+use crate::sealed;
 
 /// The folder's name.
 pub const FOLDER: &str = "edit";
@@ -39,8 +42,28 @@ impl EditStore {
         Self { dir: state_dir.join(FOLDER) }
     }
 
-    /// The change that was begun and is not over, if there is one.
+    /// The change that was begun and is not over, if there is one; the identity key of a box that joins is still sealed in it where
+    /// this process has not had it opened.
     pub fn request(&self) -> io::Result<Option<ClusterEdit>> {
+        let request = self.as_written()?;
+        Ok(request.map(|request| ClusterEdit {
+            identity_key: request.identity_key.map(sealed::if_opened),
+            ..request
+        }))
+    }
+
+    /// The identity key in the request, where software of before wrote it in the clear.
+    pub(crate) fn plain_key(&self) -> io::Result<Option<Sensitive>> {
+        let key = self.as_written()?.and_then(|request| request.identity_key);
+        Ok(key.filter(|key| IdentityKey::from_file_text(key.expose_secret()).is_ok()))
+    }
+
+    /// Writes the request with the key as the signer sealed it. Whether it is gone on with stays as it is.
+    pub(crate) fn seal_request(&self) -> io::Result<()> {
+        self.as_written()?.map_or(Ok(()), |request| self.write_request(&request))
+    }
+
+    fn as_written(&self) -> io::Result<Option<ClusterEdit>> {
         let Some(bytes) = read(&self.dir.join(REQUEST))? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|_| damaged("the request"))
     }
@@ -80,11 +103,24 @@ impl EditStore {
 
     /// Keeps the request of the change that is gone on with.
     pub fn keep_request(&self, request: &ClusterEdit) -> io::Result<()> {
-        let text = serde_json::to_vec(request).map_err(|_| damaged("the request"))?;
-        self.write(REQUEST, &text)?;
+        self.write_request(request)?;
         // Last: a request that could not be written is not gone on with by itself.
         remove(&self.dir.join(ENDED))?;
         File::open(&self.dir)?.sync_all()
+    }
+
+    fn write_request(&self, request: &ClusterEdit) -> io::Result<()> {
+        let written = ClusterEdit {
+            lock: request.lock.clone(),
+            edit: request.edit.clone(),
+            identity_key: request.identity_key.as_ref().map(sealed::written),
+            minor: request.minor,
+            peers: request.peers.clone(),
+            relays: request.relays.clone(),
+            beacon_nodes: request.beacon_nodes.clone(),
+        };
+        let text = serde_json::to_vec(&written).map_err(|_| damaged("the request"))?;
+        self.write(REQUEST, &text)
     }
 
     /// Removes everything; what cannot be read is put beside instead, for it may be another version's, and the complete lock in
@@ -289,6 +325,23 @@ mod tests {
         assert_eq!(store.records().unwrap(), records);
         store.append(&Record::Step(2)).unwrap();
         assert_eq!(store.records().unwrap()[3], Record::Step(2));
+    }
+
+    #[test]
+    fn the_key_of_a_box_that_joins_is_sealed_and_an_attempt_that_ended_stays_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, key) = (EditStore::new(dir.path()), "62".repeat(32));
+        let joins = ClusterEdit { identity_key: Some(Sensitive::new(key.clone())), ..request() };
+        store.begin(&joins, 3).unwrap();
+        store.end(&[Problem::new("edit_failed", "It failed.", "Again.")]).unwrap();
+        assert_eq!(store.plain_key().unwrap().unwrap().expose_secret(), key);
+        sealed::as_if_opened("sealed:62f0", &key);
+        store.seal_request().unwrap();
+        let text = fs::read_to_string(dir.path().join(FOLDER).join(REQUEST)).unwrap();
+        assert!(text.contains("sealed:62f0") && !text.contains(&key[..16]), "{text}");
+        assert!(store.plain_key().unwrap().is_none() && store.ended().unwrap().is_some());
+        let read = store.request().unwrap().unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&joins).unwrap());
     }
 
     #[test]

@@ -114,6 +114,8 @@ pub struct SignerState {
     pub exits_confirmed: bool,
     /// Its owner has allowed a change of the cluster.
     pub edit_allowed: bool,
+    /// What the seal of identity keys is bound to, as to a vault; 503 while there is none.
+    pub vault: Option<u8>,
 }
 
 impl SignerState {
@@ -168,6 +170,7 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         ceremony: None,
         exits_confirmed: false,
         edit_allowed: false,
+        vault: Some(0x5a),
     };
     state.hold(shares);
     let state = Arc::new(Mutex::new(state));
@@ -178,6 +181,8 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         .route(ipc::edit::EDIT_STATUS_PATH, get(edit_status))
         .route(ipc::web3signer::SEEN_PATH, post(seen))
         .route("/api/v1/eth2/sign/{key}", post(sign_one))
+        .route(ipc::folder::SEAL_IDENTITY_PATH, post(seal_identity))
+        .route(ipc::folder::OPEN_IDENTITY_PATH, post(open_identity))
         .with_state(Arc::clone(&state));
     let listener = ipc::listen::Inherited::default().take("sign", Some(socket)).unwrap();
     let callers = CallerNames::new(vec![CallerName::Name("self".to_owned())]).resolve();
@@ -196,6 +201,47 @@ async fn seen(
 ) -> Json<ipc::web3signer::SeenAnswer> {
     state.lock().unwrap().seen.extend(seen);
     Json(ipc::web3signer::SeenAnswer::default())
+}
+
+/// As if sealed: what another vault made does not open. How it is done truly is the real signer's to test.
+async fn seal_identity(
+    State(state): State<Shared>,
+    Json(wanted): Json<ipc::folder::IdentityToSeal>,
+) -> Response {
+    let Some(vault) = state.lock().unwrap().vault else { return vault_is_locked() };
+    let Ok(key) = cluster::IdentityKey::from_file_text(wanted.identity_key.expose_secret()) else {
+        return ipc::server::refusal(
+            axum::http::StatusCode::UNPROCESSABLE_ENTITY,
+            Problem::new("identity_key_invalid", "It is no key.", "Test."),
+        );
+    };
+    let text = key.to_file_text();
+    let sealed: Vec<u8> = std::iter::once(vault).chain(text.bytes().map(|byte| byte ^ vault)).collect();
+    Json(ipc::folder::SealedIdentity { sealed: hex::encode(sealed) }).into_response()
+}
+
+async fn open_identity(
+    State(state): State<Shared>,
+    Json(kept): Json<ipc::folder::SealedIdentity>,
+) -> Response {
+    let Some(vault) = state.lock().unwrap().vault else { return vault_is_locked() };
+    let sealed = hex::decode(&kept.sealed).unwrap_or_default();
+    match sealed.split_first() {
+        Some((by, text)) if *by == vault => {
+            let text = text.iter().map(|byte| byte ^ vault).collect();
+            let identity_key = Sensitive::new(String::from_utf8(text).unwrap());
+            Json(ipc::folder::IdentityAnswer { identity_key }).into_response()
+        }
+        _ => ipc::server::refusal(
+            axum::http::StatusCode::UNPROCESSABLE_ENTITY,
+            Problem::new("identity_sealed_elsewhere", "It does not open.", "Join again."),
+        ),
+    }
+}
+
+fn vault_is_locked() -> Response {
+    let problem = Problem::new("passphrase_needed", "They wait for your passphrase.", "Type it.");
+    ipc::server::refusal(axum::http::StatusCode::SERVICE_UNAVAILABLE, problem)
 }
 
 async fn ceremony(State(state): State<Shared>) -> Json<CeremonyStatus> {

@@ -240,9 +240,13 @@ impl Born {
     }
 
     /// Our partial signatures of the lock hash, which is worked out here from the definition, the new keys and what they
-    /// signed. `present` are our shares of the validators that the cluster has already, in order. None when a given signature is
-    /// not the validator's, or those are not our shares.
-    pub fn sign_lock(&self, signed: &SignedByValidators, present: &[SecretShare]) -> Option<Partials> {
+    /// signed, and is given back beside them. `present` are our shares of the validators that the cluster has already, in order.
+    /// None when a given signature is not the validator's, or those are not our shares.
+    pub fn sign_lock(
+        &self,
+        signed: &SignedByValidators,
+        present: &[SecretShare],
+    ) -> Option<([u8; 32], Partials)> {
         let lock = signed.lock(&self.plan, &self.validators)?;
         let ours = |validator: &DistributedValidator| validator.public_shares.get(self.plan.own()).copied();
         let held = present.iter().map(|share| Some(share.public_share().key.to_bytes()));
@@ -252,7 +256,8 @@ impl Born {
         let message = HashedMessage::new(&lock.lock_hash);
         let shares = present.iter().chain(&self.secrets);
         let signed = lock.validators.iter().zip(shares);
-        Some(signed.map(|(v, share)| (v.public_key, share.key().sign_hashed(&message).to_bytes())).collect())
+        let signed = signed.map(|(v, share)| (v.public_key, share.key().sign_hashed(&message).to_bytes()));
+        Some((lock.lock_hash, signed.collect()))
     }
 }
 

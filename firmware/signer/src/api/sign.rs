@@ -13,7 +13,9 @@ use axum::{
 use chain::PublicKeyBytes;
 use ipc::{
     SignAnswer, SignRequest,
-    folder::{IdentityAnswer, IdentityGiven},
+    folder::{
+        IdentityAnswer, IdentityGiven, IdentityToSeal, OPEN_IDENTITY_PATH, SEAL_IDENTITY_PATH, SealedIdentity,
+    },
     web3signer::{
         MAX_SIGNED_AT_ONCE, PUBLIC_KEYS_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer, SeenSignature,
         SignGroup, SignOutcome, UPCHECK_PATH,
@@ -37,6 +39,8 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
             "/v1/identities/{lock_hash}",
             get(identity).put(keep_identity).layer(DefaultBodyLimit::max(crate::MAX_LARGE_BYTES)),
         )
+        .route(SEAL_IDENTITY_PATH, post(seal_identity))
+        .route(OPEN_IDENTITY_PATH, post(open_identity))
         .merge(crate::ceremony::sign_routes())
         .merge(crate::edit::sign_routes())
         .with_state(signer)
@@ -91,6 +95,27 @@ fn unreadable(error: serde_json::Error) -> Refusal {
 /// The identity key that came in a folder, for `dv-node`, whose key it is.
 async fn identity(State(signer): State<Arc<Signer>>, Path(lock_hash): Path<String>) -> Response {
     match signer.identity(&lock_hash) {
+        Ok(identity_key) => Json(IdentityAnswer { identity_key }).into_response(),
+        Err(problem) => ipc::server::refusal(crate::api::control::status_of(&problem), problem),
+    }
+}
+
+/// `dv-node` keeps its identity keys sealed by this process.
+async fn seal_identity(
+    State(signer): State<Arc<Signer>>,
+    ipc::server::Body(wanted): ipc::server::Body<IdentityToSeal>,
+) -> Response {
+    match signer.seal_for_node(&wanted.identity_key) {
+        Ok(sealed) => Json(SealedIdentity { sealed }).into_response(),
+        Err(problem) => ipc::server::refusal(crate::api::control::status_of(&problem), problem),
+    }
+}
+
+async fn open_identity(
+    State(signer): State<Arc<Signer>>,
+    ipc::server::Body(kept): ipc::server::Body<SealedIdentity>,
+) -> Response {
+    match signer.open_for_node(&kept.sealed) {
         Ok(identity_key) => Json(IdentityAnswer { identity_key }).into_response(),
         Err(problem) => ipc::server::refusal(crate::api::control::status_of(&problem), problem),
     }

@@ -9,6 +9,7 @@ use ipc::dkg::{
     CeremonyConsent, CeremonySignature, CeremonyStatus, DealRequest, Dealt, FinishRequest, KeepRequest, Made,
     MadeValidator, MemberCast, MemberMessage, MemberSealKey, PartialsMade, PartialsRequest, ReleaseRequest,
 };
+use ipc::moving::MAX_CARRIED_SHARES;
 use ipc::{Problem, Sensitive};
 use obol::dkg::exchange::Exchange;
 use obol::dkg::frost::{self, ROUND_1};
@@ -25,6 +26,7 @@ use crate::boot;
 use crate::import::Incoming;
 use crate::ledger::{Entries, LedgerError, ShareRow};
 use crate::signer::{Signer, blocking, ledger_problem};
+use crate::vault::Vault;
 
 /// Binds a sealed share to its purpose.
 const SHARE_INFO: &[u8] = b"hearth dkg share v1";
@@ -52,7 +54,19 @@ impl Signer {
             ));
         }
         let ceremony = blocking(move || Ceremony::of(consent)).await.ok_or_else(crashed)??;
+        room(self.known_rows().len(), ceremony.plan.validators())?;
         self.may_grow(&ceremony).await?;
+        // What the owner has allowed last is not to be taken back by this without a word.
+        let ours = own_present(&ceremony.plan)?;
+        let editing = self.editing.lock().await;
+        let old = editing.as_ref().and_then(|edit| edit.own_old_shares()).unwrap_or_default();
+        if old.iter().any(|share| ours.contains(share)) {
+            return Err(bad(
+                "edit_under_way",
+                "a change of this cluster was allowed",
+                "Finish that change or give it up first.",
+            ));
+        }
         let begun = ceremony.begin(dir, &vault, self.image_keys)?;
         tracing::info!(definition_hash = %hex::encode(begun.plan.hash()), "a ceremony was begun");
         Ok(status(Some(current.insert(begun))))
@@ -60,32 +74,26 @@ impl Signer {
 
     /// A cluster gets more validators only by the shares of the present ones, in the box that signs with them.
     async fn may_grow(&self, ceremony: &Ceremony) -> Result<(), Problem> {
-        let (_, ledger) = self.open_parts()?;
         let ours = own_present(&ceremony.plan)?;
         for (share, validator) in ours.iter().zip(ceremony.plan.present()) {
-            let (row, opened) = self.known_row(share).ok_or_else(|| {
-                bad(
-                    "share_missing",
-                    &format!("the share {share} of the lock is not here"),
-                    "Use the lock that is in force, or import the share first.",
-                )
-            })?;
-            let same = row.group_key == validator.public_key
-                && row.genesis_validators_root == ceremony.genesis_validators_root
-                && row.clock == ceremony.kept.consent.chain;
-            if !same || !opened {
-                return Err(bad(
-                    "share_conflict",
-                    &format!("the share {share} is held for another validator or chain, or does not open"),
-                    "Check the lock, the chain and the signer's status.",
-                ));
-            }
-            if ledger.is_stopped(share) {
-                return Err(ledger_problem(&LedgerError::SignsElsewhere(*share)));
-            }
+            let clock = &ceremony.kept.consent.chain;
+            self.holds_as(share, &validator.public_key, &ceremony.genesis_validators_root, clock)?;
+        }
+        self.none_on_its_way_out(&ours).await
+    }
+
+    /// Refuses for shares that are stopped, that a promised change replaces, or that have vouched for all being made anew: the new
+    /// validators would be in a lock beside shares that no box signs with any more.
+    async fn none_on_its_way_out(&self, ours: &[PublicKeyBytes]) -> Result<(), Problem> {
+        let (_, ledger) = self.open_parts()?;
+        if let Some(share) = ours.iter().find(|share| ledger.is_stopped(share)) {
+            return Err(ledger_problem(&LedgerError::SignsElsewhere(*share)));
         }
         let pending = ledger.pending().await.map_err(|error| ledger_problem(&error))?;
-        if pending.iter().any(|pending| pending.replaces.is_some_and(|old| ours.contains(&old))) {
+        let vouched = ledger.recreating().await.map_err(|error| ledger_problem(&error))?;
+        if pending.iter().any(|pending| pending.replaces.is_some_and(|old| ours.contains(&old)))
+            || ours.iter().any(|share| vouched.contains_key(share))
+        {
             return Err(bad(
                 "edit_promised",
                 "the cluster is being changed, and its present shares may be on their way out",
@@ -93,6 +101,26 @@ impl Signer {
             ));
         }
         Ok(())
+    }
+
+    /// Refuses while a key generation is kept here that gives the cluster of one of these shares more validators. The answer holds
+    /// as long as the guard does. One that cannot be read is never finished, and holds nothing up.
+    pub(crate) async fn adds_beside(
+        &self,
+        vault: &Vault,
+        shares: &[PublicKeyBytes],
+    ) -> Result<Option<tokio::sync::MutexGuard<'_, Option<Ceremony>>>, Problem> {
+        let Ok(current) = self.ceremonies.lock(&self.config.state_dir, vault).await else { return Ok(None) };
+        if let Some(ceremony) = current.as_ref()
+            && own_present(&ceremony.plan)?.iter().any(|share| shares.contains(share))
+        {
+            return Err(bad(
+                "ceremony_under_way",
+                "this cluster is getting more validators by a key generation that is not over",
+                "Finish that key generation, or discard it on every member.",
+            ));
+        }
+        Ok(Some(current))
     }
 
     /// Our shares of the validators that the cluster has already. The hash of the new lock is all that is signed with them here: it
@@ -306,7 +334,11 @@ impl Signer {
             ));
         }
         let present = match &request.what {
-            CeremonySignature::Lock { .. } => self.present_shares(&ceremony.plan).await?,
+            CeremonySignature::Lock { .. } => {
+                // Days may have gone by since the owner's word was taken.
+                self.may_grow(ceremony).await?;
+                self.present_shares(&ceremony.plan).await?
+            }
             CeremonySignature::Deposit(_) | CeremonySignature::Registration => Vec::new(),
         };
         let signing = blocking(move || match request.what {
@@ -321,9 +353,19 @@ impl Signer {
                     deposits: deposits.iter().map(|list| signatures(list)).collect::<Result<_, _>>()?,
                     registrations: signatures(&registrations)?,
                 };
-                born.sign_lock(&signed, &present).ok_or_else(|| {
+                let (lock_hash, partials) = born.sign_lock(&signed, &present).ok_or_else(|| {
                     invalid("a deposit or registration is not signed by the new validator it is for")
-                })
+                })?;
+                if !present.is_empty() {
+                    // The one signature of shares in service that no record in the ledger precedes (decision 0380).
+                    let lock_hash = hex::encode(lock_hash);
+                    tracing::warn!(
+                        lock_hash,
+                        shares = present.len(),
+                        "shares in service sign a lock with more validators"
+                    );
+                }
+                Ok(partials)
             }
         });
         let partials = signing.await.ok_or_else(crashed)??;
@@ -351,6 +393,7 @@ impl Signer {
             Err(problem) => Err(problem),
         });
         let born = born.await.ok_or_else(crashed)??;
+        self.none_on_its_way_out(&own_present(&ceremony.plan)?).await?;
         let mut incoming = Vec::new();
         let share_index = u8::try_from(ceremony.plan.own() + 1).map_err(|_| damaged())?;
         let group_keys: Vec<_> = born.validators().iter().map(|validator| validator.group_key).collect();
@@ -466,6 +509,20 @@ fn share_context(plan: &Plan, from: usize, to: usize) -> Vec<u8> {
     [&plan.hash()[..], &place(from), &place(to)].concat()
 }
 
+/// All that a box holds must fit into one backup and one move.
+fn room(held: usize, more: usize) -> Result<(), Problem> {
+    if held.saturating_add(more) <= MAX_CARRIED_SHARES {
+        return Ok(());
+    }
+    Err(bad(
+        "too_many_shares",
+        &format!(
+            "this box holds {held} shares; with {more} more they would not fit into one backup, which takes {MAX_CARRIED_SHARES}"
+        ),
+        "Make fewer validators, or make them on other boxes.",
+    ))
+}
+
 /// Our public shares of the validators that the cluster has already.
 fn own_present(plan: &Plan) -> Result<Vec<PublicKeyBytes>, Problem> {
     let own = |validator: &DistributedValidator| validator.public_shares.get(plan.own()).copied();
@@ -552,4 +609,17 @@ pub(super) fn disk(error: &std::io::Error) -> Problem {
 
 fn crashed() -> Problem {
     bad("ceremony_failed", "a step of the ceremony failed by a fault of ours", "Report this.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_shares_are_made_than_one_backup_takes() {
+        for (held, more, fits) in [(0, 1000, true), (2047, 1, true), (2048, 1, false), (1049, 1000, false)] {
+            assert_eq!(room(held, more).is_ok(), fits, "{held} and {more}");
+        }
+        assert_eq!(room(usize::MAX, 1).unwrap_err().code, "too_many_shares");
+    }
 }

@@ -130,7 +130,7 @@ impl Ceremony {
     }
 
     /// Our present public share of each validator; none when we join.
-    pub(super) fn own_old_shares(&self) -> Option<Vec<PublicKeyBytes>> {
+    pub(crate) fn own_old_shares(&self) -> Option<Vec<PublicKeyBytes>> {
         self.old_shares_of(self.own)
     }
 

@@ -32,30 +32,22 @@ impl Signer {
         self.image_keys.allow(&ceremony.genesis_validators_root)?;
         self.image_keys.allow_fork(ceremony.plan.base().fork_version)?;
         let ledger = self.ledger()?;
-        for (validator, share) in ceremony.own_old_shares().unwrap_or_default().iter().enumerate() {
+        let ours = ceremony.own_old_shares().unwrap_or_default();
+        for (share, validator) in ours.iter().zip(&ceremony.plan.base().validators) {
             // Who leaves may give it up all the same.
             if ceremony.own_new_index().is_some() && ledger.is_stopped(share) {
                 return Err(ledger_problem(&LedgerError::SignsElsewhere(*share)));
             }
-            let (row, opened) = self.known_row(share).ok_or_else(|| {
-                bad(
-                    "share_missing",
-                    &format!("the share {share} of the lock is not here"),
-                    "Use the lock that is in force, or import the share first.",
-                )
-            })?;
-            let group = ceremony.plan.base().validators.get(validator).map(|known| known.group_public_key);
-            let same = Some(row.group_key) == group
-                && row.genesis_validators_root == ceremony.genesis_validators_root
-                && row.clock == ceremony.clock;
-            if !same || !opened {
-                return Err(bad(
-                    "share_conflict",
-                    &format!("the share {share} is held for another validator or chain, or does not open"),
-                    "Check the lock, the chain and the signer's status.",
-                ));
-            }
+            let root = &ceremony.genesis_validators_root;
+            self.holds_as(share, &validator.group_public_key, root, &ceremony.clock)?;
         }
+        // Held until the word is taken, so that no such key generation begins in between.
+        let _none_adds = if ours.is_empty() {
+            None
+        } else {
+            let (vault, _) = self.open_parts()?;
+            self.adds_beside(&vault, &ours).await?
+        };
         self.check_one_member(&ceremony)?;
         if !ceremony.is_recreate {
             // In place of making all shares anew, if that was begun with these: the owner has given that up.
@@ -91,6 +83,28 @@ impl Signer {
             .to_problem()),
             None => Ok(()),
         }
+    }
+
+    /// The same for new shares that wait and are not promised yet: another box may have given its share of their validator to this
+    /// one since they were sealed. Nothing keeps that out, for it would be lost (decision 0302); so the change ends here.
+    async fn check_still_one_member(&self, lock_hash: [u8; 32]) -> Result<(), Problem> {
+        let pending = self.ledger()?.pending().await.map_err(|error| ledger_problem(&error))?;
+        let rows = self.known_rows();
+        for waiting in pending.iter().filter(|known| known.lock_hash == lock_hash && !known.is_frozen) {
+            let is_other = |row: &&ShareRow| {
+                row.validator() == waiting.row.validator() && Some(row.pubshare) != waiting.replaces
+            };
+            if let Some(other) = rows.iter().find(is_other) {
+                return Err(Second {
+                    share: waiting.row.pubshare,
+                    validator: other.group_key,
+                    other: other.pubshare,
+                    there: There::Held,
+                }
+                .to_problem());
+            }
+        }
+        Ok(())
     }
 
     /// Takes back what has this name, as [`Self::edit_status`] gives it, and nothing else. What was promised stays, but for a
@@ -348,6 +362,7 @@ impl Signer {
         let _no_import = self.importing.lock().await;
         let lock_hash = hash_of(&request.lock_hash)?;
         let (vault, ledger) = self.open_parts()?;
+        self.check_still_one_member(lock_hash).await?;
         // The hash is one that this signer worked out itself: nothing else is ever written beside a new share.
         let counter = match ledger.freeze(lock_hash).await {
             Ok(counter) => counter,
@@ -505,7 +520,7 @@ impl Signer {
             return Err(bad(
                 "edit_out_of_order",
                 "no new share waits here for this lock",
-                "If this box leaves the cluster with that lock, allow the same change again and go on with it.",
+                "If this box leaves the cluster with that lock, allow the same change again and go on with it. If its promise to join was given up here, it does not join with this lock any more: the other members replace it, or make the shares anew without it.",
             ));
         }
         let retired = gone.iter().map(ToString::to_string).collect();

@@ -324,7 +324,7 @@ async fn a_hijacked_node_gets_neither_a_second_dealing_nor_an_unsealed_share() {
         all_signatures.push(threshold::Signature::parse(&bytes).unwrap());
     }
     for born in &others {
-        for (_, signature) in born.sign_lock(&signed, &[]).unwrap() {
+        for (_, signature) in born.sign_lock(&signed, &[]).unwrap().1 {
             all_signatures.push(threshold::Signature::parse(&signature).unwrap());
         }
     }

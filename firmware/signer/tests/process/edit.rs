@@ -1,11 +1,12 @@
 //! A change of the cluster: one real signer among simulated members, with power cuts at every step.
 
-use crate::{elsewhere, harness::*, keymanager};
+use crate::{elsewhere, harness::*, keymanager, moving};
 use chain::{ExecutionAddress, PublicKeyBytes, SignatureBytes};
 use cluster::create::{self, Addresses, CreateOptions, CreatedCluster};
 use cluster::edit::{Edit, EditPlan};
 use cluster::keystore::{KdfCost, Keystore};
 use cluster::{IdentityKey, Lock, Network};
+use ipc::dkg::{AddedValidator, Adding, CEREMONY_PATH, CeremonyConsent, CeremonyStatus, PrivateNetwork};
 use ipc::edit::*;
 use ipc::signer::{History, ShareBundle, ShareEntry};
 use ipc::{ClientError, Sensitive};
@@ -131,6 +132,27 @@ impl World {
             network: (self.root == GENESIS_ROOT)
                 .then(|| EditNetwork { name: self.network.name.clone(), chain_id: self.network.chain_id }),
             unvouched: Vec::new(),
+        }
+    }
+
+    /// What the owner says when the cluster is to get one more validator.
+    fn adding(&self) -> CeremonyConsent {
+        let address = |byte: &str| format!("0x{}", byte.repeat(20));
+        CeremonyConsent {
+            definition: serde_json::Value::Null,
+            adding: Some(Adding {
+                lock: json(&self.created.lock),
+                validators: vec![AddedValidator { fee_recipient: address("fe"), withdrawal: address("d1") }],
+            }),
+            identity: self.identity(0).public_key().to_string(),
+            genesis_validators_root: self.root.to_string(),
+            chain: self.clock,
+            network: Some(PrivateNetwork {
+                name: self.network.name.clone(),
+                chain_id: self.network.chain_id,
+                genesis_time: self.network.genesis_time,
+            }),
+            unsealed: Vec::new(),
         }
     }
 
@@ -740,6 +762,15 @@ async fn a_box_that_has_promised_to_join_takes_in_no_other_share_before_its_owne
     let before = machine.disk();
     let left: EditStatus = signer.control.delete(&edit_forgo_path(&prepared.lock_hash)).await.unwrap();
     assert_eq!((left.stage, left.open), (EditStage::None, Vec::new()));
+    // A copy of the disk from before is behind at once, before anything else has stepped the counter.
+    signer.stop();
+    let after = machine.disk();
+    machine.put_back(&before);
+    let signer = machine.start().await;
+    assert!(signer.problem_codes().await.contains(&"ledger_rolled_back".to_owned()));
+    drop(signer);
+    machine.put_back(&after);
+    let signer = machine.start().await;
     // Whoever brings the complete lock now brings nothing back, and the other share may come in.
     let lock = Lock::from_value(prepared.lock.clone()).unwrap();
     let check = EditCheck { lock: prepared.lock, members: everybody_but(world.own(), &ours, &others, &lock) };
@@ -804,6 +835,64 @@ async fn new_shares_of_a_chain_that_may_not_be_served_here_are_kept_and_stay_out
     machine.release_keys = true;
     let signer = machine.start().await;
     assert_eq!(in_service(&signer).await.len(), VALIDATORS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_cluster_gets_validators_its_shares_are_in_no_change_and_leave_in_no_file() {
+    let world = World::new();
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import_only(&world.bundle()).await.unwrap();
+    let add = async |signer: &Running| -> Result<CeremonyStatus, ClientError> {
+        signer.control.put(CEREMONY_PATH, &world.adding()).await
+    };
+    let change = async |signer: &Running| -> Result<EditStatus, ClientError> {
+        signer.control.put(EDIT_PATH, &world.consent()).await
+    };
+    add(&signer).await.unwrap();
+    drop(signer); // kill -9
+    let signer = machine.start().await;
+    assert_eq!(code(change(&signer).await), refused(422, "ceremony_under_way"));
+    let backup = moving::order_backup(&signer, moving::WORDS, None).await;
+    assert_eq!(code(backup), refused(422, "ceremony_under_way"));
+    let moved = moving::order_move(&signer, &"09".repeat(32), None).await;
+    assert_eq!(code(moved), refused(422, "ceremony_under_way"));
+    // Given up, and the other way round.
+    let _: CeremonyStatus = signer.control.delete(CEREMONY_PATH).await.unwrap();
+    let backup = moving::order_backup(&signer, moving::WORDS, None).await;
+    assert_eq!(code(backup), refused(422, "confirm_on_screen"));
+    let allowed = change(&signer).await.unwrap();
+    assert_eq!(code(add(&signer).await), refused(422, "edit_under_way"));
+    let name = &allowed.open[0].name;
+    let _: EditStatus = signer.control.delete(&edit_discard_path(name)).await.unwrap();
+    add(&signer).await.unwrap();
+    let _: CeremonyStatus = signer.control.delete(CEREMONY_PATH).await.unwrap();
+    // A share that has vouched for all being made anew is on its way out, also when a start has forgotten the change.
+    change(&signer).await.unwrap();
+    let _: EditBegun = post(&signer, EDIT_BEGIN_PATH, &()).await.unwrap();
+    drop(signer);
+    let signer = machine.start().await;
+    assert_eq!(code(add(&signer).await), refused(422, "edit_promised"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_that_another_box_gives_away_in_between_ends_the_change_before_it_is_promised() {
+    let world = World::joining();
+    let (machine, other) = (Machine::new(), Machine::new());
+    let (signer, giver) = (machine.start().await, other.start().await);
+    giver.import_only(&world.bundle()).await.unwrap();
+    let (prepared, _) = world.prepare(&signer).await;
+    let status = signer.status().await;
+    let to = status.import_key.unwrap();
+    assert_eq!(code(moving::order_move(&giver, &to, None).await), refused(422, "confirm_on_screen"));
+    let certificate = moving::order_move(&giver, &to, Some(giver.code_on_screen())).await.unwrap();
+    let release_key = giver.status().await.release_key.unwrap();
+    moving::arrive(&signer, &release_key, &certificate).await.unwrap();
+    let dry_run = EditDryRun { lock_hash: prepared.lock_hash };
+    let promised: Result<EditPartials, _> = post(&signer, EDIT_DRY_RUN_PATH, &dry_run).await;
+    assert_eq!(code(promised), refused(422, "validator_already_here"));
+    let shown: EditStatus = signer.control.get(EDIT_PATH).await.unwrap();
+    assert_eq!(shown.stage, EditStage::Prepared, "nothing is promised");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use crate::keymanager::{KEYSTORES, ask, token};
 use crate::moving::{WORDS, arrive, restore};
 use ipc::dkg::{CEREMONY_PATH, CeremonyStatus};
 use ipc::edit::{EDIT_PATH, EditStatus};
+use ipc::folder::{IdentityAnswer, IdentityToSeal, OPEN_IDENTITY_PATH, SEAL_IDENTITY_PATH, SealedIdentity};
 use ipc::moving::MoveCertificate;
 use ipc::signer::{History, ProtectionTier};
 use tpm::{Tpm, swtpm::Swtpm};
@@ -326,4 +327,75 @@ async fn a_vault_that_was_not_made_by_the_tpm_for_us_is_not_used() {
     std::fs::create_dir_all(machine.state()).unwrap();
     std::fs::write(machine.state().join("vault.tpm"), blob.to_bytes()).unwrap();
     is_locked(&machine, "vault_damaged", 503).await;
+}
+
+async fn seal_identity(signer: &Running, key: &str) -> String {
+    let wanted = IdentityToSeal { identity_key: ipc::Sensitive::new(key.to_owned()) };
+    signer.sign.post::<SealedIdentity>(SEAL_IDENTITY_PATH, &wanted).await.unwrap().sealed
+}
+
+async fn open_identity(signer: &Running, sealed: &str) -> Result<String, ipc::ClientError> {
+    let kept = SealedIdentity { sealed: sealed.to_owned() };
+    let answer = signer.sign.post::<IdentityAnswer>(OPEN_IDENTITY_PATH, &kept).await?;
+    Ok(answer.identity_key.expose_secret().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_s_identity_key_opens_where_it_was_sealed_and_nowhere_else() {
+    let key = "3d".repeat(32);
+    let mut machine = machine_with_a_share().await;
+    let signer = machine.start().await;
+    let sealed = seal_identity(&signer, &key).await;
+    assert_ne!(seal_identity(&signer, &key).await, sealed, "each time by another nonce");
+    assert!(!sealed.contains(&key[..16]) && !sealed.contains(&hex::encode(&key[..8])));
+    assert_eq!(open_identity(&signer, &sealed).await.unwrap(), key);
+    // Nothing of it stays in this process's files or words.
+    for (path, content) in machine.disk() {
+        for part in [&key.as_bytes()[..16], &[0x3d; 16][..]] {
+            assert!(!content.windows(16).any(|window| window == part), "{}", path.display());
+        }
+    }
+    assert!(!signer.log_text().contains(&key[..16]));
+    // Changed, cut off, too long, or sealed for another purpose.
+    let elsewhere = refused(422, "identity_sealed_elsewhere");
+    let other_digit = if sealed.ends_with('0') { "1" } else { "0" };
+    let changed = format!("{}{other_digit}", &sealed[..sealed.len() - 1]);
+    let charon = Charon::new(clock());
+    hand_in(&signer, &charon.folder(2)).await.unwrap();
+    let for_backups =
+        machine.disk().into_iter().find(|(path, _)| path.to_string_lossy().contains("identity-"));
+    let for_backups = hex::encode(for_backups.unwrap().1);
+    let too_long = sealed.repeat(9);
+    for text in [changed.as_str(), &sealed[..40], "", "zz", too_long.as_str(), for_backups.as_str()] {
+        assert_eq!(code(open_identity(&signer, text).await), elsewhere, "{text}");
+    }
+    let no_key = IdentityToSeal { identity_key: ipc::Sensitive::new("00".repeat(32)) };
+    let refusal = signer.sign.post::<SealedIdentity>(SEAL_IDENTITY_PATH, &no_key).await;
+    assert_eq!(code(refusal), refused(422, "identity_key_invalid"));
+    // The owner's socket, and so the page, has no such door.
+    let wish = SealedIdentity { sealed: sealed.clone() };
+    let through_the_page = signer.control.post::<IdentityAnswer>(OPEN_IDENTITY_PATH, &wish).await;
+    assert!(through_the_page.is_err());
+    signer.stop();
+
+    // Another box's vault, and this one's disk under another system or in another machine.
+    let another = Machine::new();
+    let there = another.start().await;
+    assert_eq!(code(open_identity(&there, &sealed).await), elsewhere);
+    there.stop();
+    for (pcr, why) in [(7, "boot_changed"), (11, "software_changed")] {
+        Tpm::open(&machine.tcti).unwrap().extend_pcr(pcr, b"something else").unwrap();
+        let signer = machine.start().await;
+        assert_eq!(code(open_identity(&signer, &sealed).await), refused(503, why));
+        signer.stop();
+        machine.swtpm = Some(machine.swtpm.take().unwrap().power_cycle().unwrap());
+        machine.tcti = machine.swtpm.as_ref().unwrap().tcti().to_owned();
+        let signer = machine.start().await;
+        assert_eq!(open_identity(&signer, &sealed).await.unwrap(), key);
+        signer.stop();
+    }
+    machine.swtpm = Some(Swtpm::start(&machine.dir.path().join("another tpm")).unwrap());
+    machine.tcti = machine.swtpm.as_ref().unwrap().tcti().to_owned();
+    let signer = machine.start().await;
+    assert_eq!(code(open_identity(&signer, &sealed).await), refused(503, "other_tpm"));
 }
