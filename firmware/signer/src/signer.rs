@@ -341,7 +341,7 @@ impl Signer {
 
     pub(crate) fn note_refusal(&self, key: PublicKeyBytes, request: &SignRequest, refusal: &Refusal) {
         self.metrics.refused(refusal);
-        tracing::warn!(pubshare = %key, kind = %request.kind.chars().take(64).collect::<String>(), code = refusal.code(), %refusal, "refused to sign");
+        tracing::warn!(pubshare = %key, kind = message::Kind::name_of(request), code = refusal.code(), %refusal, "refused to sign");
     }
 
     async fn try_sign(&self, key: PublicKeyBytes, request: &SignRequest) -> Result<SignatureBytes, Refusal> {
