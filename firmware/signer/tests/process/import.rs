@@ -65,7 +65,7 @@ async fn a_wrong_bundle_is_refused_whole() {
         let data = [of(1, 1, 2, 3), of(2, source, target, slot)];
         let history = History::Interchange(serde_json::json!({"metadata": metadata, "data": data}));
         let problem = signer.import(&bundle(&[1, 2], history)).await.unwrap_err();
-        assert!(problem.to_string().contains(&pubshare(2).to_string()), "{problem}");
+        assert!(format!("{problem:?}").contains(&pubshare(2).to_string()), "{problem}");
         assert_eq!(code::<()>(Err(problem)), refused(422, "history_invalid"), "{source} {target} {slot}");
     }
     assert_eq!(signer.status().await.shares, []);

@@ -267,10 +267,11 @@ impl Tries<'_> {
     fn try_one(&mut self, files: &Files, marks: &[Mark]) {
         let mut hash = DefaultHasher::new();
         (files, format!("{marks:?}")).hash(&mut hash);
-        let is_new = |seen: &mut BTreeSet<u64>| seen.insert(hash.finish());
-        if self.found.violation.is_some()
-            || !is_new(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
-        {
+        if self.found.violation.is_some() {
+            return;
+        }
+        let is_new = self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(hash.finish());
+        if !is_new {
             return;
         }
         self.found.tried += 1;
