@@ -1,6 +1,6 @@
-//! Every promise of the threat model names tests, and those tests are there.
+//! Every promise of the threat model names tests, those tests are there, and what `./hearth test` alone does not run is said.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,11 +10,22 @@ const PAGE: &str = "docs/threat-model.md";
 /// How a row says that no test function shows it: not at all, or by a whole word of `./hearth` or the build itself.
 const NO_FUNCTION: [&str; 3] = ["*not shown yet*", "`./hearth ", "each build"];
 
+/// The tests in these files of `hw-tests/tests` run only when their part of `./hearth test` is named.
+const ON_DEMAND: [(&str, &str); 4] = [
+    ("edited_cluster", "edited-cluster"),
+    ("image_boots_arm64", "image-arm64"),
+    ("image_more", "image-more"),
+    ("power_cuts", "power-cuts"),
+];
+
+/// Every test there is, and the part that has to be named for it; none for those that always run.
+type Tests = BTreeMap<String, Option<&'static str>>;
+
 /// What is wrong with the page, one line each.
 pub(crate) fn broken() -> anyhow::Result<Vec<String>> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = fs::read_to_string(top.join(PAGE)).with_context(|| format!("cannot read {PAGE}"))?;
-    let mut functions = BTreeSet::new();
+    let mut functions = Tests::new();
     let mut folders: Vec<PathBuf> = ["firmware", "hw-tests", "xtask"].map(|name| top.join(name)).into();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
@@ -24,11 +35,23 @@ pub(crate) fn broken() -> anyhow::Result<Vec<String>> {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text =
                     fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-                functions.extend(tests_in(&text).map(str::to_owned));
+                let part = part_of(&path);
+                for name in tests_in(&text) {
+                    // One of two with the same name that always runs is enough.
+                    let known = functions.entry(name.to_owned()).or_insert(part);
+                    *known = known.and(part);
+                }
             }
         }
     }
     Ok(judge(&page, &functions))
+}
+
+/// The part that has to be named for the tests in a file, if one has to be.
+fn part_of(path: &Path) -> Option<&'static str> {
+    let is_there = path.parent().is_some_and(|folder| folder.ends_with("hw-tests/tests"));
+    let stem = path.file_stem().filter(|_| is_there)?;
+    ON_DEMAND.iter().find(|(file, _)| stem == *file).map(|(_, part)| *part)
 }
 
 /// The names of all functions that come right after a line that makes them a test.
@@ -45,7 +68,7 @@ fn tests_in(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn judge(page: &str, tests: &BTreeSet<String>) -> Vec<String> {
+fn judge(page: &str, tests: &Tests) -> Vec<String> {
     let mut broken = Vec::new();
     for (number, line) in page.lines().enumerate().map(|(number, line)| (number + 1, line.trim())) {
         let Some(row) = line.strip_prefix('|') else { continue };
@@ -59,8 +82,16 @@ fn judge(page: &str, tests: &BTreeSet<String>) -> Vec<String> {
         }
         let names: Vec<&str> = shown_by.split('`').skip(1).step_by(2).collect();
         let names = names.into_iter().filter(|name| is_name(name));
-        let (known, unknown): (Vec<&str>, Vec<&str>) = names.partition(|name| tests.contains(*name));
+        let (known, unknown): (Vec<&str>, Vec<&str>) = names.partition(|name| tests.contains_key(*name));
         broken.extend(unknown.iter().map(|name| format!("{PAGE}:{number} names {name}, which is no test")));
+        for name in &known {
+            let part = tests.get(*name).copied().flatten();
+            if let Some(part) = part.filter(|part| !shown_by.contains(&format!("`./hearth test {part}`"))) {
+                broken.push(format!(
+                    "{PAGE}:{number} names {name}, which runs only in `./hearth test {part}`: say so there"
+                ));
+            }
+        }
         if known.is_empty() && !NO_FUNCTION.iter().any(|words| shown_by.contains(words)) {
             broken.push(format!("{PAGE}:{number} promises without a test:{promise}"));
         }
@@ -79,13 +110,31 @@ mod tests {
 
     #[test]
     fn a_promise_needs_a_test_that_is_there() {
-        let tests = BTreeSet::from(["it_holds".to_owned()]);
+        let tests = Tests::from([("it_holds".to_owned(), None)]);
         let page = "| Promise | Mechanism | Test |\n|---|---|---|\n| A | b | `it_holds`, see `x.rs` |\n\
                     | B | c | `it_held` |\n| C | d | by hand |\n| D | e | *not shown yet* |\n| E | f |\n";
         let broken = judge(page, &tests);
         assert_eq!(broken.len(), 4, "{broken:?}");
         for (at, word) in ["4 names it_held", "4 promises", "5 promises", "7 has not"].iter().enumerate() {
             assert!(broken[at].contains(word), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn a_test_that_runs_only_when_it_is_asked_for_is_said_to() {
+        let tests = Tests::from([("it_boots".to_owned(), Some("image-more"))]);
+        let row = |shown_by: &str| judge(&format!("| A | b | {shown_by} |"), &tests);
+        assert_eq!(row("`it_boots`; `./hearth test image-more`"), [""; 0]);
+        for silent in ["`it_boots`", "`it_boots`; `./hearth test image`"] {
+            let broken = row(silent);
+            assert!(broken.len() == 1 && broken[0].contains("only in"), "{broken:?}");
+        }
+        for (path, part) in [
+            ("/x/hw-tests/tests/image_more.rs", Some("image-more")),
+            ("/x/hw-tests/tests/image_boots.rs", None),
+            ("/x/firmware/a/src/image_more.rs", None),
+        ] {
+            assert_eq!(part_of(Path::new(path)), part, "{path}");
         }
     }
 

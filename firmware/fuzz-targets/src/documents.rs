@@ -305,15 +305,25 @@ fn interchange(input: &[u8]) -> Verdict {
         let text = serde_json::to_vec(&file).expect("a file has a JSON form");
         let read = Interchange::parse(&text, GENESIS_ROOT).expect("our own file");
         assert_eq!(read, file);
-        let mut elsewhere = Protection::new(GENESIS_ROOT, Retention::Complete);
-        elsewhere.adopt(&read).expect("our own file");
-        for vote in votes() {
-            let there = elsewhere.check_attestation(&key, &vote).is_ok();
-            assert!(!there || after.check_attestation(&key, &vote).is_ok(), "an export forgets {vote:?}");
-        }
-        for proposal in proposals() {
-            let there = elsewhere.check_block(&key, &proposal).is_ok();
-            assert!(!there || after.check_block(&key, &proposal).is_ok(), "an export forgets {proposal:?}");
+        // As the box does it, by the letter of EIP-3076 and by the highest values alone.
+        let mut adopted = Protection::new(GENESIS_ROOT, Retention::Complete);
+        adopted.adopt(&read).expect("our own file");
+        let mut literal = Protection::new(GENESIS_ROOT, Retention::Complete);
+        literal.import(&read).expect("our own file");
+        let mut highest = Protection::new(GENESIS_ROOT, Retention::Watermark);
+        highest.import(&read).expect("our own file");
+        for elsewhere in [adopted, literal, highest] {
+            for vote in votes() {
+                let there = elsewhere.check_attestation(&key, &vote).is_ok();
+                assert!(!there || after.check_attestation(&key, &vote).is_ok(), "an export forgets {vote:?}");
+            }
+            for proposal in proposals() {
+                let there = elsewhere.check_block(&key, &proposal).is_ok();
+                assert!(
+                    !there || after.check_block(&key, &proposal).is_ok(),
+                    "an export forgets {proposal:?}"
+                );
+            }
         }
     }
     Verdict::Taken

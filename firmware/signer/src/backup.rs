@@ -53,7 +53,10 @@ impl Signer {
         let (shares, identities) = self.everything(&vault).await?;
         let line = format!("a backup of {} key shares is asked for", shares.len());
         self.trust_clock().map_err(|refusal| refusal.to_problem())?;
-        self.presence.confirm(b"backup", &line, order.code.as_deref(), Instant::now())?;
+        // Who learns the code of one order has no backup under another passphrase by it.
+        let mut decides = Zeroizing::new(b"backup ".to_vec());
+        decides.extend_from_slice(order.passphrase.expose_secret().as_bytes());
+        self.presence.confirm(&decides, &line, order.code.as_deref(), Instant::now())?;
         let marks = ledger.watermarks().await.map_err(|error| ledger_problem(&error))?;
         let (mut carried, mut secrets) = (Vec::new(), Vec::new());
         for share in &shares {

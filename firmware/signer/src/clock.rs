@@ -1,6 +1,6 @@
 //! What time it is on a share's chain, and what follows from it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use chain::{Epoch, Slot, SlotTiming, TimingError, UnixMillis};
 use ipc::signer::ChainClock;
@@ -37,6 +37,21 @@ pub(crate) fn floors_at(clock: &ChainClock, now: UnixMillis, known: Option<Epoch
     })
 }
 
+/// How far beyond the clock a history from elsewhere may go, in epochs. Floors of this box stand up to six epochs ahead of it, after
+/// a backup was restored, and a history that goes out has them; the clock of the client that wrote it may have been ahead too.
+const MOST_AHEAD_EPOCHS: u64 = 16;
+/// The same on chains of short epochs. What a file of nonsense can silence a share for is no longer than this or those epochs.
+const MOST_AHEAD: Duration = Duration::from_secs(2 * 3600);
+
+/// The last epoch of which anybody can say that something was signed in it (decision 0390). None when there is no such chain.
+pub(crate) fn latest_signed(clock: &ChainClock, now: UnixMillis) -> Option<Epoch> {
+    let epochs_ms = clock.slot_ms.saturating_mul(clock.slots_per_epoch).saturating_mul(MOST_AHEAD_EPOCHS);
+    let ahead = u64::try_from(MOST_AHEAD.as_millis()).unwrap_or(u64::MAX).max(epochs_ms);
+    // Of a chain that has not begun, histories are those of its first epochs.
+    let from = now.0.max(clock.genesis_time.saturating_mul(1000));
+    epoch_at(clock, UnixMillis(from.saturating_add(ahead)))
+}
+
 /// The time some epochs later. While the chain has not begun nothing can have been signed; the epochs in which another holder of
 /// the same share would be noticed can then only be those after its beginning.
 pub(crate) fn epochs_later(clock: &ChainClock, now: UnixMillis, epochs: u64) -> UnixMillis {
@@ -69,6 +84,22 @@ mod tests {
         assert_eq!(floors_at(&CLOCK, until, None).and_then(|floors| floors.target), Some(Epoch(4)));
         assert_eq!(epochs_later(&CLOCK, at(5), 3), at(8));
         assert_eq!(epochs_later(&CLOCK, at(5), u64::MAX), UnixMillis(u64::MAX));
+    }
+
+    #[test]
+    fn a_history_may_go_some_epochs_beyond_the_clock_and_no_further() {
+        let mainnet = ChainClock { slot_ms: 12_000, slots_per_epoch: 32, ..CLOCK };
+        let at = |epoch: u64| UnixMillis(1_000_000 + epoch * 32 * 12_000 + 1);
+        assert_eq!(latest_signed(&mainnet, at(100)), Some(Epoch(118)), "two hours");
+        assert_eq!(latest_signed(&mainnet, UnixMillis(5)), Some(Epoch(18)), "it has not begun");
+        let slow = ChainClock { slot_ms: 60_000, ..mainnet };
+        assert_eq!(latest_signed(&slow, UnixMillis(1_000_000)), Some(Epoch(16)));
+        // Whatever this box itself raises floors to comes back in.
+        for clock in [mainnet, slow] {
+            let now = UnixMillis(900_000_000);
+            let floors = floors_at(&clock, epochs_later(&clock, now, 5), None).unwrap();
+            assert!(floors.target <= latest_signed(&clock, now));
+        }
     }
 
     #[test]

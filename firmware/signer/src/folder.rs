@@ -65,6 +65,7 @@ impl Signer {
         self.image_keys.allow_fork(view.fork_version)?;
         self.may_come_in(&shares)?;
         self.check_one_share_each(&shares).await?;
+        self.check_histories(&shares)?;
         // Before the shares: a folder whose shares are in can always be joined with. Without them it does no harm.
         let shown = shares_of(&view, &identity.public_key());
         let (share, _) = shown.first().copied().ok_or_else(fault)?;

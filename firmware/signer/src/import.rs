@@ -1,6 +1,6 @@
 //! How a share gets in: opened here, checked against what its owner says, stored with its history in one step.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use chain::{PublicKeyBytes, Root, UnixMillis};
 use cluster::keystore::Keystore;
@@ -63,7 +63,7 @@ impl Signer {
         .ok_or_else(|| {
             bad("import_failed", "reading the shares failed by a fault of ours", "Report this.")
         })?;
-        let (shares, mut histories) = unpacked?;
+        let (shares, mut histories, more_epochs) = unpacked?;
 
         let mut incoming = Vec::with_capacity(shares.len());
         for Unpacked { row, secret } in shares {
@@ -74,9 +74,10 @@ impl Signer {
                     "Make a file with each share once.",
                 )
             })?;
-            incoming.push(Incoming { row, secret, history, more_epochs: 0, stopped: None });
+            incoming.push(Incoming { row, secret, history, more_epochs, stopped: None });
         }
         self.check_one_share_each(&incoming).await?;
+        self.check_histories(&incoming)?;
         self.take_in(incoming).await
     }
 
@@ -85,6 +86,14 @@ impl Signer {
     pub(crate) fn may_come_in(&self, shares: &[Incoming]) -> Result<(), Problem> {
         shares.iter().try_for_each(|share| self.may_serve(&share.row))?;
         self.trust_clock().map_err(|refusal| refusal.to_problem())
+    }
+
+    /// Refuses histories of an epoch that is far from now, by a clock that somebody vouches for. Nothing takes floors back: a file
+    /// with one wrong number would silence its share for good (decision 0390).
+    pub(crate) fn check_histories(&self, shares: &[Incoming]) -> Result<(), Problem> {
+        self.may_come_in(shares)?;
+        let now = clock::now();
+        shares.iter().try_for_each(|share| not_of_the_far_future(share, now))
     }
 
     /// Refuses a new share of a validator of which this box has another one, or one that waits. Their votes would be checked
@@ -134,6 +143,14 @@ impl Signer {
         Ok(second)
     }
 
+    /// Whether whoever asks may have the TPM's counter stepped once more. Where no TPM counts, nothing wears.
+    pub(crate) fn may_step(&self) -> Result<(), Problem> {
+        match self.witness() {
+            rollback::Witness::Tpm(_) => self.wear.check(Instant::now()),
+            rollback::Witness::Nobody => Ok(()),
+        }
+    }
+
     /// Seals shares and puts them into service, with their history, in one step. The caller holds `importing`.
     pub(crate) async fn take_in(self: &Arc<Self>, shares: Vec<Incoming>) -> Result<ShareImported, Problem> {
         self.may_come_in(&shares)?;
@@ -164,8 +181,12 @@ impl Signer {
                 }
             }
         }
+        self.may_step()?;
         // The ledger first, the TPM's counter after it; see `rollback`.
         let stored = ledger.import(imports).await.map_err(|error| ledger_problem(&error))?;
+        if stored.is_step {
+            self.wear.spend(Instant::now());
+        }
         if let Err(problem) = rollback::settle(self.witness(), stored.counter).await {
             // The shares are stored and the ledger is one ahead. Nothing is signed or taken in before the TPM has caught up.
             tracing::error!(code = %problem.code, "the TPM's counter could not be stepped after an import");
@@ -179,14 +200,15 @@ impl Signer {
     }
 }
 
-/// Decrypts every share and checks it against what the bundle says of it.
 /// The public shares in a bundle, for whoever tries the unpacking alone.
 pub(crate) fn unpacked_keys(bundle: ShareBundle) -> Option<Vec<PublicKeyBytes>> {
-    let (shares, _) = unpack(bundle).ok()?;
+    let (shares, ..) = unpack(bundle).ok()?;
     Some(shares.iter().map(|share| share.row.pubshare).collect())
 }
 
-fn unpack(bundle: ShareBundle) -> Result<(Vec<Unpacked>, BTreeMap<PublicKeyBytes, Entries>), Problem> {
+/// Decrypts every share and checks it against what the bundle says of it. Also gives by how many epochs more than usual the shares
+/// wait: a client that signed with them until now did so by another clock (decision 0300).
+fn unpack(bundle: ShareBundle) -> Result<(Vec<Unpacked>, BTreeMap<PublicKeyBytes, Entries>, u64), Problem> {
     if bundle.validators.is_empty() || bundle.validators.len() > MAX_IMPORTED {
         return Err(bad(
             "bundle_size",
@@ -207,7 +229,11 @@ fn unpack(bundle: ShareBundle) -> Result<(Vec<Unpacked>, BTreeMap<PublicKeyBytes
     }
     let keys: Vec<PublicKeyBytes> = shares.iter().map(|share| share.row.pubshare).collect();
     let histories = histories(&bundle.history, genesis_validators_root, &keys)?;
-    Ok((shares, histories))
+    let more_epochs = match bundle.history {
+        StatedHistory::NeverSigned => 0,
+        StatedHistory::Interchange(_) => CLOCKS_APART,
+    };
+    Ok((shares, histories, more_epochs))
 }
 
 fn unpack_one(
@@ -325,6 +351,28 @@ fn histories(
             )),
         })
         .collect()
+}
+
+fn not_of_the_far_future(share: &Incoming, now: UnixMillis) -> Result<(), Problem> {
+    let Incoming { row, history: (blocks, votes), .. } = share;
+    let latest = clock::latest_signed(&row.clock, now).unwrap_or_default();
+    let vote = votes
+        .iter()
+        .find(|vote| vote.source_epoch.max(vote.target_epoch) > latest)
+        .map(|vote| format!("a vote from epoch {} to {}", vote.source_epoch, vote.target_epoch));
+    let block = blocks
+        .iter()
+        .find(|block| block.slot.epoch(row.clock.slots_per_epoch) > latest)
+        .map(|block| format!("a block of slot {}", block.slot));
+    let Some(entry) = vote.or(block) else { return Ok(()) };
+    Err(bad(
+        "history_invalid",
+        &format!(
+            "the history says of the share {} that it signed {entry}; by this box's clock nothing can have been signed beyond epoch {latest}, and with this the share would sign nothing until then",
+            row.pubshare
+        ),
+        "Export the slashing protection history anew from the client that used these shares, and check that it is for this chain. If that client's clock was wrong, wait until the chain is there.",
+    ))
 }
 
 fn same_facts(known: &ShareRow, stated: &ShareRow) -> Result<(), Problem> {

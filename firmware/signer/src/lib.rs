@@ -49,6 +49,7 @@ mod signer;
 mod ssv;
 mod unserved;
 mod vault;
+mod wear;
 
 use std::{path::Path, time::Duration};
 

@@ -122,13 +122,19 @@ impl Kind {
     }
 
     /// Names of types that exist elsewhere and are refused here must not look like typing errors, so every other name
-    /// is "not supported yet".
+    /// is "not supported yet". What was sent instead of a name is not repeated: it may be a secret in the wrong place.
     fn parse(name: &str) -> Result<Self, Refusal> {
-        Self::ALL
-            .iter()
-            .find(|(_, known)| *known == name)
-            .map(|(kind, _)| *kind)
-            .ok_or_else(|| Refusal::NotSupported(name.chars().take(64).collect()))
+        const ELSEWHERE: [&str; 2] = ["BLOCK", "BLS_TO_EXECUTION_CHANGE"];
+        let named = Self::ALL.iter().find(|(_, known)| *known == name).map(|(kind, _)| *kind);
+        named.ok_or_else(|| {
+            let elsewhere = ELSEWHERE.into_iter().find(|known| *known == name);
+            Refusal::NotSupported(elsewhere.unwrap_or("unknown to this box"))
+        })
+    }
+
+    /// The name that a request gives, for the log.
+    pub(crate) fn name_of(request: &SignRequest) -> &'static str {
+        Self::parse(&request.kind).map_or("unknown", Self::name)
     }
 }
 
@@ -339,11 +345,9 @@ impl Reader<'_> {
 }
 
 fn parse<T: DeserializeOwned>(name: &str, value: &serde_json::Value) -> Result<T, Refusal> {
-    T::deserialize(value).map_err(|error| {
-        // The error may quote the value, which can be long.
-        let reason: String = error.to_string().chars().take(160).flat_map(char::escape_default).collect();
-        Refusal::Malformed(format!("`{name}`: {reason}"))
-    })
+    // The parser's own words would quote what it found.
+    T::deserialize(value)
+        .map_err(|_| Refusal::Malformed(format!("`{name}` is not what the API has under this name")))
 }
 
 #[cfg(test)]

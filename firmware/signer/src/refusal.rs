@@ -17,7 +17,7 @@ pub enum Refusal {
     Malformed(String),
     /// A type that is not signed yet.
     #[error("messages of type {0} are not supported yet")]
-    NotSupported(String),
+    NotSupported(&'static str),
     /// The message belongs to another chain.
     #[error("the message is for another chain than the one this share was imported for")]
     WrongChain,
@@ -179,7 +179,7 @@ impl Refusal {
     }
 
     /// Every code, so that each is a metric from the start.
-    pub const CODES: [&'static str; 26] = [
+    pub const CODES: [&'static str; 27] = [
         "unknown_key",
         "malformed",
         "not_supported_yet",
@@ -187,6 +187,7 @@ impl Refusal {
         "test_keys_real_chain",
         "signing_root_mismatch",
         "too_far_ahead",
+        "chain_not_begun",
         "too_old",
         "no_rules",
         "other_validator",
@@ -339,5 +340,85 @@ mod tests {
         assert_eq!(problem.code, "too_far_ahead");
         assert!(problem.message.starts_with("The message has epoch 9"), "{}", problem.message);
         assert!(problem.next_step.contains("clocks"));
+    }
+
+    /// One of each, in their order. The match is there to fail when a kind is added that is not in the list.
+    fn one_of_each() -> Vec<Refusal> {
+        let text = || "x".to_owned();
+        let all = vec![
+            Refusal::UnknownKey(text()),
+            Refusal::Malformed(text()),
+            Refusal::NotSupported("BLOCK"),
+            Refusal::WrongChain,
+            Refusal::TestKeys(text()),
+            Refusal::RootMismatch,
+            Refusal::TooFarAhead { epoch: 9, now: 2 },
+            Refusal::NotBegun,
+            Refusal::TooOld { epoch: 2, now: 9 },
+            Refusal::NoRules,
+            Refusal::OtherValidator(text()),
+            Refusal::FeeRecipient { asked: text(), set: text() },
+            Refusal::GasLimit { asked: 1, set: 2 },
+            Refusal::RegistrationAhead,
+            Refusal::WithdrawalCredentials { asked: text(), signed: text() },
+            Refusal::DepositAmount { gwei: 1, most: 2 },
+            Refusal::ExitNotConfirmed,
+            Refusal::ExitTooEarly { left_s: 1 },
+            Refusal::ExitEpoch { asked: 1, confirmed: 2 },
+            Refusal::SignsElsewhere,
+            Refusal::ClockUnsynchronised,
+            Refusal::ClockStepped { by_ms: 1 },
+            Refusal::ClockWasSet,
+            Refusal::ClockBehind { by_s: 1 },
+            Refusal::Slashable(text()),
+            Refusal::NotDurable(text()),
+            Refusal::NotReady(Problem::new("starting", "It starts.", "Wait.")),
+        ];
+        for (place, refusal) in all.iter().enumerate() {
+            let expected = match refusal {
+                Refusal::UnknownKey(_) => 0,
+                Refusal::Malformed(_) => 1,
+                Refusal::NotSupported(_) => 2,
+                Refusal::WrongChain => 3,
+                Refusal::TestKeys(_) => 4,
+                Refusal::RootMismatch => 5,
+                Refusal::TooFarAhead { .. } => 6,
+                Refusal::NotBegun => 7,
+                Refusal::TooOld { .. } => 8,
+                Refusal::NoRules => 9,
+                Refusal::OtherValidator(_) => 10,
+                Refusal::FeeRecipient { .. } => 11,
+                Refusal::GasLimit { .. } => 12,
+                Refusal::RegistrationAhead => 13,
+                Refusal::WithdrawalCredentials { .. } => 14,
+                Refusal::DepositAmount { .. } => 15,
+                Refusal::ExitNotConfirmed => 16,
+                Refusal::ExitTooEarly { .. } => 17,
+                Refusal::ExitEpoch { .. } => 18,
+                Refusal::SignsElsewhere => 19,
+                Refusal::ClockUnsynchronised => 20,
+                Refusal::ClockStepped { .. } => 21,
+                Refusal::ClockWasSet => 22,
+                Refusal::ClockBehind { .. } => 23,
+                Refusal::Slashable(_) => 24,
+                Refusal::NotDurable(_) => 25,
+                Refusal::NotReady(_) => 26,
+            };
+            assert_eq!(place, expected, "{refusal}");
+        }
+        all
+    }
+
+    #[test]
+    fn every_refusal_has_a_code_of_its_own_in_the_list_a_sentence_and_a_next_step() {
+        let all = one_of_each();
+        let codes: Vec<&str> = all.iter().map(Refusal::code).collect();
+        assert_eq!(codes, Refusal::CODES);
+        assert_eq!(codes.iter().collect::<std::collections::BTreeSet<_>>().len(), codes.len());
+        for refusal in all {
+            let problem = refusal.to_problem();
+            assert!(problem.message.ends_with('.') && problem.message.len() > 5, "{problem:?}");
+            assert!(problem.next_step.ends_with('.') && !refusal.next_step().is_empty(), "{problem:?}");
+        }
     }
 }

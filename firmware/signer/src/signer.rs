@@ -73,6 +73,8 @@ pub(crate) struct Signer {
     pub(crate) remote: crate::remote::Remote,
     /// The passphrase of a board without a TPM.
     pub(crate) no_tpm: crate::no_tpm::NoTpm,
+    /// How often the TPM's counter may still be stepped.
+    pub(crate) wear: crate::wear::Budget,
 }
 
 #[derive(Default)]
@@ -124,6 +126,7 @@ impl Signer {
             editing,
             remote,
             no_tpm: crate::no_tpm::NoTpm::default(),
+            wear: crate::wear::Budget::default(),
         });
         signer.show_passphrase_key();
         signer.unlock().await;
@@ -341,7 +344,7 @@ impl Signer {
 
     pub(crate) fn note_refusal(&self, key: PublicKeyBytes, request: &SignRequest, refusal: &Refusal) {
         self.metrics.refused(refusal);
-        tracing::warn!(pubshare = %key, kind = %request.kind.chars().take(64).collect::<String>(), code = refusal.code(), %refusal, "refused to sign");
+        tracing::warn!(pubshare = %key, kind = message::Kind::name_of(request), code = refusal.code(), %refusal, "refused to sign");
     }
 
     async fn try_sign(&self, key: PublicKeyBytes, request: &SignRequest) -> Result<SignatureBytes, Refusal> {

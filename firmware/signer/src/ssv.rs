@@ -87,6 +87,7 @@ impl Signer {
         });
         let Checked { operator, shares } = checked.await.ok_or_else(fault)??;
         self.check_one_share_each(&shares).await?;
+        self.check_histories(&shares)?;
         let taken = self.take_in(shares).await?;
         tracing::info!(
             operator,

@@ -261,22 +261,48 @@ impl History {
         }
     }
 
-    /// Everything known, for a complete interchange file. A floor that no entry stands for becomes an entry without a
-    /// signing root, so that the reader's knowledge begins no lower than ours.
+    /// Everything known that a reader must know, for a complete interchange file: whatever this history refuses, each reader
+    /// refuses that takes the entries by the letter of EIP-3076, or only the highest of them.
+    ///
+    /// By the letter the lowest entry says where knowledge begins. So what lies below a floor may not stand in a file: the floor
+    /// stands there instead, as an entry without a signing root. A floor lies above entries after a power cut, an import or a
+    /// pruning, when votes may be forgotten, and those are what the reader would then sign against.
     pub(crate) fn record(&self) -> ValidatorRecord {
-        let mut signed_blocks: Vec<_> = self.blocks().collect();
-        let mut signed_attestations: Vec<_> = self.attestations().collect();
-        if let Some(slot) = self.floors.block.filter(|floor| self.blocks_at(*floor).next().is_none()) {
-            signed_blocks.insert(0, SignedBlock { slot, signing_root: None });
+        let signed_attestations =
+            self.attestations_from_floors().unwrap_or_else(|| self.minimal_record().signed_attestations);
+        ValidatorRecord { pubkey: self.key, signed_blocks: self.blocks_from_floor(), signed_attestations }
+    }
+
+    fn blocks_from_floor(&self) -> Vec<SignedBlock> {
+        let Some(floor) = self.floors.block else { return self.blocks().collect() };
+        let at_floor: Vec<_> = self.blocks_at(floor).filter(|_| !self.binds_repeats()).copied().collect();
+        let stands_for_it = if at_floor.is_empty() {
+            vec![SignedBlock { slot: floor, signing_root: None }]
+        } else {
+            at_floor
+        };
+        stands_for_it.into_iter().chain(self.blocks().filter(|entry| entry.slot > floor)).collect()
+    }
+
+    /// None when no list of entries says what the floors say: a vote was signed above the target's floor and below the source's.
+    fn attestations_from_floors(&self) -> Option<Vec<SignedAttestation>> {
+        let Floors { source, target, .. } = self.floors;
+        if source.or(target).is_none() {
+            return Some(self.attestations().collect());
         }
-        let lowest_source = signed_attestations.iter().map(|entry| entry.source_epoch).min();
-        let lowest_target = signed_attestations.iter().map(|entry| entry.target_epoch).min();
-        if self.floors.source.or(self.floors.target).is_some()
-            && (self.floors.source != lowest_source || self.floors.target != lowest_target)
-        {
-            signed_attestations.insert(0, self.floor_entry(self.floors.source, self.floors.target));
+        let target = target.max(source).unwrap_or_default();
+        // A vote that is left out goes on to refuse what would surround it: whatever has a lower source.
+        let left_out = self.attestations_before(target).map(|entry| entry.source_epoch).max();
+        let mut source = source.max(left_out).unwrap_or_default();
+        let mut kept: Vec<_> = self.attestations_at(target).copied().collect();
+        // An entry at the floor says with its root what may be signed once more. Not where it may be a forged one.
+        if kept.is_empty() || self.binds_repeats() || kept.iter().any(|entry| entry.source_epoch < source) {
+            source = kept.iter().map(|entry| entry.source_epoch).fold(source, Epoch::max);
+            kept = vec![Self::floor_entry(Some(source), Some(target))];
         }
-        ValidatorRecord { pubkey: self.key, signed_blocks, signed_attestations }
+        kept.extend(self.attestations_after(target));
+        let is_above = |entry: &SignedAttestation| entry.source_epoch >= source;
+        (source <= target && kept.iter().all(is_above)).then_some(kept)
     }
 
     /// One entry per kind at the highest values, for a minimal interchange file.
@@ -284,7 +310,7 @@ impl History {
         let Floors { block: highest_slot, source: highest_source, target: highest_target } =
             self.last_known();
         let attestation =
-            highest_source.or(highest_target).map(|_| self.floor_entry(highest_source, highest_target));
+            highest_source.or(highest_target).map(|_| Self::floor_entry(highest_source, highest_target));
         ValidatorRecord {
             pubkey: self.key,
             signed_blocks: highest_slot
@@ -295,9 +321,11 @@ impl History {
         }
     }
 
-    fn floor_entry(&self, source: Option<Epoch>, target: Option<Epoch>) -> SignedAttestation {
+    fn floor_entry(source: Option<Epoch>, target: Option<Epoch>) -> SignedAttestation {
         let source_epoch = source.unwrap_or_default();
-        SignedAttestation { source_epoch, target_epoch: target.unwrap_or(source_epoch), signing_root: None }
+        // No vote has its target before its source, and some readers take no file that names one.
+        let target_epoch = target.max(source).unwrap_or_default();
+        SignedAttestation { source_epoch, target_epoch, signing_root: None }
     }
 
     /// Adds entries and sets the floors they imply.

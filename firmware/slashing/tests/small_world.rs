@@ -57,9 +57,13 @@ enum Event {
     /// The box is replaced: a new one starts from the export alone.
     MoveComplete,
     MoveMinimal,
+    /// The newest entries are lost, the floors are raised over whatever they can have been, and a new box starts from the
+    /// export alone.
+    PowerCutMoveComplete,
+    PowerCutMoveMinimal,
 }
 
-const EVENTS: [Event; 11] = [
+const EVENTS: [Event; 13] = [
     Event::Nothing,
     Event::Restart,
     Event::CrashBeforeRecord,
@@ -71,7 +75,24 @@ const EVENTS: [Event; 11] = [
     Event::AdoptOwn,
     Event::MoveComplete,
     Event::MoveMinimal,
+    Event::PowerCutMoveComplete,
+    Event::PowerCutMoveMinimal,
 ];
+
+/// Without the newest entry of each kind, and with floors over it.
+fn cut_short(history: &History, retention: Retention) -> History {
+    let known = history.last_known();
+    let newest_is_lost = |target: Epoch| Some(target) < known.target;
+    let mut after = History::restore(
+        KEY,
+        retention,
+        history.floors(),
+        history.blocks().filter(|entry| Some(entry.slot) < known.block),
+        history.attestations().filter(|entry| newest_is_lost(entry.target_epoch)),
+    );
+    after.raise(known);
+    after
+}
 
 fn restored(history: &History, retention: Retention) -> History {
     History::restore(KEY, retention, history.floors(), history.blocks(), history.attestations())
@@ -118,6 +139,12 @@ fn happen(event: Event, history: History, retention: Retention) -> History {
         }
         Event::MoveComplete => imported(Interchange::complete(CHAIN, [&history]), None),
         Event::MoveMinimal => imported(Interchange::minimal(CHAIN, [&history]), None),
+        Event::PowerCutMoveComplete => {
+            imported(Interchange::complete(CHAIN, [&cut_short(&history, retention)]), None)
+        }
+        Event::PowerCutMoveMinimal => {
+            imported(Interchange::minimal(CHAIN, [&cut_short(&history, retention)]), None)
+        }
     }
 }
 
@@ -303,4 +330,119 @@ fn floors_alone_protect() {
             }
         }
     }
+}
+
+/// What some reader makes of a file: by the letter of EIP-3076, or keeping the highest values alone.
+fn readers(file: &Interchange) -> Vec<History> {
+    let bytes = serde_json::to_vec(file).unwrap();
+    let file = Interchange::parse(&bytes, CHAIN).unwrap();
+    let read = |retention| {
+        let mut protection = Protection::new(CHAIN, retention);
+        protection.import(&file).unwrap();
+        protection.history(&KEY).unwrap().clone()
+    };
+    vec![read(Retention::Complete), read(Retention::Watermark)]
+}
+
+/// Every history of two entries with floors anywhere, and every vote: what this box refuses is refused wherever its exports
+/// are read.
+#[test]
+fn whoever_reads_an_export_refuses_what_the_exporter_refuses() {
+    let epochs = 4;
+    let floors: Vec<Option<Epoch>> =
+        std::iter::once(None).chain((0..epochs).map(|n| Some(Epoch(n)))).collect();
+    let of = |vote: &AttestationVote, signing_root| SignedAttestation {
+        source_epoch: vote.source,
+        target_epoch: vote.target,
+        signing_root,
+    };
+    for first in votes(epochs) {
+        for second in votes(epochs).into_iter().filter(|vote| vote.signing_root == root(1)) {
+            let unknown_second = first.signing_root == root(2);
+            let entries = [of(&first, Some(root(1))), of(&second, (!unknown_second).then_some(root(1)))];
+            for (source, target) in floors.iter().flat_map(|a| floors.iter().map(move |b| (*a, *b))) {
+                let mut ours = History::restore(KEY, Retention::Complete, Floors::default(), [], entries);
+                ours.raise(Floors { block: None, source, target });
+                if first.source == second.target {
+                    ours.distrust_repeats();
+                }
+                let files = [Interchange::complete(CHAIN, [&ours]), Interchange::minimal(CHAIN, [&ours])];
+                for (file, theirs) in
+                    files.iter().flat_map(|file| readers(file).into_iter().map(move |h| (file, h)))
+                {
+                    for vote in votes(epochs + 1) {
+                        let loosened = check_attestation(&theirs, &vote).is_ok()
+                            && check_attestation(&ours, &vote).is_err();
+                        assert!(!loosened, "{ours:?} as {file:?} allows {vote:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn whoever_reads_an_export_refuses_the_blocks_that_the_exporter_refuses() {
+    let slots = 5;
+    for (first, second) in (0..slots).flat_map(|first| (0..slots).map(move |second| (first, second))) {
+        for (floor, is_distrusted) in (0..=slots).flat_map(|floor| [(floor, false), (floor, true)]) {
+            let entries = [(first, Some(root(1))), (second, None)]
+                .map(|(slot, signing_root)| slashing::SignedBlock { slot: Slot(slot), signing_root });
+            let mut ours = History::restore(KEY, Retention::Complete, Floors::default(), entries, []);
+            ours.raise(Floors { block: floor.checked_sub(1).map(Slot), ..Floors::default() });
+            if is_distrusted {
+                ours.distrust_repeats();
+            }
+            for file in [Interchange::complete(CHAIN, [&ours]), Interchange::minimal(CHAIN, [&ours])] {
+                for theirs in readers(&file) {
+                    for (slot, number) in (0..=slots).flat_map(|slot| [(slot, 1), (slot, 2)]) {
+                        let proposal = BlockProposal { slot: Slot(slot), signing_root: root(number) };
+                        let loosened =
+                            check_block(&theirs, &proposal).is_ok() && check_block(&ours, &proposal).is_err();
+                        assert!(!loosened, "{ours:?} as {file:?} allows {proposal:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Floors above old entries, as after a power cut: the old entries stay out of the file, and the rest is exact.
+#[test]
+fn what_a_box_may_have_forgotten_is_in_its_complete_export() {
+    let entry = |source, target, signing_root| SignedAttestation {
+        source_epoch: Epoch(source),
+        target_epoch: Epoch(target),
+        signing_root,
+    };
+    let mut history =
+        History::restore(KEY, Retention::Complete, Floors::default(), [], [entry(9, 10, Some(root(1)))]);
+    history.raise(Floors { block: None, source: Some(Epoch(20)), target: Some(Epoch(21)) });
+    let vote = AttestationVote { source: Epoch(20), target: Epoch(23), signing_root: root(1) };
+    let permit = check_attestation(&history, &vote).unwrap();
+    history.record_attestation(permit).unwrap();
+    let file = Interchange::complete(CHAIN, [&history]);
+    let told = &file.data[0].signed_attestations;
+    assert_eq!(*told, [entry(20, 21, None), entry(20, 23, Some(root(1)))]);
+    let by_the_letter = &readers(&file)[0];
+    for (source, target, number, is_allowed) in [
+        (10, 11, 1, false),
+        (15, 16, 1, false),
+        (20, 21, 1, false),
+        (19, 24, 1, false),
+        (20, 22, 1, true),
+        (20, 23, 1, true),
+        (20, 23, 2, false),
+        (21, 24, 1, true),
+    ] {
+        let vote =
+            AttestationVote { source: Epoch(source), target: Epoch(target), signing_root: root(number) };
+        assert_eq!(check_attestation(by_the_letter, &vote).is_ok(), is_allowed, "{vote:?}");
+        assert_eq!(check_attestation(&history, &vote).is_ok(), is_allowed, "{vote:?}");
+    }
+    // Above the floor of the targets and below that of the sources: only the highest values say all of that.
+    let mut odd = History::restore(KEY, Retention::Complete, Floors::default(), [], [entry(2, 30, None)]);
+    odd.raise(Floors { block: None, source: Some(Epoch(20)), target: Some(Epoch(21)) });
+    let file = Interchange::complete(CHAIN, [&odd]);
+    assert_eq!(file.data[0].signed_attestations, [entry(20, 30, None)]);
 }

@@ -1,6 +1,7 @@
 //! `web3signer`: recorded requests of a validator client to a remote signer. The signing root is computed from the whole
-//! message, as the box's signer does, and the recorded answer must be a signature over it. The signer's own tests send the
-//! same requests through its door.
+//! message, as the box's signer does, and the recorded answer must be a signature over it. No daemon's code may be named here, so this
+//! is a reader of its own; the signer's tests send the same requests to the real process over its socket
+//! (`a_stock_client_s_recorded_requests_are_answered_byte_by_byte`).
 
 use super::report::{Report, equal, files, label, list, read_as, read_json, text};
 use chain::domain::{self, domain_at};
@@ -95,7 +96,7 @@ fn message(body: &Value) -> Result<Option<(Root, Domain)>, String> {
             let data: chain::AttestationData = read_as(body, "attestation")?;
             (root_of(&data), at(domain::BEACON_ATTESTER, data.target.epoch)?)
         }
-        "BLOCK_V2" => {
+        "BLOCK_V2" if body["beacon_block"].get("block_header").is_some() => {
             let header: chain::BeaconBlockHeader = read_as(&body["beacon_block"], "block_header")?;
             (root_of(&header), at(domain::BEACON_PROPOSER, epoch_of(header.slot))?)
         }
@@ -129,6 +130,12 @@ fn message(body: &Value) -> Result<Option<(Root, Domain)>, String> {
             let registration: chain::ValidatorRegistration = read_as(body, "validator_registration")?;
             (root_of(&registration), domain::genesis_domain(domain::APPLICATION_BUILDER, GENESIS_VERSION))
         }
+        "DEPOSIT" => {
+            let deposit: chain::DepositMessage = read_as(body, "deposit")?;
+            let version: ForkVersion = read_as(&body["deposit"], "genesis_fork_version")?;
+            (root_of(&deposit), domain::genesis_domain(domain::DEPOSIT, version))
+        }
+        // Also a block from before Bellatrix, which comes whole: the signer refuses it, for no chain has such blocks any more.
         _ => return Ok(None),
     };
     Ok(Some(message))

@@ -150,7 +150,7 @@ pub(crate) fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Respon
 
 /// The box's own trouble is 503; everything else is about the file.
 pub(crate) fn status_of(problem: &Problem) -> StatusCode {
-    const OURS: [&str; 29] = [
+    const OURS: [&str; 30] = [
         "starting",
         "passphrase_unset",
         "passphrase_needed",
@@ -172,6 +172,7 @@ pub(crate) fn status_of(problem: &Problem) -> StatusCode {
         "ledger_rolled_back",
         "ledger_not_durable",
         "counter_unusable",
+        "counter_tired",
         "secure_boot_off",
         "remote_unusable",
         "token_unusable",

@@ -186,7 +186,7 @@ fn refused(refusal: &Refusal) -> SignOutcome {
 /// Some clients leave the `0x` out.
 fn parse_key(text: &str) -> Result<PublicKeyBytes, Refusal> {
     let prefixed = if text.starts_with("0x") { text.to_owned() } else { format!("0x{text}") };
-    prefixed.parse().map_err(|_| Refusal::UnknownKey(text.chars().take(98).collect()))
+    prefixed.parse().map_err(|_| Refusal::UnknownKey("that the path should name".to_owned()))
 }
 
 async fn public_keys(State(signer): State<Arc<Signer>>) -> Json<Vec<PublicKeyBytes>> {

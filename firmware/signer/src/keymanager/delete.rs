@@ -1,6 +1,6 @@
 //! `DELETE /eth/v1/keystores`: first the share signs no more, durably; then its history comes out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use axum::{
     Json,
@@ -108,6 +108,7 @@ impl Signer {
     /// Out of memory, then off the disk, then past every copy of the disk.
     async fn give_up(&self, keys: &[PublicKeyBytes]) -> Result<(), Problem> {
         let (_, ledger) = self.open_parts()?;
+        self.may_step()?;
         let counter = match ledger.delete(keys.to_vec()).await {
             Ok(counter) => counter,
             // Refused before anything was written.
@@ -119,6 +120,7 @@ impl Signer {
                 return Err(problem);
             }
         };
+        self.wear.spend(Instant::now());
         // The ledger has refused these keys since; now they are out of memory too.
         self.forget(keys);
         if let Err(problem) = rollback::settle(self.witness(), counter).await {

@@ -25,6 +25,7 @@ use threshold::SecretKey;
 use super::{Data, Outcome, refuse, refuse_as_it_is};
 use crate::{
     boot, clock,
+    folder::CLOCKS_APART,
     import::Incoming,
     ledger::{Entries, ShareRow},
     real_chain,
@@ -215,6 +216,7 @@ impl Signer {
 impl Signer {
     async fn take_in_one_each(self: &Arc<Self>, incoming: Vec<Incoming>) -> Result<ShareImported, Problem> {
         self.check_one_share_each(&incoming).await?;
+        self.check_histories(&incoming)?;
         self.take_in(incoming).await
     }
 }
@@ -278,6 +280,8 @@ fn prepare(body: &[u8], before: &BTreeMap<PublicKeyBytes, ShareRow>) -> Result<O
     let never_signed = membership.is_some_and(|known| known.history == Some(NeverSigned::NeverSigned));
     let incoming = shares.into_iter().map(|(mut row, secret)| {
         let told = told.as_mut().and_then(|told| told.remove(&row.pubshare));
+        // A client that signed with it until now did so by another clock (decision 0300).
+        let more_epochs = if told.is_some() { CLOCKS_APART } else { 0 };
         let history = match told {
             Some(history) => history,
             // Its history is here: nothing can be forgotten by saying nothing.
@@ -292,7 +296,7 @@ fn prepare(body: &[u8], before: &BTreeMap<PublicKeyBytes, ShareRow>) -> Result<O
             }
         };
         row.sealed = Vec::new();
-        Ok(Incoming { row, secret, history, more_epochs: 0, stopped: None })
+        Ok(Incoming { row, secret, history, more_epochs, stopped: None })
     });
     Ok(Opened::All(incoming.collect::<Result<_, Problem>>()?))
 }

@@ -6,6 +6,8 @@
 //! takes the old one's place and history, and the old one is gone for good. So at every moment at most one of them can
 //! sign a vote, and never is the share lost: until the end the old one is there to deal another time.
 
+use std::collections::BTreeSet;
+
 use chain::{Epoch, PublicKeyBytes, Slot, UnixMillis};
 use ipc::signer::{ChainClock, ChainPreset};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
@@ -70,11 +72,6 @@ pub(super) fn create(connection: &Connection) -> Result<(), LedgerError> {
     // What is deleted is overwritten: an old share must not be found in the file afterwards.
     connection.pragma_update(None, "secure_delete", true)?;
     Ok(connection.execute_batch(SCHEMA)?)
-}
-
-/// Whether the history is that of a frozen share.
-pub(super) fn is_frozen(history: &History) -> bool {
-    history.floors().target >= Some(FROZEN)
 }
 
 /// Whether a share was given up for another one.
@@ -151,6 +148,13 @@ impl Store {
             .prepare("SELECT pubshare FROM retired WHERE lock_hash = ?1 ORDER BY pubshare")?;
         let rows = query.query_map([lock_hash.as_slice()], |row| row.get::<_, Vec<u8>>(0))?;
         rows.map(|row| bytes(&row?)).collect()
+    }
+
+    /// The shares that are frozen: each has a successor for which that was promised. Their floors alone do not tell, for a history
+    /// from elsewhere may name any epoch.
+    pub(super) fn frozen(&self) -> Result<BTreeSet<PublicKeyBytes>, LedgerError> {
+        let frozen = self.pending()?.into_iter().filter(|pending| pending.is_frozen);
+        Ok(frozen.filter_map(|pending| pending.replaces).collect())
     }
 
     /// The shares that wait.

@@ -10,7 +10,7 @@ use chain::PublicKeyBytes;
 use rusqlite::{Transaction, params};
 use slashing::{Floors, History, Retention};
 
-use super::edit::{self, write_floors_of_pending};
+use super::edit::write_floors_of_pending;
 use super::store::{self, LedgerError, replace_history};
 use super::writer::{Validator, Writer};
 use super::{Pending, digest};
@@ -58,9 +58,8 @@ impl Writer {
         let mut digest = self.digest();
         let (mut leaving, mut left_by) = (Vec::new(), BTreeMap::<Validator, Floors>::new());
         for (key, id, validator, history) in self.all_held().filter(|(key, ..)| going.contains(key)) {
-            let successor = pending.iter().find(|(pending, _)| pending.replaces == Some(key));
             let left = left_by.entry(validator).or_default();
-            *left = highest(*left, known_of(history, successor.map(|(_, floors)| *floors)));
+            *left = highest(*left, known_of(history, before_freezing(&pending, &key)));
             digest = digest.wrapping_sub(digest::of_history(history));
             leaving.push((key, id));
         }
@@ -132,13 +131,15 @@ pub(super) fn highest(one: Floors, other: Floors) -> Floors {
     }
 }
 
-/// All that a share knows, as floors. Those of a frozen one stand above every epoch and say nothing; its own from before are
-/// kept with the share that waits for its place.
+/// The floors of a frozen share from before, which are kept with the share that waits for its place. None of one that is not frozen.
+pub(super) fn before_freezing(pending: &[(Pending, Floors)], key: &PublicKeyBytes) -> Option<Floors> {
+    let frozen = |pending: &Pending| pending.is_frozen && pending.replaces == Some(*key);
+    pending.iter().find(|(pending, _)| frozen(pending)).map(|(_, floors)| *floors)
+}
+
+/// All that a share knows, as floors. Those of a frozen one stand above every epoch and say nothing: its own from before count.
 pub(super) fn known_of(history: &History, before_freezing: Option<Floors>) -> Floors {
-    if !edit::is_frozen(history) {
-        return history.last_known();
-    }
-    let floors = before_freezing.unwrap_or_default();
+    let Some(floors) = before_freezing else { return history.last_known() };
     let (blocks, votes) = (history.blocks(), history.attestations());
     History::restore(history.key(), Retention::Complete, floors, blocks, votes).last_known()
 }

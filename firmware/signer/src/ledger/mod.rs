@@ -103,6 +103,8 @@ pub(crate) enum Past {
 pub(crate) struct Imported {
     /// What the TPM's counter must be brought to.
     pub counter: u64,
+    /// Whether that is one further than before. It is not when everything was known already.
+    pub is_step: bool,
     /// The new shares that have to wait.
     pub resuming: Resuming,
 }

@@ -4,7 +4,7 @@ use chain::{PublicKeyBytes, UnixMillis};
 use rusqlite::{Connection, params};
 use slashing::{Floors, History};
 
-use super::leave::{highest, known_of};
+use super::leave::{before_freezing, highest, known_of};
 use super::writer::Writer;
 use super::{digest, edit, store, store::LedgerError, store::Store};
 
@@ -53,11 +53,8 @@ impl Writer {
         let pending = self.store().pending_with_floors()?;
         let marks = |(key, _, validator, history): (PublicKeyBytes, i64, _, &History)| {
             let others = self.all_held().filter(|(other, _, of, _)| *other != key && *of == validator);
-            // A frozen one's are kept with the share that waits for its place.
-            let others = others.map(|(other, _, _, history)| {
-                let successor = pending.iter().find(|(pending, _)| pending.replaces == Some(other));
-                known_of(history, successor.map(|(_, floors)| *floors))
-            });
+            let others =
+                others.map(|(other, _, _, history)| known_of(history, before_freezing(&pending, &other)));
             Marks {
                 key,
                 floors: others.fold(history.last_known(), highest),

@@ -64,6 +64,8 @@ struct Held {
     history: History,
     /// It was given up: its history binds, and nothing is recorded for it.
     is_deleted: bool,
+    /// It votes no more, since another share has promised to take its place; see [`super::edit`].
+    is_frozen: bool,
 }
 
 pub(super) struct Writer {
@@ -353,9 +355,11 @@ impl Writer {
         }
         let now = self.no_earlier_than_recorded(now);
         let known = self.store.counter()?;
-        let counter =
-            known.ok_or_else(|| LedgerError::Damaged("no run was begun".to_owned()))?.saturating_add(1);
+        let known = known.ok_or_else(|| LedgerError::Damaged("no run was begun".to_owned()))?;
+        let counter = known.saturating_add(1);
         let mut resuming = Resuming::new();
+        // What tells nothing new can be handed in again and again, and the TPM does not count without end.
+        let mut is_news = false;
         let transaction = self.store.begin()?;
         let mut digest = self.digest;
         for import in shares {
@@ -366,10 +370,7 @@ impl Writer {
             }
             let comes_back = self.shares.get(&key).is_some_and(|held| held.is_deleted);
             let new = !self.shares.contains_key(&key) || comes_back;
-            if new
-                && others(&self.shares, &self.siblings, validator, key)
-                    .any(|held| edit::is_frozen(&held.history))
-            {
+            if new && others(&self.shares, &self.siblings, validator, key).any(|held| held.is_frozen) {
                 return Err(LedgerError::Frozen(row.group_key));
             }
             let mut id = store::insert_share(&transaction, row, import.was_damaged)?;
@@ -399,8 +400,11 @@ impl Writer {
             }
             digest = digest.wrapping_sub(before).wrapping_add(digest::of_history(&history));
             store::replace_history(&transaction, id, &history)?;
+            is_news |= is_new || comes_back || import.was_damaged || history != old;
             if let Some(seen_at) = import.stopped {
                 elsewhere::stop(&transaction, &key, seen_at)?;
+                let shown = self.shown.stopped.read().unwrap_or_else(PoisonError::into_inner);
+                is_news |= shown.get(&key).is_none_or(|at| *at == elsewhere::RESTS && seen_at != *at);
             }
             if import.was_damaged {
                 self.siblings.values_mut().for_each(|keys| {
@@ -413,7 +417,11 @@ impl Writer {
                 .get(&key)
                 .filter(|_| !import.was_damaged && !comes_back)
                 .map_or(row.clock, |held| held.clock);
-            self.shares.insert(key, Held { id, validator, clock, history, is_deleted: false });
+            let is_frozen = self.shares.get(&key).is_some_and(|held| held.is_frozen);
+            self.shares.insert(key, Held { id, validator, clock, history, is_deleted: false, is_frozen });
+        }
+        if !is_news {
+            return Ok(Imported { counter: known, is_step: false, resuming });
         }
         store::write_digest(&transaction, digest)?;
         store::write_counter(&transaction, counter)?;
@@ -427,7 +435,7 @@ impl Writer {
                 *at = seen_at;
             }
         }
-        Ok(Imported { counter, resuming })
+        Ok(Imported { counter, is_step: true, resuming })
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -471,8 +479,8 @@ impl Writer {
         let keys = self.siblings.get(&validator).into_iter().flatten();
         keys.filter(move |key| Some(**key) != but)
             .filter_map(|key| self.shares.get(key))
+            .filter(|held| !held.is_frozen)
             .map(|held| &held.history)
-            .filter(|history| !edit::is_frozen(history))
     }
 
     /// Everything known, by share.
@@ -611,7 +619,7 @@ impl Writer {
             return Err(LedgerError::Damaged("its parts are from different days".to_owned()));
         }
         let (mut shares, mut siblings) = (BTreeMap::new(), BTreeMap::<Validator, BTreeSet<_>>::new());
-        let (kept, deleted) = (self.store.rows()?, self.store.deleted_rows()?);
+        let (kept, deleted, frozen) = (self.store.rows()?, self.store.deleted_rows()?, self.store.frozen()?);
         let with = |rows: Vec<ShareRow>, is_deleted| rows.into_iter().map(move |row| (row, is_deleted));
         for (row, is_deleted) in with(kept, false).chain(with(deleted, true)) {
             let Some((id, mut history)) = histories.remove(&row.pubshare) else { continue };
@@ -620,7 +628,11 @@ impl Writer {
             }
             let validator = (row.group_key, row.genesis_validators_root);
             siblings.entry(validator).or_default().insert(row.pubshare);
-            shares.insert(row.pubshare, Held { id, validator, clock: row.clock, history, is_deleted });
+            let is_frozen = frozen.contains(&row.pubshare);
+            shares.insert(
+                row.pubshare,
+                Held { id, validator, clock: row.clock, history, is_deleted, is_frozen },
+            );
         }
         self.shown.recorded_at.store(self.store.recorded_at()?, Ordering::Relaxed);
         self.shown.generation.store(self.store.generation()?.unwrap_or_default(), Ordering::Relaxed);
@@ -671,7 +683,7 @@ fn raise_all(
 ) -> Result<(Resuming, u64), LedgerError> {
     let mut resuming = Resuming::new();
     for (key, held) in shares {
-        if edit::is_frozen(&held.history) {
+        if held.is_frozen {
             continue; // It votes no more, and its successor begins above the clock of that day.
         }
         // What another copy has signed, it may have signed in another box, by another clock.

@@ -44,6 +44,30 @@ async fn a_wrong_bundle_is_refused_whole() {
         code(signer.control.post::<()>(SHARES_PATH, &foreign).await),
         refused(422, "envelope_invalid")
     );
+    // Nothing would take it back that a share has signed in an epoch which no clock reaches.
+    let of = |number: u8, source: u64, target: u64, slot: u64| {
+        let vote =
+            serde_json::json!({"source_epoch": source.to_string(), "target_epoch": target.to_string()});
+        let block = serde_json::json!({"slot": slot.to_string()});
+        serde_json::json!({"pubkey": pubshare(number), "signed_blocks": [block], "signed_attestations": [vote]})
+    };
+    for (source, target, slot) in [
+        (1, 1 << 30, 1),
+        (1 << 30, 1, 1),
+        (1, 2, 1 << 33),
+        (1, 1 << 41, 1),
+        (1 << 41, (1 << 41) + 1, 1),
+        (1, u64::MAX, 1),
+        (1, 2, u64::MAX),
+    ] {
+        let metadata =
+            serde_json::json!({"interchange_format_version": "5", "genesis_validators_root": GENESIS_ROOT});
+        let data = [of(1, 1, 2, 3), of(2, source, target, slot)];
+        let history = History::Interchange(serde_json::json!({"metadata": metadata, "data": data}));
+        let problem = signer.import(&bundle(&[1, 2], history)).await.unwrap_err();
+        assert!(format!("{problem:?}").contains(&pubshare(2).to_string()), "{problem}");
+        assert_eq!(code::<()>(Err(problem)), refused(422, "history_invalid"), "{source} {target} {slot}");
+    }
     assert_eq!(signer.status().await.shares, []);
     signer.import(&bundle(&[1, 2], History::NeverSigned)).await.unwrap();
 

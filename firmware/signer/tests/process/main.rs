@@ -18,6 +18,7 @@ mod many;
 mod moving;
 mod owner;
 mod passphrase;
+mod recorded;
 mod remote;
 mod rollback;
 mod sealing;

@@ -147,6 +147,10 @@ async fn a_backup_that_is_wrong_in_any_way_brings_nothing_in() {
         refused(422, "confirm_on_screen"),
         "once only"
     );
+    // Nor is it for a backup that somebody else can open.
+    let foreign = order_backup(&first, "words of somebody else's choice", Some(first.code_on_screen())).await;
+    let foreign = code(foreign);
+    assert!(["screen_code_too_soon", "confirm_on_screen"].contains(&foreign.1.as_str()), "{foreign:?}");
 
     let second = new.start().await;
     assert_eq!(

@@ -161,4 +161,17 @@ async fn the_counter_steps_once_per_start_and_import_and_never_for_a_signature()
     drop(machine.start().await); // kill -9
     machine.start().await.stop();
     assert_eq!(counter() - before, 8, "a start after a power cut costs no more than another");
+    // What is handed in again tells nothing new.
+    let signer = machine.start().await;
+    let sealed = {
+        let key = signer.status().await.import_key.unwrap();
+        ipc::envelope::seal(&key, &bundle(&[1, 2], History::NeverSigned)).unwrap()
+    };
+    for _ in 0..200 {
+        let again: serde_json::Value = signer.control.post(ipc::signer::SHARES_PATH, &sealed).await.unwrap();
+        assert_eq!(again["already_held"].as_array().map(Vec::len), Some(2), "{again}");
+    }
+    assert_eq!(counter() - before, 9, "a start, and nothing for what was held");
+    signer.stop();
+    assert_eq!(machine.start().await.problem_codes().await, [""; 0]);
 }

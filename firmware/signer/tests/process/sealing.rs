@@ -232,6 +232,8 @@ async fn no_secret_is_on_the_disk_in_the_log_or_in_an_answer() {
 async fn a_bare_secret_in_the_wrong_place_is_never_repeated() {
     let machine = Machine::new();
     let signer = machine.start().await;
+    // The signing socket looks into a request only for a share that is held.
+    signer.import_only(&bundle(&[2], History::NeverSigned)).await.unwrap();
     let hex = hex::encode(secret(1).expose_bytes());
     let mut shown = Vec::new();
     for form in [hex.clone(), format!("0x{hex}")] {
@@ -272,6 +274,26 @@ async fn a_bare_secret_in_the_wrong_place_is_never_repeated() {
                 let refusal = client.post::<()>(path, &body).await.unwrap_err();
                 shown.push(format!("{refusal} {refusal:?}"));
             }
+        }
+        let held = format!("/api/v1/eth2/sign/{}", pubshare(2));
+        let with = |kind: &str, field: &str, value: serde_json::Value| serde_json::json!({ "type": kind, "fork_info": fork_info(), field: value });
+        let inside = serde_json::json!({ "slot": form, "index": form });
+        for (path, body) in [
+            (&held, with(&form, "attestation", text())),
+            (&held, with("ATTESTATION", "attestation", text())),
+            (&held, with("ATTESTATION", "attestation", inside)),
+            (&held, with("ATTESTATION", &form, text())),
+            (&held, with("RANDAO_REVEAL", "randao_reveal", serde_json::json!({ "epoch": form }))),
+            (&held, with("DEPOSIT", "deposit", serde_json::json!({ "pubkey": form }))),
+            (&format!("/api/v1/eth2/sign/{form}"), with("ATTESTATION", "attestation", text())),
+        ] {
+            let refusal = signer.sign.post::<()>(path, &body).await.unwrap_err();
+            shown.push(format!("{refusal} {refusal:?}"));
+            let mut group = body;
+            group["keys"] = serde_json::json!([pubshare(2)]);
+            let groups = serde_json::json!([group]);
+            let many = signer.sign.post::<serde_json::Value>(ipc::web3signer::SIGN_MANY_PATH, &groups).await;
+            shown.push(format!("{many:?}"));
         }
     }
     shown.push(signer.log_text());

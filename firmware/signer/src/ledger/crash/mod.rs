@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
-        LazyLock,
+        LazyLock, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -120,6 +120,8 @@ struct Place {
     root: tempfile::TempDir,
     recorder: PathBuf,
     made: AtomicUsize,
+    /// What was tried, by all lives: many begin alike, and a disk counts once.
+    seen: Mutex<BTreeSet<u64>>,
 }
 
 impl Place {
@@ -136,7 +138,7 @@ impl Place {
             .arg("-ldl")
             .status();
         assert!(built.unwrap().success(), "the recorder needs a C compiler");
-        Self { root, recorder, made: AtomicUsize::new(0) }
+        Self { root, recorder, made: AtomicUsize::new(0), seen: Mutex::default() }
     }
 
     fn folder(&self) -> PathBuf {
@@ -164,7 +166,7 @@ impl Place {
         let mut tries = Tries {
             dir: self.folder(),
             random: StdRng::seed_from_u64(play.seed),
-            seen: BTreeSet::new(),
+            seen: &self.seen,
             found: Found::default(),
             kept: Vec::new(),
         };
@@ -199,16 +201,16 @@ impl Place {
     }
 }
 
-struct Tries {
+struct Tries<'a> {
     dir: PathBuf,
     random: StdRng,
-    seen: BTreeSet<u64>,
+    seen: &'a Mutex<BTreeSet<u64>>,
     found: Found,
     /// Some of the disks, for lives to go on from.
     kept: Vec<Start>,
 }
 
-impl Tries {
+impl Tries<'_> {
     /// The process is killed at this moment, or in the middle of the write it has just made.
     fn kill(&mut self, disk: &Disk, event: &Event, marks: &[Mark]) {
         let whole = vec![Fate::Whole; disk.unsafe_changes()];
@@ -264,8 +266,12 @@ impl Tries {
 
     fn try_one(&mut self, files: &Files, marks: &[Mark]) {
         let mut hash = DefaultHasher::new();
-        (files, marks.len()).hash(&mut hash);
-        if self.found.violation.is_some() || !self.seen.insert(hash.finish()) {
+        (files, format!("{marks:?}")).hash(&mut hash);
+        if self.found.violation.is_some() {
+            return;
+        }
+        let is_new = self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(hash.finish());
+        if !is_new {
             return;
         }
         self.found.tried += 1;

@@ -74,6 +74,22 @@ fn a_run_that_was_cut_off_raises_the_floors_over_all_it_can_have_signed() {
 }
 
 #[test]
+fn a_history_of_the_far_future_is_not_taken_for_a_share_that_is_being_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = run(dir.path(), 1, BEFORE_GENESIS);
+    let far = SignedAttestation { source_epoch: Epoch(5), target_epoch: Epoch(1 << 41), signing_root: None };
+    let imported = Import { history: (vec![], vec![far]), ..import(1, 101) };
+    first.import(&[imported], BEFORE_GENESIS).unwrap();
+    first.import(&[import(2, 101)], BEFORE_GENESIS).expect("nothing is being replaced");
+    let validator = (key(101), Root([9; 32]));
+    assert_eq!(first.other_histories(validator, Some(key(2))).count(), 1);
+    assert!(!attest(&mut first, 2, 6, 7, 1), "the other share's history binds it");
+    drop(first); // A power cut.
+    let second = run(dir.path(), 4, at_epoch(5));
+    assert_eq!(second.resuming.keys().copied().collect::<Vec<_>>(), [key(1), key(2)]);
+}
+
+#[test]
 fn a_run_that_ended_in_order_costs_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut first = run(dir.path(), 1, BEFORE_GENESIS);
