@@ -63,22 +63,7 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
     let (to, mut requests) = mpsc::channel(1);
     let (dkg_to, mut key_generation) = mpsc::channel(4);
     let (edit_to, mut edits) = mpsc::channel(4);
-    let ceremonies = dkg::CeremonyStore::new(&config.state_dir);
-    let mut daemon = Daemon {
-        change: change::Change::new(&config.state_dir),
-        config,
-        folders,
-        work,
-        places: Arc::clone(&places),
-        seats: BTreeMap::new(),
-        ceremonies,
-        ceremony: None,
-        last_ceremony: None,
-        resume_at: None,
-        resume_pause: key_generation::RESUME_AGAIN,
-        born: None,
-        reserved: None,
-    };
+    let mut daemon = Daemon::new(config, folders, Arc::clone(&places), work);
     daemon.open_seats(unfinished).context("cannot use the state directory")?;
     let server = tokio::spawn(ipc::server::serve(
         listener,
@@ -108,7 +93,7 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
             ended = daemon.something_ended() => match ended {
                 Ended::Node(place, outcome) => daemon.on_node_ended(place, outcome),
                 Ended::Pause(place) => daemon.start_again(place),
-                Ended::KeyGeneration(setup) => daemon.on_ceremony_finished(*setup).await,
+                Ended::KeyGeneration(made) => daemon.on_ceremony_finished(made.map(|made| *made)).await,
                 Ended::CeremonyPause => daemon.resume_ceremony().await,
                 Ended::ChangePause => daemon.resume_change().await,
                 Ended::Change(ending) => daemon.on_change_ended(*ending).await,
@@ -156,8 +141,8 @@ struct Daemon {
     resume_at: Option<tokio::time::Instant>,
     /// How long the next pause before that is.
     resume_pause: std::time::Duration,
-    /// A cluster that was born here and could not be joined yet.
-    born: Option<(tokio::time::Instant, ClusterSetup)>,
+    /// A cluster that was made here and is not served yet.
+    born: Option<key_generation::Born>,
     /// The place that the cluster of the ceremony will have.
     reserved: Option<u8>,
     /// The change of a cluster.
@@ -165,6 +150,24 @@ struct Daemon {
 }
 
 impl Daemon {
+    fn new(config: Config, folders: Folders, places: Arc<Places>, work: Work) -> Self {
+        Self {
+            change: change::Change::new(&config.state_dir),
+            ceremonies: dkg::CeremonyStore::new(&config.state_dir),
+            config,
+            folders,
+            work,
+            places,
+            seats: BTreeMap::new(),
+            ceremony: None,
+            last_ceremony: None,
+            resume_at: None,
+            resume_pause: key_generation::RESUME_AGAIN,
+            born: None,
+            reserved: None,
+        }
+    }
+
     /// A seat for each place that has files. Files that cannot be used halt their own cluster only.
     fn open_seats(&mut self, mut unfinished: Option<StoreError>) -> Result<(), StoreError> {
         for number in self.folders.places()? {
@@ -370,7 +373,7 @@ impl Daemon {
         tokio::select! {
             (place, outcome) = seat::ended(&mut self.seats) => Ended::Node(place, outcome),
             place = paused(pause) => Ended::Pause(place),
-            setup = key_generation::finished(&mut self.ceremony, &self.born) => Ended::KeyGeneration(Box::new(setup)),
+            made = key_generation::finished(&mut self.ceremony, &self.born) => Ended::KeyGeneration(made.map(Box::new)),
             () = key_generation::to_be_resumed(self.resume_at) => Ended::CeremonyPause,
             () = key_generation::to_be_resumed(change_at) => Ended::ChangePause,
             ended = self.change.ended() => ended,
@@ -408,7 +411,8 @@ enum Ended {
     Node(u8, Outcome<Result<(), StartError>>),
     /// The pause after a crash.
     Pause(u8),
-    KeyGeneration(Box<ClusterSetup>),
+    /// What a ceremony made, or nothing when it is time again for what it made before.
+    KeyGeneration(Option<Box<dkg::Made>>),
     /// The pause before an interrupted ceremony is tried again.
     CeremonyPause,
     /// The pause before an interrupted change of a cluster is tried again.

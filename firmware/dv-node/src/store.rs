@@ -20,7 +20,7 @@ use crate::setup::{Kept, Membership, not_used};
 
 pub(crate) const CLUSTER: &str = "cluster.json";
 /// The cluster file of a cluster that comes back, until its new one is written.
-const CLUSTER_BEFORE: &str = "cluster.json.before";
+pub(crate) const CLUSTER_BEFORE: &str = "cluster.json.before";
 const IDENTITY: &str = "identity.key";
 const CHAIN: &str = "chain.json";
 const JOURNAL: &str = "journal";

@@ -167,3 +167,44 @@ async fn a_cluster_that_was_left_is_not_brought_back_by_the_ceremony_that_made_i
     eventually("it is kept that it is over", || async { dkg.join("over").exists() }).await;
     assert_eq!(progress(&house, 0).await, None);
 }
+
+/// Makes a member's files those that it has when it has taken a lock with more validators.
+fn take(folder: &std::path::Path, lock: &serde_json::Value) {
+    let change = |name: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let path = folder.join(name);
+        let mut file = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut file);
+        std::fs::write(path, file.to_string()).unwrap();
+    };
+    std::fs::remove_file(folder.join("journal")).unwrap();
+    std::fs::write(folder.join("forgotten.json"), r#"{"slot":0}"#).unwrap();
+    change("cluster.json", &|file| file["lock"] = lock.clone());
+    let hash = lock["lock_hash"].as_str().unwrap().trim_start_matches("0x").to_owned();
+    change("chain.json", &|file| file["lock_hash"] = hash.clone().into());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_on_the_lock_of_before_and_on_the_grown_one_attest_together() {
+    let mut house = House::build(4, 1).await;
+    house.start().await;
+    house.attested_again().await;
+    let grown = house.grown_lock();
+    for index in 2..4 {
+        house.members[index].kill();
+        take(&house.members[index].dir.path().join("state"), &grown);
+        house.members[index].start().await;
+        let served: Vec<ClusterEntry> = house.members[index].client().get(CLUSTERS_PATH).await.unwrap();
+        assert_eq!(serde_json::json!(served[0].lock_hash), grown["lock_hash"]);
+        assert_ne!(served[0].lock_hash, house.lock_hash());
+    }
+    // Two by the old lock and one by the new one, and each of them is needed; then the other way round.
+    house.members[3].kill();
+    house.attested_again().await;
+    house.members[3].start().await;
+    house.members[1].kill();
+    house.attested_again().await;
+    for member in &house.members {
+        let signer = member.signer.lock().unwrap();
+        assert!(signer.refused.is_empty(), "{:?}", signer.refused);
+    }
+}

@@ -511,7 +511,7 @@ impl Daemon {
 
     /// What was said under the old lock never counts as the new member's word: it is put away under the old member's name, and
     /// the new one is silent about every slot up to the latest in it and up to now (decisions 0221 and 0280).
-    fn put_old_memory_away(
+    pub(super) fn put_old_memory_away(
         &self,
         number: u8,
         store: &Store,

@@ -542,6 +542,28 @@ impl House {
         lock.definition.name = "another name".to_owned();
         lock.definition.set_hashes().unwrap();
         lock.lock_hash = lock.compute_lock_hash().unwrap();
+        self.sign_lock(&mut lock);
+        serde_json::from_slice(&lock.to_json().unwrap()).unwrap()
+    }
+
+    /// A lock of the same members with these validators and one more, signed by everybody. Every signer gets its new share.
+    pub fn grown_lock(&self) -> serde_json::Value {
+        use cluster::add::{AddedValidator, Addition};
+        let mut more = create_cluster(self.members.len(), 1);
+        let address = format!("0x{}", "11".repeat(20));
+        let wanted = AddedValidator { fee_recipient: address.clone(), withdrawal: address };
+        let base = cluster::Lock::from_value(self.lock()).unwrap();
+        let addition = Addition::new(base, &[wanted], &[]).unwrap();
+        let mut lock = addition.lock(std::mem::take(&mut more.lock.validators)).unwrap();
+        for (member, node) in self.members.iter().zip(&mut more.nodes) {
+            member.signer.lock().unwrap().hold(std::mem::take(&mut node.shares));
+        }
+        self.sign_lock(&mut lock);
+        serde_json::from_slice(&lock.to_json().unwrap()).unwrap()
+    }
+
+    /// Every share of every signer signs it, and so does every member.
+    fn sign_lock(&self, lock: &mut cluster::Lock) {
         let partials = |member: &Member| member.signer.lock().unwrap().sign_root(Root(lock.lock_hash));
         let partials = self.members.iter().flat_map(partials);
         let signatures: Vec<_> =
@@ -551,7 +573,6 @@ impl House {
         let nodes = self.created.nodes.iter();
         lock.node_signatures = nodes.map(|node| node.identity.sign(&lock.lock_hash).to_vec()).collect();
         lock.verify(&[]).unwrap();
-        serde_json::from_slice(&lock.to_json().unwrap()).unwrap()
     }
 
     /// A lock of the same members with other validators.
