@@ -14,6 +14,7 @@ use house::{House, create_cluster, eventually};
 use ipc::dkg::{DKG_PATH, KeyGenerationStatus};
 use ipc::edit::{
     CLUSTER_EDIT_PATH, ClusterEdit, ClusterEditStatus, UNREADABLE_EDIT, cluster_edit_discard_path,
+    cluster_edit_forgo_path,
 };
 use ipc::node::{CLUSTER_PATH, CLUSTERS_PATH, ClusterEntry, NodeState, SETUP_PATH, cluster_path};
 use ipc::{ClientError, ClusterSetup, NodeStatus, Problem, Sensitive};
@@ -306,6 +307,63 @@ async fn a_change_whose_folder_was_being_removed_is_not_gone_on_with() {
     let shown = shown.edit.unwrap();
     assert_eq!((shown.problems[0].code.as_str(), shown.lock_hash), ("edit_damaged", house.lock_hash()));
     assert!(!edit.join("place").exists());
+}
+
+/// Others have made the shares anew without this box, and its owner has given its promise to join them up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promise_to_join_is_forgotten_when_the_signer_has_given_it_up_and_not_before() {
+    let mut house = House::build(4, 1).await;
+    house.start().await;
+    house.members[0].kill();
+    // The change in which it was to join another cluster.
+    let other = create_cluster(4, 1);
+    let lock: serde_json::Value = serde_json::from_slice(&other.lock.to_json().unwrap()).unwrap();
+    let new = format!("0x{}", "ab".repeat(32));
+    let prepared = hex::encode(serde_json::json!({ "lock_hash": new }).to_string());
+    let edit = a_change_of(&house, lock, 1);
+    let path = edit.join("request.json");
+    let mut request: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    request["identity_key"] = serde_json::json!(other.nodes[3].identity.to_file_text().to_string());
+    std::fs::write(&path, request.to_string()).unwrap();
+    let records = format!("{{\"prepared\":{{\"lock\":\"{prepared}\",\"said\":[]}}}}\n\"promised\"\n");
+    std::fs::write(edit.join("records"), records).unwrap();
+    std::fs::write(edit.join("ended.json"), b"[]").unwrap();
+    {
+        let mut signer = house.members[0].signer.lock().unwrap();
+        (signer.edit_promised, signer.edit_allowed) = (Some(new.clone()), true);
+    }
+    house.members[0].start().await;
+    let client = house.members[0].client().with_timeout(Duration::from_secs(90));
+    let of_own_cluster = ClusterEdit {
+        lock: house.lock(),
+        edit: serde_json::json!({ "recreate": {} }),
+        identity_key: None,
+        minor: 10,
+        peers: Vec::new(),
+        relays: None,
+        beacon_nodes: Vec::new(),
+    };
+    let begun = async || match client.put::<ClusterEditStatus>(CLUSTER_EDIT_PATH, &of_own_cluster).await {
+        Ok(_) => "begun".to_owned(),
+        Err(ClientError::Refused { problem, .. }) => problem.code,
+        Err(error) => panic!("{error}"),
+    };
+    let forgone =
+        async |name: &str| match client.delete::<ClusterEditStatus>(&cluster_edit_forgo_path(name)).await {
+            Ok(_) => Ok(()),
+            Err(ClientError::Refused { problem, .. }) => Err(problem.code),
+            Err(error) => panic!("{error}"),
+        };
+    assert_eq!(begun().await, "edit_promised");
+    // Not while the signer waits for that lock, whatever is said; nor by another name, nor without the owner's word.
+    assert_eq!(forgone(&new).await, Err("edit_promised".to_owned()));
+    house.members[0].signer.lock().unwrap().edit_promised = None;
+    assert_eq!(forgone(&format!("0x{}", "cd".repeat(32))).await, Ok(()));
+    assert_eq!(given_up(&house, &new).await, Ok(()));
+    assert_eq!(begun().await, "edit_promised");
+    assert_eq!(forgone(&new).await, Ok(()));
+    assert!(!edit.join("request.json").exists());
+    assert_eq!(begun().await, "begun", "its other cluster can be changed again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -114,6 +114,8 @@ pub struct SignerState {
     pub exits_confirmed: bool,
     /// Its owner has allowed a change of the cluster.
     pub edit_allowed: bool,
+    /// Hash of the lock with which it has promised to join a cluster.
+    pub edit_promised: Option<String>,
 }
 
 impl SignerState {
@@ -168,6 +170,7 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         ceremony: None,
         exits_confirmed: false,
         edit_allowed: false,
+        edit_promised: None,
     };
     state.hold(shares);
     let state = Arc::new(Mutex::new(state));
@@ -210,9 +213,13 @@ async fn ceremony(State(state): State<Shared>) -> Json<CeremonyStatus> {
 }
 
 async fn edit_status(State(state): State<Shared>) -> Json<ipc::edit::EditStatus> {
-    use ipc::edit::{EditStage, EditStatus};
-    let stage = if state.lock().unwrap().edit_allowed { EditStage::Allowed } else { EditStage::None };
-    Json(EditStatus { stage, lock_hash: None, dealt: 0, validators: 0, open: Vec::new() })
+    use ipc::edit::{EditStage, EditStatus, OpenEdit};
+    let state = state.lock().unwrap();
+    let stage = if state.edit_allowed { EditStage::Allowed } else { EditStage::None };
+    let promise =
+        |name: &String| OpenEdit { name: name.clone(), validators: 1, validator: None, promised: true };
+    let open = state.edit_promised.iter().map(promise).collect();
+    Json(EditStatus { stage, lock_hash: None, dealt: 0, validators: 0, open })
 }
 
 async fn sign_one(
