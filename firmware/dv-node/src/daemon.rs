@@ -73,33 +73,10 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
         daemon.config.callers.control.resolve(),
         control::limits(),
     ));
-    daemon.resume_change().await;
-    daemon.resume().await;
-    daemon.resume_brought();
-    daemon.resume_ceremony().await;
-    ipc::service::ready("serving");
-    let (alive_to, mut alive) = mpsc::channel::<oneshot::Sender<bool>>(1);
-    let watchdog = tokio::spawn(watchdog(alive_to));
-    tokio::pin!(stopped);
-    let mut look = tokio::time::interval(LOOK);
-    loop {
-        tokio::select! {
-            () = &mut stopped => break,
-            Some(request) = requests.recv() => daemon.on_request(request).await,
-            Some(answer) = alive.recv() => drop(answer.send(daemon.is_alive())),
-            _ = look.tick() => daemon.look().await,
-            Some(request) = key_generation.recv() => daemon.on_key_generation(request).await,
-            Some(request) = edits.recv() => daemon.on_change(request).await,
-            ended = daemon.something_ended() => match ended {
-                Ended::Node(place, outcome) => daemon.on_node_ended(place, outcome),
-                Ended::Pause(place) => daemon.start_again(place),
-                Ended::KeyGeneration(made) => daemon.on_ceremony_finished(made.map(|made| *made)).await,
-                Ended::CeremonyPause => daemon.resume_ceremony().await,
-                Ended::ChangePause => daemon.resume_change().await,
-                Ended::Change(ending) => daemon.on_change_ended(*ending).await,
-                Ended::Brought(brought) => daemon.on_brought(*brought).await,
-            },
-        }
+    // Whatever is being done then, at the start too, is left where it is, as by a power cut: it must not make the stop wait.
+    tokio::select! {
+        () = stopped => {}
+        () = daemon.serve(&mut requests, &mut key_generation, &mut edits) => {}
     }
     for seat in daemon.seats.values_mut() {
         seat.ask_to_stop();
@@ -108,7 +85,6 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
         // Whoever does not stop ends with the process.
         let _stuck = seat.end().await;
     }
-    watchdog.abort();
     server.abort();
     Ok(())
 }
@@ -165,6 +141,43 @@ impl Daemon {
             resume_pause: key_generation::RESUME_AGAIN,
             born: None,
             reserved: None,
+        }
+    }
+
+    /// Goes on with what the files say, then does what it is asked and what comes up, without an end.
+    async fn serve(
+        &mut self,
+        requests: &mut mpsc::Receiver<control::Request>,
+        key_generation: &mut mpsc::Receiver<dkg::Request>,
+        edits: &mut mpsc::Receiver<edit::Request>,
+    ) {
+        self.resume_change().await;
+        self.resume().await;
+        self.resume_brought();
+        self.resume_ceremony().await;
+        ipc::service::ready("serving");
+        let (alive_to, mut alive) = mpsc::channel::<oneshot::Sender<bool>>(1);
+        // Ends with this function.
+        let mut beside = tokio::task::JoinSet::new();
+        beside.spawn(watchdog(alive_to));
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                Some(request) = requests.recv() => self.on_request(request).await,
+                Some(answer) = alive.recv() => drop(answer.send(self.is_alive())),
+                _ = look.tick() => self.look(),
+                Some(request) = key_generation.recv() => self.on_key_generation(request).await,
+                Some(request) = edits.recv() => self.on_change(request).await,
+                ended = self.something_ended() => match ended {
+                    Ended::Node(place, outcome) => self.on_node_ended(place, outcome),
+                    Ended::Pause(place) => self.start_again(place),
+                    Ended::KeyGeneration(made) => self.on_ceremony_finished(made.map(|made| *made)).await,
+                    Ended::CeremonyPause => self.resume_ceremony().await,
+                    Ended::ChangePause => self.resume_change().await,
+                    Ended::Change(ending) => self.on_change_ended(*ending).await,
+                    Ended::Brought(brought) => self.on_brought(*brought).await,
+                },
+            }
         }
     }
 
@@ -347,16 +360,16 @@ impl Daemon {
     }
 
     /// What changed on the disk, and who does not turn any more.
-    async fn look(&mut self) {
+    fn look(&mut self) {
         for seat in self.seats.values_mut() {
             seat.ask_whether_alive();
-            // One that is stuck does not end, and waiting for it again and again would hold up everybody.
-            if seat.overrides_changed() && !seat.is_stuck() {
+            if seat.overrides_changed() {
                 tracing::info!(place = seat.place.number, "the fee recipients were changed");
-                match seat.end_for_overrides().await {
-                    Ok(()) => seat.start(&self.config, &self.work),
-                    Err(problem) => tracing::error!(%problem, "the fee recipients are not taken"),
-                }
+                // It is started when it has ended: whoever takes its time holds nobody up.
+                seat.take_overrides();
+            }
+            if let Some(problem) = seat.does_not_end() {
+                tracing::error!(%problem, place = seat.place.number, "a node does not end");
             }
         }
     }

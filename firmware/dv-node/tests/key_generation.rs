@@ -69,6 +69,28 @@ async fn a_signer_that_does_not_answer_holds_up_no_cluster_when_a_ceremony_is_re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_does_not_wait_for_what_is_under_way_at_the_start() {
+    let mut house = House::build(4, 1).await;
+    // The signer is asked for five seconds about a ceremony that was under way.
+    let request = serde_json::to_vec(&wanted(&house, &to_be_born(), 0, 10, &[])).unwrap();
+    let member = &mut house.members[0];
+    let folder = member.dir.path().to_owned();
+    std::fs::remove_file(folder.join("sign.sock")).unwrap();
+    let _silent = std::os::unix::net::UnixListener::bind(folder.join("sign.sock")).unwrap();
+    let dkg = folder.join("state/dkg");
+    std::fs::create_dir_all(&dkg).unwrap();
+    std::fs::write(dkg.join("request.json"), request).unwrap();
+    member.spawn();
+    member.answers().await;
+    let asked = std::time::Instant::now();
+    member.stop().await;
+    let took = asked.elapsed();
+    assert!(took < Duration::from_millis(3_500), "it took {took:?}");
+    assert!(dkg.join("request.json").exists(), "nothing of it is lost");
+    assert!(!member.log().contains("panicked"), "{}", member.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ceremony_that_failed_stays_shown_and_the_daemon_goes_on() {
     let mut house = House::build(4, 1).await;
     let created = to_be_born();

@@ -71,7 +71,8 @@ impl Secrets {
 
     /// How far the signer is.
     pub(super) async fn status(&self) -> Result<EditStatus, ClientError> {
-        self.client.get(EDIT_STATUS_PATH).await
+        // Asked where the daemon waits for it.
+        Client::new(self.client.socket()).with_timeout(STATUS_PATIENCE).get(EDIT_STATUS_PATH).await
     }
 
     /// Asks until there is an answer.

@@ -356,6 +356,18 @@ impl Member {
 
     /// Starts the program and waits until it has read its files and does what it is asked.
     pub async fn start(&mut self) {
+        self.spawn();
+        self.answers().await;
+        // The socket answers a moment before the stored clusters are verified. This is answered by who has verified them.
+        let client = self.client();
+        eventually("the stored clusters are read", || async {
+            client.get::<ipc::edit::ClusterEditStatus>(ipc::edit::CLUSTER_EDIT_PATH).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Starts the program.
+    pub fn spawn(&mut self) {
         let path = self.dir.path().join("dv-node.toml");
         std::fs::write(&path, self.config()).unwrap();
         let log =
@@ -368,13 +380,14 @@ impl Member {
             .spawn()
             .unwrap();
         self.process = Some(child);
-        self.answers().await;
-        // The socket answers a moment before the stored clusters are verified. This is answered by who has verified them.
-        let client = self.client();
-        eventually("the stored clusters are read", || async {
-            client.get::<ipc::edit::ClusterEditStatus>(ipc::edit::CLUSTER_EDIT_PATH).await.is_ok()
-        })
-        .await;
+    }
+
+    /// Asks it to stop, as the service manager does, and waits until it has ended.
+    pub async fn stop(&mut self) {
+        let mut process = self.process.take().unwrap();
+        let pid = nix::unistd::Pid::from_raw(process.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        tokio::task::spawn_blocking(move || process.wait().unwrap()).await.unwrap();
     }
 
     /// Starts the program once more, with the same files and sockets of its own, and waits for its end.
