@@ -14,6 +14,7 @@ use crate::error::{BeaconError, Cause, ConfigError, RequestError};
 use crate::events::{self, ChainEvent};
 use crate::health::{EndpointStatus, Health, State};
 use crate::http::{DateReading, Endpoint};
+use crate::submit::Refusals;
 
 /// A node is asked again for the chain's parameters this often: a new release brings forks to come.
 const PARAMETERS_EVERY: Duration = Duration::from_secs(120);
@@ -60,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) nodes: Vec<Node>,
     pub(crate) timeouts: Timeouts,
     chain: Mutex<Chain>,
+    /// Lists of which a part was refused while another node did not answer.
+    pub(crate) refusals: Mutex<Refusals>,
 }
 
 #[derive(Debug, Default)]
@@ -151,7 +154,7 @@ impl BeaconNodes {
         let all = urls.iter().map(|url| (url, false)).chain(fallbacks.iter().map(|url| (url, true)));
         let nodes = all.map(node).collect::<Result<Vec<_>, ConfigError>>()?;
         let chain = Mutex::new(Chain { expected, ..Chain::default() });
-        Ok(Self { shared: Arc::new(Shared { nodes, timeouts, chain }) })
+        Ok(Self { shared: Arc::new(Shared { nodes, timeouts, chain, refusals: Mutex::default() }) })
     }
 
     /// The chain, once an endpoint on the expected chain has answered [`BeaconNodes::refresh`].

@@ -2,7 +2,7 @@
 //! the others has answered to.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use chain::ForkName;
@@ -41,6 +41,27 @@ pub(crate) struct Submission {
     pub(crate) items: usize,
     /// Who gets it.
     pub(crate) to: Recipients,
+}
+
+/// A list of which these items were refused so often in the same way is not sent once more for whoever does not answer.
+const SAME_REFUSALS: u32 = 4;
+
+/// By path, the last list of which a part was refused while another node did not answer: its content, the items, and how often
+/// it came to the same.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals(BTreeMap<&'static str, (Bytes, Vec<usize>, u32)>);
+
+impl Refusals {
+    /// Whether this has come to the same often enough.
+    fn are_known(&mut self, path: &'static str, content: &Bytes, rejected: &BTreeMap<usize, String>) -> bool {
+        let items: Vec<usize> = rejected.keys().copied().collect();
+        let (known, which, times) = self.0.entry(path).or_insert_with(|| (content.clone(), items.clone(), 0));
+        if (&*known, &*which) != (content, &items) {
+            (*known, *which, *times) = (content.clone(), items, 0);
+        }
+        *times = times.saturating_add(1);
+        *times >= SAME_REFUSALS
+    }
 }
 
 /// Who gets a submission.
@@ -110,13 +131,25 @@ impl BeaconNodes {
                 }
             }
         }
-        // Where one may yet take what another refused, all of it is sent again: who has a part of it says so.
+        // Where one may yet take what another refused, all of it is sent again: who has a part of it says so. When that comes to the same
+        // again and again, the rest is out, and what was refused has had its chance with who is away.
         let may_yet = last.as_ref().is_some_and(|last| last.cause.is_temporary());
+        let may_yet = may_yet && !self.is_refused_as_before(&submission, rejected.as_ref());
         match (rejected, last) {
             (Some(rejected), _) if rejected.len() < items && !may_yet => Ok(Submitted { rejected }),
             (_, Some(last)) => Err(BeaconError::AllFailed { last, asked }),
             (_, None) => Err(self.none_ready(doing)),
         }
+    }
+
+    fn is_refused_as_before(
+        &self,
+        submission: &Submission,
+        rejected: Option<&BTreeMap<usize, String>>,
+    ) -> bool {
+        let (Some(rejected), Content::Json(content)) = (rejected, &submission.content) else { return false };
+        let mut refusals = self.shared.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.are_known(submission.path, content, rejected)
     }
 
     /// Sends to these endpoints at once. With each answer comes whether it is a fallback's.

@@ -236,10 +236,21 @@ async fn a_submission_succeeds_when_one_node_takes_it() {
         client.submit_attestations(ForkName::Electra, &[attestation(1), attestation(2)]).await.unwrap();
     assert_eq!(sent.rejected.into_iter().collect::<Vec<_>>(), [(1, "bad signature".to_owned())]);
 
-    // Where another one may take it yet, it is sent again.
+    // Where another one may take it yet, it is sent again; but not for ever: the rest is out, and that is said.
     bad.fault("pool", Fault::Says(503, b"syncing".to_vec()));
-    let sent = client.submit_attestations(ForkName::Electra, &[attestation(1), attestation(2)]).await;
-    assert!(sent.unwrap_err().is_temporary());
+    let both = [attestation(1), attestation(2)];
+    for list in [&both[..], &[attestation(3), attestation(2)]] {
+        for _ in 0..3 {
+            let sent = client.submit_attestations(ForkName::Electra, list).await;
+            assert!(sent.unwrap_err().is_temporary());
+        }
+    }
+    assert!(client.submit_attestations(ForkName::Electra, &both).await.is_err(), "another list");
+    for _ in 0..2 {
+        assert!(client.submit_attestations(ForkName::Electra, &both).await.unwrap_err().is_temporary());
+    }
+    let sent = client.submit_attestations(ForkName::Electra, &both).await.unwrap();
+    assert_eq!(sent.rejected.into_keys().collect::<Vec<_>>(), [1]);
     bad.fault("pool", Fault::Says(400, br#"{"message":"x","code":400}"#.to_vec()));
 
     let known = br#"{"message":"x","code":400,"failures":[{"index":0,"message":"PriorAttestationKnown"}]}"#;

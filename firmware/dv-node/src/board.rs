@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use chain::UnixMillis;
 use ipc::node::{
     ClockState, ClockStatus, DutyKind, DutyOutcome, DutyReason, DutyRecord, MAX_DUTIES_SHOWN, NodeState,
     ValidatorStatus,
@@ -28,10 +29,21 @@ pub struct Board {
     watched: Mutex<Option<Registry>>,
     /// Whether this box is ready, or why not.
     ready: Mutex<Result<(), String>>,
+    /// When a node that ends for a moment costs least; none while it does no duties.
+    pace: Mutex<Option<Pace>>,
     /// When the node crashed last, and what is told of it afterwards.
     crash: Mutex<Option<(Instant, Problem)>>,
     /// The counters.
     pub metrics: Metrics,
+}
+
+/// What a node is about to do, for whoever wants it to end for a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Length of a slot.
+    pub slot_ms: u64,
+    /// The end of the slots of the near future in which one of the validators proposes, when there is one.
+    pub proposes_until: Option<UnixMillis>,
 }
 
 /// Counters and gauges, all under `hearth_dv_`.
@@ -142,6 +154,7 @@ impl Board {
             registry: Mutex::new(registry),
             watched: Mutex::new(None),
             crash: Mutex::default(),
+            pace: Mutex::default(),
             ready: Mutex::new(Err(UNKNOWN_READINESS.to_owned())),
             metrics,
         }
@@ -245,7 +258,18 @@ impl Board {
         }
         *lock(&self.status) = NodeStatus { state, problems, ..empty_status() };
         *lock(&self.watched) = None;
+        self.show_pace(None);
         self.set_ready(Err(UNKNOWN_READINESS));
+    }
+
+    /// What the node is about to do.
+    pub fn show_pace(&self, pace: Option<Pace>) {
+        *lock(&self.pace) = pace;
+    }
+
+    /// What the node is about to do; none while it does no duties.
+    pub fn pace(&self) -> Option<Pace> {
+        *lock(&self.pace)
     }
 
     /// A cluster is served: its metrics under the names of the reference.

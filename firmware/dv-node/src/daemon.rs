@@ -65,23 +65,7 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
     let (to, mut requests) = mpsc::channel(1);
     let (dkg_to, mut key_generation) = mpsc::channel(4);
     let (edit_to, mut edits) = mpsc::channel(4);
-    let ceremonies = dkg::CeremonyStore::new(&config.state_dir);
-    let mut daemon = Daemon {
-        change: change::Change::new(&config.state_dir),
-        config,
-        folders,
-        work,
-        places: Arc::clone(&places),
-        seats: BTreeMap::new(),
-        ceremonies,
-        ceremony: None,
-        last_ceremony: None,
-        resume_at: None,
-        resume_pause: key_generation::RESUME_AGAIN,
-        born: None,
-        reserved: None,
-        take_over_at: Some((tokio::time::Instant::now(), key_generation::RESUME_AGAIN)),
-    };
+    let mut daemon = Daemon::new(config, folders, Arc::clone(&places), work);
     daemon.open_seats(unfinished).context("cannot use the state directory")?;
     let server = tokio::spawn(ipc::server::serve(
         listener,
@@ -91,33 +75,10 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
         daemon.config.callers.control.resolve(),
         control::limits(),
     ));
-    daemon.resume_change().await;
-    daemon.resume().await;
-    daemon.resume_brought();
-    daemon.resume_ceremony().await;
-    ipc::service::ready("serving");
-    let (alive_to, mut alive) = mpsc::channel::<oneshot::Sender<bool>>(1);
-    let watchdog = tokio::spawn(watchdog(alive_to));
-    tokio::pin!(stopped);
-    let mut look = tokio::time::interval(LOOK);
-    loop {
-        tokio::select! {
-            () = &mut stopped => break,
-            Some(request) = requests.recv() => daemon.on_request(request).await,
-            Some(answer) = alive.recv() => drop(answer.send(daemon.is_alive())),
-            _ = look.tick() => daemon.look().await,
-            Some(request) = key_generation.recv() => daemon.on_key_generation(request).await,
-            Some(request) = edits.recv() => daemon.on_change(request).await,
-            ended = daemon.something_ended() => match ended {
-                Ended::Node(place, outcome) => daemon.on_node_ended(place, outcome),
-                Ended::Pause(place) => daemon.start_again(place),
-                Ended::KeyGeneration(setup) => daemon.on_ceremony_finished(*setup).await,
-                Ended::CeremonyPause => daemon.resume_ceremony().await,
-                Ended::ChangePause => daemon.resume_change().await,
-                Ended::Change(ending) => daemon.on_change_ended(*ending).await,
-                Ended::Brought(brought) => daemon.on_brought(*brought).await,
-            },
-        }
+    // Whatever is being done then, at the start too, is left where it is, as by a power cut: it must not make the stop wait.
+    tokio::select! {
+        () = stopped => {}
+        () = daemon.serve(&mut requests, &mut key_generation, &mut edits) => {}
     }
     for seat in daemon.seats.values_mut() {
         seat.ask_to_stop();
@@ -126,7 +87,6 @@ pub async fn run_with(config: Config, work: Work) -> anyhow::Result<()> {
         // Whoever does not stop ends with the process.
         let _stuck = seat.end().await;
     }
-    watchdog.abort();
     server.abort();
     Ok(())
 }
@@ -159,8 +119,8 @@ struct Daemon {
     resume_at: Option<tokio::time::Instant>,
     /// How long the next pause before that is.
     resume_pause: std::time::Duration,
-    /// A cluster that was born here and could not be joined yet.
-    born: Option<(tokio::time::Instant, ClusterSetup)>,
+    /// A cluster that was made here and is not served yet.
+    born: Option<key_generation::Born>,
     /// The place that the cluster of the ceremony will have.
     reserved: Option<u8>,
     /// The change of a cluster.
@@ -170,6 +130,62 @@ struct Daemon {
 }
 
 impl Daemon {
+    fn new(config: Config, folders: Folders, places: Arc<Places>, work: Work) -> Self {
+        Self {
+            change: change::Change::new(&config.state_dir),
+            ceremonies: dkg::CeremonyStore::new(&config.state_dir),
+            config,
+            folders,
+            work,
+            places,
+            seats: BTreeMap::new(),
+            ceremony: None,
+            last_ceremony: None,
+            resume_at: None,
+            resume_pause: key_generation::RESUME_AGAIN,
+            born: None,
+            reserved: None,
+            take_over_at: Some((tokio::time::Instant::now(), key_generation::RESUME_AGAIN)),
+        }
+    }
+
+    /// Goes on with what the files say, then does what it is asked and what comes up, without an end.
+    async fn serve(
+        &mut self,
+        requests: &mut mpsc::Receiver<control::Request>,
+        key_generation: &mut mpsc::Receiver<dkg::Request>,
+        edits: &mut mpsc::Receiver<edit::Request>,
+    ) {
+        self.resume_change().await;
+        self.resume().await;
+        self.resume_brought();
+        self.resume_ceremony().await;
+        ipc::service::ready("serving");
+        let (alive_to, mut alive) = mpsc::channel::<oneshot::Sender<bool>>(1);
+        // Ends with this function.
+        let mut beside = tokio::task::JoinSet::new();
+        beside.spawn(watchdog(alive_to));
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                Some(request) = requests.recv() => self.on_request(request).await,
+                Some(answer) = alive.recv() => drop(answer.send(self.is_alive())),
+                _ = look.tick() => self.look().await,
+                Some(request) = key_generation.recv() => self.on_key_generation(request).await,
+                Some(request) = edits.recv() => self.on_change(request).await,
+                ended = self.something_ended() => match ended {
+                    Ended::Node(place, outcome) => self.on_node_ended(place, outcome),
+                    Ended::Pause(place) => self.start_again(place),
+                    Ended::KeyGeneration(made) => self.on_ceremony_finished(made.map(|made| *made)).await,
+                    Ended::CeremonyPause => self.resume_ceremony().await,
+                    Ended::ChangePause => self.resume_change().await,
+                    Ended::Change(ending) => self.on_change_ended(*ending).await,
+                    Ended::Brought(brought) => self.on_brought(*brought).await,
+                },
+            }
+        }
+    }
+
     /// A seat for each place that has files. Files that cannot be used halt their own cluster only.
     fn open_seats(&mut self, mut unfinished: Option<StoreError>) -> Result<(), StoreError> {
         for number in self.folders.places()? {
@@ -340,13 +356,13 @@ impl Daemon {
         self.take_identities_over().await;
         for seat in self.seats.values_mut() {
             seat.ask_whether_alive();
-            // One that is stuck does not end, and waiting for it again and again would hold up everybody.
-            if seat.overrides_changed() && !seat.is_stuck() {
+            if seat.overrides_changed() {
                 tracing::info!(place = seat.place.number, "the fee recipients were changed");
-                match seat.end_for_overrides().await {
-                    Ok(()) => seat.start(&self.config, &self.work),
-                    Err(problem) => tracing::error!(%problem, "the fee recipients are not taken"),
-                }
+                // It is started when it has ended: whoever takes its time holds nobody up.
+                seat.take_overrides();
+            }
+            if let Some(problem) = seat.does_not_end() {
+                tracing::error!(%problem, place = seat.place.number, "a node does not end");
             }
         }
     }
@@ -363,7 +379,7 @@ impl Daemon {
         tokio::select! {
             (place, outcome) = seat::ended(&mut self.seats) => Ended::Node(place, outcome),
             place = paused(pause) => Ended::Pause(place),
-            setup = key_generation::finished(&mut self.ceremony, &self.born) => Ended::KeyGeneration(Box::new(setup)),
+            made = key_generation::finished(&mut self.ceremony, &self.born) => Ended::KeyGeneration(made.map(Box::new)),
             () = key_generation::to_be_resumed(self.resume_at) => Ended::CeremonyPause,
             () = key_generation::to_be_resumed(change_at) => Ended::ChangePause,
             ended = self.change.ended() => ended,
@@ -401,7 +417,8 @@ enum Ended {
     Node(u8, Outcome<Result<(), StartError>>),
     /// The pause after a crash.
     Pause(u8),
-    KeyGeneration(Box<ClusterSetup>),
+    /// What a ceremony made, or nothing when it is time again for what it made before.
+    KeyGeneration(Option<Box<dkg::Made>>),
     /// The pause before an interrupted ceremony is tried again.
     CeremonyPause,
     /// The pause before an interrupted change of a cluster is tried again.

@@ -12,12 +12,12 @@
 //! comes back last, so that there is never a cluster without its memory.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::store::{CLUSTER, PinnedChain, Store, StoreError};
+use crate::store::{CLUSTER, CLUSTER_BEFORE, PinnedChain, Store, StoreError};
 
 /// Clusters on one box. Each has its own port, and the box's firewall lets as many through.
 pub const MAX_CLUSTERS: u8 = 8;
@@ -28,6 +28,8 @@ const OF_THE_BOX: [&str; 5] =
     [CLUSTERS, LEFT, crate::dkg::FOLDER, crate::edit::FOLDER, crate::edit::UNREADABLE];
 const LEAVING: &str = "leaving";
 const RETURNING: &str = "returning";
+/// What the small files beside a lock come to, many times over.
+const SMALL_FILES: usize = 256 << 10;
 
 /// The state directory of the box.
 #[derive(Debug, Clone)]
@@ -90,6 +92,29 @@ impl Folders {
         let unknown = names.iter().filter(|name| !names_a_member(name)).map(|name| left.join(name));
         let stores = unknown.filter(|folder| folder.is_dir()).map(|folder| Store::as_it_is(&folder));
         Ok(stores.map(|store| crate::journal::latest_slot(&store.journal_path())).max())
+    }
+
+    /// The latest slot that a memory of this very member speaks of, among the clusters that were left: by their locks, and so under
+    /// whatever name, but for the one given. What cannot be read may be this member's.
+    pub fn left_by_member(
+        &self,
+        member: &cluster::IdentityPublicKey,
+        but: &str,
+    ) -> Result<Option<u64>, StoreError> {
+        let left = self.state_dir.join(LEFT);
+        let names = names_in(&left).map_err(failed("read", &left))?;
+        let folders = names.into_iter().filter(|name| name != but).map(|name| left.join(name));
+        let its = folders.filter(|folder| folder.is_dir() && may_be_of(folder, member));
+        Ok(its.map(|folder| crate::journal::latest_slot(&Store::as_it_is(&folder).journal_path())).max())
+    }
+
+    /// Takes so much room on the disk for what is to be written soon, where clusters are left and at a place. It is free again when
+    /// the answer is dropped, and when the process ends.
+    pub fn take_room(&self, place: u8, bytes: usize) -> Result<Room, StoreError> {
+        self.make(LEFT)?;
+        let held = |folder: PathBuf, bytes| hold(&folder, bytes).map_err(failed("write", &folder));
+        let left = held(self.state_dir.join(LEFT), SMALL_FILES)?;
+        Ok(Room { _held: [left, held(self.of(place), bytes.saturating_add(SMALL_FILES))?] })
     }
 
     /// Puts the files of a place away under a name. Nobody may be using them.
@@ -191,6 +216,46 @@ impl Folders {
         let folder = self.state_dir.join(name);
         make_dir(&folder).map_err(failed("make", &folder))
     }
+}
+
+/// Room on the disk that nobody else has.
+#[derive(Debug)]
+pub struct Room {
+    _held: [File; 2],
+}
+
+/// A file that is in no folder any more: it takes its room until it is closed.
+fn hold(folder: &Path, bytes: usize) -> io::Result<File> {
+    let path = folder.join("room.new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    fs::remove_file(&path)?;
+    let block = [0x5a; 1 << 16];
+    let mut left = bytes;
+    while left > 0 {
+        let now = left.min(block.len());
+        file.write_all(&block[..now])?;
+        left -= now;
+    }
+    file.sync_all()?;
+    Ok(file)
+}
+
+/// Whether what was left there was this member's, by the lock in it. A memory that was put away for another lock has none, and its
+/// words were noted with that lock.
+fn may_be_of(folder: &Path, member: &cluster::IdentityPublicKey) -> bool {
+    let read = |name: &str| match fs::read(folder.join(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        read => Some(read),
+    };
+    let Some(file) = read(CLUSTER).or_else(|| read(CLUSTER_BEFORE)) else { return false };
+    let records = |bytes: Vec<u8>| -> Option<Vec<cluster::Enr>> {
+        let file: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        let operators = file.pointer("/lock/cluster_definition/operators")?.as_array()?;
+        let record = |operator: &serde_json::Value| cluster::Enr::parse(operator.get("enr")?.as_str()?).ok();
+        operators.iter().map(record).collect()
+    };
+    let records = file.ok().and_then(records);
+    records.is_none_or(|records| records.iter().any(|record| record.public_key() == *member))
 }
 
 /// Whether a name says which member of which cluster: the lock hash and the share index.

@@ -26,5 +26,8 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(dv_node::daemon::run(config))
+    let ended = runtime.block_on(dv_node::daemon::run(config));
+    // A lock that is still being verified is of no use to anybody any more.
+    runtime.shutdown_background();
+    ended
 }

@@ -21,7 +21,7 @@ use crate::setup::{Kept, Membership, not_used};
 
 pub(crate) const CLUSTER: &str = "cluster.json";
 /// The cluster file of a cluster that comes back, until its new one is written.
-const CLUSTER_BEFORE: &str = "cluster.json.before";
+pub(crate) const CLUSTER_BEFORE: &str = "cluster.json.before";
 /// The identity key as it was kept before the signer sealed it. Empty, it says that the key is not here: software of before asks
 /// the signer then.
 const IDENTITY: &str = "identity.key";

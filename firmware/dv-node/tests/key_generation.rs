@@ -69,6 +69,28 @@ async fn a_signer_that_does_not_answer_holds_up_no_cluster_when_a_ceremony_is_re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_does_not_wait_for_what_is_under_way_at_the_start() {
+    let mut house = House::build(4, 1).await;
+    // The signer is asked for five seconds about a ceremony that was under way.
+    let request = serde_json::to_vec(&wanted(&house, &to_be_born(), 0, 10, &[])).unwrap();
+    let member = &mut house.members[0];
+    let folder = member.dir.path().to_owned();
+    std::fs::remove_file(folder.join("sign.sock")).unwrap();
+    let _silent = std::os::unix::net::UnixListener::bind(folder.join("sign.sock")).unwrap();
+    let dkg = folder.join("state/dkg");
+    std::fs::create_dir_all(&dkg).unwrap();
+    std::fs::write(dkg.join("request.json"), request).unwrap();
+    member.spawn();
+    member.answers().await;
+    let asked = std::time::Instant::now();
+    member.stop().await;
+    let took = asked.elapsed();
+    assert!(took < Duration::from_millis(3_500), "it took {took:?}");
+    assert!(dkg.join("request.json").exists(), "nothing of it is lost");
+    assert!(!member.log().contains("panicked"), "{}", member.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ceremony_that_failed_stays_shown_and_the_daemon_goes_on() {
     let mut house = House::build(4, 1).await;
     let created = to_be_born();
@@ -166,4 +188,45 @@ async fn a_cluster_that_was_left_is_not_brought_back_by_the_ceremony_that_made_i
     house.members[0].start().await;
     eventually("it is kept that it is over", || async { dkg.join("over").exists() }).await;
     assert_eq!(progress(&house, 0).await, None);
+}
+
+/// Makes a member's files those that it has when it has taken a lock with more validators.
+fn take(folder: &std::path::Path, lock: &serde_json::Value) {
+    let change = |name: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let path = folder.join(name);
+        let mut file = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut file);
+        std::fs::write(path, file.to_string()).unwrap();
+    };
+    std::fs::remove_file(folder.join("journal")).unwrap();
+    std::fs::write(folder.join("forgotten.json"), r#"{"slot":0}"#).unwrap();
+    change("cluster.json", &|file| file["lock"] = lock.clone());
+    let hash = lock["lock_hash"].as_str().unwrap().trim_start_matches("0x").to_owned();
+    change("chain.json", &|file| file["lock_hash"] = hash.clone().into());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_on_the_lock_of_before_and_on_the_grown_one_attest_together() {
+    let mut house = House::build(4, 1).await;
+    house.start().await;
+    house.attested_again().await;
+    let grown = house.grown_lock();
+    for index in 2..4 {
+        house.members[index].kill();
+        take(&house.members[index].dir.path().join("state"), &grown);
+        house.members[index].start().await;
+        let served: Vec<ClusterEntry> = house.members[index].client().get(CLUSTERS_PATH).await.unwrap();
+        assert_eq!(serde_json::json!(served[0].lock_hash), grown["lock_hash"]);
+        assert_ne!(served[0].lock_hash, house.lock_hash());
+    }
+    // Two by the old lock and one by the new one, and each of them is needed; then the other way round.
+    house.members[3].kill();
+    house.attested_again().await;
+    house.members[3].start().await;
+    house.members[1].kill();
+    house.attested_again().await;
+    for member in &house.members {
+        let signer = member.signer.lock().unwrap();
+        assert!(signer.refused.is_empty(), "{:?}", signer.refused);
+    }
 }

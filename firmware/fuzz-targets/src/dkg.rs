@@ -19,7 +19,7 @@ use threshold::pedersen::{
 use zeroize::Zeroizing;
 
 use crate::ssz_forms::SIGNATURE;
-use crate::world::{MEMBERS, identities, identity, plan};
+use crate::world::{MEMBERS, identities, identity, plan, plan_to_add};
 use crate::{Target, Verdict, choose, chosen};
 
 pub(crate) const TARGETS: &[Target] = &[
@@ -321,20 +321,29 @@ fn frost_seeds() -> Vec<Vec<u8>> {
     ]
 }
 
+/// As a part of a key generation, and of one that adds to a cluster, where all shares sign the lock.
 fn exchanged(input: &[u8]) -> Verdict {
-    let plan = plan(0);
-    let Ok((what, partials)) = exchange::read(&plan, 1, input) else { return Verdict::Refused };
-    assert_eq!(partials.len(), plan.validators());
-    let again = exchange::write(1, what, &partials);
-    assert_eq!(exchange::read(&plan, 1, &again), Ok((what, partials)));
-    Verdict::Taken
+    let mut verdict = Verdict::Refused;
+    for plan in [&*plan(0), plan_to_add()] {
+        let Ok((what, partials)) = exchange::read(plan, 1, input) else { continue };
+        let present = if what == Exchange::Lock { plan.present().len() } else { 0 };
+        assert_eq!(partials.len(), present + plan.validators());
+        let again = exchange::write(1, what, &partials);
+        assert_eq!(exchange::read(plan, 1, &again), Ok((what, partials)));
+        verdict = Verdict::Taken;
+    }
+    verdict
 }
 
 fn exchange_seeds() -> Vec<Vec<u8>> {
     let partials = vec![(PublicKeyBytes([1; 48]), SIGNATURE), (PublicKeyBytes([2; 48]), SIGNATURE)];
-    [Exchange::Lock, Exchange::Registration, Exchange::Deposit(0)]
-        .map(|what| exchange::write(1, what, &partials))
-        .to_vec()
+    let plain = [Exchange::Lock, Exchange::Registration, Exchange::Deposit(0)]
+        .map(|what| exchange::write(1, what, &partials));
+    // One that is added to two, and the lock that all three sign.
+    let all = [partials, vec![(PublicKeyBytes([3; 48]), SIGNATURE)]].concat();
+    let added = [(Exchange::Lock, &all[..]), (Exchange::Deposit(0), &all[2..])]
+        .map(|(what, partials)| exchange::write(1, what, &partials.to_vec()));
+    plain.into_iter().chain(added).collect()
 }
 
 const BUNDLES: [BundleKind; 3] = [BundleKind::Deal, BundleKind::Response, BundleKind::Justification];

@@ -316,6 +316,13 @@ fn order_seeds() -> Vec<Vec<u8>> {
         ),
         chosen(6, text(json!({"validator": 0, "event": "start"}))),
         chosen(7, text(json!({"lock": {}, "members": [[{"validator": KEY, "signature": SIGNATURE}]]}))),
+        chosen(
+            4,
+            text(
+                json!({"adding": {"lock": lock, "validators": [{"fee_recipient": address, "withdrawal": address}]},
+            "identity": hex::encode(own.as_bytes()), "genesis_validators_root": root, "chain": chain, "unsealed": [2]}),
+            ),
+        ),
     ]
 }
 

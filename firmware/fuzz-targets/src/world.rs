@@ -7,6 +7,7 @@ use chain::{
     Domain, Epoch, ExecutionAddress, ForkName, ForkSchedule, ForkVersion, PublicKeyBytes, Root,
     ScheduledFork, SlotTiming, domain,
 };
+use cluster::add::{AddedValidator, Addition};
 use cluster::create::{self, Addresses, CreateOptions, CreatedCluster};
 use cluster::definition::{Creator, Operator};
 use cluster::eip712::{Statement, digest};
@@ -176,6 +177,20 @@ pub(crate) fn plan(member: usize) -> Arc<Plan> {
         identities().into_iter().map(plan).map(Arc::new).collect()
     });
     Arc::clone(&PLANS[member % usize::from(MEMBERS)])
+}
+
+/// The addition of one validator to the cluster of [`created`], as its first member sees it.
+pub(crate) fn plan_to_add() -> &'static Plan {
+    static PLAN: LazyLock<Plan> = LazyLock::new(|| {
+        let created = created();
+        let wanted = [AddedValidator {
+            fee_recipient: format!("0x{}", "0a".repeat(20)),
+            withdrawal: format!("0x{}", "0b".repeat(20)),
+        }];
+        let addition = Addition::new(created.lock.clone(), &wanted, &[]).expect("an addition");
+        Plan::adding(addition, &[], &created.nodes[0].identity.public_key()).expect("a plan")
+    });
+    &PLAN
 }
 
 pub(crate) fn exit_domain() -> Domain {

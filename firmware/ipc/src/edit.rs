@@ -326,6 +326,11 @@ pub fn cluster_edit_discard_path(name: &str) -> String {
     format!("{CLUSTER_EDIT_PATH}?lock_hash={name}")
 }
 
+/// Where the node is told that its owner has given up in the signer what it had promised to join with. It asks the signer itself.
+pub fn cluster_edit_forgo_path(name: &str) -> String {
+    format!("{}&confirm={}", cluster_edit_discard_path(name), FORGO_CONFIRMATION.replace(' ', "%20"))
+}
+
 /// What is to be given up has no name.
 pub fn edit_which(open: &[OpenEdit]) -> Problem {
     let names: Vec<&str> = open.iter().map(|open| open.name.as_str()).collect();

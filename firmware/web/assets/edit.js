@@ -147,7 +147,10 @@ $("edit-form").addEventListener("input", (event) => {
 });
 $("edit-form").addEventListener("submit", guarded(prepare));
 $("edit-begin").addEventListener("click", guarded(() => beginsWith && send(EDIT_PATH, "PUT", "edit-code", beginsWith)));
-$("edit-open").addEventListener("change", () => showOpen(openEdits));
+$("edit-open").addEventListener("change", () => {
+  $("edit-forgo").value = ""; // What was typed was read about another one.
+  showOpen(openEdits);
+});
 $("edit-give-up").addEventListener("submit", guarded(async () => {
   const name = $("edit-open").value; // As it stands there now.
   const typed = $("edit-forgo-row").hidden ? "" : `&confirm=${encodeURIComponent($("edit-forgo").value)}`;

@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use ipc::edit::{
     CLUSTER_EDIT_LOCK_PATH as NODE_LOCK_PATH, CLUSTER_EDIT_PATH as NODE_PATH, ClusterEditStatus, EDIT_PATH,
     EditCommit, EditDiscard, EditStatus, OpenEdit, UNREADABLE_EDIT, cluster_edit_discard_path,
-    edit_discard_path, edit_forgo_path, edit_name, edit_which,
+    cluster_edit_forgo_path, edit_discard_path, edit_forgo_path, edit_name, edit_which,
 };
 use ipc::server::Body;
 use ipc::web::{CLUSTER_EDIT_LOCK_PATH, CLUSTER_EDIT_PATH, ClusterEditShown, ClusterEditStart};
@@ -72,10 +72,14 @@ async fn discard(
     Query(which): Query<EditDiscard>,
 ) -> Result<Json<ClusterEditShown>, Refusal> {
     let name = which.name().ok_or_else(|| Refusal(StatusCode::UNPROCESSABLE_ENTITY, edit_which(&[])))?;
-    let status = web.node.delete(&cluster_edit_discard_path(name)).await?;
+    let mut status = web.node.delete(&cluster_edit_discard_path(name)).await?;
     if name != UNREADABLE_EDIT {
         let path = if which.is_confirmed() { edit_forgo_path(name) } else { edit_discard_path(name) };
         web.signer.delete::<serde_json::Value>(&path).await?;
+        if which.is_confirmed() {
+            // What the signer holds no more, the node must not keep: it asks the signer, and forgets nothing on our word.
+            status = web.node.delete(&cluster_edit_forgo_path(name)).await?;
+        }
     }
     tracing::warn!(name, "the owner gave a change of a cluster up");
     Ok(Json(shown(&web, status).await))

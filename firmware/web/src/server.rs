@@ -392,6 +392,46 @@ mod tests {
         }
     }
 
+    /// Answers everything with an empty object, and writes down what it was asked.
+    fn daemon(socket: &std::path::Path, name: &'static str, asked: &Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::clone(asked);
+        let answers = Router::new().fallback(move |request: Request<RawBody>| {
+            asked.lock().unwrap().push(format!("{name} {} {}", request.method(), request.uri()));
+            async { axum::Json(serde_json::json!({})) }
+        });
+        let listener = ipc::listen::Inherited::default().take("control", Some(socket)).unwrap();
+        let callers =
+            ipc::server::CallerNames::new(vec![ipc::server::CallerName::Name("self".to_owned())]).resolve();
+        tokio::spawn(ipc::server::serve(listener, answers, callers, ipc::server::Limits::default()));
+    }
+
+    #[tokio::test]
+    async fn a_promise_to_join_that_is_given_up_in_the_signer_is_forgotten_by_the_node_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let asked = Arc::default();
+        daemon(&directory.path().join("node.sock"), "node", &asked);
+        daemon(&directory.path().join("signer.sock"), "signer", &asked);
+        let page = page(directory.path());
+        let name = format!("0x{}", "ab".repeat(32));
+        let typed = "&confirm=No%20member%20has%20the%20new%20lock";
+        let said = "&confirm=no%20member%20has%20the%20new%20lock";
+        for (query, words) in [("", ""), ("&confirm=no", ""), (typed, said)] {
+            asked.lock().unwrap().clear();
+            let path = format!("{}?lock_hash={name}{query}", ipc::web::CLUSTER_EDIT_PATH);
+            let (status, text) = ask(&page, change(&path, "DELETE", Some(CODE), "")).await;
+            assert_eq!(status, StatusCode::OK, "{text}");
+            let mut expected = vec![
+                format!("node DELETE /v1/cluster/edit?lock_hash={name}"),
+                format!("signer DELETE /v1/edit?lock_hash={name}{words}"),
+            ];
+            if !words.is_empty() {
+                expected.push(format!("node DELETE /v1/cluster/edit?lock_hash={name}{words}"));
+            }
+            expected.push("signer GET /v1/edit".to_owned());
+            assert_eq!(*asked.lock().unwrap(), expected);
+        }
+    }
+
     #[tokio::test]
     async fn guessing_is_slowed_down() {
         let directory = tempfile::tempdir().unwrap();

@@ -244,8 +244,12 @@ impl Daemon {
         }
         self.change.resume_at = None;
         self.change.place = Some(number);
-        if let Some(seat) = self.seats.get_mut(&number) {
-            seat.end().await?;
+        if let Some(seat) = self.seats.get_mut(&number)
+            && let Err(problem) = seat.end().await
+        {
+            // Its shares are gone: it is not started again when it ends.
+            seat.ask_to_stop();
+            return Err(problem);
         }
         let bytes = serde_json::to_vec(lock).map_err(|_| invalid("it cannot be written"))?;
         self.change.store.save_lock(&bytes).map_err(|error| kept(&error))?;

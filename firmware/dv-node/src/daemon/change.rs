@@ -304,6 +304,10 @@ impl Daemon {
                 let result = self.discard_change(&name).await.map(|()| self.change.status());
                 drop(answer.send(result));
             }
+            Request::Forgo(name, answer) => {
+                let result = self.forget_promise(&name).await.map(|()| self.change.status());
+                drop(answer.send(result));
+            }
             Request::Lock(lock, answer) => self.on_lock(lock, answer).await,
             Request::GiveLock(answer) => {
                 let lock = self.change.store.lock().map_err(|error| kept(&error));
@@ -424,6 +428,41 @@ impl Daemon {
         given_up
     }
 
+    /// Forgets the change in which this box had promised to join with the lock of that name. The word of whoever asks is not
+    /// enough: what the signer still waits for is not forgotten, or the complete lock would find nobody here to take it.
+    async fn forget_promise(&mut self, name: &str) -> Result<(), Problem> {
+        if self.change.bringing.is_some() {
+            return Err(lock_is_looked_at());
+        }
+        let request = self.change.store.readable_request().map_err(|error| kept(&error))?;
+        // Of a cluster that this box is in, only the lock or a change with every member leads on.
+        if request.is_none_or(|request| request.identity_key.is_none()) {
+            return Ok(());
+        }
+        let records = self.change.store.readable_records().map_err(|error| kept(&error))?;
+        let is_it = |record: &Record| {
+            let Record::Prepared { lock, .. } = record else { return false };
+            let lock: Option<serde_json::Value> = serde_json::from_slice(lock).ok();
+            let hash = lock.as_ref().and_then(|lock| lock.get("lock_hash")?.as_str());
+            hash.is_some_and(|hash| hash.eq_ignore_ascii_case(name))
+        };
+        if !records.iter().any(is_it) {
+            return Ok(()); // It is another change that the signer has given up.
+        }
+        if edit::waits_for(&self.config.signer_socket, name).await? {
+            return Err(promised());
+        }
+        if let Some(running) = self.change.running.take() {
+            running.stop().await;
+        }
+        self.change.last = None;
+        self.change.resume_at = None;
+        let given_up = self.change.store.give_up().map_err(|error| kept(&error));
+        self.serve_as_before();
+        tracing::warn!(name, "a promise to join a cluster was given up by the owner and is forgotten");
+        given_up
+    }
+
     pub(super) fn serve_as_before(&mut self) {
         let place = self.change.place;
         self.release_place();
@@ -514,7 +553,7 @@ impl Daemon {
 
     /// What was said under the old lock never counts as the new member's word: it is put away under the old member's name, and
     /// the new one is silent about every slot up to the latest in it and up to now (decisions 0221 and 0280).
-    fn put_old_memory_away(
+    pub(super) fn put_old_memory_away(
         &self,
         number: u8,
         store: &Store,

@@ -212,7 +212,7 @@ impl Daemon {
     ///
     /// Until the new cluster file is written nothing here is served: a crash, or a disk that is full, in the middle of this
     /// must not bring back what the owner had left.
-    fn prepare(
+    pub(super) fn prepare(
         &mut self,
         number: u8,
         membership: &Membership,
@@ -228,16 +228,16 @@ impl Daemon {
             }
             self.folders.take_back(&name, number)?;
         }
-        let of_unknown = self.folders.left_by_unknown()?;
+        let of_unknown = self.folders.left_by_unknown()?.filter(|_| was_left.is_none());
+        // The same member of the same validators under another lock, as when validators were added: its words are ours.
+        let own = self.folders.left_by_member(&membership.identity.public_key(), &name)?;
         let store = self.open_seat(number)?.place.store.clone();
-        if was_left.is_none() {
-            // A memory that lies about, here or put away, may be this member's.
-            if store.journal_path().exists() {
-                store.set_journal_aside()?;
-            }
-            if let Some(slot) = of_unknown {
-                store.note_forgotten(slot)?;
-            }
+        // A memory that lies about, here or put away, may be this member's.
+        if was_left.is_none() && store.journal_path().exists() {
+            store.set_journal_aside()?;
+        }
+        if let Some(slot) = of_unknown.max(own) {
+            store.note_forgotten(slot)?;
         }
         store.save_cluster(setup)?;
         let Some(seat) = self.seats.get(&number) else { return Ok(()) };

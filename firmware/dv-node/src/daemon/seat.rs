@@ -26,8 +26,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const RECOVERED: Duration = Duration::from_secs(300);
 /// A node whose loop has not answered for so long is stuck.
 const STUCK: Duration = Duration::from_secs(15);
-/// How long a node may take to end.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a node may take to end. What of it runs beside its loop has five seconds, and the daemon's own loop, which may wait for it,
+/// answers the watchdog within ten.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 type Ending = Outcome<Result<(), StartError>>;
 
@@ -45,7 +46,7 @@ pub(super) struct Seat {
     pub(super) sealed: Option<Problem>,
     /// When the overrides that are in force were written.
     overrides_seen: Option<SystemTime>,
-    /// It was asked to end for new overrides and takes its time: it starts with them when it has ended.
+    /// It was asked to end and takes its time: it starts again, with what is in force then, when it has ended.
     again: bool,
     /// Why nothing here is served until the box is restarted.
     halted: Option<Problem>,
@@ -61,6 +62,8 @@ struct Running {
     asked: Option<(Instant, oneshot::Receiver<()>)>,
     /// The owner was told that it is stuck.
     told: bool,
+    /// Since when it is asked to end.
+    ending: Option<Instant>,
 }
 
 impl Seat {
@@ -143,7 +146,8 @@ impl Seat {
         match isolation::start(&name, move || work(membership, around)) {
             Ok(done) => {
                 let since = Instant::now();
-                self.running = Some(Running { stop, alive, done, since, asked: None, told: false });
+                self.running =
+                    Some(Running { stop, alive, done, since, asked: None, told: false, ending: None });
             }
             Err(error) => {
                 tracing::error!(%error, "no threads for a cluster");
@@ -186,19 +190,24 @@ impl Seat {
 
     pub(super) fn ask_to_stop(&mut self) {
         self.again = false;
-        if let Some(running) = &self.running {
+        if let Some(running) = &mut self.running {
+            running.ending.get_or_insert_with(Instant::now);
             let _ended_already = running.stop.send(true);
         }
     }
 
-    /// Ends the node. When it does not end it stays where it is, and nothing else is started in its place.
+    /// Ends the node. When it does not end it stays where it is, and nothing else is started in its place; it starts again, as what it
+    /// was, if it does end later. One that is known to be stuck, or was waited for before, is not waited for again: everybody else
+    /// would wait with it.
     pub(super) async fn end(&mut self) -> Result<(), Problem> {
         self.ask_to_stop();
+        let patience = if self.is_stuck() { Duration::ZERO } else { PATIENCE };
         let Some(running) = &mut self.running else {
             self.pause = None;
             return Ok(());
         };
-        match tokio::time::timeout(PATIENCE, &mut running.done).await {
+        let waited = running.ending.map_or(Duration::ZERO, |since| since.elapsed());
+        match tokio::time::timeout(patience.saturating_sub(waited), &mut running.done).await {
             Ok(outcome) => {
                 if let Ok(Outcome::Crashed(what)) = outcome {
                     tracing::error!(what, "the node ended badly");
@@ -207,20 +216,33 @@ impl Seat {
                 self.pause = None;
                 Ok(())
             }
-            Err(_) => Err(self.stuck()),
+            Err(_) => {
+                self.again = true;
+                Err(self.stuck())
+            }
         }
     }
 
-    /// The same for new overrides, once for each change of them: waiting again and again for one that does not end would hold
-    /// up everybody.
-    pub(super) async fn end_for_overrides(&mut self) -> Result<(), Problem> {
+    /// Asks the node to end and to start again with what is on the disk by then. Nobody waits for it.
+    pub(super) fn take_overrides(&mut self) {
         self.overrides_seen = self.place.store.overrides_written();
-        let ended = self.end().await;
-        self.again = ended.is_err();
-        ended
+        self.ask_to_stop();
+        self.again = true;
     }
 
-    /// It has ended late, after [`Self::end_for_overrides`].
+    /// It was asked to end, and has not for too long: for the owner, once.
+    pub(super) fn does_not_end(&mut self) -> Option<Problem> {
+        let stuck = self.stuck();
+        let running = self.running.as_mut()?;
+        let too_long = running.ending.is_some_and(|since| since.elapsed() > PATIENCE);
+        if !too_long || std::mem::replace(&mut running.told, true) {
+            return None;
+        }
+        self.place.board.idle(NodeState::Halted, vec![stuck.clone()]);
+        Some(stuck)
+    }
+
+    /// It has ended by itself after it was asked to.
     pub(super) fn is_to_start_again(&mut self) -> bool {
         std::mem::take(&mut self.again)
     }
@@ -242,7 +264,7 @@ impl Seat {
             return since.elapsed() > STUCK;
         }
         running.asked = None;
-        running.told = false;
+        running.told = running.ending.is_some() && running.told;
         false
     }
 

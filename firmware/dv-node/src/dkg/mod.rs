@@ -9,7 +9,7 @@ mod store;
 
 pub use control::router;
 pub(crate) use shell::tell_step;
-pub use shell::{Running, Surroundings, start};
+pub use shell::{Made, Running, Surroundings, start};
 pub(crate) use store::parse_records;
 pub use store::{CeremonyStore, FOLDER, StoredRequest};
 

@@ -50,12 +50,20 @@ pub struct Surroundings {
     pub store: CeremonyStore,
 }
 
+/// What a ceremony made.
+pub struct Made {
+    /// The cluster with its new lock.
+    pub setup: ClusterSetup,
+    /// What was asked for, when the cluster was there before: its lock of before is in it.
+    pub adding: Option<Adding>,
+}
+
 /// A ceremony that runs. Dropping it stops it; what it recorded stays.
 pub struct Running {
     shown: Arc<Mutex<KeyGenerationProgress>>,
     task: JoinHandle<()>,
     /// None once it has ended, in whichever way.
-    finished: Option<oneshot::Receiver<ClusterSetup>>,
+    finished: Option<oneshot::Receiver<Made>>,
 }
 
 impl Running {
@@ -71,13 +79,13 @@ impl Running {
     }
 
     /// Resolves with the new cluster once everybody has left. Never, when the ceremony fails.
-    pub async fn finished(&mut self) -> ClusterSetup {
+    pub async fn finished(&mut self) -> Made {
         if let Some(finished) = &mut self.finished {
             let ended = finished.await;
             // The daemon asks with each turn of its loop, and nothing comes after the end.
             self.finished = None;
-            if let Ok(setup) = ended {
-                return setup;
+            if let Ok(made) = ended {
+                return made;
             }
         }
         std::future::pending().await
@@ -259,7 +267,7 @@ struct Shell {
     next_reply: u64,
     problems: Vec<Problem>,
     lock: Option<Lock>,
-    done: Option<oneshot::Sender<ClusterSetup>>,
+    done: Option<oneshot::Sender<Made>>,
     ended: Option<Instant>,
     failed: Option<Instant>,
     started: Instant,
@@ -515,7 +523,7 @@ impl Shell {
             proposals: None,
             obol_api: None,
         };
-        let _stopping = done.send(setup);
+        let _stopping = done.send(Made { setup, adding: self.request.adding });
     }
 
     fn note(&mut self, problem: Problem) {

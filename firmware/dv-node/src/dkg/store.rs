@@ -107,6 +107,19 @@ impl CeremonyStore {
         if self.is_over()? { Ok(()) } else { self.write(OVER, &[]) }
     }
 
+    /// It is over, and what was asked for is not needed any more: only the files stay. What a box says in a request may be more than
+    /// the version before can read, and that one must find nothing here that it stumbles over.
+    pub fn end_without_request(&self) -> io::Result<()> {
+        self.end()?;
+        for name in [REQUEST, RECORDS, PLACE] {
+            match fs::remove_file(self.dir.join(name)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        File::open(&self.dir)?.sync_all()
+    }
+
     /// Removes everything, first of all what would be resumed.
     pub fn discard(&self) -> io::Result<()> {
         let is_there = |result: io::Result<()>| match result {
@@ -252,5 +265,16 @@ mod tests {
         assert_eq!(store.files().unwrap(), files);
         store.begin(&request).unwrap();
         assert!(!store.is_over().unwrap() && store.files().unwrap().is_empty());
+
+        store.keep_place(3).unwrap();
+        store.append(&Record::Released).unwrap();
+        store.save_files(&files).unwrap();
+        store.end_without_request().unwrap();
+        store.end_without_request().unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(dir.path().join("dkg")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["files", "over"]);
+        assert_eq!(store.files().unwrap(), files);
     }
 }

@@ -46,6 +46,7 @@ async fn status(State(requests): State<Requests>) -> Response {
 
 async fn discard(State(requests): State<Requests>, Query(which): Query<EditDiscard>) -> Response {
     match which.name() {
+        Some(name) if which.is_confirmed() => ask(&requests, |to| Request::Forgo(name.to_owned(), to)).await,
         Some(name) => ask(&requests, |to| Request::Discard(name.to_owned(), to)).await,
         None => refusal(StatusCode::UNPROCESSABLE_ENTITY, edit_which(&[])),
     }

@@ -12,7 +12,7 @@ mod store;
 
 pub use control::router;
 pub use shell::{Ending, Running, Surroundings, check, setup_after, start};
-pub use signer::commit;
+pub use signer::{commit, waits_for};
 pub use store::{EditStore, FOLDER, UNREADABLE};
 
 use ipc::Problem;
@@ -27,6 +27,8 @@ pub enum Request {
     Status(oneshot::Sender<Result<ClusterEditStatus, Problem>>),
     /// Give the one up that has this name (`ipc::edit::OpenEdit`).
     Discard(String, oneshot::Sender<Result<ClusterEditStatus, Problem>>),
+    /// Forget the promise to join with the lock of this hash: the owner has given it up in the signer.
+    Forgo(String, oneshot::Sender<Result<ClusterEditStatus, Problem>>),
     /// The complete lock, from another member.
     Lock(serde_json::Value, oneshot::Sender<Result<ClusterEditStatus, Problem>>),
     /// The complete lock of the last change, for another member.

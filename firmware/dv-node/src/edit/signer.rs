@@ -20,6 +20,8 @@ use serde::de::DeserializeOwned;
 
 /// Checking a thousand validators' partial signatures of thirty members takes minutes on a small board.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// It is on this box, and looks into its ledger only.
+const STATUS_PATIENCE: Duration = Duration::from_secs(4);
 /// Pause before the signer is asked again when it could not be reached.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -38,6 +40,24 @@ pub async fn commit(socket: &Path, lock: serde_json::Value) -> Result<EditCommit
     }
 }
 
+/// Whether shares wait in the signer for the lock of this hash. A signer that does not answer may hold some.
+pub async fn waits_for(socket: &Path, lock_hash: &str) -> Result<bool, Problem> {
+    let status: Result<EditStatus, ClientError> =
+        Client::new(socket).with_timeout(STATUS_PATIENCE).get(EDIT_STATUS_PATH).await;
+    match status {
+        Ok(status) => {
+            let names = status.open.iter().map(|open| open.name.as_str()).chain(status.lock_hash.as_deref());
+            Ok(names.into_iter().any(|name| name.eq_ignore_ascii_case(lock_hash)))
+        }
+        Err(ClientError::Refused { problem, .. }) => Err(problem),
+        Err(error) => Err(Problem::new(
+            "signer_unavailable",
+            crate::setup::sentence(&format!("the signer cannot be asked: {error}")),
+            "Look at the signer's own status, then try again.",
+        )),
+    }
+}
+
 /// The signing socket, for one change.
 #[derive(Clone)]
 pub(super) struct Secrets {
@@ -51,7 +71,8 @@ impl Secrets {
 
     /// How far the signer is.
     pub(super) async fn status(&self) -> Result<EditStatus, ClientError> {
-        self.client.get(EDIT_STATUS_PATH).await
+        // Asked where the daemon waits for it.
+        Client::new(self.client.socket()).with_timeout(STATUS_PATIENCE).get(EDIT_STATUS_PATH).await
     }
 
     /// Asks until there is an answer.

@@ -43,12 +43,13 @@ impl Node {
             let error = FetchError::Permanent("the slot is over".to_owned());
             return self.spawn(async move { failed(error) });
         }
+        let begins = self.begins(duty);
         match duty.kind {
             DutyKind::InfoSync => self.start_exchange(duty),
             DutyKind::Attester => {
                 let duties: BTreeMap<_, AttesterDuty> = described(validators);
                 // What was asked for when the block of this slot came.
-                if let Some(vote) = self.head.take_vote(duty.slot) {
+                if let Some(vote) = self.head.take_vote(duty.slot, begins) {
                     let value = network.attester_value(vote, &duties);
                     return self.spawn(async move { Event::Fetched(duty, Ok(value)) });
                 }
@@ -94,7 +95,7 @@ impl Node {
             }
             DutyKind::SyncMessage if self.client.is_some() => self.client_head(duty),
             DutyKind::SyncMessage => {
-                if let Some(root) = self.head.take_root(duty.slot) {
+                if let Some(root) = self.head.take_root(duty.slot, begins) {
                     return self.spawn(async move { Event::Fetched(duty, Ok(root)) });
                 }
                 self.spawn(async move { Event::Fetched(duty, head(&beacon).await) });

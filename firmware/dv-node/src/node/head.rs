@@ -72,14 +72,15 @@ impl Head {
         }
     }
 
-    /// The vote of a slot, once: whoever asks again wants to know what the beacon node says by then.
-    pub(super) fn take_vote(&mut self, slot: Slot) -> Option<AttestationData> {
-        self.vote.take_if(|vote| vote.slot == slot)
+    /// The vote of a slot, once: whoever asks again wants to know what the beacon node says by then. So does a duty that was not
+    /// known yet when the block came, and begins at its third: seconds have passed, and the chain may have gone another way.
+    pub(super) fn take_vote(&mut self, slot: Slot, begins: Begins) -> Option<AttestationData> {
+        self.vote.take_if(|vote| vote.slot == slot).filter(|_| begins == Begins::Early)
     }
 
-    /// What the sync committee signs in a slot whose block is here, as a value; once, too.
-    pub(super) fn take_root(&mut self, slot: Slot) -> Option<Value> {
-        let (_, root) = self.root.take_if(|(known, _)| *known == slot)?;
+    /// What the sync committee signs in a slot whose block is here, as a value; once, too, and by the same rule.
+    pub(super) fn take_root(&mut self, slot: Slot, begins: Begins) -> Option<Value> {
+        let (_, root) = self.root.take_if(|(known, _)| *known == slot).filter(|_| begins == Begins::Early)?;
         Some(Value { digest: Digest(root.0), bytes: Payload::from(root.0) })
     }
 
@@ -95,6 +96,15 @@ impl Head {
     fn drop_answer(&mut self) {
         (self.vote, self.root) = (None, None);
     }
+}
+
+/// When a duty begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begins {
+    /// With the block, before its third.
+    Early,
+    /// At its third.
+    AtItsThird,
 }
 
 /// What to do with the answer to an early question.
@@ -128,6 +138,14 @@ impl Node {
         let (votes, signs) =
             (waits(DutyKind::Attester), self.client.is_none() && waits(DutyKind::SyncMessage));
         (votes || signs).then_some((votes, signs))
+    }
+
+    /// Whether a duty that begins now does so before its third.
+    pub(super) fn begins(&self, duty: Duty) -> Begins {
+        let early = |running: &super::Running| {
+            is_before_its_third(&running.chain.timing, running.trusted, wall(), duty)
+        };
+        if self.running.as_ref().is_some_and(early) { Begins::Early } else { Begins::AtItsThird }
     }
 
     fn ask_early(&self, slot: Slot) {
@@ -186,7 +204,10 @@ mod tests {
         assert!(head.see(Slot(5), root(1)));
         assert_eq!(head.answered(Some(vote(5, 1))), Answered::Kept(Slot(5)));
         head.drop_answer();
-        assert_eq!((head.take_vote(Slot(5)), head.take_root(Slot(5))), (None, None));
+        assert_eq!(
+            (head.take_vote(Slot(5), Begins::Early), head.take_root(Slot(5), Begins::Early)),
+            (None, None)
+        );
     }
 
     fn vote(slot: u64, block: u8) -> AttestationData {
@@ -207,20 +228,46 @@ mod tests {
         assert!(head.see(Slot(5), root(1)));
         assert_eq!(head.answered(Some(vote(5, 1))), Answered::Kept(Slot(5)));
         assert!(!head.see(Slot(5), root(1)), "it is known already");
-        assert_eq!((head.take_vote(Slot(6)), head.take_root(Slot(6))), (None, None));
-        assert_eq!(head.take_vote(Slot(5)), Some(vote(5, 1)));
-        assert_eq!(head.take_root(Slot(5)).map(|value| value.digest), Some(Digest([1; 32])));
-        assert_eq!((head.take_vote(Slot(5)), head.take_root(Slot(5))), (None, None));
+        assert_eq!(
+            (head.take_vote(Slot(6), Begins::Early), head.take_root(Slot(6), Begins::Early)),
+            (None, None)
+        );
+        assert_eq!(head.take_vote(Slot(5), Begins::Early), Some(vote(5, 1)));
+        assert_eq!(head.take_root(Slot(5), Begins::Early).map(|value| value.digest), Some(Digest([1; 32])));
+        assert_eq!(
+            (head.take_vote(Slot(5), Begins::Early), head.take_root(Slot(5), Begins::Early)),
+            (None, None)
+        );
         assert!(!head.see(Slot(5), root(1)), "another node tells of it after it was taken up");
+    }
+
+    #[test]
+    fn a_duty_that_was_scheduled_after_its_block_came_asks_anew_at_its_third() {
+        let mut head = Head::default();
+        assert!(head.see(Slot(5), root(1)));
+        // Only the votes were scheduled by then: the sync committee's seats become known later.
+        assert_eq!(head.answered(Some(vote(5, 1))), Answered::Kept(Slot(5)));
+        assert_eq!(head.take_vote(Slot(5), Begins::Early), Some(vote(5, 1)));
+        assert_eq!(head.take_root(Slot(5), Begins::AtItsThird), None);
+        // And what was not for it is nobody's later on.
+        assert_eq!(head.take_root(Slot(5), Begins::Early), None);
+        let mut head = Head::default();
+        assert!(head.see(Slot(5), root(1)));
+        assert_eq!(head.answered(Some(vote(5, 1))), Answered::Kept(Slot(5)));
+        assert_eq!(head.take_vote(Slot(5), Begins::AtItsThird), None);
+        assert_eq!(head.take_vote(Slot(5), Begins::Early), None);
     }
 
     #[test]
     fn what_an_endpoint_tells_is_signed_by_nobody_unless_the_one_that_is_asked_says_the_same() {
         let mut head = Head::default();
         assert!(head.see(Slot(5), root(9)));
-        assert_eq!(head.take_root(Slot(5)), None);
+        assert_eq!(head.take_root(Slot(5), Begins::Early), None);
         assert_eq!(head.answered(Some(vote(5, 1))), Answered::Nothing);
-        assert_eq!((head.take_vote(Slot(5)), head.take_root(Slot(5))), (None, None));
+        assert_eq!(
+            (head.take_vote(Slot(5), Begins::Early), head.take_root(Slot(5), Begins::Early)),
+            (None, None)
+        );
     }
 
     #[test]
@@ -230,7 +277,7 @@ mod tests {
         assert_eq!(head.answered(Some(vote(5, 1))), Answered::Kept(Slot(5)));
         assert!(!head.see(Slot(4), root(9)), "an earlier slot's block is no news");
         assert!(head.see(Slot(5), root(2)));
-        assert_eq!(head.take_vote(Slot(5)), None);
+        assert_eq!(head.take_vote(Slot(5), Begins::Early), None);
         head.forget();
         assert_eq!(
             head.answered(Some(vote(5, 2))),

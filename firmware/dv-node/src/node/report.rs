@@ -15,6 +15,7 @@ use obol::peerinfo::Report;
 use qbft::Member;
 
 use super::{ASK_SIGNER_EVERY, Event, Node, wall};
+use crate::board::Pace;
 use crate::clock::{Reference, Trust};
 use crate::setup::{sentence, wrong_chain};
 
@@ -22,6 +23,9 @@ use crate::setup::{sentence, wrong_chain};
 const SHOWN: Duration = Duration::from_secs(600);
 /// Members may take this long to connect before it is a problem.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node that ends for a moment is back after this many slots more.
+const PROPOSALS_AHEAD: u64 = 2;
 
 /// What is known about another member.
 #[derive(Debug, Default)]
@@ -118,6 +122,7 @@ impl Node {
         metrics.beacon_nodes_ready.set(i64::try_from(ready).unwrap_or(i64::MAX));
         let clock = self.clock_status();
         metrics.clock_offset_ms.set(clock.offset_ms.unwrap_or(0));
+        self.board.show_pace(self.pace());
         self.board.publish(NodeStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: self.state(),
@@ -128,6 +133,21 @@ impl Node {
             clock,
             exits: self.exit_statuses(),
         });
+    }
+
+    /// How long slots are, and whether one of ours proposes soon.
+    fn pace(&self) -> Option<Pace> {
+        if self.state() != NodeState::Running {
+            return None; // Nobody misses what is not done anyway.
+        }
+        let timing = self.running.as_ref()?.chain.timing;
+        let now = timing.slot_at(wall())?;
+        let near = (0..=PROPOSALS_AHEAD).map(|ahead| now.saturating_add(ahead));
+        let last = near
+            .filter(|slot| !self.duties.proposers(timing.epoch_of(*slot), *slot).is_empty())
+            .last()
+            .map(|slot| timing.start_of(slot.saturating_add(1)));
+        Some(Pace { slot_ms: timing.slot_ms, proposes_until: last })
     }
 
     pub(crate) fn state(&self) -> NodeState {

@@ -116,6 +116,8 @@ pub struct SignerState {
     pub edit_allowed: bool,
     /// What the seal of identity keys is bound to, as to a vault; 503 while there is none.
     pub vault: Option<u8>,
+    /// Hash of the lock with which it has promised to join a cluster.
+    pub edit_promised: Option<String>,
 }
 
 impl SignerState {
@@ -171,6 +173,7 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         exits_confirmed: false,
         edit_allowed: false,
         vault: Some(0x5a),
+        edit_promised: None,
     };
     state.hold(shares);
     let state = Arc::new(Mutex::new(state));
@@ -256,9 +259,13 @@ async fn ceremony(State(state): State<Shared>) -> Json<CeremonyStatus> {
 }
 
 async fn edit_status(State(state): State<Shared>) -> Json<ipc::edit::EditStatus> {
-    use ipc::edit::{EditStage, EditStatus};
-    let stage = if state.lock().unwrap().edit_allowed { EditStage::Allowed } else { EditStage::None };
-    Json(EditStatus { stage, lock_hash: None, dealt: 0, validators: 0, open: Vec::new() })
+    use ipc::edit::{EditStage, EditStatus, OpenEdit};
+    let state = state.lock().unwrap();
+    let stage = if state.edit_allowed { EditStage::Allowed } else { EditStage::None };
+    let promise =
+        |name: &String| OpenEdit { name: name.clone(), validators: 1, validator: None, promised: true };
+    let open = state.edit_promised.iter().map(promise).collect();
+    Json(EditStatus { stage, lock_hash: None, dealt: 0, validators: 0, open })
 }
 
 async fn sign_one(
@@ -395,6 +402,18 @@ impl Member {
 
     /// Starts the program and waits until it has read its files and does what it is asked.
     pub async fn start(&mut self) {
+        self.spawn();
+        self.answers().await;
+        // The socket answers a moment before the stored clusters are verified. This is answered by who has verified them.
+        let client = self.client();
+        eventually("the stored clusters are read", || async {
+            client.get::<ipc::edit::ClusterEditStatus>(ipc::edit::CLUSTER_EDIT_PATH).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Starts the program.
+    pub fn spawn(&mut self) {
         let path = self.dir.path().join("dv-node.toml");
         std::fs::write(&path, self.config()).unwrap();
         let log =
@@ -407,13 +426,14 @@ impl Member {
             .spawn()
             .unwrap();
         self.process = Some(child);
-        self.answers().await;
-        // The socket answers a moment before the stored clusters are verified. This is answered by who has verified them.
-        let client = self.client();
-        eventually("the stored clusters are read", || async {
-            client.get::<ipc::edit::ClusterEditStatus>(ipc::edit::CLUSTER_EDIT_PATH).await.is_ok()
-        })
-        .await;
+    }
+
+    /// Asks it to stop, as the service manager does, and waits until it has ended.
+    pub async fn stop(&mut self) {
+        let mut process = self.process.take().unwrap();
+        let pid = nix::unistd::Pid::from_raw(process.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        tokio::task::spawn_blocking(move || process.wait().unwrap()).await.unwrap();
     }
 
     /// Starts the program once more, with the same files and sockets of its own, and waits for its end.
@@ -588,6 +608,28 @@ impl House {
         lock.definition.name = "another name".to_owned();
         lock.definition.set_hashes().unwrap();
         lock.lock_hash = lock.compute_lock_hash().unwrap();
+        self.sign_lock(&mut lock);
+        serde_json::from_slice(&lock.to_json().unwrap()).unwrap()
+    }
+
+    /// A lock of the same members with these validators and one more, signed by everybody. Every signer gets its new share.
+    pub fn grown_lock(&self) -> serde_json::Value {
+        use cluster::add::{AddedValidator, Addition};
+        let mut more = create_cluster(self.members.len(), 1);
+        let address = format!("0x{}", "11".repeat(20));
+        let wanted = AddedValidator { fee_recipient: address.clone(), withdrawal: address };
+        let base = cluster::Lock::from_value(self.lock()).unwrap();
+        let addition = Addition::new(base, &[wanted], &[]).unwrap();
+        let mut lock = addition.lock(std::mem::take(&mut more.lock.validators)).unwrap();
+        for (member, node) in self.members.iter().zip(&mut more.nodes) {
+            member.signer.lock().unwrap().hold(std::mem::take(&mut node.shares));
+        }
+        self.sign_lock(&mut lock);
+        serde_json::from_slice(&lock.to_json().unwrap()).unwrap()
+    }
+
+    /// Every share of every signer signs it, and so does every member.
+    fn sign_lock(&self, lock: &mut cluster::Lock) {
         let partials = |member: &Member| member.signer.lock().unwrap().sign_root(Root(lock.lock_hash));
         let partials = self.members.iter().flat_map(partials);
         let signatures: Vec<_> =
@@ -597,7 +639,6 @@ impl House {
         let nodes = self.created.nodes.iter();
         lock.node_signatures = nodes.map(|node| node.identity.sign(&lock.lock_hash).to_vec()).collect();
         lock.verify(&[]).unwrap();
-        serde_json::from_slice(&lock.to_json().unwrap()).unwrap()
     }
 
     /// A lock of the same members with other validators.
