@@ -7,6 +7,7 @@
 //! a connection through a relay is encrypted and proves identities as a direct one does, and gives way to one.
 
 mod build;
+mod cork;
 mod dials;
 mod door;
 mod incoming;
