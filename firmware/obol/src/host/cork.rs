@@ -96,7 +96,11 @@ mod tests {
     }
 
     impl AsyncRead for Wire {
-        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, to: &mut [u8]) -> Poll<io::Result<usize>> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            to: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
             let next = if self.endless { Some(7) } else { self.arriving.pop_front() };
             next.map_or(Poll::Pending, |byte| {
                 to[0] = byte;
