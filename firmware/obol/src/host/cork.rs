@@ -48,7 +48,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for Cork<C> {
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let read = Pin::new(&mut self.io).poll_read(cx, buffer);
-        self.looks = self.looks.saturating_add(1);
+        self.looks = self.looks.saturating_add(u32::from(self.held));
         if (read.is_pending() || self.looks >= MAX_LOOKS)
             && let Poll::Ready(Err(error)) = self.poll_release(cx)
             && read.is_pending()
@@ -158,8 +158,11 @@ mod tests {
     #[test]
     fn who_sends_without_end_hears_us_all_the_same() {
         let (mut cork, mut cx) = cork(Wire { endless: true, ..Wire::default() });
-        say(&mut cork, &mut cx, b"one");
         (0..MAX_LOOKS).for_each(|_| assert!(look(&mut cork, &mut cx)));
+        say(&mut cork, &mut cx, b"one");
+        (1..MAX_LOOKS).for_each(|_| assert!(look(&mut cork, &mut cx)));
+        assert!(cork.io.flushed.is_empty(), "only looks with something held back count");
+        assert!(look(&mut cork, &mut cx));
         assert_eq!(cork.io.flushed, [3]);
     }
 
