@@ -279,6 +279,7 @@ fn compose(table: &Table, runs: &BTreeMap<String, Value>) -> String {
     // Writing to a string cannot fail, here and below.
     let _ = writeln!(page, "Of {ROWS} rows: {}.\n", summary.join(", "));
     page.push_str(&measured(runs));
+    page.push_str(&who_led(runs));
     page.push_str(&beside_charon(runs));
     if !table.finding.is_empty() {
         page.push_str("## What mixed clusters showed\n\n");
@@ -382,6 +383,39 @@ fn measured(runs: &BTreeMap<String, Value>) -> String {
         );
     }
     page.push('\n');
+    page
+}
+
+/// How many agreements each side led, from the runs whose Hearths counted them.
+fn who_led(runs: &BTreeMap<String, Value>) -> String {
+    let mut page = String::new();
+    for (name, run) in runs {
+        for (kind, leaders) in run["agreed"].as_object().into_iter().flatten() {
+            let mut sides: BTreeMap<&str, u64> = run["members"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .filter_map(|(_, member)| member["kind"].as_str())
+                .map(|side| (side, 0))
+                .collect();
+            for (leader, count) in leaders.as_object().into_iter().flatten() {
+                let side = run["members"][leader]["kind"].as_str().unwrap_or("?");
+                *sides.entry(side).or_default() += count.as_u64().unwrap_or(0);
+            }
+            if page.is_empty() {
+                page.push_str(
+                    "## Measured: agreements, by who led the round that decided\n\n\
+                     As the Hearths of the run counted them. Info-sync is once in an epoch, and nothing is signed for it.\n\n\
+                     | run | kind | led by |\n|---|---|---|\n",
+                );
+            }
+            let sides: Vec<String> = sides.iter().map(|(side, count)| format!("{side} {count}")).collect();
+            let _ = writeln!(page, "| `{name}` | {kind} | {} |", sides.join(", "));
+        }
+    }
+    if !page.is_empty() {
+        page.push('\n');
+    }
     page
 }
 

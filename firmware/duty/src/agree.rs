@@ -156,7 +156,7 @@ impl<S: Clone + PartialEq> Work<S> {
             return;
         };
         self.read_what_counts(context);
-        out.push(Output::Agreed { duty: self.duty, round: decision.round, value });
+        out.push(Output::Agreed { duty: self.duty, round: decision.round, leader, value });
     }
 }
 

@@ -189,6 +189,8 @@ pub enum Output<S> {
         duty: Duty,
         /// In which round.
         round: u64,
+        /// Whose proposal it was: who led that round.
+        leader: Member,
         /// On what.
         value: Value,
     },

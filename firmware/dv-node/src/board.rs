@@ -75,6 +75,8 @@ pub struct Metrics {
     pub sign_seconds: Latency,
     /// Rounds in which agreements ended.
     pub rounds: Rounds,
+    /// Agreements, by kind of duty and by who led the round that decided.
+    pub agreed: Family<AgreedLabels, Counter>,
     /// Agreed blocks that pay another fee recipient than the cluster's.
     pub wrong_fee_recipients: Counter,
 }
@@ -109,6 +111,15 @@ pub struct DutyLabels {
     pub outcome: String,
     /// Code of the reason, or empty.
     pub reason: String,
+}
+
+/// Labels of an agreement.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AgreedLabels {
+    /// Name of the kind of duty.
+    pub kind: String,
+    /// Share index of the member whose proposal was decided.
+    pub leader: u64,
 }
 
 /// Labels of a message not listened to.
@@ -189,6 +200,7 @@ impl Metrics {
             self.wrong_fee_recipients.clone(),
         );
         registry.register("decided_round", "Rounds in which agreements ended", self.rounds.0.clone());
+        registry.register("agreed", "Agreements, by kind and leader", self.agreed.clone());
     }
 }
 

@@ -43,6 +43,7 @@ async fn main() -> Result<(), AnyError> {
         listen,
         external: Vec::new(),
         members: members.collect(),
+        accepts: obol::host::Accepts::RunMode,
         info: OwnInfo {
             charon_version: "v1.10.3".to_owned(),
             lock_hash: view.lock_hash,

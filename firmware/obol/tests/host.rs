@@ -41,6 +41,7 @@ async fn start(seed: u8, members: &[(u8, Option<&Multiaddr>)]) -> Node {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         external: Vec::new(),
         members: members.collect(),
+        accepts: obol::host::Accepts::Ceremonies,
         info: OwnInfo {
             charon_version: "v1.10.3".into(),
             lock_hash: [9; 32],
@@ -302,6 +303,7 @@ async fn a_member_list_with_ourselves_is_refused() {
             .into_iter()
             .map(|seed| Member { peer_id: peer_id(seed), addrs: Vec::new() })
             .collect(),
+        accepts: obol::host::Accepts::Ceremonies,
         info: OwnInfo {
             charon_version: "v1.10.3".into(),
             lock_hash: [0; 32],

@@ -119,6 +119,7 @@ async fn start(seed: u8, others: &[u8], relay: &Relay, listen: &[&str]) -> Node 
         listen: listen.iter().map(|addr| addr.parse().unwrap()).collect(),
         external: Vec::new(),
         members: members.collect(),
+        accepts: obol::host::Accepts::Ceremonies,
         info: OwnInfo {
             charon_version: "v1.10.3".into(),
             lock_hash: [9; 32],
@@ -408,6 +409,7 @@ async fn strangers_that_hold_half_open_connections_keep_no_member_out() {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         external: Vec::new(),
         members,
+        accepts: obol::host::Accepts::Ceremonies,
         info,
     })
     .unwrap();

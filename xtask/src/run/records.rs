@@ -12,8 +12,11 @@ use serde_json::{Value, json};
 
 use super::members::{Cluster, Seat};
 
-/// Charon's counters that are kept.
-const KEPT: [&str; 9] = [
+/// A Hearth's counter of agreements, by kind of duty and by who led the round that decided.
+const AGREED: &str = "hearth_dv_agreed_total";
+/// The counters that are kept: Charon's, and that one.
+const KEPT: [&str; 10] = [
+    AGREED,
     "core_tracker_expect_duties_total",
     "core_tracker_success_duties_total",
     "core_tracker_failed_duties_total",
@@ -30,7 +33,7 @@ const KEPT: [&str; 9] = [
 struct OfMember {
     /// Hearth: each duty's last state, by kind and slot.
     duties: BTreeMap<(DutyKind, u64), DutyRecord>,
-    /// Charon: how far each counter moved since counting began, over restarts.
+    /// How far each counter moved since counting began, over restarts.
     counters: BTreeMap<Series, Moved>,
     /// Whether the counters were read since counting began.
     begun: bool,
@@ -77,7 +80,14 @@ impl Records {
             if let Ok(metrics) = charon.metrics() {
                 member.count(&metrics, now >= self.window.start);
             }
-        } else if let Some(node) = seat.status().and_then(|status| status.node) {
+            return;
+        }
+        if let Ok(Some(page)) = seat.page()
+            && let Ok(metrics) = page.metrics()
+        {
+            member.count(&Metrics::parse(&metrics), now >= self.window.start);
+        }
+        if let Some(node) = seat.status().and_then(|status| status.node) {
             member.version = Some(node.version);
             for duty in node.duties {
                 if self.window.contains(&Slot(duty.slot)) {
@@ -229,7 +239,24 @@ impl Records {
         kinds
     }
 
-    /// The same as the Charon members see it, whose metrics name a peer.
+    /// How many agreements of each kind were decided in a round that each member led, info-sync among them: the Hearths' counters.
+    /// All of them take part in the same agreements, and one that was away saw fewer: so the most that any of them counted.
+    pub(super) fn agreed(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let mut kinds: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for member in self.members.values() {
+            let agreed = member.counters.iter().filter(|((name, _), _)| name == AGREED);
+            for ((_, labels), moved) in agreed {
+                let label = |name: &str| labels.iter().find(|(key, _)| key == name);
+                if let (Some((_, kind)), Some((_, leader))) = (label("kind"), label("leader")) {
+                    let counted = kinds.entry(kind.clone()).or_default().entry(leader.clone()).or_default();
+                    *counted = whole(moved.sum).max(*counted);
+                }
+            }
+        }
+        kinds
+    }
+
+    /// In how many duties a member's partial signature arrived as the Charon members see it, whose metrics name a peer.
     pub(super) fn partials_by_charon(&self, peer: &str) -> BTreeMap<String, Value> {
         let mut kinds: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         for member in self.members.values() {
@@ -262,7 +289,7 @@ impl OfMember {
     fn count(&mut self, metrics: &Metrics, counted: bool) {
         for name in KEPT {
             for sample in metrics.of(name) {
-                let labels = ["duty", "peer", "reason", "endpoint", "status_code"];
+                let labels = ["duty", "peer", "reason", "endpoint", "status_code", "kind", "leader"];
                 let labels = labels.into_iter().filter_map(|label| {
                     sample.labels.get(label).map(|value| (label.to_owned(), value.clone()))
                 });
@@ -315,6 +342,25 @@ mod tests {
         member.count(&text(3), true); // Killed and started again.
         member.count(&text(5), true);
         assert_eq!(member.by_duty("core_tracker_expect_duties_total")["attester"], 8 + 3 + 2);
+    }
+
+    #[test]
+    fn an_agreement_counts_once_for_its_leader_however_many_hearths_saw_it() {
+        let mut records = Records::new(Slot(8)..Slot(16));
+        let text = |attester: u64, info_sync: u64| {
+            Metrics::parse(&format!(
+                "hearth_dv_agreed_total{{kind=\"attester\",leader=\"2\"}} {attester}\n\
+                 hearth_dv_agreed_total{{kind=\"info_sync\",leader=\"1\"}} {info_sync}\n"
+            ))
+        };
+        for (observer, last) in [(1, text(9, 2)), (2, text(7, 2))] {
+            let member = records.members.entry(observer).or_default();
+            member.count(&text(5, 1), true);
+            member.count(&last, true);
+        }
+        let agreed = records.agreed();
+        assert_eq!(agreed["attester"], BTreeMap::from([("2".to_owned(), 4)]));
+        assert_eq!(agreed["info_sync"], BTreeMap::from([("1".to_owned(), 1)]));
     }
 
     #[test]

@@ -196,6 +196,8 @@ fn compose(
                                         had this member's partial signature",
             "led": "duties that ended well by the records of the Hearth members, whose deciding round the member led",
             "unreadable_here": "requests that the beacon node accepted and the harness could not read: what they hand in counts for nobody",
+            "agreed": "agreements decided since counting began, by kind of duty and by the member that led the round that decided: \
+                       the Hearth members' counters, of each the most that one of them counted",
             "usage": "kernel accounts of the processes, `ss` for bytes between members, and the first arrival of each slot's \
                       votes at the beacon node; charon_over_hearth: means of the members, above one where Hearth needs less",
             "charon_metrics": "core_tracker_expect_duties_total and core_tracker_success_duties_total, by slot, which Charon \
@@ -212,6 +214,7 @@ fn compose(
             "problems": builder.problems,
         })),
         "charon_over_hearth": usage::compare(&members),
+        "agreed": outcome.records.agreed(),
         "programs": if facts.optimised { "measured" } else { "dev" },
         "members": members,
         "restarts": outcome.restarts,

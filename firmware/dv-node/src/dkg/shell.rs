@@ -124,6 +124,7 @@ pub async fn start(request: KeyGeneration, around: Surroundings) -> Result<Runni
         listen: around.listen.clone(),
         external: Vec::new(),
         members: members(&plan, &request.peers)?,
+        accepts: obol::host::Accepts::Ceremonies,
         info: OwnInfo {
             charon_version: format!("{}{PATCH}", profile.announced()),
             lock_hash: plan.hash(),

@@ -128,6 +128,7 @@ pub async fn start(request: ClusterEdit, around: Surroundings) -> Result<Running
         listen: around.listen.clone(),
         external: around.external.clone(),
         members: members(&request, &around, &plan, &identity)?,
+        accepts: obol::host::Accepts::Ceremonies,
         info: OwnInfo {
             charon_version: format!("{}{PATCH}", profile.announced()),
             lock_hash: plan.base().lock_hash,

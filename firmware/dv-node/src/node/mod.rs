@@ -622,6 +622,7 @@ impl Node {
             listen: self.config.p2p.listen.clone(),
             external: self.config.p2p.external(),
             members: self.membership.members.clone(),
+            accepts: obol::host::Accepts::RunMode,
             info: obol::host::OwnInfo {
                 charon_version: CHARON_VERSION.to_owned(),
                 lock_hash: view.lock_hash,

@@ -9,6 +9,7 @@ use obol::Protocol;
 use obol::consensus::{self, Seal};
 
 use super::{Event, Node, Outputs};
+use crate::board::AgreedLabels;
 use crate::journal::{Durable, Key};
 use crate::obol_network::to_wire;
 
@@ -40,8 +41,9 @@ impl Node {
                     }
                 }
                 Output::Fetch { duty, validators, given } => self.fetch(duty, &validators, &given),
-                Output::Agreed { duty, round, value } => {
+                Output::Agreed { duty, round, leader, value } => {
                     tracing::debug!(%duty, round, "the members agreed");
+                    self.count_agreed(duty, leader);
                     self.kept.agreed(duty, &value);
                     self.client_has_news();
                     if duty.kind == DutyKind::Proposer {
@@ -112,6 +114,14 @@ impl Node {
         let why = SignError::HeldBack("this box's disk cannot be written".to_owned());
         let results = tasks.into_iter().map(|task| (task.id, Err(why.clone()))).collect();
         self.spawn(async move { Event::Signed(duty, results) });
+    }
+
+    fn count_agreed(&self, duty: Duty, leader: qbft::Member) {
+        let labels = AgreedLabels {
+            kind: duty.kind.row().name.to_owned(),
+            leader: u64::from(leader.0).saturating_add(1),
+        };
+        self.board.metrics.agreed.get_or_create(&labels).inc();
     }
 
     fn broadcast(&self, duty: Duty, message: &qbft::Message<Seal>, values: &[duty::Value]) {

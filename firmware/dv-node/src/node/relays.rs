@@ -314,6 +314,7 @@ mod tests {
             listen: Vec::new(),
             external: Vec::new(),
             members: Vec::new(),
+            accepts: obol::host::Accepts::RunMode,
             info: obol::host::OwnInfo {
                 charon_version: "v1.10.3".into(),
                 lock_hash: [9; 32],

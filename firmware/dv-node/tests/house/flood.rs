@@ -38,6 +38,7 @@ impl Flood {
             listen: Vec::new(),
             external: Vec::new(),
             members: vec![obol::Member { peer_id, addrs: vec![address] }],
+            accepts: obol::host::Accepts::RunMode,
             info: obol::peerinfo::OwnInfo {
                 charon_version: "v1.10.3".to_owned(),
                 lock_hash: house.created.view.lock_hash,

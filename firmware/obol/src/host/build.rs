@@ -43,7 +43,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 const MAX_STREAMS: usize = 512;
 
 pub(super) fn spawn(config: HostConfig) -> Result<(HostHandle, mpsc::Receiver<HostEvent>), HostError> {
-    let HostConfig { identity: mut secret, listen, external, members, info } = config;
+    let HostConfig { identity: mut secret, listen, external, members, info, accepts } = config;
     let secret =
         secp256k1::SecretKey::try_from_bytes(secret.as_mut_slice()).map_err(|_| HostError::Identity)?;
     let keypair = Keypair::from(secp256k1::Keypair::from(secret));
@@ -70,7 +70,7 @@ pub(super) fn spawn(config: HostConfig) -> Result<(HostHandle, mpsc::Receiver<Ho
     let (questions, asked) = mpsc::channel(RELAY_QUESTIONS);
     let parts = Parts {
         agent: format!("obolnetwork-charon/{}", info.charon_version),
-        streams: Streams::new(by_libp2p.clone(), open_requests, questions),
+        streams: Streams::new(by_libp2p.clone(), accepts, open_requests, questions),
         members: by_libp2p.keys().copied().collect(),
         addrs: addrs.iter().flat_map(|(_, addrs)| addrs.clone()).collect(),
     };

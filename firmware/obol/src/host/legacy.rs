@@ -13,6 +13,8 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
 use libp2p::yamux;
 
+use super::cork::Cork;
+
 /// What the negotiation library sees in place of the name without a slash.
 pub(super) const ALIAS: &str = "/legacy/charon/priority/2.0.0";
 
@@ -43,12 +45,12 @@ impl<C> InboundConnectionUpgrade<C> for Config
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = Muxer<yamux::Muxer<C>>;
+    type Output = Muxer<yamux::Muxer<Cork<C>>>;
     type Error = io::Error;
     type Future = BoxFuture<'static, io::Result<Self::Output>>;
 
     fn upgrade_inbound(self, io: C, info: Self::Info) -> Self::Future {
-        self.0.upgrade_inbound(io, info).map(|muxer| muxer.map(Muxer)).boxed()
+        self.0.upgrade_inbound(Cork::new(io), info).map(|muxer| muxer.map(Muxer)).boxed()
     }
 }
 
@@ -56,12 +58,12 @@ impl<C> OutboundConnectionUpgrade<C> for Config
 where
     C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    type Output = Muxer<yamux::Muxer<C>>;
+    type Output = Muxer<yamux::Muxer<Cork<C>>>;
     type Error = io::Error;
     type Future = BoxFuture<'static, io::Result<Self::Output>>;
 
     fn upgrade_outbound(self, io: C, info: Self::Info) -> Self::Future {
-        self.0.upgrade_outbound(io, info).map(|muxer| muxer.map(Muxer)).boxed()
+        self.0.upgrade_outbound(Cork::new(io), info).map(|muxer| muxer.map(Muxer)).boxed()
     }
 }
 

@@ -7,6 +7,7 @@
 //! a connection through a relay is encrypted and proves identities as a direct one does, and gives way to one.
 
 mod build;
+mod cork;
 mod dials;
 mod door;
 mod incoming;
@@ -89,6 +90,17 @@ pub struct HostConfig {
     pub members: Vec<Member>,
     /// Answers peerinfo requests, and asks the others every minute.
     pub info: OwnInfo,
+    /// What the members may open streams for.
+    pub accepts: Accepts,
+}
+
+/// What members may open streams for. The library goes through the whole list whenever it looks at a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepts {
+    /// What members of a cluster say while it runs ([`Protocol::RUN`]).
+    RunMode,
+    /// The protocols of key generation too.
+    Ceremonies,
 }
 
 /// What the host tells the daemon.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 
 use futures::future::{Ready, ready};
@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::legacy::ALIAS;
 use super::peer::Peer;
-use super::{MAX_CONNECTIONS_PER_PEER, OUTGOING_STREAMS, RefusedWhy, SEND_DEADLINE};
+use super::{Accepts, MAX_CONNECTIONS_PER_PEER, OUTGOING_STREAMS, RefusedWhy, SEND_DEADLINE};
 use crate::protocol::Protocol;
 
 /// Requests for a stream that wait for a peer to be connected. More than the senders can have under way.
@@ -57,6 +57,7 @@ struct Live {
 /// The behaviour. See the module.
 pub(super) struct Streams {
     members: BTreeMap<PeerId, Arc<Peer>>,
+    accepts: Accepts,
     /// Who may be connected without being a member.
     relays: BTreeSet<PeerId>,
     /// Where the questions of relays go.
@@ -72,11 +73,13 @@ pub(super) struct Streams {
 impl Streams {
     pub(super) fn new(
         members: BTreeMap<PeerId, Arc<Peer>>,
+        accepts: Accepts,
         opens: mpsc::Receiver<Open>,
         questions: mpsc::Sender<Stream>,
     ) -> Self {
         Self {
             members,
+            accepts,
             relays: BTreeSet::new(),
             questions,
             opens,
@@ -99,7 +102,7 @@ impl Streams {
 
     fn handler_for(&self, peer: PeerId) -> Result<Handler, ConnectionDenied> {
         let remote = match self.members.get(&peer) {
-            Some(peer) => Remote::Member(Arc::clone(peer)),
+            Some(peer) => Remote::Member(Arc::clone(peer), self.accepts),
             None if self.relays.contains(&peer) => Remote::Relay(self.questions.clone()),
             None => return Err(ConnectionDenied::new(RefusedWhy::NotAMember)),
         };
@@ -215,7 +218,8 @@ impl NetworkBehaviour for Streams {
 
 /// Who is at the other end.
 enum Remote {
-    Member(Arc<Peer>),
+    /// A member, and what it may open.
+    Member(Arc<Peer>, Accepts),
     /// A relay, and where its questions go.
     Relay(mpsc::Sender<Stream>),
 }
@@ -237,7 +241,8 @@ impl ConnectionHandler for Handler {
 
     fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol, Self::InboundOpenInfo> {
         let accepted = match self.remote {
-            Remote::Member(_) => Accepted::Everything,
+            Remote::Member(_, Accepts::Ceremonies) => Accepted::Everything,
+            Remote::Member(_, Accepts::RunMode) => Accepted::RunMode,
             Remote::Relay(_) => Accepted::PeerInfoOnly,
         };
         SubstreamProtocol::new(accepted, ()).with_timeout(SEND_DEADLINE)
@@ -290,7 +295,7 @@ impl ConnectionHandler for Handler {
                 ..
             }) => {
                 match &self.remote {
-                    Remote::Member(peer) => peer.accept(protocol, stream),
+                    Remote::Member(peer, _) => peer.accept(protocol, stream),
                     // One too many is reset.
                     Remote::Relay(questions) => drop(questions.try_send(stream)),
                 }
@@ -319,6 +324,8 @@ impl ConnectionHandler for Handler {
 pub(super) enum Accepted {
     /// Every protocol we speak.
     Everything,
+    /// What members say while the cluster runs.
+    RunMode,
     /// The question who we are.
     PeerInfoOnly,
 }
@@ -346,16 +353,24 @@ fn offers(protocol: Protocol) -> impl Iterator<Item = Offer> {
     protocol.ids().iter().map(slashed).map(move |id| Offer { protocol, id })
 }
 
+static EVERYTHING: LazyLock<Vec<Offer>> =
+    LazyLock::new(|| Protocol::ALL.into_iter().flat_map(offers).collect());
+static RUN_MODE: LazyLock<Vec<Offer>> =
+    LazyLock::new(|| Protocol::RUN.into_iter().flat_map(offers).collect());
+static PEER_INFO: LazyLock<Vec<Offer>> = LazyLock::new(|| offers(Protocol::PeerInfo).collect());
+
 impl UpgradeInfo for Accepted {
     type Info = Offer;
-    type InfoIter = std::vec::IntoIter<Offer>;
+    type InfoIter = std::iter::Copied<std::slice::Iter<'static, Offer>>;
 
+    // Asked for at every look at a connection, so made once.
     fn protocol_info(&self) -> Self::InfoIter {
-        let accepted = match self {
-            Self::Everything => Protocol::ALL.into_iter().flat_map(offers).collect(),
-            Self::PeerInfoOnly => offers(Protocol::PeerInfo).collect::<Vec<_>>(),
+        let accepted: &'static [Offer] = match self {
+            Self::Everything => &EVERYTHING,
+            Self::RunMode => &RUN_MODE,
+            Self::PeerInfoOnly => &PEER_INFO,
         };
-        accepted.into_iter()
+        accepted.iter().copied()
     }
 }
 
