@@ -150,12 +150,13 @@ pub(crate) fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Respon
 
 /// The box's own trouble is 503; everything else is about the file.
 pub(crate) fn status_of(problem: &Problem) -> StatusCode {
-    const OURS: [&str; 29] = [
+    const OURS: [&str; 30] = [
         "starting",
         "passphrase_unset",
         "passphrase_needed",
         "passphrase_too_often",
         "tpm_appeared",
+        "tpm_late",
         "tpm_missing",
         "tpm_unsupported",
         "tpm_unavailable",
