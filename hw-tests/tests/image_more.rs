@@ -3,6 +3,7 @@
 //!
 //! Needs a built dev image, named by HEARTH_IMAGE.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -189,27 +190,59 @@ fn a_box_with_a_tpm_that_starts_as_one_without_makes_nothing_of_its_disk() {
     let Some(image) = image() else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut vm = Vm::builder(&image, dir.path()).needs_no_tpm().start().unwrap();
+    vm.wait_for("Assertion failed for no-tpm-disk.service", BOOT_PATIENCE).unwrap();
     let error = vm.wait_ready(BOOT_PATIENCE).unwrap_err();
     assert!(matches!(error, VmError::Emergency { .. }), "{error}");
     assert_eq!(partitions(vm.disk()), 3, "something was made of the disk");
 }
 
-/// A box's sealed disk with the byte turned: with its TPM nothing of it is opened, and with the TPM taken away neither.
+/// A box's sealed disk with the byte turned: with its TPM nothing of it is opened, and with the TPM taken away neither. No byte of it is
+/// changed, so with the byte turned back the box has all that it had.
 #[test]
 fn a_sealed_disk_that_starts_as_one_without_a_tpm_is_left_alone() {
     let Some(image) = image() else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut vm = Vm::builder(&image, dir.path()).start().unwrap();
     vm.wait_ready(BOOT_PATIENCE).unwrap();
+    vm.expect("echo kept >/var/lib/kept; sync").unwrap();
     vm.power_cut().unwrap();
-    let mut disk = std::fs::File::options().read(true).write(true).open(vm.disk()).unwrap();
-    installer::switch::turn_on(&mut disk, installer::switch::AddOn::NoTpm).unwrap();
+    let before = dir.path().join("before.raw");
+    let copied =
+        Command::new("cp").args(["--sparse=always", "--reflink=auto"]).args([vm.disk(), &before]).status();
+    assert!(copied.unwrap().success());
+    // All that comes after the boot partition, where starts are counted, up to the table's copy at the disk's end.
+    let places = gpt::read(&before).unwrap().unwrap().partitions;
+    assert_eq!(places[5].label, "data");
+    let (from, to) = (places[1].start, places[5].start + places[5].bytes);
+    let is_as_before = |vm: &Vm| {
+        let range = [format!("--ignore-initial={from}"), format!("--bytes={}", to - from)];
+        let same = Command::new("cmp").args(range).arg(&before).arg(vm.disk()).status().unwrap();
+        assert!(same.success(), "something was written to the sealed disk");
+        assert_eq!(gpt::read(vm.disk()).unwrap().unwrap().partitions, places);
+    };
+    let turned = |vm: &Vm| std::fs::File::options().read(true).write(true).open(vm.disk()).unwrap();
+
+    installer::switch::turn_on(&mut turned(&vm), installer::switch::AddOn::NoTpm).unwrap();
     vm.power_on().unwrap();
     let error = vm.wait_ready(BOOT_PATIENCE).unwrap_err();
     assert!(matches!(error, VmError::Emergency { .. }), "{error}");
+    vm.power_cut().unwrap();
+    is_as_before(&vm);
     drop(vm);
+
     let mut vm = Vm::builder(&image, dir.path()).has_no_tpm().start().unwrap();
     vm.wait_for("was sealed to a TPM", BOOT_PATIENCE).unwrap();
     let error = vm.wait_ready(BOOT_PATIENCE).unwrap_err();
     assert!(matches!(error, VmError::Emergency { .. }), "{error}");
+    vm.power_cut().unwrap();
+    is_as_before(&vm);
+    let mut disk = turned(&vm);
+    let switch = installer::switch::on_disk(&mut disk).unwrap().no_tpm.unwrap();
+    assert!(switch.on);
+    disk.write_all_at(b"T", switch.at).unwrap();
+    drop(vm);
+
+    let mut vm = Vm::builder(&image, dir.path()).start().unwrap();
+    vm.wait_ready(BOOT_PATIENCE).unwrap();
+    assert_eq!(vm.expect("cat /var/lib/kept").unwrap().trim(), "kept");
 }

@@ -30,6 +30,31 @@ pub(crate) const TARGETS: &[Target] = &[
 const LONGEST: usize = 2000;
 
 fn beginning(input: &[u8]) -> Verdict {
+    // As it is, and with the checksums that no mutation would hit upon.
+    let verdict = as_it_is(input);
+    let mut counted = input.to_vec();
+    if let Some(parts) = counted.get_mut(512..HEAD) {
+        count(parts);
+        as_it_is(&counted);
+        assert!(
+            table::read(&counted)
+                .is_none_or(|table| table.whole == (counted[512 + 24..][..8] == 1_u64.to_le_bytes()))
+        );
+    }
+    verdict
+}
+
+/// Writes the checksums of a head and its entries.
+fn count(parts: &mut [u8]) {
+    parts[12..16].copy_from_slice(&92_u32.to_le_bytes());
+    let sum = table::crc32(&parts[512..]);
+    parts[88..92].copy_from_slice(&sum.to_le_bytes());
+    parts[16..20].fill(0);
+    let sum = table::crc32(&parts[..92]);
+    parts[16..20].copy_from_slice(&sum.to_le_bytes());
+}
+
+fn as_it_is(input: &[u8]) -> Verdict {
     // What a table's length leaves over is the disk's end.
     let (head, tail) = input.split_at(input.len().min(HEAD));
     let told = contents(head, tail, &[]);
@@ -57,9 +82,9 @@ fn beginning(input: &[u8]) -> Verdict {
         let inside = |range: &std::ops::Range<u64>| range.start < range.end && range.end <= read.bytes;
         assert!(place.bytes.as_ref().is_none_or(inside), "a partition outside the disk");
     }
-    // What a box made of itself is never copied.
+    // What a box made of itself is never copied, nor what is damaged.
     if let Ok(bytes) = shipped_bytes(input) {
-        assert!(read.names.len() == 3 && bytes == read.bytes);
+        assert!(read.whole && read.names.len() == 3 && bytes == read.bytes);
     }
     Verdict::Taken
 }
@@ -69,6 +94,7 @@ fn named(names: &[&str]) -> Vec<u8> {
     let mut head = vec![0; HEAD];
     let mut put = |at: usize, bytes: &[u8]| head[at..at + bytes.len()].copy_from_slice(bytes);
     put(512, b"EFI PART");
+    put(512 + 24, &1_u64.to_le_bytes());
     put(512 + 32, &((1_u64 << 21) - 1).to_le_bytes());
     put(512 + 72, &2_u64.to_le_bytes());
     put(512 + 80, &128_u32.to_le_bytes());
@@ -84,6 +110,7 @@ fn named(names: &[&str]) -> Vec<u8> {
             put(entry + 56 + 2 * number, &unit.to_le_bytes());
         }
     }
+    count(&mut head[512..]);
     head
 }
 
@@ -115,6 +142,19 @@ fn boot_partition(input: &[u8]) -> Verdict {
         let Some(switch) = switch else { continue };
         let at = usize::try_from(switch.at).expect("a small input");
         assert_eq!(input[at], if switch.on { b'S' } else { off }, "the byte does not say what it says");
+        // Turned, it is the same place with the other word, or there would be two at once; the other switch stays as it is.
+        let mut turned = input.to_vec();
+        turned[at] = if switch.on { off } else { b'S' };
+        if let Ok(now) = look(&turned) {
+            let [was, is] = [found, now].map(|all| [Some(all.install), all.no_tpm]);
+            for (was, is) in was.into_iter().zip(is) {
+                let is_this = was.is_some_and(|was| was.at == switch.at);
+                let wanted = was.map(|was| switch::Switch { on: was.on != is_this, ..was });
+                assert_eq!(is, wanted, "turned at {at}");
+            }
+        } else {
+            assert!(!switch.on, "what was turned on cannot be turned back");
+        }
     }
     Verdict::Taken
 }

@@ -61,6 +61,8 @@ impl<'a, D: Read + Seek> BootPartition<'a, D> {
         let bytes = |sectors: u64| sectors.checked_mul(512).context("the boot partition's file system");
         let table_at = bytes(u64::from(two(14)))?;
         let table_bytes = bytes(u64::from(four(36)))?;
+        // Or the folders would lie in the sector that says where they are.
+        ensure!(table_at > 0 && sector[16] > 0, "the boot partition's file system has no table");
         partition.table = table_at..table_at + table_bytes;
         partition.clusters_at = table_at + table_bytes * u64::from(sector[16]);
         partition.cluster_bytes = bytes(u64::from(sector[13]))?;
@@ -194,6 +196,8 @@ mod tests {
             (17, &[0, 2][..], "no FAT32"),
             (11, &[0, 16][..], "no FAT32"),
             (13, &[0][..], "no clusters"),
+            (14, &[0, 0][..], "no table"),
+            (16, &[0][..], "no table"),
             (44, &[0, 0, 0, 0][..], "begins nowhere"),
             (44, &[0xff; 4][..], "ends before"),
             (36, &[0xff; 4][..], "ends before"),

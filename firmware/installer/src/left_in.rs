@@ -2,11 +2,11 @@
 //!
 //! Other disks may be broken, and a read of a broken disk may take minutes or never end. So disks are told apart by what the kernel
 //! read of them already; only one that has the partitions of an image which no box has completed is opened, by a process of its own
-//! that nobody waits for longer than [`PATIENCE`]. What does not answer by then stops a start only where the box would live on it.
+//! that nobody waits for longer than [`PATIENCE`]. What does not answer by then, or answers with what no image has on its boot partition, stops
+//! a start only where the box would live on it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -27,9 +27,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 pub enum Kind {
     /// A machine that starts from it runs the installer.
     Stick,
-    /// A disk that was never started from, without the byte that makes a stick of it; or something else.
+    /// A disk that was never started from, without the byte that makes a stick of it; or one that was completed.
     Other,
-    /// It could not be read.
+    /// It could not be read, or what was read is damaged: whether it is a stick is not known.
     Unread,
 }
 
@@ -90,16 +90,14 @@ pub fn kind_of(device: &Path) -> Kind {
     match is_stick(device) {
         Ok(true) => Kind::Stick,
         Ok(false) => Kind::Other,
-        Err(error) if error.chain().any(|cause| cause.is::<io::Error>()) => Kind::Unread,
-        Err(_) => Kind::Other,
+        Err(_) => Kind::Unread,
     }
 }
 
 fn is_stick(device: &Path) -> anyhow::Result<bool> {
     let mut disk = File::open(device)?;
     // A disk that became a box is none, whatever its byte is: what it holds is somebody's.
-    stick::as_written(&mut disk)?;
-    Ok(switch::on_disk(&mut disk)?.install.on)
+    Ok(stick::is_as_written(&mut disk)? && switch::on_disk(&mut disk)?.install.on)
 }
 
 /// Has each disk looked at by a process of this program, and says what those are that answered in time.
@@ -226,7 +224,15 @@ mod tests {
         assert_eq!(kind(&image(6), false), Kind::Other, "a box");
         // Whoever is root on a box can turn the byte. What the disk holds stays its owner's.
         assert_eq!(kind(&image(6), true), Kind::Other);
-        assert_eq!(kind(&vec![0; 1 << 20], false), Kind::Other);
+        // Garbled since it was written: the table, the boot partition's beginning, its folders.
+        assert_eq!(kind(&vec![0; 1 << 20], false), Kind::Unread);
+        for (at, length) in
+            [(512 + 16, 4), (1024 + 56, 2), (1 << 20, 512), ((1 << 20) + 1024, 512), ((1 << 20) + 2048, 512)]
+        {
+            let mut garbled = image(3);
+            garbled[at..at + length].fill(0xe5);
+            assert_eq!(kind(&garbled, false), Kind::Unread, "{length} bytes at {at}");
+        }
         assert_eq!(kind(&image(3)[..(1 << 20) + 100], false), Kind::Unread, "it ends in the boot partition");
         assert_eq!(kind(&[], false), Kind::Unread);
         assert_eq!(kind_of(&dir.path().join("none")), Kind::Unread);

@@ -80,8 +80,8 @@ fn no_stick() -> ExitCode {
     let judged = left_in::judge(&found, stick::disks_of_root().ok().as_deref());
     for disk in &judged.passed_over {
         println!(
-            "hearth: {} does not answer and is passed over: this box lives on another disk. It is damaged, or a damaged stick that \
-             installs Hearth: take it out",
+            "hearth: {} does not answer, or its boot partition is garbled, and is passed over: this box lives on another disk. It is \
+             damaged, or a damaged stick that installs Hearth: take it out",
             disk.display()
         );
     }
@@ -99,8 +99,9 @@ fn no_stick() -> ExitCode {
     }
     for disk in &judged.unread_roots {
         println!(
-            "hearth: {}, from which this machine started, cannot be read. Nothing is made of it, nothing on it is lost. If it is the \
-             stick that installs Hearth, pull it out; if it is built in, it is damaged: install Hearth on another one",
+            "hearth: {}, from which this machine started, cannot be read, or its boot partition is garbled. Nothing is made of it, \
+             nothing on it is lost. If it is the stick that installs Hearth, pull it out; if it is built in, install Hearth on it anew, and \
+             on another one if that does not help",
             disk.display()
         );
     }

@@ -50,7 +50,8 @@ pub fn find(system: &Path, roots: &[PathBuf]) -> anyhow::Result<Partition> {
     let mut head = vec![0; HEAD];
     let read = File::open(disk).and_then(|mut file| file.read_exact(&mut head));
     read.with_context(|| format!("cannot read {}", disk.display()))?;
-    let table = table::read(&head).with_context(|| format!("{} has no partition table", disk.display()))?;
+    let table = table::read_whole(&head)
+        .with_context(|| format!("{} has no partition table, or a damaged one", disk.display()))?;
     let named: Vec<&Place> = table.named(NAME).collect();
     let [place] = named.as_slice() else {
         bail!("{} has {} partitions named {NAME}, and must have one", disk.display(), named.len())

@@ -110,14 +110,15 @@ fn disks_beneath(mapped: &Path) -> anyhow::Result<Vec<String>> {
     Ok(disks)
 }
 
-/// Fails unless a disk begins as an image does that no box has completed.
+/// Whether a disk begins as an image does that no box has completed; otherwise a box, or something else, made its own table.
 ///
 /// # Errors
-/// When it cannot be read, or does not.
-pub fn as_written(disk: &mut File) -> anyhow::Result<()> {
+/// When it cannot be read, or its table is damaged.
+pub fn is_as_written(disk: &mut File) -> anyhow::Result<bool> {
     let mut head = vec![0; HEAD];
     disk.read_exact(&mut head).context("reading the partition table")?;
-    shipped_bytes(&head).map(drop)
+    let table = table::read_whole(&head).context("there is no partition table, or a damaged one")?;
+    Ok(table.names.len() == SHIPPED_PARTITIONS)
 }
 
 /// How large the image is that a disk begins with; refused unless it is as shipped.
@@ -125,8 +126,9 @@ pub fn as_written(disk: &mut File) -> anyhow::Result<()> {
 /// # Errors
 /// When there is no partition table, or a box has made its own of it already.
 pub fn shipped_bytes(head: &[u8]) -> anyhow::Result<u64> {
-    let table =
-        table::read(head).context("the system was started from a disk without a partition table of ours")?;
+    let table = table::read_whole(head).context(
+        "the system was started from a disk without a partition table of ours, or with a damaged one",
+    )?;
     ensure!(
         table.names.len() == SHIPPED_PARTITIONS,
         "this system was not started from a freshly written stick: its disk has {} partitions, as a box makes them for \

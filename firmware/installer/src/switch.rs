@@ -102,7 +102,9 @@ fn boot_partition(disk: &mut (impl Read + Seek)) -> anyhow::Result<Range<u64>> {
     let mut head = vec![0; HEAD];
     disk.rewind()?;
     disk.read_exact(&mut head).context("reading the partition table")?;
-    table::read(&head).and_then(|table| table.boot).context("there is no boot partition")
+    table::read_whole(&head)
+        .and_then(|table| table.boot)
+        .context("there is no boot partition, or the table is damaged")
 }
 
 /// Makes a disk that holds the image start otherwise.

@@ -21,6 +21,8 @@ pub struct Table {
     pub names: Vec<String>,
     /// Where they are, in the order of their names.
     pub places: Vec<Place>,
+    /// Both checksums are right, and the head is where it says: nobody should act on a table that is not whole, as the kernel does not.
+    pub whole: bool,
 }
 
 /// Where a partition is.
@@ -39,7 +41,8 @@ impl Table {
     }
 }
 
-/// Reads a table from a disk's first [`HEAD`] bytes. Nothing is trusted that the bytes say.
+/// Reads a table from a disk's first [`HEAD`] bytes. Nothing is trusted that the bytes say; a damaged one is read too, for whoever asks a
+/// person what is on a disk ([`Table::whole`]).
 pub fn read(head: &[u8]) -> Option<Table> {
     let header = head.get(512..1024)?;
     // The table's copy is in the last sector.
@@ -47,7 +50,14 @@ pub fn read(head: &[u8]) -> Option<Table> {
     if number(header, 72)? != 2 {
         return None;
     }
-    parse(header, head.get(1024..HEAD)?, last)
+    let mut table = parse(header, head.get(1024..HEAD)?, last)?;
+    table.whole &= number(header, 24) == Some(1);
+    Some(table)
+}
+
+/// [`read`], but nothing of a table that is damaged.
+pub fn read_whole(head: &[u8]) -> Option<Table> {
+    read(head).filter(|table| table.whole)
 }
 
 /// Reads the copy from a disk's last bytes: its entries come before its head.
@@ -76,7 +86,23 @@ fn parse(header: &[u8], entries: &[u8], last: u64) -> Option<Table> {
         number: *number,
         bytes: range(entry).filter(|range| range.end <= bytes),
     };
-    Some(Table { bytes, boot, names, places: used.iter().map(place).collect() })
+    let whole = is_whole(header, entries).unwrap_or(false);
+    Some(Table { bytes, boot, names, places: used.iter().map(place).collect(), whole })
+}
+
+/// Whether the checksums of a head, and of its entries in it, are right.
+fn is_whole(header: &[u8], entries: &[u8]) -> Option<bool> {
+    let [sized, told, told_entries] = [12, 16, 88].map(|at| word(header, at));
+    let mut counted = header.get(..usize::try_from(sized?).ok()?)?.to_vec();
+    // The head's own checksum is left out, and nothing that is counted above may lie outside of it.
+    counted.get_mut(16..20)?.fill(0);
+    Some(counted.len() >= 92 && crc32(&counted) == told? && crc32(entries) == told_entries?)
+}
+
+/// The checksum of partition tables, CRC-32 of IEEE 802.3. Bit by bit: sixteen kilobytes at most.
+pub fn crc32(bytes: &[u8]) -> u32 {
+    let bit = |crc: u32, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1));
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit))
 }
 
 /// From the first to the last sector of an entry, in bytes.
@@ -113,6 +139,10 @@ pub fn mbr(head: &[u8]) -> Vec<String> {
     entries.iter().filter(|entry| !matches!(entry[4], 0 | 0xee)).filter(has_place).map(kind).collect()
 }
 
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
 fn number(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
@@ -147,6 +177,34 @@ mod tests {
         assert_eq!(with(512 + 32, &[0xff; 8]), None, "a disk without end");
         assert_eq!(with(1024 + 40, &[0xff; 8]).unwrap().boot, None, "a partition without end");
         assert_eq!(with(1024 + 40, &[0; 8]).unwrap().boot, None, "a partition that ends before it begins");
+    }
+
+    #[test]
+    fn no_byte_of_a_table_is_acted_on_without_its_checksum() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926, "the usual check value");
+        let good = named(&["esp", "data"]);
+        assert!(read_whole(&good).is_some());
+        // The head, and some of the entries: what is used, and what is not.
+        for at in (512..512 + 92).chain([1024, 1024 + 40, 1024 + 128 + 56, HEAD - 1]) {
+            let mut torn = good.clone();
+            torn[at] ^= 1;
+            assert_eq!(read_whole(&torn), None, "byte {at}");
+        }
+        // A damaged name is still told to a person.
+        let mut torn = good.clone();
+        torn[1024 + 128 + 56] = b'D';
+        assert_eq!(read(&torn).unwrap().names, ["esp", "Data"]);
+        for sized in [0_u32, 16, 91, 513, u32::MAX] {
+            let mut odd = good.clone();
+            odd[512 + 12..][..4].copy_from_slice(&sized.to_le_bytes());
+            assert_eq!(read_whole(&odd), None, "a head of {sized} bytes");
+        }
+        assert!(read_second(&second_table(&["esp"])).unwrap().whole);
+        // A head that says it is another one's copy, with the right checksum.
+        let mut elsewhere = good;
+        elsewhere[512 + 24] = 2;
+        crate::made_up::count(&mut elsewhere);
+        assert!(read(&elsewhere).is_some_and(|table| !table.whole));
     }
 
     #[test]

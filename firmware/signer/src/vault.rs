@@ -80,6 +80,9 @@ pub(crate) enum VaultError {
     /// The shares are under a passphrase, and there is a TPM now.
     #[error("they were put under a passphrase when this board had no TPM, and it has one now")]
     TpmAppeared,
+    /// The first system saw no TPM, and one answers now: its driver was late, and `/var` was made without it (decision 0345).
+    #[error("this board has a TPM, and was started as one that has none")]
+    TpmLate,
     /// A vault made now would open for anything.
     #[error("Secure Boot is off")]
     SecureBootOff,
@@ -133,6 +136,10 @@ impl VaultError {
                 "tpm_appeared",
                 "Type nothing: a passphrase is never asked for on a board with a TPM. If you switched the TPM on, make a backup without it, set the box up anew with it and restore; otherwise find out who changed the board.",
             ),
+            Self::TpmLate => (
+                "tpm_late",
+                "Write the disk anew without `--tpm none`: the TPM was not seen in time by the start that made this disk. Until then no share is accepted and nothing is signed.",
+            ),
             Self::SecureBootOff => return boot::secure_boot_off(),
             Self::Gone { .. } => {
                 ("vault_missing", "Set the box up anew and import the shares with their history.")
@@ -168,8 +175,13 @@ impl Vault {
             Ok(tpm) => tpm,
             Err(missing) => return Err(no_tpm::instead_of(missing.into(), whole, shares_exist)),
         };
-        if !path.exists() && no_tpm::file(whole).exists() {
-            return Err(VaultError::TpmAppeared);
+        if !path.exists() {
+            if no_tpm::file(whole).exists() {
+                return Err(VaultError::TpmAppeared);
+            }
+            if !shares_exist && no_tpm::started_so(whole) {
+                return Err(VaultError::TpmLate);
+            }
         }
         let policy = Policy::load(&config.pcr_public_key, &config.pcr_signature, &config.literal_pcrs)?;
         let identity = tpm.identity()?;

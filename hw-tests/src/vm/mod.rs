@@ -247,7 +247,8 @@ impl VmBuilder {
         self
     }
 
-    /// A third disk, of QEMU's own kind: too small for a box.
+    /// A third disk, of QEMU's own kind: to be too small for a box, or to be kept with a moment ([`Vm::keep_moment`]), as one of the NVMe kind
+    /// cannot be.
     pub fn small_gb(mut self, gb: u64) -> Self {
         self.small_gb = Some(gb);
         self
@@ -437,6 +438,11 @@ impl Vm {
         self.state_dir().join(BUILT_IN)
     }
 
+    /// The disk of [`VmBuilder::small_gb`].
+    pub fn small_disk(&self) -> PathBuf {
+        self.state_dir().join(SMALL)
+    }
+
     /// The pseudo-terminal of a box made with [`VmBuilder::serial_line`], which QEMU names when it starts.
     ///
     /// # Errors
@@ -556,7 +562,7 @@ impl Vm {
             ]);
         }
         if recipe.small_gb.is_some() {
-            let file = self.state_dir().join(SMALL);
+            let file = self.small_disk();
             pairs.extend([
                 ("-drive", format!("if=none,id=small,format=raw,cache=unsafe,file={}", file.display())),
                 ("-device", "virtio-blk-pci,drive=small".to_owned()),
@@ -594,9 +600,10 @@ impl Vm {
         self.sockets.path().join("monitor")
     }
 
-    /// What a box remembers without power.
-    fn remembers(&self) -> [PathBuf; 3] {
-        [self.disk.clone(), self.variables.clone(), self.recipe.state_dir.join("tpm")]
+    /// What a box remembers without power, whether it has all of it or not.
+    fn remembers(&self) -> [PathBuf; 5] {
+        let tpm = self.state_dir().join("tpm");
+        [self.disk.clone(), self.variables.clone(), tpm, self.built_in_disk(), self.small_disk()]
     }
 
     fn shell_socket(&self) -> PathBuf {
@@ -694,15 +701,24 @@ impl Vm {
     /// # Errors
     /// [`VmError::Timeout`], or when QEMU ends.
     pub fn wait_shown(&mut self, pattern: &str, patience: Duration) -> Result<(), VmError> {
+        self.wait_shown_any(&[pattern], patience)
+    }
+
+    /// [`Vm::wait_shown`] for the first of several.
+    ///
+    /// # Errors
+    /// [`VmError::Timeout`], or when QEMU ends.
+    pub fn wait_shown_any(&mut self, patterns: &[&str], patience: Duration) -> Result<(), VmError> {
         let start = Instant::now();
         while start.elapsed() < patience {
-            if self.serial.text().contains(pattern) {
+            let text = self.serial.text();
+            if patterns.iter().any(|pattern| text.contains(pattern)) {
                 return Ok(());
             }
             self.check_alive()?;
             std::thread::sleep(POLL * 8);
         }
-        Err(self.timeout(&format!("`{pattern}` on the console"), patience))
+        Err(self.timeout(&format!("{patterns:?} on the console"), patience))
     }
 
     /// Waits until the guest has switched itself off.

@@ -45,8 +45,10 @@ impl Vm {
             .map_err(VmError::Monitor)?;
         self.monitor_says(&mut monitor, "info migrate", "completed")?;
         self.power_cut()?;
-        for path in self.remembers() {
-            copy(&path, &dir.join(path.file_name().unwrap_or_default()))?;
+        for path in self.remembers().iter().filter(|path| path.exists()) {
+            let kept = dir.join(path.file_name().unwrap_or_default());
+            remove(&kept)?;
+            copy(path, &kept)?;
         }
         Ok(moment)
     }
@@ -59,7 +61,10 @@ impl Vm {
         self.power_cut()?;
         for path in self.remembers() {
             remove(&path)?;
-            copy(&moment.dir.join(path.file_name().unwrap_or_default()), &path)?;
+            let kept = moment.dir.join(path.file_name().unwrap_or_default());
+            if kept.exists() {
+                copy(&kept, &path)?;
+            }
         }
         self.power_on_from(Some(moment))?;
         let mut monitor = self.monitor()?;

@@ -109,6 +109,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let image = build(&place, &what, earlier)?;
     tell(&image, arguments.json)?;
+    if what.profile == image::Profile::Release {
+        small_enough(size(&image.compressed)?)?;
+    }
     match &arguments.expect {
         Some(list) => expect(&image, list),
         None => Ok(()),
@@ -220,6 +223,24 @@ fn tell(image: &Image, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a buyer downloads, at most, in bytes.
+const DOWNLOAD_GOAL: u64 = 250_000_000;
+
+/// Fails when a release has outgrown what people are to download.
+fn small_enough(compressed: u64) -> anyhow::Result<()> {
+    ensure!(
+        compressed <= DOWNLOAD_GOAL,
+        "the compressed image has {compressed} bytes, and the goal is {DOWNLOAD_GOAL} at most: find out what came in \
+         (the list of parts beside it names everything), or change the goal in xtask/src/image/mod.rs with a decision"
+    );
+    say::good(&format!(
+        "{} % of the {} MB that a download may have",
+        compressed * 100 / DOWNLOAD_GOAL,
+        DOWNLOAD_GOAL / 1_000_000
+    ));
+    Ok(())
+}
+
 fn size(path: &Path) -> anyhow::Result<u64> {
     Ok(std::fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?.len())
 }
@@ -230,4 +251,16 @@ fn lock(arch: image::Arch) -> anyhow::Result<()> {
     let status = command.args(["lock", arch.name()]).status().context("cannot run image/packages")?;
     ensure!(status.success(), "the list of packages was not written");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_that_outgrows_its_goal_fails() {
+        small_enough(DOWNLOAD_GOAL).unwrap();
+        let error = small_enough(DOWNLOAD_GOAL + 1).unwrap_err().to_string();
+        assert!(error.contains("250000001"), "{error}");
+    }
 }

@@ -71,7 +71,35 @@ pub fn head(partitions: &[Range<u64>], bytes: u64) -> Vec<u8> {
         put(entry + 32, &(range.start / 512).to_le_bytes());
         put(entry + 40, &(range.end / 512 - 1).to_le_bytes());
     }
+    put(512 + 12, &92_u32.to_le_bytes());
+    put(512 + 24, &1_u64.to_le_bytes());
+    count(&mut head);
     head
+}
+
+/// Writes the checksums of a table anew.
+pub fn count(head: &mut [u8]) {
+    let (header, entries) = head[512..].split_at_mut(512);
+    count_parts(header, &entries[..128 * 128]);
+}
+
+fn count_parts(header: &mut [u8], entries: &[u8]) {
+    header[88..92].copy_from_slice(&crc32(entries).to_le_bytes());
+    header[16..20].fill(0);
+    let sum = crc32(&header[..92]);
+    header[16..20].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// The checksum of partition tables (UEFI 2.10, section 5.3.2), written apart from the one that is tested.
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+        }
+    }
+    !crc
 }
 
 /// The beginning of a disk of eight megabytes with partitions of these names.
@@ -82,6 +110,7 @@ pub fn named(names: &[&str]) -> Vec<u8> {
             head[1024 + 128 * index + 56 + 2 * place..][..2].copy_from_slice(&unit.to_le_bytes());
         }
     }
+    count(&mut head);
     head
 }
 
@@ -92,6 +121,7 @@ pub fn second_table(names: &[&str]) -> Vec<u8> {
     header[24..32].copy_from_slice(&last.to_le_bytes());
     header[32..40].copy_from_slice(&1_u64.to_le_bytes());
     header[72..80].copy_from_slice(&(last - 32).to_le_bytes());
+    count_parts(&mut header, &first[1024..]);
     [&first[1024..], &header].concat()
 }
 

@@ -156,6 +156,7 @@ pub(crate) fn status_of(problem: &Problem) -> StatusCode {
         "passphrase_needed",
         "passphrase_too_often",
         "tpm_appeared",
+        "tpm_late",
         "tpm_missing",
         "tpm_unsupported",
         "tpm_unavailable",

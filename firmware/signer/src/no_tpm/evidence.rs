@@ -32,12 +32,17 @@ pub(super) fn has_none(config: &Config) -> bool {
     !signs.is_empty()
         // Any other address is that of a TPM that somebody has set up.
         && config.tpm.tcti.starts_with("device:")
-        && is_folder(&config.passphrase.started_without)
+        && started_so(config)
         && is_empty(&config.passphrase.tpm_class)
         && firmware_was_asked(&config.efivars, tree)
         && !tree_has_a_tpm(tree)
         && !signs.iter().any(|path| is_there(path))
         && !is_there(&config.state_dir.join(vault::FILE))
+}
+
+/// Whether the first system made this start one of a board without a TPM.
+pub(crate) fn started_so(config: &Config) -> bool {
+    is_folder(&config.passphrase.started_without)
 }
 
 /// A file, or a folder with something in it. What cannot be looked at counts as there.

@@ -9,7 +9,7 @@ mod strength;
 mod wrapped;
 
 use evidence::has_none;
-pub(crate) use evidence::names_a_tpm;
+pub(crate) use evidence::{names_a_tpm, started_so};
 pub(crate) use strength::weakness;
 pub(crate) use wrapped::{Fresh, ROOT_BYTES, Wrapped};
 

@@ -151,6 +151,15 @@ async fn a_passphrase_never_takes_the_place_of_a_tpm_that_is_there() {
     let signer = machine.start().await;
     assert_eq!(signer.problem_codes().await, ["tpm_missing"]);
     signer.stop();
+    // One whose driver was late: the disk was made without it. No vault is made in it.
+    let mut machine = Machine::new();
+    machine.let_a_passphrase_do();
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, ["tpm_late"]);
+    assert_eq!(signer.status().await.import_key, None, "there is nothing that a share could be sealed to");
+    assert_eq!(code(signer.passphrase(&first(WORDS)).await).1, "passphrase_not_wanted");
+    signer.stop();
+    assert!(!machine.state().join("vault.tpm").exists());
     // A box with a vault in its TPM, whose TPM is hidden afterwards.
     let mut machine = Machine::new();
     let signer = machine.start().await;
