@@ -150,7 +150,7 @@ pub(crate) fn answer<T: serde::Serialize>(outcome: Result<T, Problem>) -> Respon
 
 /// The box's own trouble is 503; everything else is about the file.
 pub(crate) fn status_of(problem: &Problem) -> StatusCode {
-    const OURS: [&str; 30] = [
+    const OURS: [&str; 31] = [
         "starting",
         "passphrase_unset",
         "passphrase_needed",
