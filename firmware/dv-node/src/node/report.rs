@@ -142,10 +142,9 @@ impl Node {
         }
         let timing = self.running.as_ref()?.chain.timing;
         let now = timing.slot_at(wall())?;
-        let near = (0..=PROPOSALS_AHEAD).map(|ahead| now.saturating_add(ahead));
+        let mut near = (0..=PROPOSALS_AHEAD).map(|ahead| now.saturating_add(ahead));
         let last = near
-            .filter(|slot| !self.duties.proposers(timing.epoch_of(*slot), *slot).is_empty())
-            .last()
+            .rfind(|slot| !self.duties.proposers(timing.epoch_of(*slot), *slot).is_empty())
             .map(|slot| timing.start_of(slot.saturating_add(1)));
         Some(Pace { slot_ms: timing.slot_ms, proposes_until: last })
     }
