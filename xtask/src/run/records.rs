@@ -14,9 +14,11 @@ use super::members::{Cluster, Seat};
 
 /// A Hearth's counter of agreements, by kind of duty and by who led the round that decided.
 const AGREED: &str = "hearth_dv_agreed_total";
-/// The counters that are kept: Charon's, and that one.
-const KEPT: [&str; 10] = [
-    AGREED,
+/// What is kept of a Hearth's counters. It has Charon's names too (decision 0143), for whoever watches both with one dashboard: what
+/// stands as Charon's in a report comes from Charons alone.
+const OF_HEARTH: [&str; 1] = [AGREED];
+/// What is kept of a Charon's.
+const OF_CHARON: [&str; 9] = [
     "core_tracker_expect_duties_total",
     "core_tracker_success_duties_total",
     "core_tracker_failed_duties_total",
@@ -78,14 +80,14 @@ impl Records {
         if let Some(charon) = seat.charon() {
             member.version = Some(charon.charon().version().to_owned());
             if let Ok(metrics) = charon.metrics() {
-                member.count(&metrics, now >= self.window.start);
+                member.count(&OF_CHARON, &metrics, now >= self.window.start);
             }
             return;
         }
         if let Ok(Some(page)) = seat.page()
             && let Ok(metrics) = page.metrics()
         {
-            member.count(&Metrics::parse(&metrics), now >= self.window.start);
+            member.count(&OF_HEARTH, &Metrics::parse(&metrics), now >= self.window.start);
         }
         if let Some(node) = seat.status().and_then(|status| status.node) {
             member.version = Some(node.version);
@@ -286,8 +288,8 @@ impl Records {
 
 impl OfMember {
     /// Adds what the counters moved since they were last read. A counter that fell began again with its process.
-    fn count(&mut self, metrics: &Metrics, counted: bool) {
-        for name in KEPT {
+    fn count(&mut self, kept: &[&str], metrics: &Metrics, counted: bool) {
+        for &name in kept {
             for sample in metrics.of(name) {
                 let labels = ["duty", "peer", "reason", "endpoint", "status_code", "kind", "leader"];
                 let labels = labels.into_iter().filter_map(|label| {
@@ -336,11 +338,11 @@ mod tests {
         let text = |value: u64| {
             Metrics::parse(&format!("core_tracker_expect_duties_total{{duty=\"attester\"}} {value}\n"))
         };
-        member.count(&text(10), false);
-        member.count(&text(12), true); // Where it stood when counting began.
-        member.count(&text(20), true);
-        member.count(&text(3), true); // Killed and started again.
-        member.count(&text(5), true);
+        member.count(&OF_CHARON, &text(10), false);
+        member.count(&OF_CHARON, &text(12), true); // Where it stood when counting began.
+        member.count(&OF_CHARON, &text(20), true);
+        member.count(&OF_CHARON, &text(3), true); // Killed and started again.
+        member.count(&OF_CHARON, &text(5), true);
         assert_eq!(member.by_duty("core_tracker_expect_duties_total")["attester"], 8 + 3 + 2);
     }
 
@@ -350,17 +352,22 @@ mod tests {
         let text = |attester: u64, info_sync: u64| {
             Metrics::parse(&format!(
                 "hearth_dv_agreed_total{{kind=\"attester\",leader=\"2\"}} {attester}\n\
-                 hearth_dv_agreed_total{{kind=\"info_sync\",leader=\"1\"}} {info_sync}\n"
+                 hearth_dv_agreed_total{{kind=\"info_sync\",leader=\"1\"}} {info_sync}\n\
+                 core_tracker_expect_duties_total{{duty=\"attester\"}} {attester}\n\
+                 core_tracker_participation_expected_total{{duty=\"attester\",peer=\"x\"}} {attester}\n\
+                 core_tracker_participation_success_total{{duty=\"attester\",peer=\"x\"}} {attester}\n"
             ))
         };
         for (observer, last) in [(1, text(9, 2)), (2, text(7, 2))] {
             let member = records.members.entry(observer).or_default();
-            member.count(&text(5, 1), true);
-            member.count(&last, true);
+            member.count(&OF_HEARTH, &text(5, 1), true);
+            member.count(&OF_HEARTH, &last, true);
         }
         let agreed = records.agreed();
         assert_eq!(agreed["attester"], BTreeMap::from([("2".to_owned(), 4)]));
         assert_eq!(agreed["info_sync"], BTreeMap::from([("1".to_owned(), 1)]));
+        // The names that it shares with Charon say nothing about Charons.
+        assert!(records.charon_metrics(1).is_empty() && records.partials_by_charon("x").is_empty());
     }
 
     #[test]
