@@ -67,7 +67,7 @@ mod tests {
         for source in sources {
             let lines: Vec<&str> = source.lines().map(str::trim).collect();
             for pair in lines.windows(2) {
-                let typed = pair[1].contains(": PathBuf,") || pair[1].contains(": Option<PathBuf>,");
+                let typed = pair[1].ends_with(": PathBuf,") || pair[1].ends_with(": Option<PathBuf>,");
                 if typed && (pair[0].ends_with(")]") || pair[0].starts_with("///")) {
                     options += 1;
                     assert!(pair[0].contains("called_from::path"), "{} {}", pair[0], pair[1]);

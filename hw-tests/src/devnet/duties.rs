@@ -569,7 +569,7 @@ mod tests {
             ((8, 12), (32, 32), true),
             // Half of all votes are in no block, whoever they are of.
             ((12, 24), (32, 64), false),
-            ((9, 24), (32, 64), true),
+            ((8, 24), (32, 64), true),
             // Nothing to compare with: nearly all must be there.
             ((20, 24), (0, 0), false),
             ((12, 24), (0, 0), true),
