@@ -14,6 +14,8 @@ use hw_tests::vm::measure::{MEASURED, MEMORY_GOAL_MB, PageWatch, memory, waited_
 use hw_tests::vm::{Vm, VmError};
 use tamper::BootPartition;
 
+/// The TPM does not give out the key of /var.
+const SHUT: &str = "Failed to unseal secret using TPM2";
 /// The kernel refuses to give out a block that is not what was signed.
 const BAD_BLOCK: &str = "data block 0 is corrupted";
 /// The firmware refuses to start a program that is not what was signed, and has no other.
@@ -90,6 +92,7 @@ fn refuses_what_was_tampered_with(start: impl Fn() -> Vm, disk: &Path, patience:
     let boot = BootPartition::of(disk);
     boot.add_a_signed_add_on();
     let mut vm = start();
+    vm.wait_for(SHUT, patience).unwrap();
     let error = vm.wait_ready(patience).unwrap_err();
     assert!(matches!(error, VmError::Emergency { .. }), "{error}");
     vm.power_cut().unwrap();
