@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chain::{PublicKeyBytes, Root, SignatureBytes};
-use duty::{CombineJob, Duty, DutyKind, Partial, TaskId};
+use duty::{CombineJob, Duty, Partial, TaskId};
 use qbft::Member;
 use threshold::{CombineError, Combiner, Job, ShareIndex};
 use tokio::sync::Semaphore;
@@ -17,26 +17,6 @@ use crate::setup::ValidatorKeys;
 
 /// Duties remembered as combined; partial signatures that come later are not read ahead.
 const COMBINED_KEPT: usize = 64;
-
-/// Stragglers of a duty are waited for this long (decision 0366).
-const GATHER: Duration = Duration::from_millis(10);
-/// As many at once are worth no waiting: what is checked for all together costs less than what is done for each.
-const ENOUGH: usize = 16;
-
-/// How long a combination waits for more to be complete with it. The first of a duty never does, nor any of which much hangs.
-fn pause_before(kind: DutyKind, again: bool, jobs: usize) -> Option<Duration> {
-    let gathers = match kind {
-        DutyKind::Attester
-        | DutyKind::Aggregator
-        | DutyKind::SyncMessage
-        | DutyKind::SyncContribution
-        | DutyKind::PrepareAggregator
-        | DutyKind::PrepareSyncContribution
-        | DutyKind::BuilderRegistration => true,
-        DutyKind::Proposer | DutyKind::Randao | DutyKind::Exit | DutyKind::InfoSync => false,
-    };
-    (gathers && again && jobs < ENOUGH).then_some(GATHER)
-}
 
 /// What came out for one duty.
 #[derive(Debug)]
@@ -85,7 +65,6 @@ impl Node {
     /// Pairings take milliseconds: they run on a thread of their own.
     pub(super) fn combine(&mut self, duty: Duty, jobs: Vec<CombineJob>) {
         let Some(running) = &self.running else { return };
-        let pause = pause_before(duty.kind, self.combining.done.contains(&duty), jobs.len());
         self.combining.done.insert(duty);
         while self.combining.done.len() > COMBINED_KEPT {
             self.combining.done.pop_first();
@@ -95,21 +74,14 @@ impl Node {
         let threshold = usize::from(self.membership.view.threshold);
         let combiner = Arc::clone(&self.combining.combiner);
         let (events, board) = (self.events.clone(), Arc::clone(&self.board));
-        let work = move || {
+        tokio::task::spawn_blocking(move || {
             let start = Instant::now();
             let cluster = ClusterKeys { keys: &keys, threshold };
             let combined = combine_jobs(&combiner, &jobs, cluster, &network, duty);
             board.metrics.combine_seconds.0.observe(start.elapsed().as_secs_f64());
             // The loop is gone when the node ends.
             drop(events.blocking_send(Event::Combined(duty, combined)));
-        };
-        match pause {
-            None => drop(tokio::task::spawn_blocking(work)),
-            Some(pause) => drop(tokio::spawn(async move {
-                tokio::time::sleep(pause).await;
-                tokio::task::spawn_blocking(work);
-            })),
-        }
+        });
     }
 
     /// Hashes what will have to be verified while it is still being signed and sent.
@@ -218,18 +190,9 @@ fn member_of(index: ShareIndex) -> Option<Member> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use duty::DutyKind;
 
-    #[test]
-    fn only_the_stragglers_of_a_duty_wait_for_each_other() {
-        for kind in duty::ROWS.map(|row| row.kind) {
-            assert_eq!(pause_before(kind, false, 1), None, "{kind:?}: the first one");
-            assert_eq!(pause_before(kind, true, ENOUGH), None, "{kind:?}: many");
-        }
-        assert_eq!(pause_before(DutyKind::Attester, true, 1), Some(GATHER));
-        assert_eq!(pause_before(DutyKind::Proposer, true, 1), None, "a block is late soon");
-        assert_eq!(pause_before(DutyKind::Randao, true, 1), None, "a block waits for it");
-    }
+    use super::*;
 
     #[tokio::test]
     async fn partial_signatures_are_read_ahead_for_our_own_duties_and_few_at_once() {
