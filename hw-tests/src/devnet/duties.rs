@@ -231,8 +231,9 @@ impl Register {
         let empty = |slot: &u64| !blocks.contains_key(&Slot(*slot));
         counts.empty_slots = (self.window.start.0..self.window.end.0).filter(empty).collect();
         let at_once = attesters.keys().filter(|(slot, validator)| {
-            let next = (slot.0 + 1..).find(|slot| !empty(slot)).unwrap_or_default();
-            votes.get(&(*slot, *validator)).is_some_and(|distance| slot.0 + distance <= next)
+            let next = blocks.range(Slot(slot.0 + 1)..).next();
+            let distance = votes.get(&(*slot, *validator));
+            distance.zip(next).is_some_and(|(distance, (next, _))| slot.0 + distance <= next.0)
         });
         counts.attester_votes_at_once = u64::try_from(at_once.count()).unwrap_or(u64::MAX);
         let proposals = self.proposers.iter().map(|(slot, validator)| {
