@@ -187,7 +187,7 @@ fn run_one(tally: &mut Tally, part: Part) {
 }
 
 /// Everything. The image has a lane of its own beside what runs on this machine itself: each of the two waits for most of its
-/// time, the one for an emulated start, the other for slots to pass (decision 0390). What failed by waiting in vain, and what
+/// time, the one for an emulated start, the other for slots to pass (decision 0400). What failed by waiting in vain, and what
 /// is left, then has the machine to itself.
 fn run_all(tally: &mut Tally) {
     run_part(tally, Part::Lint, None);
