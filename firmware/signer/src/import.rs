@@ -206,9 +206,12 @@ pub(crate) fn unpacked_keys(bundle: ShareBundle) -> Option<Vec<PublicKeyBytes>> 
     Some(shares.iter().map(|share| share.row.pubshare).collect())
 }
 
+/// The shares of a bundle, what each has signed, and by how many epochs more than usual they wait.
+type UnpackedBundle = (Vec<Unpacked>, BTreeMap<PublicKeyBytes, Entries>, u64);
+
 /// Decrypts every share and checks it against what the bundle says of it. Also gives by how many epochs more than usual the shares
 /// wait: a client that signed with them until now did so by another clock (decision 0300).
-fn unpack(bundle: ShareBundle) -> Result<(Vec<Unpacked>, BTreeMap<PublicKeyBytes, Entries>, u64), Problem> {
+fn unpack(bundle: ShareBundle) -> Result<UnpackedBundle, Problem> {
     if bundle.validators.is_empty() || bundle.validators.len() > MAX_IMPORTED {
         return Err(bad(
             "bundle_size",
