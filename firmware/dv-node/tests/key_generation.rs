@@ -60,7 +60,11 @@ async fn a_signer_that_does_not_answer_holds_up_no_cluster_when_a_ceremony_is_re
     std::fs::write(folder.join("state/dkg/request.json"), serde_json::to_vec(&request).unwrap()).unwrap();
     house.members[0].start().await;
     let setup = house.setup(0);
-    let _status: NodeStatus = house.members[0].client().put(CLUSTER_PATH, &setup).await.unwrap();
+    // The daemon serves at once, and says what a new cluster waits for: its identity key is sealed first.
+    match house.members[0].client().put::<NodeStatus>(CLUSTER_PATH, &setup).await {
+        Err(ClientError::Refused { problem, .. }) => assert_eq!(problem.code, "identity_locked"),
+        other => panic!("{other:?}"),
+    }
     let shown = progress(&house, 0).await.unwrap();
     assert_eq!(
         (shown.phase.as_str(), shown.problems[0].code.as_str()),

@@ -66,13 +66,14 @@ impl Daemon {
             };
             match comes {
                 Err(problem) if problem.code == sealed::LOCKED => {
-                    // It may wait for something else than before.
-                    if let Some(seat) = self.seats.get_mut(&number)
-                        && seat.sealed.as_ref() != Some(&problem)
-                    {
+                    // It may wait for something else than before. There is one vault: what this cluster waits for, the others
+                    // wait for too, and asking once for each would hold up everything else here.
+                    let others = self.seats.values_mut().filter(|seat| waits(seat));
+                    for seat in others.filter(|seat| seat.sealed.as_ref() != Some(&problem)) {
                         seat.place.board.idle(NodeState::Halted, vec![problem.clone()]);
-                        seat.sealed = Some(problem);
+                        seat.sealed = Some(problem.clone());
                     }
+                    return;
                 }
                 // Only now the lock is read and verified again.
                 Ok(_) | Err(_) => {

@@ -211,7 +211,9 @@ impl Daemon {
             ));
         }
         let known = self.ceremonies.request().map_err(|error| disk(&error))?;
-        if let Some(known) = known {
+        if let Some(mut known) = known {
+            // A sealed key is no other one: while it cannot be opened, that is what the owner is told.
+            known.identity_key = sealed::open(&self.config.signer_socket, &known.identity_key).await?;
             let same = known.definition == wanted.definition
                 && known.adding == wanted.adding
                 && sealed::is_same(&known.identity_key, &wanted.identity_key);
