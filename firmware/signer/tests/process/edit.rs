@@ -861,9 +861,10 @@ async fn while_a_cluster_gets_validators_its_shares_are_in_no_change_and_leave_i
     let _: CeremonyStatus = signer.control.delete(CEREMONY_PATH).await.unwrap();
     let backup = moving::order_backup(&signer, moving::WORDS, None).await;
     assert_eq!(code(backup), refused(422, "confirm_on_screen"));
-    let allowed = change(&signer).await.unwrap();
+    change(&signer).await.unwrap();
     assert_eq!(code(add(&signer).await), refused(422, "edit_under_way"));
-    let name = &allowed.open[0].name;
+    let shown: EditStatus = signer.control.get(EDIT_PATH).await.unwrap();
+    let name = &shown.open[0].name;
     let _: EditStatus = signer.control.delete(&edit_discard_path(name)).await.unwrap();
     add(&signer).await.unwrap();
     let _: CeremonyStatus = signer.control.delete(CEREMONY_PATH).await.unwrap();
