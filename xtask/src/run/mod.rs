@@ -128,7 +128,6 @@ pub(crate) fn check_fast() -> anyhow::Result<()> {
             .collect::<Result<_, _>>()?,
         slot_seconds: TEST_SLOT_SECONDS,
         builder: true,
-        exits: Some(1),
         every_kind: true,
         ..Arguments::default()
     };
