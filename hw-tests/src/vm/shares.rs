@@ -65,7 +65,8 @@ fn tell<G: Guest>(guest: &mut G, needles: &Needles, path: &str) -> Result<(), G:
             octal.push_str(&format!("\\{byte:03o}"));
         }
         if octal.len() > AT_ONCE * 4 || lines.peek().is_none() {
-            guest.run(&format!("printf '{octal}' >>{path}"))?;
+            // Not the shell's own, which would have the lines in its memory from then on.
+            guest.run(&format!("env printf '{octal}' >>{path}"))?;
             octal.clear();
         }
     }
