@@ -35,9 +35,10 @@ pub(crate) fn build(
             "release"
         }
     };
+    of_this_clone(repository, target)?;
     // Nothing in a program may tell where it was built; what an earlier build left behind may not shape it either.
     command.env("CARGO_TARGET_DIR", target).env("CARGO_INCREMENTAL", "0");
-    let mut flags = flags(repository, target)?;
+    let mut flags = flags(target)?;
     if !arch.is_host() {
         flags.extend(foreign::prepare(repository, arch, &mut command)?);
     }
@@ -47,14 +48,35 @@ pub(crate) fn build(
     Ok(target.join(arch.triple()).join(folder))
 }
 
-/// Every path of this machine under a name that is the same everywhere.
-fn flags(repository: &Path, target: &Path) -> anyhow::Result<Vec<String>> {
+/// Cargo tells sources apart by their age alone: what another clone built last would pass for this one's. So where the clone
+/// has changed since the last build, its sources count as new.
+fn of_this_clone(repository: &Path, target: &Path) -> anyhow::Result<()> {
+    let stamp = target.join("clone");
+    let clone = repository.as_os_str().as_encoded_bytes();
+    if std::fs::read(&stamp).is_ok_and(|last| last == clone) {
+        return Ok(());
+    }
+    let touched = Command::new("find")
+        .current_dir(repository)
+        .arg("firmware")
+        .args(["(", "-name", "*.rs", "-o", "-name", "Cargo.toml", ")", "-exec", "touch", "{}", "+"])
+        .stdin(Stdio::null())
+        .status()
+        .context("cannot run find")?;
+    ensure!(touched.success(), "cannot mark the sources as new");
+    std::fs::create_dir_all(target).with_context(|| format!("cannot make {}", target.display()))?;
+    std::fs::write(&stamp, clone).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+/// Every path of this machine under a name that is the same everywhere. The clone's is not among them: cargo names what is in
+/// it by paths that begin there, and flags that differ from clone to clone would have each compile all crates anew.
+fn flags(target: &Path) -> anyhow::Result<Vec<String>> {
     let home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))
         .context("neither CARGO_HOME nor HOME is set")?;
     // The last that fits wins, so the widest come first.
-    Ok([(home.as_path(), "/cargo"), (repository, "/hearth"), (target, "/target")]
+    Ok([(home.as_path(), "/cargo"), (target, "/target")]
         .iter()
         .map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()))
         // It would be a hash over the debugging information too, which the image leaves out.
