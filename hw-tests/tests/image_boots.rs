@@ -20,6 +20,11 @@ fn the_image_boots_seals_its_disk_and_opens_it_again() {
 }
 
 #[test]
+fn a_share_opens_after_an_update_and_for_nothing_else() {
+    boots::share::opens_for_an_update_and_nothing_else(Arch::X86_64, "HEARTH_IMAGE");
+}
+
+#[test]
 fn the_release_image_serves_the_page_and_has_no_shell() {
     let Some(image) = std::env::var_os("HEARTH_RELEASE_IMAGE").map(PathBuf::from) else {
         println!("SKIPPED: no release image to boot; set HEARTH_RELEASE_IMAGE to the path of a built one");

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
+mod kernel_image;
+pub(crate) mod share;
 mod tamper;
 
 use std::path::{Path, PathBuf};

@@ -11,6 +11,8 @@ use std::process::Command;
 use hw_tests::gpt;
 use tempfile::TempDir;
 
+use super::kernel_image::test_key;
+
 /// The add-on that every image carries where nobody looks, and where systemd-stub looks (decision 0330).
 const SHIPPED: &str = "::/loader/ADDON_/install.addon.efi";
 const ACTIVE: &str = "::/loader/addons";
@@ -64,12 +66,31 @@ impl BootPartition {
 
     /// Turns one bit in the middle of the kernel image. Turned again it is as it was.
     pub(crate) fn turn_a_bit_of_the_kernel_image(&self) {
-        let listed = self.run("mdir", &["-b", "::/EFI/Linux"]);
-        let [name] = listed.lines().collect::<Vec<_>>()[..] else { panic!("one kernel image: {listed}") };
-        let mut image = self.read(name);
+        let mut image = self.kernel_image();
         let middle = image.len() / 2;
         image[middle] ^= 1;
-        self.write(&image, name);
+        self.put_kernel_image(&image);
+    }
+
+    fn kernel_image_s_name(&self) -> String {
+        let listed = self.run("mdir", &["-b", "::/EFI/Linux"]);
+        let [name] = listed.lines().collect::<Vec<_>>()[..] else { panic!("one kernel image: {listed}") };
+        name.to_owned()
+    }
+
+    /// The one kernel image.
+    pub(crate) fn kernel_image(&self) -> Vec<u8> {
+        self.read(&self.kernel_image_s_name())
+    }
+
+    /// Another one in its place.
+    pub(crate) fn put_kernel_image(&self, image: &[u8]) {
+        self.write(image, &self.kernel_image_s_name());
+    }
+
+    /// The same, signed for Secure Boot with the box's own key.
+    pub(crate) fn put_signed_kernel_image(&self, image: &[u8]) {
+        self.put_kernel_image(&self.signed(image, &test_key("sb.key"), &test_key("sb.crt")));
     }
 
     /// Add-ons that say [`WORD`], each with something wrong: changed after it was signed, signed by another key, not signed.
@@ -94,8 +115,7 @@ impl BootPartition {
     pub(crate) fn add_a_signed_add_on(&self) {
         self.remove_add_ons();
         let changed = with_word(&self.read(SHIPPED));
-        let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../image/test-keys");
-        let signed = self.signed(&changed, &keys.join("sb.key"), &keys.join("sb.crt"));
+        let signed = self.signed(&changed, &test_key("sb.key"), &test_key("sb.crt"));
         self.write(&signed, &format!("{ACTIVE}/signed.addon.efi"));
     }
 
@@ -122,7 +142,7 @@ fn with_word(add_on: &[u8]) -> Vec<u8> {
     changed
 }
 
-fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}; image/host-packages.txt names what is needed"));
