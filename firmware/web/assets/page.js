@@ -54,8 +54,8 @@ function showState() {
   const [tone, text] = !nodes.length ? ["bad", "node not running"]
     : any("halted") ? ["bad", "stopped"]
     : any("waiting_for_cluster") ? ["wait", "waiting for a cluster"]
-    : any("starting") ? ["wait", "starting"]
-    : problems.length ? ["wait", "needs attention"] : ["good", "running"];
+    : problems.length ? ["wait", "needs attention"]
+    : any("starting") ? ["wait", "starting"] : ["good", "running"];
   $("state").className = `badge ${tone}`;
   $("state").textContent = text;
 }
