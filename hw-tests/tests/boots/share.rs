@@ -99,7 +99,7 @@ fn folders(dir: &Path) -> [NodeFolder; 2] {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, file.content.as_slice()).unwrap();
         }
-        NodeFolder::new(folder)
+        NodeFolder::new(folder.join("node0"))
     })
 }
 
