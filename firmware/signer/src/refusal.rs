@@ -109,7 +109,9 @@ pub enum Refusal {
         confirmed: u64,
     },
     /// Another signer has this share.
-    #[error("this share was seen signing elsewhere: it signs nothing here until the owner decides")]
+    #[error(
+        "this share was seen signing what this box has no record of: it signs nothing here until the owner decides"
+    )]
     SignsElsewhere,
     /// Nobody vouches for the clock.
     #[error("the time service does not call this box's clock synchronised")]
@@ -285,7 +287,7 @@ impl Refusal {
             }
             Self::ExitEpoch { .. } => "Choose the same epoch on every member's box.",
             Self::SignsElsewhere => {
-                "Find the box or client that uses this share too and end it for good. Then let the share go on on this page; it waits for two epochs."
+                "Find the box or client that uses this share too and end it for good; if an old copy of the disk was put back, there may be none. Then let the share go on on this page; it waits for three epochs."
             }
             Self::ClockUnsynchronised => {
                 "Wait a minute after a start. If it stays so, let this box reach its time servers: TCP port 4460 and UDP port 123 to the internet."

@@ -99,6 +99,7 @@ impl SignerState {
 pub struct SignerState {
     shares: BTreeMap<PublicKeyBytes, SecretShare>,
     protection: Protection,
+    genesis_root: Root,
     pub signed: Vec<(PublicKeyBytes, AttestationData)>,
     /// What it had to refuse, with the message: whoever asks for it does something wrong.
     pub refused: Vec<String>,
@@ -108,6 +109,8 @@ pub struct SignerState {
     pub lies: bool,
     /// Signatures that it was told of.
     pub seen: Vec<ipc::web3signer::SeenSignature>,
+    /// Those that members remember, each with how much had been signed when it was told.
+    pub remembered: Vec<(usize, ipc::web3signer::SeenSignature)>,
     /// The ceremony that its owner has begun: its definition hash.
     pub ceremony: Option<String>,
     /// Its owner has confirmed that every validator leaves.
@@ -121,6 +124,14 @@ pub struct SignerState {
 }
 
 impl SignerState {
+    /// Its disk is an old copy: it does not know what it has signed.
+    pub fn forget(&mut self) {
+        self.protection = Protection::new(self.genesis_root, Retention::Complete);
+        for key in self.shares.keys() {
+            self.protection.declare_never_signed(*key).unwrap();
+        }
+    }
+
     fn hold(&mut self, shares: Vec<SecretShare>) {
         for share in shares {
             let key = share.public_share().key.to_bytes();
@@ -164,11 +175,13 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
     let mut state = SignerState {
         shares: BTreeMap::new(),
         protection: Protection::new(genesis_root, Retention::Complete),
+        genesis_root,
         signed: Vec::new(),
         refused: Vec::new(),
         locked: false,
         lies: false,
         seen: Vec::new(),
+        remembered: Vec::new(),
         ceremony: None,
         exits_confirmed: false,
         edit_allowed: false,
@@ -183,6 +196,7 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         .route(SIGN_MANY_PATH, post(sign_many))
         .route(ipc::edit::EDIT_STATUS_PATH, get(edit_status))
         .route(ipc::web3signer::SEEN_PATH, post(seen))
+        .route(ipc::web3signer::REMEMBERED_PATH, post(remembered))
         .route("/api/v1/eth2/sign/{key}", post(sign_one))
         .route(ipc::folder::SEAL_IDENTITY_PATH, post(seal_identity))
         .route(ipc::folder::OPEN_IDENTITY_PATH, post(open_identity))
@@ -204,6 +218,20 @@ async fn seen(
 ) -> Json<ipc::web3signer::SeenAnswer> {
     state.lock().unwrap().seen.extend(seen);
     Json(ipc::web3signer::SeenAnswer::default())
+}
+
+/// The same for what members remember; while it is locked it is told nothing.
+async fn remembered(
+    State(state): State<Shared>,
+    Json(seen): Json<Vec<ipc::web3signer::SeenSignature>>,
+) -> Response {
+    let mut state = state.lock().unwrap();
+    if state.locked {
+        return vault_is_locked();
+    }
+    let signed = state.signed.len();
+    state.remembered.extend(seen.into_iter().map(|seen| (signed, seen)));
+    Json(ipc::web3signer::SeenAnswer::default()).into_response()
 }
 
 /// As if sealed: what another vault made does not open. How it is done truly is the real signer's to test.
