@@ -109,6 +109,9 @@ pub struct SignerState {
     pub lies: bool,
     /// Signatures that it was told of.
     pub seen: Vec<ipc::web3signer::SeenSignature>,
+    /// Copies of identity keys, by the lock's hash, and whether it takes any.
+    pub copies: BTreeMap<String, String>,
+    pub takes_copies: bool,
     /// Those that members remember, each with how much had been signed when it was told.
     pub remembered: Vec<(usize, ipc::web3signer::SeenSignature)>,
     /// The ceremony that its owner has begun: its definition hash.
@@ -181,6 +184,8 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         locked: false,
         lies: false,
         seen: Vec::new(),
+        copies: BTreeMap::new(),
+        takes_copies: true,
         remembered: Vec::new(),
         ceremony: None,
         exits_confirmed: false,
@@ -199,6 +204,7 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         .route(ipc::web3signer::REMEMBERED_PATH, post(remembered))
         .route("/api/v1/eth2/sign/{key}", post(sign_one))
         .route(ipc::folder::SEAL_IDENTITY_PATH, post(seal_identity))
+        .route("/v1/identities/{lock_hash}", get(identity).put(keep_identity))
         .route(ipc::folder::OPEN_IDENTITY_PATH, post(open_identity))
         .with_state(Arc::clone(&state));
     let listener = ipc::listen::Inherited::default().take("sign", Some(socket)).unwrap();
@@ -268,6 +274,42 @@ async fn open_identity(
             Problem::new("identity_sealed_elsewhere", "It does not open.", "Join again."),
         ),
     }
+}
+
+/// The copy that it keeps for backups.
+async fn identity(
+    State(state): State<Shared>,
+    axum::extract::Path(lock_hash): axum::extract::Path<String>,
+) -> Response {
+    let state = state.lock().unwrap();
+    if state.vault.is_none() {
+        return vault_is_locked();
+    }
+    match state.copies.get(lock_hash.trim_start_matches("0x")) {
+        Some(key) => {
+            let identity_key = Sensitive::new(key.clone());
+            Json(ipc::folder::IdentityAnswer { identity_key }).into_response()
+        }
+        None => ipc::server::refusal(
+            axum::http::StatusCode::NOT_FOUND,
+            Problem::new("identity_unknown", "It has none.", "Test."),
+        ),
+    }
+}
+
+async fn keep_identity(
+    State(state): State<Shared>,
+    axum::extract::Path(lock_hash): axum::extract::Path<String>,
+    Json(given): Json<ipc::folder::IdentityGiven>,
+) -> Response {
+    let mut state = state.lock().unwrap();
+    if state.vault.is_none() || !state.takes_copies {
+        return vault_is_locked();
+    }
+    state
+        .copies
+        .insert(lock_hash.trim_start_matches("0x").to_owned(), given.identity_key.expose_secret().to_owned());
+    Json(serde_json::json!({})).into_response()
 }
 
 fn vault_is_locked() -> Response {
