@@ -28,6 +28,7 @@ use crate::store::StoreError;
 mod adding;
 mod brought;
 mod change;
+mod copies;
 mod identity;
 mod joining;
 mod key_generation;
@@ -127,6 +128,10 @@ struct Daemon {
     change: change::Change,
     /// When identity keys in the clear are looked for again, and the pause after that; none once there are none.
     take_over_at: Option<(tokio::time::Instant, std::time::Duration)>,
+    /// The copies of identity keys that the signer keeps.
+    copies: copies::Copies,
+    /// When the signer was last asked about keys that it did not open.
+    elsewhere_asked: Option<tokio::time::Instant>,
 }
 
 impl Daemon {
@@ -146,6 +151,8 @@ impl Daemon {
             born: None,
             reserved: None,
             take_over_at: Some((tokio::time::Instant::now(), key_generation::RESUME_AGAIN)),
+            copies: copies::Copies::default(),
+            elsewhere_asked: None,
         }
     }
 
@@ -260,6 +267,7 @@ impl Daemon {
         });
         match outcome {
             Ok((membership, setup)) => {
+                self.seal_what_did_not_open(&store, &setup).await;
                 // At each start: what an older signer kept, or one that was locked then did not, it keeps by the lock now.
                 self.hand_identity_over(&setup, &membership);
                 self.seat_and_start(number, membership);
@@ -268,7 +276,8 @@ impl Daemon {
                 tracing::error!(%problem, place = number, "the stored cluster cannot be served");
                 if let Some(seat) = self.seats.get_mut(&number) {
                     seat.remember();
-                    seat.sealed = Some(problem.clone()).filter(|problem| problem.code == sealed::LOCKED);
+                    let asked_again = [sealed::LOCKED, sealed::ELSEWHERE].contains(&problem.code.as_str());
+                    seat.sealed = Some(problem.clone()).filter(|_| asked_again);
                     seat.place.board.idle(NodeState::Halted, vec![problem]);
                 }
             }
@@ -318,21 +327,27 @@ impl Daemon {
         let key = ipc::Sensitive::new(setup.identity_key.expose_secret().to_owned());
         let lock = setup.lock.clone();
         let signer = Signer::new(&self.config.signer_socket);
+        let copies = self.copies.clone();
+        copies.note(&lock_hash, Some(copies::Handed::UnderWay));
         // A signer that does not answer holds nothing up.
         tokio::spawn(async move {
+            let mut pause = key_generation::RESUME_AGAIN;
             for _ in 0..HAND_OVER_TRIES {
                 // The request has the lock in it; the next one needs it again.
                 match signer.keep_identity(&lock_hash, &key, lock.clone()).await {
-                    Ok(()) => return,
+                    Ok(()) => return copies.note(&lock_hash, Some(copies::Handed::Settled)),
                     Err(problem) => {
                         tracing::warn!(code = %problem.code, "the signer did not take the identity key: backups lack it");
                         if ["identity_conflict", "too_many_identities"].contains(&problem.code.as_str()) {
-                            return; // It stays so.
+                            // It stays so.
+                            return copies.note(&lock_hash, Some(copies::Handed::Settled));
                         }
                     }
                 }
-                tokio::time::sleep(HAND_OVER_PAUSE).await;
+                tokio::time::sleep(pause).await;
+                pause = key_generation::longer(pause).min(HAND_OVER_PAUSE);
             }
+            copies.note(&lock_hash, None);
         });
     }
 

@@ -12,8 +12,8 @@ use ipc::folder::{
     identity_path,
 };
 use ipc::web3signer::{
-    PUBLIC_KEYS_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer, SeenSignature, SignAnswer, SignGroup,
-    SignOutcome, SignRequest, sign_lists, sign_path,
+    PUBLIC_KEYS_PATH, REMEMBERED_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer, SeenSignature, SignAnswer,
+    SignGroup, SignOutcome, SignRequest, sign_lists, sign_path,
 };
 use ipc::{Client, ClientError, Problem, Sensitive};
 
@@ -142,6 +142,11 @@ impl Signer {
     /// Tells the signer of signatures of its shares that others have sent.
     pub async fn seen(&self, seen: &[SeenSignature]) -> Result<SeenAnswer, ClientError> {
         self.client.post(SEEN_PATH, &seen).await
+    }
+
+    /// Tells it of those that members remember from before this box started.
+    pub async fn remembered(&self, seen: &[SeenSignature]) -> Result<SeenAnswer, ClientError> {
+        self.client.post(REMEMBERED_PATH, &seen).await
     }
 
     /// As many outcomes as were asked for, in their order.

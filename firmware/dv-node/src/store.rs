@@ -109,10 +109,6 @@ pub struct Forgotten {
     pub slot: u64,
 }
 
-fn is_key(text: &Sensitive) -> bool {
-    cluster::IdentityKey::from_file_text(text.expose_secret()).is_ok()
-}
-
 impl PinnedChain {
     /// Whether this is the memory of this member of this cluster.
     pub fn is_of(&self, membership: &Membership) -> bool {
@@ -227,7 +223,7 @@ impl Store {
     /// before has written it since, or it is about to be taken over.
     pub fn load_identity(&self) -> Result<Option<Sensitive>, StoreError> {
         let plain = self.read_text(IDENTITY)?;
-        if plain.as_ref().is_some_and(is_key) {
+        if plain.as_ref().is_some_and(sealed::is_key) {
             return Ok(plain);
         }
         match self.read_text(SEALED_IDENTITY)? {
@@ -239,7 +235,7 @@ impl Store {
 
     /// The identity key where it lies in the clear.
     pub fn plain_identity(&self) -> Result<Option<Sensitive>, StoreError> {
-        Ok(self.read_text(IDENTITY)?.filter(is_key))
+        Ok(self.read_text(IDENTITY)?.filter(sealed::is_key))
     }
 
     /// The identity key as the signer sealed it, as it is on the disk.
@@ -266,15 +262,12 @@ impl Store {
     pub fn drop_plain_identity(&self) -> Result<(), StoreError> {
         let path = self.dir.join(IDENTITY);
         let failed = |source| StoreError::Io { doing: "write", path: path.clone(), source };
-        // What a crash may have left of a write of before.
-        self.remove(&path.with_added_extension("new"))?;
+        self.drop_left_over()?;
         match fs::metadata(&path) {
             Ok(found) if found.len() == 0 => return Ok(()),
-            Ok(found) => {
-                // Over the same blocks, as far as the file system and the disk write where they wrote before.
-                let zeros = vec![0; usize::try_from(found.len().min(4096)).unwrap_or_default()];
-                let mut file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
-                file.write_all(&zeros).and_then(|()| file.sync_all()).map_err(failed)?;
+            Ok(_) => {
+                let file = OpenOptions::new().write(true).open(&path).map_err(failed)?;
+                overwrite(file).map_err(failed)?;
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
@@ -290,12 +283,21 @@ impl Store {
         Ok(Some(Sensitive::new(text)))
     }
 
-    /// In the clear only where the signer has not sealed it: what was in the clear before waits to be taken over.
+    /// In the clear only where it is so already and waits to be taken over.
     fn write_identity(&self, key: &Sensitive) -> Result<(), StoreError> {
-        match self.keep_sealed_identity(key)? {
-            Some(_) => self.drop_plain_identity(),
-            None => self.write(IDENTITY, key.expose_secret().trim().as_bytes()),
+        if self.keep_sealed_identity(key)?.is_some() {
+            return self.drop_plain_identity();
         }
+        let written = sealed::written(key, self.plain_identity()?.as_ref());
+        let path = self.dir.join(SEALED_IDENTITY);
+        let written = written.map_err(|source| StoreError::Io { doing: "write", path, source })?;
+        self.write(IDENTITY, written.expose_secret().trim().as_bytes())
+    }
+
+    /// Does away with what a cut left of a write of the key in the clear: it is nobody's any more.
+    pub fn drop_left_over(&self) -> Result<(), StoreError> {
+        let path = self.dir.join(IDENTITY).with_added_extension("new");
+        wipe(&path).map_err(|source| StoreError::Io { doing: "write", path, source })
     }
 
     /// Keeps the cluster. It is there after a crash if and only if this returned.
@@ -513,6 +515,25 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // What was written until the disk was full would keep it full, for the journal too.
     written.inspect_err(|_| drop(fs::remove_file(&beside)))?;
     sync_parent(path)
+}
+
+/// Does away with a file in which a key may stand in the clear: over the same blocks, as far as the file system and the disk write
+/// where they wrote before.
+pub(crate) fn wipe(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(file) => overwrite(file)?,
+    }
+    fs::remove_file(path)?;
+    sync_parent(path)
+}
+
+/// Zeros over all of an open file, also when its name has gone to another one.
+pub(crate) fn overwrite(mut file: File) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    io::copy(&mut io::Read::take(io::repeat(0), length), &mut file)?;
+    file.sync_all()
 }
 
 pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {

@@ -519,6 +519,54 @@ async fn a_member_that_lost_its_journal_stays_silent_about_the_past_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_members_remember_reaches_the_signer_before_the_first_vote_of_a_run() {
+    let mut house = House::build_with_slots(4, 1, 3_000).await;
+    house.start().await;
+    house.attested_again().await;
+    house.attested_again().await;
+    let last = house.attested_again().await;
+    house.members[0].kill();
+    let before = {
+        let mut signer = house.members[0].signer.lock().unwrap();
+        assert!(signer.remembered.is_empty(), "{:?}", signer.remembered);
+        signer.forget();
+        signer.locked = true;
+        signer.signed.clone()
+    };
+    // Longer than the members would take a vote for its duty.
+    house.until(last + 6).await;
+    house.members[0].start().await;
+    // Locked it is told nothing, and asked for nothing.
+    house.attested_again().await;
+    {
+        let mut signer = house.members[0].signer.lock().unwrap();
+        assert_eq!((signer.remembered.len(), signer.signed.len()), (0, before.len()));
+        signer.locked = false;
+    }
+    eventually("it votes again", || async {
+        house.members[0].signer.lock().unwrap().signed.len() > before.len()
+    })
+    .await;
+    let signer = house.members[0].signer.lock().unwrap();
+    let told = &signer.remembered;
+    assert!(told.len() >= 2, "no two of its members have told: {told:?}");
+    let newest = before.iter().map(|(_, data)| data.slot).max().unwrap();
+    for (signed_then, seen) in told {
+        assert_eq!(*signed_then, before.len(), "it voted first");
+        let data: chain::AttestationData =
+            serde_json::from_value(seen.request.body["attestation"].clone()).unwrap();
+        assert!(data.slot == newest && before.contains(&(seen.key, data)), "{data:?}");
+        let fork_info = seen.request.fork_info.unwrap();
+        let domain = chain::domain::domain_at(chain::domain::BEACON_ATTESTER, data.target.epoch, &fork_info);
+        let root = chain::domain::signing_root(&data, domain);
+        let key = threshold::PublicKey::parse(&seen.key).unwrap();
+        assert!(threshold::verify(&key, &root.0, &threshold::Signature::parse(&seen.signature).unwrap()));
+    }
+    drop(signer);
+    assert_nothing_slashable(&house);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_exit_that_enough_owners_have_confirmed_reaches_the_chain_and_no_other_does() {
     use ipc::node::{EXIT_FILES_PATH, EXITS_PATH, ExitFiles, ExitState, WantedExit};
     let mut house = House::build(4, 2).await;

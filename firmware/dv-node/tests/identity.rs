@@ -93,12 +93,30 @@ async fn a_sealed_identity_key_waits_for_the_signer_and_what_does_not_open_is_sa
     eventually("it serves its cluster", || is_served(&house)).await;
     house.members[0].kill();
 
-    // Another vault: nothing is made in the place of the key, and nothing of it is lost.
-    house.members[0].signer.lock().unwrap().vault = Some(0x33);
+    // Another vault, that nothing was put into: nothing is made in the place of the key, and nothing of it is lost.
+    {
+        let mut signer = house.members[0].signer.lock().unwrap();
+        signer.vault = Some(0x33);
+        signer.copies.clear();
+    }
     house.members[0].start().await;
     eventually("it says that it does not open", || has_problem(&house, "identity_sealed_elsewhere")).await;
-    assert_eq!((sealed(), is_taken_over(&house)), (before, true));
-    // Its owner has the key, and hands it in again: it is sealed anew.
+    assert_eq!((sealed(), is_taken_over(&house)), (before.clone(), true));
+    // A backup is restored: the signer has the key, and it is sealed anew without a restart.
+    let hash = house.lock_hash().trim_start_matches("0x").to_owned();
+    house.members[0].signer.lock().unwrap().copies.insert(hash, key(&house));
+    eventually("it serves its cluster", || is_served(&house)).await;
+    eventually("it is sealed anew", || async { sealed() != before && is_taken_over(&house) }).await;
+    house.members[0].kill();
+
+    // Nobody has it but its owner, who hands it in again.
+    {
+        let mut signer = house.members[0].signer.lock().unwrap();
+        (signer.vault, signer.takes_copies) = (Some(0x34), false);
+        signer.copies.clear();
+    }
+    house.members[0].start().await;
+    eventually("it says that it does not open", || has_problem(&house, "identity_sealed_elsewhere")).await;
     let _status: NodeStatus = house.members[0].client().put(CLUSTER_PATH, &house.setup(0)).await.unwrap();
     eventually("it serves its cluster", || is_served(&house)).await;
     assert_eq!(with_the_key(&house), Vec::<PathBuf>::new());
@@ -116,7 +134,15 @@ async fn an_identity_key_in_the_clear_is_served_at_once_and_taken_over_when_the_
     house.members[0].start().await;
     eventually("duties do not wait for it", || is_served(&house)).await;
     assert!(!is_taken_over(&house) && !with_the_key(&house).is_empty());
-    house.members[0].signer.lock().unwrap().vault = vault;
+    // The version before would find an empty file and a signer without a copy: until that has one, the key stays.
+    {
+        let mut signer = house.members[0].signer.lock().unwrap();
+        (signer.vault, signer.takes_copies) = (vault, false);
+    }
+    eventually("it is sealed", || async { state(&house).join("identity.sealed").exists() }).await;
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert!(!is_taken_over(&house), "the signer has no copy");
+    house.members[0].signer.lock().unwrap().takes_copies = true;
     eventually("it is taken over", || async { is_taken_over(&house) && with_the_key(&house).is_empty() })
         .await;
     assert!(is_served(&house).await);

@@ -247,6 +247,7 @@ fn partial_signatures(input: &[u8]) -> Verdict {
     assert!(received.share_index == sender + 1 && received.partials.len() <= validators.len());
     let signed = received.partials.iter().map(|(validator, partial)| (validator, &partial.signed));
     let again = parsigex::encode(received.duty, received.share_index, signed);
+    assert_eq!(parsigex::receive_remembered(&again, &context).as_ref(), Ok(&received));
     assert_eq!(parsigex::receive(&again, &context), Ok(received));
     Verdict::Taken
 }

@@ -25,6 +25,8 @@ pub const SIGN_PREFIX: &str = "/api/v1/eth2/sign/";
 pub const SIGN_MANY_PATH: &str = "/api/v1/eth2/sign";
 /// Path that takes a list of [`SeenSignature`] and answers [`SeenAnswer`].
 pub const SEEN_PATH: &str = "/api/v1/eth2/seen";
+/// Path that takes a list of [`SeenSignature`] that members remember from before this box started, and answers [`SeenAnswer`].
+pub const REMEMBERED_PATH: &str = "/api/v1/eth2/remembered";
 /// Signatures in one such list at most: each has to be verified.
 pub const MAX_SEEN_AT_ONCE: usize = 64;
 /// Signatures in one request at most.

@@ -105,6 +105,23 @@ pub enum Refusal {
 
 /// Checks a message; any failure refuses all of it.
 pub fn receive(bytes: &[u8], context: &Context<'_>) -> Result<Received, Refusal> {
+    let in_time = |duty| match context.now.expiry(duty) {
+        Expiry::Expired => Err(Refusal::Expired),
+        Expiry::Scheduled | Expiry::Exempt => Ok(()),
+    };
+    check(bytes, context, in_time)
+}
+
+/// The same for what is no longer of use to a duty, as a witness of what was signed: its deadline may have passed.
+pub fn receive_remembered(bytes: &[u8], context: &Context<'_>) -> Result<Received, Refusal> {
+    check(bytes, context, |_| Ok(()))
+}
+
+fn check(
+    bytes: &[u8],
+    context: &Context<'_>,
+    in_time: impl FnOnce(Duty) -> Result<(), Refusal>,
+) -> Result<Received, Refusal> {
     count_entries(bytes, context.validators.len())?;
     let message = ParSigExMsg::decode(bytes).map_err(|_| Refusal::Malformed)?;
     message.complete().map_err(Refusal::Absent)?;
@@ -120,9 +137,7 @@ pub fn receive(bytes: &[u8], context: &Context<'_>) -> Result<Received, Refusal>
     if !context.now.admits(duty) {
         return Err(Refusal::TooEarly);
     }
-    if context.now.expiry(duty) == Expiry::Expired {
-        return Err(Refusal::Expired);
-    }
+    in_time(duty)?;
     if set.is_empty() {
         return Err(Refusal::Empty);
     }

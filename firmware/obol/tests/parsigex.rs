@@ -10,7 +10,7 @@ use chain::{
 };
 use obol::attestation::{AnyAttestation, VersionedAttestation};
 use obol::duty::{Duty, DutyType, Now, SlotLengths};
-use obol::parsigex::{Context, Received, Refusal, encode, receive};
+use obol::parsigex::{Context, Received, Refusal, encode, receive, receive_remembered};
 use obol::signed::{BeaconCommitteeSelection, Signed, SignedRandao, SyncCommitteeSelection};
 use obol::versioned::{DecodeError, FULU};
 use obol::wire::ParSigExMsg;
@@ -33,6 +33,12 @@ const KINDS: [DutyType; 10] = [
 const VALIDATORS: [PublicKeyBytes; 2] = [PublicKeyBytes([1; 48]), PublicKeyBytes([2; 48])];
 
 fn receive_from(sender: u8, bytes: &[u8]) -> Result<Received, Refusal> {
+    receive_with(receive, sender, bytes)
+}
+
+type Receive = fn(&[u8], &Context<'_>) -> Result<Received, Refusal>;
+
+fn receive_with(receive: Receive, sender: u8, bytes: &[u8]) -> Result<Received, Refusal> {
     let validators = BTreeSet::from(VALIDATORS);
     let lengths = SlotLengths { slot_ns: 12_000_000_000, slots_per_epoch: 32 };
     let now = Now { since_genesis_ns: 100 * 12_000_000_000, lengths };
@@ -187,6 +193,19 @@ fn every_broken_rule_has_its_name() {
         assert_eq!(changed(change).unwrap_err(), *refusal, "row {index}");
     }
     assert!(changed(|_| ()).is_ok());
+}
+
+#[test]
+fn what_is_over_is_read_as_a_witness_and_by_every_other_rule() {
+    let signed = attestation(7);
+    let at = |slot, by| encode(Duty::new(slot, DutyType::Attester), by, [(&VALIDATORS[0], &signed)]);
+    let remembered = |by, bytes: &[u8]| receive_with(receive_remembered, by, bytes);
+    assert_eq!(receive_from(2, &at(60, 2)), Err(Refusal::Expired));
+    assert_eq!(remembered(2, &at(60, 2)).unwrap().duty.slot, 60);
+    assert_eq!(remembered(2, &at(100, 2)), receive_from(2, &at(100, 2)));
+    assert_eq!(remembered(2, &at(60, 3)), Err(Refusal::NotTheSendersShare(3)));
+    assert_eq!(remembered(2, &at(6 * 32, 2)), Err(Refusal::TooEarly));
+    assert_eq!(remembered(2, b"nothing"), Err(Refusal::Malformed));
 }
 
 fn entry(message: &mut ParSigExMsg) -> &mut obol::wire::ParSignedData {

@@ -4,7 +4,7 @@
 //! box signed can matter: above the marks in the backup, above the clock, and [`RESTORED_EPOCHS`] epochs more, in which the
 //! box watches. The owner must say that the old box is gone. A share that this box gave away never comes back from one.
 
-use std::{sync::Arc, time::Instant};
+use std::{io, sync::Arc, time::Instant};
 
 use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
@@ -19,6 +19,7 @@ use ipc::{
     signer::ShareImported,
 };
 use rand::TryRngCore as _;
+use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -144,7 +145,7 @@ pub(crate) fn encrypt(
         ciphertext: String::new(),
     };
     let key = passphrase::key(passphrase, salt, memory_kib, envelope.passes)?;
-    let plain = Zeroizing::new(serde_json::to_vec(content).ok()?);
+    let plain = in_one_piece(content)?;
     // What could not be brought back is no backup.
     read(&plain).ok()?;
     let payload = Payload { msg: &plain, aad: &header(&envelope) };
@@ -194,4 +195,37 @@ pub(crate) fn read(plain: &[u8]) -> Result<Opened, Problem> {
     let content: BackupContent =
         serde_json::from_slice(plain).map_err(|_| invalid("its content is not as expected"))?;
     carry::unpack(content.made_at_ms, &content.shares, content.secrets, RESTORED_EPOCHS)
+}
+
+/// As JSON, in memory of the right size from the beginning: a buffer that grows leaves copies of what it held behind, unwiped.
+pub(crate) fn in_one_piece(secrets: &impl Serialize) -> Option<Zeroizing<Vec<u8>>> {
+    struct Length(usize);
+    impl io::Write for Length {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, secrets).ok()?;
+    let mut text = Zeroizing::new(Vec::with_capacity(length.0));
+    serde_json::to_writer(&mut *text, secrets).ok()?;
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_in_one_piece_never_grows() {
+        let secrets: Vec<String> = (0..100).map(|number| format!("secret \"{number}\"")).collect();
+        let text = in_one_piece(&secrets).unwrap();
+        assert_eq!(*text, serde_json::to_vec(&secrets).unwrap());
+        assert_eq!(text.capacity(), text.len());
+    }
 }

@@ -23,6 +23,36 @@ use crate::{
 impl Signer {
     /// Takes note of signatures that were seen. What proves nothing is passed over.
     pub(crate) async fn note_seen(&self, seen: Vec<SeenSignature>) -> Result<SeenAnswer, Refusal> {
+        let votes = self.proven(seen).await?;
+        if votes.is_empty() {
+            return Ok(SeenAnswer::default());
+        }
+        let ledger = self.ledger().map_err(Refusal::NotReady)?;
+        let stopped = ledger.seen(votes).await.map_err(|error| Refusal::NotDurable(error.to_string()))?;
+        for share in &stopped {
+            tracing::error!(pubshare = %share, "this share signs elsewhere: it is stopped until the owner decides");
+        }
+        Ok(SeenAnswer { stopped })
+    }
+
+    /// Takes note of what members remember that these shares signed before this box started (decision 0375). Not before the
+    /// vault is open: which shares there are is not known until then, and nothing is signed.
+    pub(crate) async fn note_remembered(&self, seen: Vec<SeenSignature>) -> Result<SeenAnswer, Refusal> {
+        let ledger = self.ready()?;
+        let votes = self.proven(seen).await?;
+        if votes.is_empty() {
+            return Ok(SeenAnswer::default());
+        }
+        let stopped =
+            ledger.remembered(votes).await.map_err(|error| Refusal::NotDurable(error.to_string()))?;
+        for share in &stopped {
+            tracing::error!(pubshare = %share, "members remember a vote of this share that is not on record here: it is stopped until the owner decides");
+        }
+        Ok(SeenAnswer { stopped })
+    }
+
+    /// The votes among them that the shares' own keys verify.
+    async fn proven(&self, seen: Vec<SeenSignature>) -> Result<Vec<Asked>, Refusal> {
         if seen.len() > MAX_SEEN_AT_ONCE {
             return Err(Refusal::Malformed(format!(
                 "at most {MAX_SEEN_AT_ONCE} signatures are looked at at once"
@@ -31,17 +61,11 @@ impl Signer {
         let known: Vec<(Asked, SeenSignature)> =
             seen.into_iter().filter_map(|seen| self.read_seen(seen)).collect();
         if known.is_empty() {
-            return Ok(SeenAnswer::default());
+            return Ok(Vec::new());
         }
         let proven: Option<Vec<(Asked, SeenSignature)>> =
             blocking(move || known.into_iter().filter(|(asked, seen)| is_valid(asked, seen)).collect()).await;
-        let votes: Vec<Asked> = proven.unwrap_or_default().into_iter().map(|(asked, _)| asked).collect();
-        let ledger = self.ledger().map_err(Refusal::NotReady)?;
-        let stopped = ledger.seen(votes).await.map_err(|error| Refusal::NotDurable(error.to_string()))?;
-        for share in &stopped {
-            tracing::error!(pubshare = %share, "this share signs elsewhere: it is stopped until the owner decides");
-        }
-        Ok(SeenAnswer { stopped })
+        Ok(proven.unwrap_or_default().into_iter().map(|(asked, _)| asked).collect())
     }
 
     /// A vote under a share that is held here and was not seen elsewhere yet. One that rests is an alarm then.
@@ -106,7 +130,7 @@ impl Signer {
         // Each by its name: a share that is in use twice must not be taken for one that rests.
         if !seen.is_empty() {
             let message = format!(
-                "{} shares of this box were seen signing elsewhere and sign nothing here until you decide: {}.",
+                "{} shares of this box were seen signing what this box has no record of, and sign nothing here until you decide: {}. Either something else signs with them, or an old copy of this box's disk was put back.",
                 seen.len(),
                 named(&seen)
             );

@@ -21,6 +21,7 @@ mod edit;
 mod elsewhere;
 mod files;
 mod folder;
+mod fork;
 mod harden;
 mod held;
 mod history;

@@ -16,7 +16,7 @@ use ipc::{
 use serde::{Deserialize, de::DeserializeOwned};
 use tree_hash::TreeHash;
 
-use crate::{refusal::Refusal, rules::Rules};
+use crate::{fork, refusal::Refusal, rules::Rules};
 
 /// A message that passed all checks that need no ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +158,9 @@ pub(crate) fn read(
         return Err(Refusal::WrongChain);
     }
     let message = Reader { kind, fork_info, clock, rules, body: &request.body }.message()?;
+    if message.asks == Asks::Duty {
+        fork::check(&genesis_validators_root, &fork_info.fork, message.epoch)?;
+    }
     match request.signing_root {
         Some(expected) if expected != message.signing_root => Err(Refusal::RootMismatch),
         Some(_) | None => Ok(message),

@@ -239,7 +239,7 @@ fn certify(
         shares: carried.collect(),
     };
     let body = serde_json::to_string(&body).map_err(|_| fault())?;
-    let plain = Zeroizing::new(serde_json::to_vec(secrets).map_err(|_| fault())?);
+    let plain = crate::backup::in_one_piece(secrets).ok_or_else(fault)?;
     // The other box's own rules, before anything is destroyed.
     let read_back: MoveBody = serde_json::from_str(&body).map_err(|_| fault())?;
     let secrets_back = serde_json::from_slice(&plain).map_err(|_| fault())?;

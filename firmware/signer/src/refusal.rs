@@ -21,6 +21,18 @@ pub enum Refusal {
     /// The message belongs to another chain.
     #[error("the message is for another chain than the one this share was imported for")]
     WrongChain,
+    /// The message belongs to another fork of its chain.
+    #[error(
+        "the message would be signed under the fork version {asked}, and in epoch {epoch} its chain has {expected}"
+    )]
+    WrongFork {
+        /// The version in the request.
+        asked: String,
+        /// The message's epoch.
+        epoch: u64,
+        /// The version of that epoch.
+        expected: String,
+    },
     /// The system is signed with keys that everybody has, and the chain is a public one.
     #[error("this system is signed with keys that everybody has, and serves no share of {0}")]
     TestKeys(String),
@@ -109,7 +121,9 @@ pub enum Refusal {
         confirmed: u64,
     },
     /// Another signer has this share.
-    #[error("this share was seen signing elsewhere: it signs nothing here until the owner decides")]
+    #[error(
+        "this share was seen signing what this box has no record of: it signs nothing here until the owner decides"
+    )]
     SignsElsewhere,
     /// Nobody vouches for the clock.
     #[error("the time service does not call this box's clock synchronised")]
@@ -152,6 +166,7 @@ impl Refusal {
             Self::Malformed(_) => "malformed",
             Self::NotSupported(_) => "not_supported_yet",
             Self::WrongChain => "wrong_chain",
+            Self::WrongFork { .. } => "wrong_fork",
             Self::TestKeys(_) => "test_keys_real_chain",
             Self::RootMismatch => "signing_root_mismatch",
             Self::TooFarAhead { .. } => "too_far_ahead",
@@ -179,11 +194,12 @@ impl Refusal {
     }
 
     /// Every code, so that each is a metric from the start.
-    pub const CODES: [&'static str; 27] = [
+    pub const CODES: [&'static str; 28] = [
         "unknown_key",
         "malformed",
         "not_supported_yet",
         "wrong_chain",
+        "wrong_fork",
         "test_keys_real_chain",
         "signing_root_mismatch",
         "too_far_ahead",
@@ -214,6 +230,7 @@ impl Refusal {
             Self::UnknownKey(_) => StatusCode::NOT_FOUND,
             Self::Malformed(_) | Self::NotSupported(_) => StatusCode::BAD_REQUEST,
             Self::WrongChain
+            | Self::WrongFork { .. }
             | Self::TestKeys(_)
             | Self::RootMismatch
             | Self::TooFarAhead { .. }
@@ -250,6 +267,9 @@ impl Refusal {
             }
             Self::NotSupported(_) => "Update the box when a version that supports it is out.",
             Self::WrongChain => "Point the node at a beacon node of the cluster's chain.",
+            Self::WrongFork { .. } => {
+                "Update the node or client that asks, and its beacon node: one of them does not know the chain's forks. If all are up to date, update this box."
+            }
             Self::TestKeys(_) => {
                 "Install an image that is signed with its maker's own keys, and import the shares there."
             }
@@ -285,7 +305,7 @@ impl Refusal {
             }
             Self::ExitEpoch { .. } => "Choose the same epoch on every member's box.",
             Self::SignsElsewhere => {
-                "Find the box or client that uses this share too and end it for good. Then let the share go on on this page; it waits for two epochs."
+                "Find the box or client that uses this share too and end it for good; if an old copy of the disk was put back, there may be none. Then let the share go on on this page; it waits for three epochs."
             }
             Self::ClockUnsynchronised => {
                 "Wait a minute after a start. If it stays so, let this box reach its time servers: TCP port 4460 and UDP port 123 to the internet."
@@ -350,6 +370,7 @@ mod tests {
             Refusal::Malformed(text()),
             Refusal::NotSupported("BLOCK"),
             Refusal::WrongChain,
+            Refusal::WrongFork { asked: text(), epoch: 1, expected: text() },
             Refusal::TestKeys(text()),
             Refusal::RootMismatch,
             Refusal::TooFarAhead { epoch: 9, now: 2 },
@@ -380,29 +401,30 @@ mod tests {
                 Refusal::Malformed(_) => 1,
                 Refusal::NotSupported(_) => 2,
                 Refusal::WrongChain => 3,
-                Refusal::TestKeys(_) => 4,
-                Refusal::RootMismatch => 5,
-                Refusal::TooFarAhead { .. } => 6,
-                Refusal::NotBegun => 7,
-                Refusal::TooOld { .. } => 8,
-                Refusal::NoRules => 9,
-                Refusal::OtherValidator(_) => 10,
-                Refusal::FeeRecipient { .. } => 11,
-                Refusal::GasLimit { .. } => 12,
-                Refusal::RegistrationAhead => 13,
-                Refusal::WithdrawalCredentials { .. } => 14,
-                Refusal::DepositAmount { .. } => 15,
-                Refusal::ExitNotConfirmed => 16,
-                Refusal::ExitTooEarly { .. } => 17,
-                Refusal::ExitEpoch { .. } => 18,
-                Refusal::SignsElsewhere => 19,
-                Refusal::ClockUnsynchronised => 20,
-                Refusal::ClockStepped { .. } => 21,
-                Refusal::ClockWasSet => 22,
-                Refusal::ClockBehind { .. } => 23,
-                Refusal::Slashable(_) => 24,
-                Refusal::NotDurable(_) => 25,
-                Refusal::NotReady(_) => 26,
+                Refusal::WrongFork { .. } => 4,
+                Refusal::TestKeys(_) => 5,
+                Refusal::RootMismatch => 6,
+                Refusal::TooFarAhead { .. } => 7,
+                Refusal::NotBegun => 8,
+                Refusal::TooOld { .. } => 9,
+                Refusal::NoRules => 10,
+                Refusal::OtherValidator(_) => 11,
+                Refusal::FeeRecipient { .. } => 12,
+                Refusal::GasLimit { .. } => 13,
+                Refusal::RegistrationAhead => 14,
+                Refusal::WithdrawalCredentials { .. } => 15,
+                Refusal::DepositAmount { .. } => 16,
+                Refusal::ExitNotConfirmed => 17,
+                Refusal::ExitTooEarly { .. } => 18,
+                Refusal::ExitEpoch { .. } => 19,
+                Refusal::SignsElsewhere => 20,
+                Refusal::ClockUnsynchronised => 21,
+                Refusal::ClockStepped { .. } => 22,
+                Refusal::ClockWasSet => 23,
+                Refusal::ClockBehind { .. } => 24,
+                Refusal::Slashable(_) => 25,
+                Refusal::NotDurable(_) => 26,
+                Refusal::NotReady(_) => 27,
             };
             assert_eq!(place, expected, "{refusal}");
         }

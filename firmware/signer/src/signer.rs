@@ -575,6 +575,11 @@ impl Signer {
                             "waiting_after_start",
                             "This board has no TPM, so after each start its record of what was signed could be an old copy.",
                         )
+                    } else if ledger.lacks_votes() {
+                        (
+                            "waiting_for_lost_votes",
+                            "Other members hold signatures of this box that its own record lacks, so it is an old copy, or another box signs with these shares.",
+                        )
                     } else {
                         (
                             "waiting_after_power_cut",

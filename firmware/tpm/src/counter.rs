@@ -126,6 +126,29 @@ mod tests {
     use super::*;
     use crate::swtpm::Swtpm;
 
+    /// Whoever owns the board can do away with the counter; what is made anew in its place is no lower.
+    #[test]
+    fn a_counter_that_was_done_away_with_begins_above_what_it_was() {
+        const INDEX: u32 = 0x0150_0021;
+        let dir = tempfile::tempdir().unwrap();
+        let swtpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
+        let mut tpm = Tpm::open(swtpm.tcti()).unwrap();
+        let last = (0..5).map(|_| tpm.counter(INDEX).increment().unwrap()).last().unwrap();
+        for _ in 0..2 {
+            let handle = tpm.counter(INDEX).handle().unwrap();
+            tpm.context
+                .execute_with_session(Some(AuthSession::Password), |context| {
+                    context.nv_undefine_space(Provision::Owner, handle)
+                })
+                .unwrap();
+            assert_eq!(tpm.counter(INDEX).read().unwrap(), None);
+            tpm.counter(INDEX).define().unwrap();
+            assert_eq!(tpm.counter(INDEX).read().unwrap(), None, "it has no value before its first step");
+        }
+        let first = tpm.counter(INDEX).increment().unwrap();
+        assert!(first > last, "{first} after {last}");
+    }
+
     /// Whoever owns the board can undefine the counter and put an index in its place that holds any number.
     #[test]
     fn an_index_that_can_be_written_is_no_counter() {

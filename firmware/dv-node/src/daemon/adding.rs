@@ -9,6 +9,7 @@ use ipc::{ClusterSetup, Problem, Sensitive};
 use super::seat::Seat;
 use super::{Daemon, disk};
 use crate::folders::Room;
+use crate::sealed;
 use crate::setup::Membership;
 
 /// A node that starts anew is silent about the slot in which it does, and needs a part of the next one to find its beacon node.
@@ -119,6 +120,7 @@ impl Daemon {
     /// Everybody has the new lock, and the signer its shares: the node goes on with it. May be repeated after a crash.
     pub(super) async fn take_more_validators(&mut self, ready: Ready) -> Result<(), Problem> {
         let Ready { number, setup, membership, room } = ready;
+        sealed::seal(&self.config.signer_socket, &setup.identity_key).await?;
         let Some(seat) = self.seats.get_mut(&number) else { return Err(gone()) };
         seat.end().await?;
         drop(room);

@@ -18,6 +18,7 @@ use super::joining::{left_name, unreadable_name};
 use super::key_generation::{RESUME_AGAIN, longer};
 use super::{Daemon, Ended, disk, setup};
 use crate::edit::{self, EditStore, Ending, Request};
+use crate::sealed;
 use crate::setup::Membership;
 use crate::store::{Store, StoreError};
 
@@ -495,7 +496,7 @@ impl Daemon {
         if let Err(problem) = outcome {
             // Gone on with at the next start, before any node; and before that, when it is the disk, which may have room again.
             tracing::error!(%problem, "the changed cluster cannot be served yet");
-            if problem.code == "disk_write_failed" {
+            if ["disk_write_failed", sealed::LOCKED].contains(&problem.code.as_str()) {
                 self.change.resume_at = Some(Instant::now() + self.change.resume_pause);
                 self.change.resume_pause = longer(self.change.resume_pause);
             }
@@ -512,6 +513,8 @@ impl Daemon {
     /// the next start, before any node.
     pub(super) async fn change_over(&mut self, setup: ClusterSetup) -> Result<(), Problem> {
         let (membership, setup) = self.verify_stored(setup).await?;
+        // A key that was opened long ago may be forgotten in its sealed form.
+        sealed::seal(&self.config.signer_socket, &setup.identity_key).await?;
         let number = self.change.place.unwrap_or_default();
         self.take_new_lock(number, &setup, &membership)?;
         self.change.store.finish().map_err(|error| kept(&error))?;

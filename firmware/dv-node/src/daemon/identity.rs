@@ -1,14 +1,22 @@
 //! The box's identity keys: sealed on the disk, asked of the signer when they are needed (decision 0373).
 
+use std::path::Path;
+use std::time::Duration;
+
 use ipc::dkg::KeyGeneration;
 use ipc::node::NodeState;
 use ipc::{ClusterSetup, Problem};
 use tokio::time::Instant;
 
 use super::key_generation::longer;
-use super::{Daemon, disk};
+use super::{Daemon, copies, disk};
 use crate::sealed;
+use crate::setup::Membership;
 use crate::signer::Signer;
+use crate::store::{self, Store};
+
+/// What does not open is asked about again after this time.
+const ELSEWHERE_AGAIN: Duration = Duration::from_secs(30);
 
 impl Daemon {
     /// The same with the identity key where it is sealed, or left out so that nobody between the browser and the signer has seen it:
@@ -41,7 +49,12 @@ impl Daemon {
             match lock_hash {
                 Some(hash) => {
                     let known = Signer::new(&self.config.signer_socket).identity(&hash).await;
-                    setup.identity_key = known.map_err(|problem| why.unwrap_or(problem))?;
+                    // What passes is said first: it is asked again.
+                    let passes = |problem: &Problem| problem.code == sealed::LOCKED;
+                    setup.identity_key = known.map_err(|problem| match why {
+                        Some(why) if !passes(&problem) => why,
+                        Some(_) | None => problem,
+                    })?;
                 }
                 None => return why.map_or(Ok(setup), Err),
             }
@@ -49,11 +62,15 @@ impl Daemon {
         Ok(setup)
     }
 
-    /// The clusters whose identity key waited for the signer, where it opens it now.
+    /// The clusters whose identity key waited for the signer, where it opens it now. What did not open in an open vault is asked
+    /// about now and then: a backup may have been restored, or the cluster's folder imported.
     pub(super) async fn serve_what_was_sealed(&mut self) {
-        let waits = |seat: &super::Seat| seat.sealed.is_some() && !seat.changing;
+        let waits = |seat: &super::Seat| {
+            seat.sealed.as_ref().is_some_and(|problem| problem.code == sealed::LOCKED) && !seat.changing
+        };
         let waiting: Vec<u8> =
             self.seats.iter().filter(|(_, seat)| waits(seat)).map(|(number, _)| *number).collect();
+        self.serve_what_opens_elsewhere().await;
         for number in waiting {
             let Some(seat) = self.seats.get(&number) else { continue };
             let (known, hash) =
@@ -86,9 +103,49 @@ impl Daemon {
         }
     }
 
+    async fn serve_what_opens_elsewhere(&mut self) {
+        let is_due = self.elsewhere_asked.is_none_or(|at| at.elapsed() >= ELSEWHERE_AGAIN);
+        let is_elsewhere = |seat: &super::Seat| {
+            seat.sealed.as_ref().is_some_and(|problem| problem.code == sealed::ELSEWHERE) && !seat.changing
+        };
+        let waiting: Vec<u8> =
+            self.seats.iter().filter(|(_, seat)| is_elsewhere(seat)).map(|(number, _)| *number).collect();
+        if !is_due || waiting.is_empty() {
+            return;
+        }
+        self.elsewhere_asked = Some(Instant::now());
+        for number in waiting {
+            let Some(seat) = self.seats.get(&number) else { continue };
+            let hash = seat.place.lock_hash().unwrap_or_default();
+            if Signer::new(&self.config.signer_socket).identity(&hash).await.is_err() {
+                continue;
+            }
+            if let Some(seat) = self.seats.get_mut(&number) {
+                seat.sealed = None;
+            }
+            self.serve_by_the_files(number).await;
+        }
+    }
+
+    /// A key that came from what the signer keeps for backups, because the sealed one beside the cluster does not open, is sealed
+    /// anew. When that does not come about, the next start does it.
+    pub(super) async fn seal_what_did_not_open(&self, store: &Store, setup: &ClusterSetup) {
+        if !matches!(store.plain_identity(), Ok(None)) || sealed::for_disk(&setup.identity_key).is_some() {
+            return;
+        }
+        let is_sealed = sealed::seal(&self.config.signer_socket, &setup.identity_key).await;
+        let written = is_sealed.and_then(|()| {
+            store.keep_sealed_identity(&setup.identity_key).map(drop).map_err(|error| disk(&error))
+        });
+        if let Err(problem) = written {
+            tracing::warn!(%problem, "the identity key that came from the signer is not sealed anew yet");
+        }
+    }
+
     /// A kept request with its key opened, before it is known whether its cluster has come: clusters that wait for the signer may be it.
     pub(super) async fn with_open_key(&self, mut request: KeyGeneration) -> Result<KeyGeneration, Problem> {
-        if let Some(problem) = self.seats.values().find_map(|seat| seat.sealed.clone()) {
+        let is_locked = |problem: &Problem| problem.code == sealed::LOCKED;
+        if let Some(problem) = self.seats.values().find_map(|seat| seat.sealed.clone().filter(is_locked)) {
             return Err(problem);
         }
         request.identity_key = sealed::open(&self.config.signer_socket, &request.identity_key).await?;
@@ -108,33 +165,73 @@ impl Daemon {
         };
     }
 
+    /// What cannot be taken over now keeps nothing else from it.
     async fn take_over(&self) -> Result<(), Problem> {
-        let signer = &self.config.signer_socket;
+        let mut outcome = Ok(());
         for store in self.folders.all_stores().map_err(|error| disk(&error))? {
-            let key = match store.plain_identity() {
-                Ok(Some(key)) => key,
-                Ok(None) => continue,
-                // It is no key that anybody could use.
-                Err(error) => {
-                    tracing::warn!(%error, "an identity key cannot be read");
-                    continue;
-                }
-            };
-            sealed::seal(signer, &key).await?;
-            let Some(kept) = store.keep_sealed_identity(&key).map_err(|error| disk(&error))? else {
-                continue;
-            };
-            sealed::opens_to(signer, &kept, &key).await?;
-            store.drop_plain_identity().map_err(|error| disk(&error))?;
-            tracing::info!(folder = %store.dir().display(), "an identity key is sealed from now on");
+            outcome = self.take_store_over(&store).await.and(outcome);
         }
-        if let Ok(Some(key)) = self.ceremonies.plain_key() {
-            sealed::seal(signer, &key).await?;
-            self.ceremonies.seal_request().map_err(|error| kept(&error))?;
+        let requests = [self.ceremonies.request_path()].into_iter().chain(self.change.store.request_paths());
+        for request in requests {
+            outcome = self.take_over_request(&request).await.and(outcome);
         }
-        if let Ok(Some(key)) = self.change.store.plain_key() {
-            sealed::seal(signer, &key).await?;
-            self.change.store.seal_request().map_err(|error| kept(&error))?;
+        outcome
+    }
+
+    async fn take_store_over(&self, store: &Store) -> Result<(), Problem> {
+        store.drop_left_over().map_err(|error| disk(&error))?;
+        let key = match store.plain_identity() {
+            Ok(Some(key)) => key,
+            Ok(None) => return Ok(()),
+            // It is no key that anybody could use.
+            Err(error) => {
+                tracing::warn!(%error, "an identity key cannot be read");
+                return Ok(());
+            }
+        };
+        let signer = self.config.signer_socket.clone();
+        sealed::seal(&signer, &key).await?;
+        let Some(kept) = store.keep_sealed_identity(&key).map_err(|error| disk(&error))? else {
+            return Ok(());
+        };
+        sealed::opens_to(&signer, &kept, &key).await?;
+        // The version before finds an empty file and asks for the signer's own copy.
+        let here = self.seats.values().find(|seat| seat.place.store.dir() == store.dir());
+        if let Some(membership) = here.and_then(|seat| seat.membership.clone())
+            && let Ok(Some(setup)) = store.load_cluster()
+            && !self.copy_is_settled(&setup, &membership)
+        {
+            return Err(Problem::new(
+                "identity_copy_awaited",
+                "The signer has not taken its copy of this box's identity key yet, so the key in the clear stays until it has.",
+                "Nothing to do: it is tried again.",
+            ));
+        }
+        store.drop_plain_identity().map_err(|error| disk(&error))?;
+        tracing::info!(folder = %store.dir().display(), "an identity key is sealed from now on");
+        Ok(())
+    }
+
+    /// Whether the signer has its copy of a served cluster's key, or never will; has it handed over again where neither is known.
+    fn copy_is_settled(&self, setup: &ClusterSetup, membership: &Membership) -> bool {
+        if membership.signing != ipc::Signing::BuiltIn {
+            return true;
+        }
+        match self.copies.of(&hex::encode(membership.view.lock_hash)) {
+            Some(copies::Handed::Settled) => true,
+            Some(copies::Handed::UnderWay) => false,
+            None => {
+                self.hand_identity_over(setup, membership);
+                false
+            }
+        }
+    }
+
+    async fn take_over_request(&self, request: &Path) -> Result<(), Problem> {
+        store::wipe(&request.with_added_extension("new")).map_err(|error| kept(&error))?;
+        if let Some(key) = sealed::key_in(request).map_err(|error| kept(&error))? {
+            sealed::seal(&self.config.signer_socket, &key).await?;
+            sealed::seal_in(request).map_err(|error| kept(&error))?;
         }
         Ok(())
     }

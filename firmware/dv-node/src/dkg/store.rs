@@ -6,7 +6,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use cluster::IdentityKey;
 use ipc::Sensitive;
 use ipc::dkg::{KeyGeneration, NamedFile};
 use obol::dkg::ceremony::Record;
@@ -53,14 +52,14 @@ impl CeremonyStore {
     }
 
     /// The identity key in the request, where software of before wrote it in the clear.
-    pub(crate) fn plain_key(&self) -> io::Result<Option<Sensitive>> {
+    fn plain_key(&self) -> io::Result<Option<Sensitive>> {
         let key = self.as_written()?.map(|request| request.identity_key);
-        Ok(key.filter(|key| IdentityKey::from_file_text(key.expose_secret()).is_ok()))
+        Ok(key.filter(sealed::is_key))
     }
 
-    /// Writes the request with the key as the signer sealed it.
-    pub(crate) fn seal_request(&self) -> io::Result<()> {
-        self.as_written()?.map_or(Ok(()), |request| self.keep_request(&request))
+    /// Where a request stands.
+    pub(crate) fn request_path(&self) -> PathBuf {
+        self.dir.join(REQUEST)
     }
 
     /// Begins a ceremony: its folder is empty but for the request.
@@ -84,10 +83,11 @@ impl CeremonyStore {
 
     /// Keeps the request of the ceremony under way.
     pub fn keep_request(&self, request: &KeyGeneration) -> io::Result<()> {
+        let before = self.plain_key().ok().flatten();
         let written = KeyGeneration {
             definition: request.definition.clone(),
             adding: request.adding.clone(),
-            identity_key: sealed::written(&request.identity_key),
+            identity_key: sealed::written(&request.identity_key, before.as_ref())?,
             minor: request.minor,
             peers: request.peers.clone(),
             beacon_nodes: request.beacon_nodes.clone(),
@@ -236,10 +236,14 @@ mod tests {
             "definition": {"a": 1}, "identity_key": key, "minor": 9, "peers": ["b"], "beacon_nodes": ["c"], "relays": ["d"],
         }))
         .unwrap();
-        store.begin(&request).unwrap();
+        assert!(store.begin(&request).is_err(), "nothing is written in the clear");
+        // As software of before wrote it.
+        let path = store.request_path();
+        fs::write(&path, serde_json::to_vec(&request).unwrap()).unwrap();
+        store.keep_request(&request).unwrap();
         assert_eq!(store.plain_key().unwrap().unwrap().expose_secret(), key);
         sealed::as_if_opened("sealed:61f0", &key);
-        store.seal_request().unwrap();
+        sealed::seal_in(&store.request_path()).unwrap();
         let text = fs::read_to_string(dir.path().join(FOLDER).join(REQUEST)).unwrap();
         assert!(text.contains("sealed:61f0") && !text.contains(&key[..16]), "{text}");
         assert!(store.plain_key().unwrap().is_none());

@@ -6,7 +6,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use cluster::IdentityKey;
 use ipc::edit::ClusterEdit;
 use ipc::{Problem, Sensitive};
 use obol::dkg::edit::Record;
@@ -53,14 +52,14 @@ impl EditStore {
     }
 
     /// The identity key in the request, where software of before wrote it in the clear.
-    pub(crate) fn plain_key(&self) -> io::Result<Option<Sensitive>> {
+    fn plain_key(&self) -> io::Result<Option<Sensitive>> {
         let key = self.as_written()?.and_then(|request| request.identity_key);
-        Ok(key.filter(|key| IdentityKey::from_file_text(key.expose_secret()).is_ok()))
+        Ok(key.filter(sealed::is_key))
     }
 
-    /// Writes the request with the key as the signer sealed it. Whether it is gone on with stays as it is.
-    pub(crate) fn seal_request(&self) -> io::Result<()> {
-        self.as_written()?.map_or(Ok(()), |request| self.write_request(&request))
+    /// Where a request stands, and where one may that this version cannot read.
+    pub(crate) fn request_paths(&self) -> [PathBuf; 2] {
+        [self.dir.join(REQUEST), self.dir.with_file_name(UNREADABLE).join(REQUEST)]
     }
 
     fn as_written(&self) -> io::Result<Option<ClusterEdit>> {
@@ -110,10 +109,12 @@ impl EditStore {
     }
 
     fn write_request(&self, request: &ClusterEdit) -> io::Result<()> {
+        let before = none_if_damaged(self.plain_key())?;
+        let key = request.identity_key.as_ref().map(|key| sealed::written(key, before.as_ref()));
         let written = ClusterEdit {
             lock: request.lock.clone(),
             edit: request.edit.clone(),
-            identity_key: request.identity_key.as_ref().map(sealed::written),
+            identity_key: key.transpose()?,
             minor: request.minor,
             peers: request.peers.clone(),
             relays: request.relays.clone(),
@@ -332,11 +333,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (store, key) = (EditStore::new(dir.path()), "62".repeat(32));
         let joins = ClusterEdit { identity_key: Some(Sensitive::new(key.clone())), ..request() };
-        store.begin(&joins, 3).unwrap();
+        assert!(store.begin(&joins, 3).is_err(), "nothing is written in the clear");
+        // As software of before wrote it.
+        let [path, _] = store.request_paths();
+        fs::write(&path, serde_json::to_vec(&joins).unwrap()).unwrap();
+        store.keep_request(&joins).unwrap();
         store.end(&[Problem::new("edit_failed", "It failed.", "Again.")]).unwrap();
         assert_eq!(store.plain_key().unwrap().unwrap().expose_secret(), key);
         sealed::as_if_opened("sealed:62f0", &key);
-        store.seal_request().unwrap();
+        sealed::seal_in(&path).unwrap();
         let text = fs::read_to_string(dir.path().join(FOLDER).join(REQUEST)).unwrap();
         assert!(text.contains("sealed:62f0") && !text.contains(&key[..16]), "{text}");
         assert!(store.plain_key().unwrap().is_none() && store.ended().unwrap().is_some());

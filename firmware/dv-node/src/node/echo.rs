@@ -118,6 +118,7 @@ impl Node {
         let Some(running) = &self.running else { return };
         let timing = &running.chain.timing;
         let epoch = (timing.epoch_of(duty.slot), timing.slots_per_epoch);
+        self.last_votes.keep(member, duty, bytes);
         // Other software takes a member's signatures from that member alone. Of two boxes with one identity another may have
         // answered last, so what was once a Hearth counts as one.
         if !is_recorded(duty) || !self.peers.get(&member).is_some_and(|peer| peer.was_hearth) {
@@ -138,41 +139,12 @@ impl Node {
         if heard.is_some_and(|at| at.elapsed() < LISTEN_EVERY) {
             return;
         }
-        let (Some(now), Ok(members)) = (self.obol_now(), u8::try_from(self.operators.len())) else { return };
-        let context = parsigex::Context {
-            validators: &self.validators,
-            members,
-            kinds: &RECORDED,
-            now,
-            sender: self.membership.share_index,
-        };
-        let Ok(received) = parsigex::receive(bytes, &context) else { return };
-        let Some(duty) = from_wire(received.duty).filter(|duty| is_recorded(*duty)) else { return };
+        let Some((duty, seen)) = self.read_our_name(bytes, parsigex::receive) else { return };
         let Some(running) = &self.running else { return };
-        let sent = running.sent_partials.get(&duty);
-        if sent.is_some_and(|sent| sent.iter().any(|ours| **ours == *bytes)) {
-            return; // As we have sent it.
+        // Of a duty from before this run nobody here knows what was sent.
+        if running.chain.timing.start_of(duty.slot) < running.since {
+            return self.on_remembered(sender, seen);
         }
-        let network = running.engine.network();
-        // What came besides what we sent is heard first: only so much of it is.
-        let ours: BTreeSet<SignatureBytes> = sent
-            .into_iter()
-            .flatten()
-            .filter_map(|ours| parsigex::receive(ours, &context).ok())
-            .flat_map(partials_of)
-            .map(|partial| partial.signature)
-            .collect();
-        let seen = |partial: Partial| {
-            let keys = self.membership.keys.get(&partial.id.validator)?;
-            let request = network.sign_request(duty, &partial.data).ok()?;
-            Some(SeenSignature { key: keys.own_share, request, signature: partial.signature })
-        };
-        let seen: Vec<SeenSignature> = partials_of(received)
-            .into_iter()
-            .filter(|partial| !ours.contains(&partial.signature))
-            .filter_map(seen)
-            .take(LISTEN_TO)
-            .collect();
         if seen.is_empty() {
             return;
         }
@@ -194,6 +166,50 @@ impl Node {
                 }
             }
         });
+    }
+}
+
+/// How a message is read: for a duty that is not over, or whenever it was.
+type Receive = fn(&[u8], &parsigex::Context<'_>) -> Result<parsigex::Received, parsigex::Refusal>;
+
+impl Node {
+    /// What of a message in our name was not sent in this run; nothing when it is no such message.
+    pub(super) fn read_our_name(&self, bytes: &[u8], receive: Receive) -> Option<(Duty, Vec<SeenSignature>)> {
+        let context = parsigex::Context {
+            validators: &self.validators,
+            members: u8::try_from(self.operators.len()).ok()?,
+            kinds: &RECORDED,
+            now: self.obol_now()?,
+            sender: self.membership.share_index,
+        };
+        let received = receive(bytes, &context).ok()?;
+        let duty = from_wire(received.duty).filter(|duty| is_recorded(*duty))?;
+        let running = self.running.as_ref()?;
+        let sent = running.sent_partials.get(&duty);
+        if sent.is_some_and(|sent| sent.iter().any(|ours| **ours == *bytes)) {
+            return Some((duty, Vec::new())); // As we have sent it.
+        }
+        let network = running.engine.network();
+        // What came besides what we sent is heard first: only so much of it is.
+        let ours: BTreeSet<SignatureBytes> = sent
+            .into_iter()
+            .flatten()
+            .filter_map(|ours| parsigex::receive_remembered(ours, &context).ok())
+            .flat_map(partials_of)
+            .map(|partial| partial.signature)
+            .collect();
+        let seen = |partial: Partial| {
+            let keys = self.membership.keys.get(&partial.id.validator)?;
+            let request = network.sign_request(duty, &partial.data).ok()?;
+            Some(SeenSignature { key: keys.own_share, request, signature: partial.signature })
+        };
+        let seen = partials_of(received)
+            .into_iter()
+            .filter(|partial| !ours.contains(&partial.signature))
+            .filter_map(seen)
+            .take(LISTEN_TO)
+            .collect();
+        Some((duty, seen))
     }
 }
 

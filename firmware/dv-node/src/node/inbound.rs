@@ -30,11 +30,16 @@ impl Node {
                         .p2p_peer_connection
                         .get_or_create(&crate::monitoring::Peer { peer: name })
                         .inc();
+                    self.listening.connected(member, Instant::now());
+                    self.tell_what_is_remembered(member);
                     self.resend_partials(&peer);
                     self.resend_exits(&peer);
                 }
             }
             HostEvent::PeerConnectedAgain { peer } => {
+                if let Some(member) = self.membership.member_of(&peer) {
+                    self.tell_what_is_remembered(member);
+                }
                 self.resend_partials(&peer);
                 self.resend_exits(&peer);
             }
@@ -157,6 +162,7 @@ impl Node {
             Err(parsigex::Refusal::NotTheSendersShare(share)) if share == self.membership.share_index => {
                 self.on_our_name(sender, bytes);
             }
+            Err(parsigex::Refusal::Expired) if self.on_late_partials(sender, bytes) => {}
             Err(refusal) => self.count_refused(sender, "parsigex", &refusal),
         }
     }

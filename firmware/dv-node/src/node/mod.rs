@@ -18,6 +18,7 @@ mod obol_api;
 mod perform;
 mod publish;
 pub(crate) mod relays;
+mod remembered;
 mod report;
 mod resolve;
 mod schedule;
@@ -123,6 +124,10 @@ pub(crate) struct Node {
     echo: echo::Echo,
     /// When a member last said that something is sent in ours.
     our_name_heard: BTreeMap<qbft::Member, Instant>,
+    /// What members have signed last.
+    last_votes: remembered::LastVotes,
+    /// Whom the first vote waits for.
+    listening: remembered::Listening,
     liars: BTreeMap<qbft::Member, Instant>,
     combining: combine::Combining,
     duties: resolve::Duties,
@@ -151,6 +156,8 @@ pub(crate) struct Node {
 /// What exists once the chain is known.
 pub(crate) struct Running {
     chain: Arc<ChainInfo>,
+    /// When duties began in this run.
+    since: UnixMillis,
     engine: Engine<ObolNetwork>,
     journal: Journal,
     trusted: Option<Clock>,
@@ -224,6 +231,8 @@ pub async fn run(membership: Membership, around: Surroundings) -> Result<(), Sta
         own_identity_seen: None,
         echo: echo::Echo::default(),
         our_name_heard: BTreeMap::new(),
+        last_votes: remembered::LastVotes::default(),
+        listening: remembered::Listening::default(),
         liars: BTreeMap::new(),
         combining: combine::Combining::default(),
         duties: resolve::Duties::default(),
@@ -350,6 +359,7 @@ impl Node {
             Event::Proposers(epoch, result) => self.on_proposers(epoch, result),
             Event::SyncDuties(epoch, result) => self.on_sync_duties(epoch, result),
             Event::Shares(result) => self.on_shares(result),
+            Event::RememberedTold => self.on_remembered_told(),
             Event::HeadVote(vote) => self.on_head_vote(vote),
             Event::Fetched(duty, result) => self.step(duty::Event::Fetched { duty, result }),
             Event::Signed(duty, results) => self.on_signed(duty, results),
@@ -558,6 +568,7 @@ impl Node {
         tracing::info!(network = %chain.network, restored = restored.len(), "the chain is known; duties begin");
         self.running = Some(Running {
             chain: Arc::clone(chain),
+            since: wall(),
             restored: restored.keys().copied().collect(),
             engine: Engine::new(settings, network, restored),
             journal,

@@ -11,7 +11,7 @@ use crate::obol_network::ObolNetwork;
 use crate::signer::Request;
 
 /// Per message: our partial signature, or why not.
-type Results = Vec<(TaskId, Result<SignatureBytes, SignError>)>;
+pub(super) type Results = Vec<(TaskId, Result<SignatureBytes, SignError>)>;
 
 impl Node {
     /// The one place where partial signatures are asked for. Whoever gives them answers with [`Event::Signed`], one by one
@@ -24,7 +24,10 @@ impl Node {
     }
 
     fn ask_signer(&mut self, duty: Duty, tasks: Vec<Task>) {
-        let (tasks, mut results) = self.hold_back(duty, tasks);
+        let (tasks, mut results) = match self.hold_until_heard(duty, tasks) {
+            Ok(tasks) => self.hold_back(duty, tasks),
+            Err(held) => (Vec::new(), held),
+        };
         let Some(running) = &self.running else { return };
         let network = running.engine.network();
         let mut requests = Vec::with_capacity(tasks.len());

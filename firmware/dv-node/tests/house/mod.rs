@@ -99,6 +99,7 @@ impl SignerState {
 pub struct SignerState {
     shares: BTreeMap<PublicKeyBytes, SecretShare>,
     protection: Protection,
+    genesis_root: Root,
     pub signed: Vec<(PublicKeyBytes, AttestationData)>,
     /// What it had to refuse, with the message: whoever asks for it does something wrong.
     pub refused: Vec<String>,
@@ -108,6 +109,11 @@ pub struct SignerState {
     pub lies: bool,
     /// Signatures that it was told of.
     pub seen: Vec<ipc::web3signer::SeenSignature>,
+    /// Copies of identity keys, by the lock's hash, and whether it takes any.
+    pub copies: BTreeMap<String, String>,
+    pub takes_copies: bool,
+    /// Those that members remember, each with how much had been signed when it was told.
+    pub remembered: Vec<(usize, ipc::web3signer::SeenSignature)>,
     /// The ceremony that its owner has begun: its definition hash.
     pub ceremony: Option<String>,
     /// Its owner has confirmed that every validator leaves.
@@ -121,6 +127,14 @@ pub struct SignerState {
 }
 
 impl SignerState {
+    /// Its disk is an old copy: it does not know what it has signed.
+    pub fn forget(&mut self) {
+        self.protection = Protection::new(self.genesis_root, Retention::Complete);
+        for key in self.shares.keys() {
+            self.protection.declare_never_signed(*key).unwrap();
+        }
+    }
+
     fn hold(&mut self, shares: Vec<SecretShare>) {
         for share in shares {
             let key = share.public_share().key.to_bytes();
@@ -164,11 +178,15 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
     let mut state = SignerState {
         shares: BTreeMap::new(),
         protection: Protection::new(genesis_root, Retention::Complete),
+        genesis_root,
         signed: Vec::new(),
         refused: Vec::new(),
         locked: false,
         lies: false,
         seen: Vec::new(),
+        copies: BTreeMap::new(),
+        takes_copies: true,
+        remembered: Vec::new(),
         ceremony: None,
         exits_confirmed: false,
         edit_allowed: false,
@@ -183,8 +201,10 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         .route(SIGN_MANY_PATH, post(sign_many))
         .route(ipc::edit::EDIT_STATUS_PATH, get(edit_status))
         .route(ipc::web3signer::SEEN_PATH, post(seen))
+        .route(ipc::web3signer::REMEMBERED_PATH, post(remembered))
         .route("/api/v1/eth2/sign/{key}", post(sign_one))
         .route(ipc::folder::SEAL_IDENTITY_PATH, post(seal_identity))
+        .route("/v1/identities/{lock_hash}", get(identity).put(keep_identity))
         .route(ipc::folder::OPEN_IDENTITY_PATH, post(open_identity))
         .with_state(Arc::clone(&state));
     let listener = ipc::listen::Inherited::default().take("sign", Some(socket)).unwrap();
@@ -204,6 +224,20 @@ async fn seen(
 ) -> Json<ipc::web3signer::SeenAnswer> {
     state.lock().unwrap().seen.extend(seen);
     Json(ipc::web3signer::SeenAnswer::default())
+}
+
+/// The same for what members remember; while it is locked it is told nothing.
+async fn remembered(
+    State(state): State<Shared>,
+    Json(seen): Json<Vec<ipc::web3signer::SeenSignature>>,
+) -> Response {
+    let mut state = state.lock().unwrap();
+    if state.locked {
+        return vault_is_locked();
+    }
+    let signed = state.signed.len();
+    state.remembered.extend(seen.into_iter().map(|seen| (signed, seen)));
+    Json(ipc::web3signer::SeenAnswer::default()).into_response()
 }
 
 /// As if sealed: what another vault made does not open. How it is done truly is the real signer's to test.
@@ -240,6 +274,42 @@ async fn open_identity(
             Problem::new("identity_sealed_elsewhere", "It does not open.", "Join again."),
         ),
     }
+}
+
+/// The copy that it keeps for backups.
+async fn identity(
+    State(state): State<Shared>,
+    axum::extract::Path(lock_hash): axum::extract::Path<String>,
+) -> Response {
+    let state = state.lock().unwrap();
+    if state.vault.is_none() {
+        return vault_is_locked();
+    }
+    match state.copies.get(lock_hash.trim_start_matches("0x")) {
+        Some(key) => {
+            let identity_key = Sensitive::new(key.clone());
+            Json(ipc::folder::IdentityAnswer { identity_key }).into_response()
+        }
+        None => ipc::server::refusal(
+            axum::http::StatusCode::NOT_FOUND,
+            Problem::new("identity_unknown", "It has none.", "Test."),
+        ),
+    }
+}
+
+async fn keep_identity(
+    State(state): State<Shared>,
+    axum::extract::Path(lock_hash): axum::extract::Path<String>,
+    Json(given): Json<ipc::folder::IdentityGiven>,
+) -> Response {
+    let mut state = state.lock().unwrap();
+    if state.vault.is_none() || !state.takes_copies {
+        return vault_is_locked();
+    }
+    state
+        .copies
+        .insert(lock_hash.trim_start_matches("0x").to_owned(), given.identity_key.expose_secret().to_owned());
+    Json(serde_json::json!({})).into_response()
 }
 
 fn vault_is_locked() -> Response {

@@ -17,8 +17,8 @@ use ipc::{
         IdentityAnswer, IdentityGiven, IdentityToSeal, OPEN_IDENTITY_PATH, SEAL_IDENTITY_PATH, SealedIdentity,
     },
     web3signer::{
-        MAX_SIGNED_AT_ONCE, PUBLIC_KEYS_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer, SeenSignature,
-        SignGroup, SignOutcome, UPCHECK_PATH,
+        MAX_SIGNED_AT_ONCE, PUBLIC_KEYS_PATH, REMEMBERED_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer,
+        SeenSignature, SignGroup, SignOutcome, UPCHECK_PATH,
     },
 };
 
@@ -33,6 +33,7 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .route("/api/v1/eth2/sign/{key}", post(sign))
         .route(SIGN_MANY_PATH, post(sign_many))
         .route(SEEN_PATH, post(seen))
+        .route(REMEMBERED_PATH, post(remembered))
         .route(PUBLIC_KEYS_PATH, get(public_keys))
         .route(UPCHECK_PATH, get(up))
         .route(
@@ -177,6 +178,11 @@ async fn sign_many(
 async fn seen(State(signer): State<Arc<Signer>>, body: Bytes) -> Result<Json<SeenAnswer>, Refusal> {
     let seen: Vec<SeenSignature> = serde_json::from_slice(&body).map_err(unreadable)?;
     signer.note_seen(seen).await.map(Json)
+}
+
+async fn remembered(State(signer): State<Arc<Signer>>, body: Bytes) -> Result<Json<SeenAnswer>, Refusal> {
+    let seen: Vec<SeenSignature> = serde_json::from_slice(&body).map_err(unreadable)?;
+    signer.note_remembered(seen).await.map(Json)
 }
 
 fn refused(refusal: &Refusal) -> SignOutcome {

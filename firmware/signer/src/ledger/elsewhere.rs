@@ -3,11 +3,11 @@
 //! The table is added to ledgers that lack it, and the version of the file stays: the image in the other slot does not know it
 //! and would sign, which is why the floors are raised as well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chain::{Epoch, PublicKeyBytes, UnixMillis};
 use rusqlite::{Connection, Transaction, params};
-use slashing::{AttestationVote, BlockProposal, Origin, SignedAttestation, SignedBlock};
+use slashing::{AttestationVote, BlockProposal, History, Origin, SignedAttestation, SignedBlock};
 
 use super::{
     Asked, digest,
@@ -70,6 +70,32 @@ pub(super) fn stop(
     Ok(())
 }
 
+/// Who made this signature of the share with this history.
+fn origin_of(history: &History, asked: &Asked) -> Origin {
+    let signing_root = asked.message.signing_root;
+    match asked.message.vote {
+        Vote::Attestation { source, target } => {
+            let vote = AttestationVote { source, target, signing_root };
+            slashing::origin_of_attestation(history, &vote, KEEP_EPOCHS)
+        }
+        Vote::Block { slot } => {
+            let block = BlockProposal { slot, signing_root };
+            slashing::origin_of_block(history, &block, KEEP_SLOTS)
+        }
+        Vote::None => Origin::Unknowable,
+    }
+}
+
+/// Whether the floors leave it open.
+fn is_above(history: &History, asked: &Asked) -> bool {
+    let floors = history.floors();
+    match asked.message.vote {
+        Vote::Attestation { target, .. } => Some(target) > floors.target,
+        Vote::Block { slot } => Some(slot) > floors.block,
+        Vote::None => false,
+    }
+}
+
 impl Writer {
     /// Judges valid signatures of shares that are held here; their signers are known to have had the share. Stops, for good,
     /// those that this ledger did not record, and gives their keys.
@@ -91,19 +117,7 @@ impl Writer {
         let mut stopped = Vec::new();
         for asked in votes {
             let Some((_, _, history)) = self.held(&asked.key) else { continue };
-            let signing_root = asked.message.signing_root;
-            let origin = match asked.message.vote {
-                Vote::Attestation { source, target } => {
-                    let vote = AttestationVote { source, target, signing_root };
-                    slashing::origin_of_attestation(&history, &vote, KEEP_EPOCHS)
-                }
-                Vote::Block { slot } => {
-                    let block = BlockProposal { slot, signing_root };
-                    slashing::origin_of_block(&history, &block, KEEP_SLOTS)
-                }
-                Vote::None => Origin::Unknowable,
-            };
-            match origin {
+            match origin_of(&history, asked) {
                 Origin::Elsewhere => self.stop_for(asked, now)?,
                 Origin::Here | Origin::Unknowable => continue,
             }
@@ -114,6 +128,46 @@ impl Writer {
         Ok(stopped)
     }
 
+    /// Judges valid signatures that members remember from before this box started (decision 0375). One above everything that this
+    /// ledger knows, its floors included, proves that the ledger is an old copy or that the share has another signer: it is
+    /// stopped, and every share of this ledger waits as where nothing vouches for its age. What lies below the floors an earlier
+    /// holder may have signed, and nothing that is signed from now on can conflict with it.
+    pub(super) fn remembered(
+        &mut self,
+        votes: &[Asked],
+        now: UnixMillis,
+    ) -> Result<Vec<PublicKeyBytes>, LedgerError> {
+        let outcome = self.try_remembered(votes, now);
+        if outcome.is_err() {
+            self.recover();
+        }
+        outcome
+    }
+
+    fn try_remembered(
+        &mut self,
+        votes: &[Asked],
+        now: UnixMillis,
+    ) -> Result<Vec<PublicKeyBytes>, LedgerError> {
+        self.ensure_certain()?;
+        self.keep_stops()?;
+        let is_proof = |asked: &&Asked| {
+            let Some((_, _, history)) = self.held(&asked.key) else { return false };
+            is_above(&history, asked) && origin_of(&history, asked) == Origin::Elsewhere
+        };
+        let proofs: Vec<Asked> = votes.iter().filter(is_proof).cloned().collect();
+        if proofs.is_empty() {
+            return Ok(Vec::new());
+        }
+        for asked in &proofs {
+            self.stop_in_memory(asked, now);
+        }
+        self.owe_floors(now);
+        self.keep_stops()?;
+        let stopped: BTreeSet<_> = proofs.iter().map(|asked| asked.key).collect();
+        Ok(stopped.into_iter().collect())
+    }
+
     /// In memory at once, so that nothing is signed while the disk is full; on the disk before this returns, or else before the
     /// next vote of any share is recorded.
     fn stop_for(&mut self, asked: &Asked, now: UnixMillis) -> Result<(), LedgerError> {
@@ -121,8 +175,9 @@ impl Writer {
         self.keep_stops()
     }
 
-    /// Puts on the disk what could not be put there before.
+    /// Puts on the disk what could not be put there before. The floors come first: a stop is then never all that is left of a proof.
     pub(super) fn keep_stops(&mut self) -> Result<(), LedgerError> {
+        self.settle_floors()?;
         while let Some((asked, now)) = self.first_unkept_stop() {
             self.keep_stop(&asked, now)?;
             self.forget_unkept_stop(&asked.key);
@@ -279,6 +334,40 @@ mod tests {
         assert!(!signs(&mut second, &vote(1, 23, 24, 1), at_epoch(24)));
         second.reload().unwrap();
         assert!(!signs(&mut second, &vote(1, 23, 24, 1), at_epoch(24)));
+    }
+
+    #[test]
+    fn what_members_remember_above_the_floors_stops_its_share_and_makes_all_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = writer(dir.path(), 1, UnixMillis(5));
+        first.import(&[import(1), import(2)], UnixMillis(5)).unwrap();
+        assert!(signs(&mut first, &vote(1, 2, 3, 1), at_epoch(3)));
+        // Our own, and those of shares that are not here.
+        assert_eq!(first.remembered(&[vote(1, 2, 3, 1), vote(7, 2, 3, 9)], at_epoch(4)).unwrap(), []);
+        assert!(signs(&mut first, &vote(2, 3, 4, 1), at_epoch(4)), "nobody waits");
+        // One that was forgotten, or made by another one.
+        assert_eq!(first.remembered(&[vote(1, 9, 10, 1)], at_epoch(10)).unwrap(), [key(1)]);
+        drop(first);
+        let mut second = writer(dir.path(), 3, at_epoch(10));
+        assert!(!signs(&mut second, &vote(1, 19, 20, 1), at_epoch(20)), "stopped for good");
+        for target in 10..=12 {
+            assert!(!signs(&mut second, &vote(2, target - 1, target, 1), at_epoch(target)));
+        }
+        assert!(signs(&mut second, &vote(2, 12, 13, 1), at_epoch(13)));
+        // The owner lets it go on: what is remembered from before it is no news.
+        second.resume(&key(1), at_epoch(10), at_epoch(13)).unwrap();
+        assert_eq!(second.remembered(&[vote(1, 10, 11, 1)], at_epoch(14)).unwrap(), []);
+    }
+
+    #[test]
+    fn what_an_earlier_holder_signed_below_the_floors_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path(), 1, at_epoch(10));
+        // Never signed here: its floors lie above the clock.
+        writer.import(&[import(1)], at_epoch(10)).unwrap();
+        assert_eq!(writer.remembered(&[vote(1, 8, 9, 1), vote(1, 9, 10, 1)], at_epoch(10)).unwrap(), []);
+        assert!(signs(&mut writer, &vote(1, 11, 12, 1), at_epoch(12)));
+        assert_eq!(writer.remembered(&[vote(1, 12, 13, 1)], at_epoch(13)).unwrap(), [key(1)]);
     }
 
     #[test]

@@ -262,6 +262,11 @@ enum Job {
         now: UnixMillis,
         reply: oneshot::Sender<Result<Vec<PublicKeyBytes>, LedgerError>>,
     },
+    Remembered {
+        votes: Vec<Asked>,
+        now: UnixMillis,
+        reply: oneshot::Sender<Result<Vec<PublicKeyBytes>, LedgerError>>,
+    },
     Resume {
         key: PublicKeyBytes,
         shown: UnixMillis,
@@ -499,6 +504,16 @@ impl Ledger {
     /// Judges valid signatures of our shares that others have sent; gives the shares that were stopped because of them.
     pub(crate) async fn seen(&self, votes: Vec<Asked>) -> Result<Vec<PublicKeyBytes>, LedgerError> {
         self.ask(|reply| Job::Seen { votes, now: now(), reply }).await?
+    }
+
+    /// The same for what members remember from before this box started; then every share may have to wait.
+    pub(crate) async fn remembered(&self, votes: Vec<Asked>) -> Result<Vec<PublicKeyBytes>, LedgerError> {
+        self.ask(|reply| Job::Remembered { votes, now: now(), reply }).await?
+    }
+
+    /// Whether members remember votes that this ledger lacks.
+    pub(crate) fn lacks_votes(&self) -> bool {
+        self.shown.lacks_votes.load(Ordering::Relaxed)
     }
 
     /// A share that is stopped since `shown` goes on, above everything that can have been signed by now.

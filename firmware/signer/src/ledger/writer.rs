@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -35,6 +35,8 @@ pub(super) struct Shown {
     pub(super) generation: Arc<AtomicU64>,
     /// The shares that were seen elsewhere, as the database has them.
     pub(super) stopped: Arc<RwLock<Stopped>>,
+    /// Members remember signatures that this ledger should have had.
+    pub(super) lacks_votes: Arc<AtomicBool>,
 }
 
 /// Starts the thread.
@@ -87,6 +89,8 @@ pub(super) struct Writer {
     shown: Shown,
     /// What was seen of shares that sign elsewhere and could not be written yet; they are among the stopped ones all the same.
     unkept_stops: Vec<(Asked, UnixMillis)>,
+    /// When it was found that all floors must be raised for votes that this ledger lacks; until that is on the disk.
+    floors_owed: Option<UnixMillis>,
     metrics: Metrics,
 }
 
@@ -108,6 +112,7 @@ impl Writer {
             resuming: Resuming::new(),
             shown: Shown::default(),
             unkept_stops: Vec::new(),
+            floors_owed: None,
             metrics,
         }
     }
@@ -213,6 +218,9 @@ impl Writer {
                 }
                 Job::Seen { votes, now, reply } => {
                     let _ = reply.send(self.seen(&votes, now));
+                }
+                Job::Remembered { votes, now, reply } => {
+                    let _ = reply.send(self.remembered(&votes, now));
                 }
                 Job::Resume { key, shown, now, reply } => {
                     let _ = reply.send(self.resume(&key, shown, now));
@@ -573,14 +581,35 @@ impl Writer {
 
     fn try_raise_floors(&mut self, now: UnixMillis) -> Result<(), LedgerError> {
         self.ensure_certain()?;
+        self.raise_over_all(self.past, now)?;
+        tracing::warn!("the clock was set: shares wait once more");
+        Ok(())
+    }
+
+    fn raise_over_all(&mut self, past: Past, now: UnixMillis) -> Result<(), LedgerError> {
         let now = self.no_earlier_than_recorded(now);
         let transaction = self.store.begin()?;
-        let (resuming, digest) = raise_all(&transaction, &mut self.shares, self.digest, self.past, now)?;
+        let (resuming, digest) = raise_all(&transaction, &mut self.shares, self.digest, past, now)?;
         store::write_digest(&transaction, digest)?;
         transaction.commit()?;
-        tracing::warn!(shares = resuming.len(), "the clock was set: shares wait once more");
         self.digest = digest;
         self.resuming.extend(resuming);
+        Ok(())
+    }
+
+    /// Votes were signed that this ledger lacks. Nothing more is signed before [`Self::settle_floors`] went well.
+    pub(super) fn owe_floors(&mut self, now: UnixMillis) {
+        self.floors_owed = Some(now);
+        self.shown.lacks_votes.store(true, Ordering::Relaxed);
+    }
+
+    /// Raises all floors when that is owed. What this ledger lacks another box may have signed, by another clock.
+    pub(super) fn settle_floors(&mut self) -> Result<(), LedgerError> {
+        if let Some(now) = self.floors_owed {
+            self.raise_over_all(Past::Unknown, now)?;
+            tracing::error!("members remember votes that this ledger lacks: all shares wait for some epochs");
+            self.floors_owed = None;
+        }
         Ok(())
     }
 

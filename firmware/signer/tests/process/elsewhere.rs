@@ -3,7 +3,7 @@
 use chain::{PublicKeyBytes, SignatureBytes};
 use ipc::owner::{RESUME_CONFIRMATION, RESUME_PATH, ResumeShare, ShareResumed};
 use ipc::signer::History;
-use ipc::web3signer::{SEEN_PATH, SeenAnswer, SeenSignature};
+use ipc::web3signer::{REMEMBERED_PATH, SEEN_PATH, SeenAnswer, SeenSignature};
 use ipc::{ClientError, SignRequest};
 
 use crate::harness::*;
@@ -19,6 +19,10 @@ pub(crate) fn signed_elsewhere(number: u8, by: u8, source: u64, target: u64, roo
 
 pub(crate) async fn tell(signer: &Running, seen: &[SeenSignature]) -> Vec<PublicKeyBytes> {
     signer.sign.post::<SeenAnswer>(SEEN_PATH, &seen).await.unwrap().stopped
+}
+
+pub(crate) async fn remember(signer: &Running, seen: &[SeenSignature]) -> Vec<PublicKeyBytes> {
+    signer.sign.post::<SeenAnswer>(REMEMBERED_PATH, &seen).await.unwrap().stopped
 }
 
 async fn resume(signer: &Running, confirm: &str) -> Result<ShareResumed, ClientError> {

@@ -1,9 +1,10 @@
 //! Old copies, cloned disks and cleared TPMs, as an owner would bring them about: nothing is signed, and the owner is told.
 
+use crate::elsewhere::{remember, signed_elsewhere};
 use crate::harness::*;
 use ipc::signer::{History, ProtectionTier};
 use std::path::PathBuf;
-use tpm::Tpm;
+use tpm::{Tpm, swtpm::Swtpm};
 
 /// Where the counter is unless the configuration says otherwise.
 const COUNTER: u32 = 0x0150_0021;
@@ -77,6 +78,65 @@ async fn yesterday_s_whole_folder_signs_nothing_and_says_so_until_the_newest_is_
     assert_eq!(signer.problem_codes().await, [""; 0]);
     assert_eq!(code(signer.attest(&pubshare(1), &vote(3, 4, 2)).await), refused(412, "slashable"));
     signer.attest(&pubshare(1), &vote(4, 5, 1)).await.unwrap();
+}
+
+/// All files of a folder, with their names.
+fn files_of(dir: &std::path::Path) -> Folder {
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn yesterday_s_disk_with_yesterday_s_software_tpm_is_given_away_by_what_members_remember() {
+    let mut machine = Machine::new();
+    let signer = machine.start().await;
+    signer.import(&bundle(&[1, 2], History::NeverSigned)).await.unwrap();
+    signer.attest(&pubshare(1), &vote(1, 2, 1)).await.unwrap();
+    signer.attest(&pubshare(2), &vote(1, 2, 1)).await.unwrap();
+    signer.stop();
+    drop(machine.swtpm.take());
+    let chip = machine.dir.path().join("tpm");
+    let (disk, counter) = (machine.disk(), files_of(&chip));
+    machine.swtpm = Some(Swtpm::start_at(&machine.tcti, &chip).unwrap());
+    let signer = machine.start().await;
+    for share in [1, 2] {
+        signer.attest(&pubshare(share), &vote(2, 3, 1)).await.unwrap();
+    }
+    signer.stop();
+
+    // As a virtual machine is put back: its chip with it.
+    drop(machine.swtpm.take());
+    put_back(&machine, &disk);
+    for (path, content) in &counter {
+        std::fs::write(path, content).unwrap();
+    }
+    machine.swtpm = Some(Swtpm::start_at(&machine.tcti, &chip).unwrap());
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, [""; 0], "the box itself cannot know");
+    // Members that lie cost nothing: another's signature, one that is none, a vote that is on record, a share that is not here.
+    let mut none = signed_elsewhere(1, 1, 2, 3, 1);
+    none.signature = chain::SignatureBytes([7; 96]);
+    let lies = [
+        none,
+        signed_elsewhere(1, 2, 2, 3, 1),
+        signed_elsewhere(1, 1, 1, 2, 1),
+        signed_elsewhere(9, 9, 2, 3, 1),
+    ];
+    assert_eq!(remember(&signer, &lies).await, []);
+    assert_eq!(signer.problem_codes().await, [""; 0]);
+    // What the box itself signed, and has forgotten.
+    assert_eq!(remember(&signer, &[signed_elsewhere(1, 1, 2, 3, 1)]).await, [pubshare(1)]);
+    for head in [1, 2] {
+        let outcome = signer.attest(&pubshare(1), &vote(2, 3, head)).await;
+        assert_eq!(code(outcome), refused(412, "signs_elsewhere"));
+        // Of the other share nobody remembered anything, and it is of the same old ledger.
+        assert_eq!(code(signer.attest(&pubshare(2), &vote(2, 3, head)).await), refused(412, "slashable"));
+    }
+    assert!(signer.problem_codes().await.contains(&"signs_elsewhere".to_owned()));
+    signer.stop();
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, ["signs_elsewhere"]);
+    assert_eq!(code(signer.attest(&pubshare(2), &vote(2, 3, 2)).await), refused(412, "slashable"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

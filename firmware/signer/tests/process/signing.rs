@@ -141,6 +141,33 @@ async fn messages_that_do_not_fit_are_refused_each_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_duty_of_mainnet_under_a_fork_that_is_over_is_refused() {
+    let machine = Machine::new();
+    let signer = machine.start().await;
+    let bundle = of_mainnet(bundle(&[1], History::NeverSigned));
+    signer.import_only(&bundle).await.unwrap();
+    let epoch = epoch_of(&bundle.chain);
+    let reveal = async |previous: [u8; 4], current: [u8; 4], from: u64| {
+        let fork = chain::Fork {
+            previous_version: chain::ForkVersion(previous),
+            current_version: chain::ForkVersion(current),
+            epoch: chain::Epoch(from),
+        };
+        let fork_info = chain::ForkInfo { fork, genesis_validators_root: mainnet().0 };
+        let body = serde_json::json!({ "epoch": epoch.to_string() });
+        let request = SignRequest::new("RANDAO_REVEAL", Some(fork_info), "randao_reveal", &body).unwrap();
+        let path = web3signer::sign_path(&pubshare(1));
+        signer.sign.post::<serde_json::Value>(&path, &request).await
+    };
+    let (electra, fulu, later) = ([5, 0, 0, 0], [6, 0, 0, 0], [0xfe, 0, 0, 0]);
+    assert_eq!(code(reveal([4, 0, 0, 0], electra, 364_032).await), refused(412, "wrong_fork"));
+    assert_eq!(code(reveal(later, later, 0).await), refused(412, "wrong_fork"));
+    reveal(electra, fulu, 411_392).await.unwrap();
+    // One that this firmware does not know yet.
+    reveal(fulu, later, epoch).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_listed_users_may_ask() {
     let mut machine = Machine::new();
     machine.callers = "[65533]".to_owned();

@@ -103,9 +103,12 @@ impl Member {
     }
 
     fn setup(&self, lock: &Lock) -> ClusterSetup {
+        let key = self.base.nodes[PLACE].identity.to_file_text().to_string();
+        // No signer runs here, and no key is written without it.
+        crate::sealed::as_if_opened(&format!("sealed:{}", &key[..8]), &key);
         ClusterSetup {
             lock: json(lock),
-            identity_key: Sensitive::new(self.base.nodes[PLACE].identity.to_file_text().to_string()),
+            identity_key: Sensitive::new(key),
             beacon_nodes: vec!["http://127.0.0.1:9".to_owned()],
             peers: Vec::new(),
             relays: None,

@@ -330,6 +330,30 @@ fn a_damaged_share_is_sealed_anew_and_keeps_its_history() {
 }
 
 #[test]
+fn a_number_that_was_changed_in_a_row_is_found_by_the_digest() {
+    for change in [
+        "UPDATE attestations SET target = target - 1",
+        "UPDATE attestations SET source = source + 1",
+        "UPDATE attestations SET signing_root = zeroblob(32)",
+        "UPDATE blocks SET slot = slot + 1",
+        "UPDATE shares SET floor_target = 3",
+        "DELETE FROM blocks",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = run(dir.path(), 1, BEFORE_GENESIS);
+        writer.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
+        assert!(attest(&mut writer, 1, 9, 10, 1) && propose(&mut writer, 1, 80, 1));
+        drop(writer);
+        let database = rusqlite::Connection::open(dir.path().join("ledger.db")).unwrap();
+        assert_eq!(database.execute(change, []).unwrap(), 1, "{change}");
+        drop(database);
+        // SQLite finds nothing wrong with it.
+        let mut writer = Writer::new(Store::open(dir.path()).unwrap(), Metrics::default());
+        assert!(matches!(writer.reload(), Err(LedgerError::Damaged(_))), "{change}");
+    }
+}
+
+#[test]
 fn no_floor_is_raised_by_a_clock_that_has_gone_back() {
     let asked = |source, target, root| {
         let (kind, asks) = (crate::message::Kind::Attestation, crate::message::Asks::Duty);
