@@ -1,4 +1,5 @@
-//! Every promise of the threat model names tests, those tests are there, and what `./hearth test` alone does not run is said.
+//! Every promise of the threat model and every finding of others' audits names tests, those tests are there, and what
+//! `./hearth test` alone does not run is said.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,9 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-const PAGE: &str = "docs/threat-model.md";
-/// How a row says that no test function shows it: not at all, or by a whole word of `./hearth` or the build itself.
-const NO_FUNCTION: [&str; 3] = ["*not shown yet*", "`./hearth ", "each build"];
+/// The pages, and what the first column of each page's tables is called.
+const PAGES: [(&str, &str); 2] = [("docs/threat-model.md", "Promise"), ("docs/audits.md", "Finding")];
+/// How a row says that no test function shows it: not at all, by a whole word of `./hearth` or the build itself, or because
+/// there is nothing here that it could be about.
+const NO_FUNCTION: [&str; 4] = ["*not shown yet*", "`./hearth ", "each build", "*does not apply*"];
 
 /// The tests in these files of `hw-tests/tests` run only when their part of `./hearth test` is named.
 const ON_DEMAND: [(&str, &str); 4] = [
@@ -21,10 +24,9 @@ const ON_DEMAND: [(&str, &str); 4] = [
 /// Every test there is, and the part that has to be named for it; none for those that always run.
 type Tests = BTreeMap<String, Option<&'static str>>;
 
-/// What is wrong with the page, one line each.
+/// What is wrong with the pages, one line each.
 pub(crate) fn broken() -> anyhow::Result<Vec<String>> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let page = fs::read_to_string(top.join(PAGE)).with_context(|| format!("cannot read {PAGE}"))?;
     let mut functions = Tests::new();
     let mut folders: Vec<PathBuf> = ["firmware", "hw-tests", "xtask"].map(|name| top.join(name)).into();
     while let Some(folder) = folders.pop() {
@@ -44,7 +46,19 @@ pub(crate) fn broken() -> anyhow::Result<Vec<String>> {
             }
         }
     }
-    Ok(judge(&page, &functions))
+    let mut broken = Vec::new();
+    for (name, first_column) in PAGES {
+        let text = fs::read_to_string(top.join(name)).with_context(|| format!("cannot read {name}"))?;
+        broken.extend(judge(&Page { name, first_column, text: &text }, &functions));
+    }
+    Ok(broken)
+}
+
+/// One page with tables of three columns, the last of which names tests.
+struct Page<'a> {
+    name: &'a str,
+    first_column: &'a str,
+    text: &'a str,
 }
 
 /// The part that has to be named for the tests in a file, if one has to be.
@@ -68,32 +82,33 @@ fn tests_in(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-fn judge(page: &str, tests: &Tests) -> Vec<String> {
+fn judge(page: &Page<'_>, tests: &Tests) -> Vec<String> {
+    let Page { name: page, first_column, text } = *page;
     let mut broken = Vec::new();
-    for (number, line) in page.lines().enumerate().map(|(number, line)| (number + 1, line.trim())) {
+    for (number, line) in text.lines().enumerate().map(|(number, line)| (number + 1, line.trim())) {
         let Some(row) = line.strip_prefix('|') else { continue };
         let cells: Vec<&str> = row.trim_end_matches('|').split('|').collect();
         let (Some(promise), Some(shown_by)) = (cells.first(), cells.get(2)) else {
-            broken.push(format!("{PAGE}:{number} has not three columns"));
+            broken.push(format!("{page}:{number} has not three columns"));
             continue;
         };
-        if promise.trim() == "Promise" || promise.starts_with("---") {
+        if promise.trim() == first_column || promise.starts_with("---") {
             continue;
         }
         let names: Vec<&str> = shown_by.split('`').skip(1).step_by(2).collect();
         let names = names.into_iter().filter(|name| is_name(name));
         let (known, unknown): (Vec<&str>, Vec<&str>) = names.partition(|name| tests.contains_key(*name));
-        broken.extend(unknown.iter().map(|name| format!("{PAGE}:{number} names {name}, which is no test")));
+        broken.extend(unknown.iter().map(|name| format!("{page}:{number} names {name}, which is no test")));
         for name in &known {
             let part = tests.get(*name).copied().flatten();
             if let Some(part) = part.filter(|part| !shown_by.contains(&format!("`./hearth test {part}`"))) {
                 broken.push(format!(
-                    "{PAGE}:{number} names {name}, which runs only in `./hearth test {part}`: say so there"
+                    "{page}:{number} names {name}, which runs only in `./hearth test {part}`: say so there"
                 ));
             }
         }
         if known.is_empty() && !NO_FUNCTION.iter().any(|words| shown_by.contains(words)) {
-            broken.push(format!("{PAGE}:{number} promises without a test:{promise}"));
+            broken.push(format!("{page}:{number} promises without a test:{promise}"));
         }
     }
     broken
@@ -108,12 +123,16 @@ fn is_name(text: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn judged(text: &str, tests: &Tests) -> Vec<String> {
+        judge(&Page { name: "page.md", first_column: "Promise", text }, tests)
+    }
+
     #[test]
     fn a_promise_needs_a_test_that_is_there() {
         let tests = Tests::from([("it_holds".to_owned(), None)]);
         let page = "| Promise | Mechanism | Test |\n|---|---|---|\n| A | b | `it_holds`, see `x.rs` |\n\
                     | B | c | `it_held` |\n| C | d | by hand |\n| D | e | *not shown yet* |\n| E | f |\n";
-        let broken = judge(page, &tests);
+        let broken = judged(page, &tests);
         assert_eq!(broken.len(), 4, "{broken:?}");
         for (at, word) in ["4 names it_held", "4 promises", "5 promises", "7 has not"].iter().enumerate() {
             assert!(broken[at].contains(word), "{broken:?}");
@@ -123,7 +142,7 @@ mod tests {
     #[test]
     fn a_test_that_runs_only_when_it_is_asked_for_is_said_to() {
         let tests = Tests::from([("it_boots".to_owned(), Some("image-more"))]);
-        let row = |shown_by: &str| judge(&format!("| A | b | {shown_by} |"), &tests);
+        let row = |shown_by: &str| judged(&format!("| A | b | {shown_by} |"), &tests);
         assert_eq!(row("`it_boots`; `./hearth test image-more`"), [""; 0]);
         for silent in ["`it_boots`", "`it_boots`; `./hearth test image`"] {
             let broken = row(silent);
@@ -146,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_keeps_its_promises() {
+    fn the_pages_keep_their_promises() {
         assert_eq!(broken().unwrap(), [""; 0]);
     }
 }

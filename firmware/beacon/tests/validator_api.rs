@@ -3,208 +3,41 @@
 #![expect(clippy::unwrap_used, reason = "a test fails loudly")]
 
 mod fake;
+mod setting;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use beacon::validator_api::{
-    AgreedBlock, Cluster, KeyMap, Limits, Message, PartialSignature, Patience, Unavailable, ValidatorApi,
-    serve,
-};
-use beacon::{BeaconNodes, ChainInfo, ExpectedChain, Timeouts};
+use beacon::validator_api::{AgreedBlock, Message, Patience, Unavailable};
 use chain::{
     AttestationData, CommitteeIndex, Epoch, ForkName, PublicKeyBytes, Root, SignatureBytes,
-    SingleAttestation, Slot, SyncCommitteeContribution, SyncCommitteeMessage, ValidatorIndex, VoluntaryExit,
+    SingleAttestation, Slot, SyncCommitteeMessage, ValidatorIndex, VoluntaryExit,
 };
-use fake::{FakeChain, FakeNode, Fault};
+use fake::Fault;
 use serde_json::{Value, json};
+use setting::Setting;
 use ssz::Encode as _;
-use threshold::{PublicKey, SecretKey, ShareIndex};
-
-/// Two validators; the member is the second of three.
-struct Keys {
-    groups: Vec<SecretKey>,
-    own: Vec<SecretKey>,
-    foreign: PublicKeyBytes,
-    map: Arc<KeyMap>,
-}
-
-fn keys() -> Keys {
-    let mut rng: rand_chacha::ChaCha20Rng = rand::SeedableRng::seed_from_u64(3);
-    let (mut groups, mut own, mut listed, mut foreign) = (Vec::new(), Vec::new(), Vec::new(), None);
-    for _ in 0..2 {
-        let (group, ours) = (SecretKey::random(&mut rng), SecretKey::random(&mut rng));
-        let other = SecretKey::random(&mut rng).public_key();
-        foreign = Some(other.to_bytes());
-        let shares: BTreeMap<ShareIndex, PublicKey> =
-            [(1, other), (2, ours.public_key())].map(|(i, key)| (ShareIndex::new(i).unwrap(), key)).into();
-        listed.push((group.public_key().to_bytes(), group.public_key(), shares));
-        groups.push(group);
-        own.push(ours);
-    }
-    let listed = listed.iter().map(|(bytes, group, shares)| (*bytes, *group, shares));
-    let map = Arc::new(KeyMap::new(ShareIndex::new(2).unwrap(), listed));
-    Keys { groups, own, foreign: foreign.unwrap(), map }
-}
-
-#[derive(Default)]
-struct Told {
-    validators: Vec<PublicKeyBytes>,
-    data: Option<Result<AttestationData, Unavailable>>,
-    block: Option<Arc<AgreedBlock>>,
-    selection: Option<SignatureBytes>,
-    taken: Vec<Vec<PartialSignature>>,
-    asked_selections: usize,
-}
-
-#[derive(Clone, Default)]
-struct Member(Arc<Mutex<Told>>);
-
-impl Cluster for Member {
-    fn validator(&self, index: ValidatorIndex) -> Option<PublicKeyBytes> {
-        self.0.lock().unwrap().validators.get(usize::try_from(index.0).unwrap()).copied()
-    }
-
-    async fn proposer(&self, slot: Slot) -> Result<(ValidatorIndex, PublicKeyBytes), Unavailable> {
-        let index = ValidatorIndex(slot.0 % 4);
-        self.validator(index)
-            .map(|key| (index, key))
-            .ok_or_else(|| Unavailable::NoSuchDuty("another validator proposes".to_owned()))
-    }
-
-    async fn attestation_data(&self, _: Slot) -> Result<AttestationData, Unavailable> {
-        let told = self.0.lock().unwrap().data.clone();
-        match told {
-            Some(told) => told,
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn block(&self, _: Slot) -> Result<Arc<AgreedBlock>, Unavailable> {
-        self.0.lock().unwrap().block.clone().ok_or_else(|| Unavailable::TooLate("slot/3".to_owned()))
-    }
-
-    async fn aggregate(
-        &self,
-        _: Slot,
-        _: Root,
-        _: CommitteeIndex,
-    ) -> Result<chain::Attestation, Unavailable> {
-        Err(Unavailable::NoSuchDuty("nobody aggregates".to_owned()))
-    }
-
-    async fn contribution(&self, _: Slot, _: u64, _: Root) -> Result<SyncCommitteeContribution, Unavailable> {
-        Err(Unavailable::Failed("no agreement".to_owned()))
-    }
-
-    async fn selection(&self, _: PublicKeyBytes, message: &Message) -> Result<SignatureBytes, Unavailable> {
-        let told = {
-            let mut told = self.0.lock().unwrap();
-            told.asked_selections += 1;
-            told.selection
-        };
-        // Slots whose proofs never come.
-        let never = message.slot(8).0 % 2 == 1;
-        match told {
-            Some(proof) if !never => Ok(proof),
-            Some(_) | None => std::future::pending().await,
-        }
-    }
-
-    async fn take(&self, partials: Vec<PartialSignature>) -> Vec<Result<(), Unavailable>> {
-        let results = partials.iter().map(|_| Ok(())).collect();
-        self.0.lock().unwrap().taken.push(partials);
-        results
-    }
-}
-
-struct Setting {
-    node: FakeNode,
-    keys: Keys,
-    member: Member,
-    url: String,
-    chain: Arc<ChainInfo>,
-    slot: Slot,
-    http: reqwest::Client,
-}
-
-impl Setting {
-    async fn new() -> Self {
-        let keys = keys();
-        let groups: Vec<PublicKeyBytes> = keys.groups.iter().map(|key| key.public_key().to_bytes()).collect();
-        let strangers = [PublicKeyBytes([0xee; 48]), PublicKeyBytes([0xef; 48])];
-        let node = FakeNode::start(FakeChain::new([&groups[..], &strangers].concat())).await;
-        let timeouts = Timeouts { read_ms: 1_000, submit_ms: 1_000, hedge_ms: 100, ..Timeouts::default() };
-        let nodes =
-            BeaconNodes::new(std::slice::from_ref(&node.url), timeouts, ExpectedChain::default()).unwrap();
-        nodes.refresh().await;
-        let chain = nodes.chain().unwrap();
-        let slot = Slot(node.inner.lock().unwrap().chain.slot_now());
-        let member = Member::default();
-        member.0.lock().unwrap().validators = groups;
-        let patience = Patience { whole: Duration::from_secs(3), selections: Duration::from_millis(150) };
-        let api = ValidatorApi::new(
-            nodes,
-            Arc::clone(&keys.map),
-            member.clone(),
-            "obolnetwork/x".to_owned(),
-            patience,
-        );
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(serve(listener, Arc::new(api), Limits::default()));
-        Self { node, keys, member, url, chain, slot, http: reqwest::Client::new() }
-    }
-
-    fn own(&self, validator: usize) -> PublicKeyBytes {
-        self.keys.own[validator].public_key().to_bytes()
-    }
-
-    fn sign(&self, validator: usize, message: &Message) -> SignatureBytes {
-        self.keys.own[validator].sign(&message.signing_root(&self.chain).0).to_bytes()
-    }
-
-    async fn get(&self, path: &str) -> (u16, Value) {
-        let answer = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();
-        let status = answer.status().as_u16();
-        (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or(Value::Null))
-    }
-
-    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let request =
-            self.http.post(format!("{}{path}", self.url)).header("Eth-Consensus-Version", "electra");
-        let request = request.header("content-type", "application/json").body(body.to_string());
-        let answer = request.send().await.unwrap();
-        let status = answer.status().as_u16();
-        (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap_or(Value::Null))
-    }
-
-    fn attestation(&self, validator: u64, data: AttestationData, signature: SignatureBytes) -> Value {
-        json!(SingleAttestation {
-            committee_index: CommitteeIndex(1),
-            attester_index: ValidatorIndex(validator),
-            data,
-            signature,
-        })
-    }
-
-    fn selections(&self, slots: impl IntoIterator<Item = u64>) -> Value {
-        let item = |offset: u64| {
-            let slot = self.slot.saturating_add(offset);
-            let proof = self.sign(1, &Message::CommitteeSelection { slot });
-            json!({"validator_index": "1", "slot": slot, "selection_proof": proof})
-        };
-        slots.into_iter().map(item).collect()
-    }
-
-    fn taken(&self) -> Vec<Vec<PartialSignature>> {
-        self.member.0.lock().unwrap().taken.clone()
-    }
-}
 
 const SELECTIONS: &str = "/eth/v1/validator/beacon_committee_selections";
 const ATTESTATIONS: &str = "/eth/v2/beacon/pool/attestations";
+
+fn attestation(validator: u64, data: AttestationData, signature: SignatureBytes) -> Value {
+    json!(SingleAttestation {
+        committee_index: CommitteeIndex(1),
+        attester_index: ValidatorIndex(validator),
+        data,
+        signature,
+    })
+}
+
+fn selections(all: &Setting, slots: impl IntoIterator<Item = u64>) -> Value {
+    let item = |offset: u64| {
+        let slot = all.slot.saturating_add(offset);
+        let proof = all.sign(1, &Message::CommitteeSelection { slot });
+        json!({"validator_index": "1", "slot": slot, "selection_proof": proof})
+    };
+    slots.into_iter().map(item).collect()
+}
 
 #[tokio::test]
 async fn duties_name_our_public_shares_and_leave_strangers_alone() {
@@ -344,14 +177,13 @@ async fn attestations_are_verified_together_and_handed_over_together() {
     let data = AttestationData { slot: all.slot, ..AttestationData::default() };
     let message = Message::Attestation { committee: CommitteeIndex(1), data };
     let (good, bad) = (all.sign(0, &message), all.sign(1, &message));
-    let body = json!([all.attestation(0, data, good), all.attestation(1, data, bad)]);
+    let body = json!([attestation(0, data, good), attestation(1, data, bad)]);
     assert_eq!(all.post(ATTESTATIONS, &body).await, (200, Value::Null));
     let taken = all.taken();
     assert_eq!((taken.len(), taken[0].len()), (1, 2), "one hand-over for one request");
     assert_eq!(taken[0][0].message, message);
     // One wrong signature and one stranger spoil nothing for the third.
-    let body =
-        json!([all.attestation(0, data, bad), all.attestation(3, data, good), all.attestation(1, data, bad)]);
+    let body = json!([attestation(0, data, bad), attestation(3, data, good), attestation(1, data, bad)]);
     let (status, answer) = all.post(ATTESTATIONS, &body).await;
     assert_eq!(status, 400);
     let failures = answer["failures"].as_array().unwrap();
@@ -472,7 +304,7 @@ async fn repeated_selections_are_answered_from_memory() {
     let proof = SignatureBytes([0x55; 96]);
     all.member.0.lock().unwrap().selection = Some(proof);
     let even = all.slot.0 % 2;
-    let body = all.selections([even, even + 2]);
+    let body = selections(&all, [even, even + 2]);
     let first = all.post(SELECTIONS, &body).await;
     assert_eq!(first.0, 200);
     assert_eq!(first.1["data"].as_array().unwrap().len(), 2);
@@ -490,10 +322,10 @@ async fn selections_that_are_late_do_not_hold_up_the_others() {
     all.member.0.lock().unwrap().selection = Some(SignatureBytes([0x55; 96]));
     let even = all.slot.0 % 2;
     let start = Instant::now();
-    let (status, answer) = all.post(SELECTIONS, &all.selections([even, even + 1])).await;
+    let (status, answer) = all.post(SELECTIONS, &selections(&all, [even, even + 1])).await;
     assert_eq!((status, answer["data"].as_array().unwrap().len()), (200, 1));
     assert!(start.elapsed() < Duration::from_millis(2_500), "{:?}", start.elapsed());
-    let (status, _) = all.post(SELECTIONS, &all.selections([even + 1])).await;
+    let (status, _) = all.post(SELECTIONS, &selections(&all, [even + 1])).await;
     assert_eq!(status, 408, "with none at all the client may ask again");
     assert_eq!(all.taken().len(), 1, "the late one was passed on before");
     let wrong =

@@ -328,6 +328,29 @@ mod tests {
         ApiError::Unreachable("away".to_owned())
     }
 
+    #[tokio::test]
+    async fn an_answer_without_end_is_given_up() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = ObolApi::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let service = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let mut sent = 0_usize;
+            let mut chunk = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+            while stream.write_all(&chunk).await.is_ok() {
+                sent += chunk.len();
+                chunk = vec![b'['; 64 << 10];
+            }
+            sent
+        });
+        assert_eq!(api.get("/exp/exit/x", "Bearer 0x").await, Err(ApiError::TooLong));
+        // What it could get rid of is the bound and what the sockets hold, not what it wanted to send.
+        let sent = service.await.unwrap();
+        assert!(sent < 64 << 20, "{sent}");
+    }
+
     #[test]
     fn one_call_at_a_time_and_each_as_often_as_it_is_needed() {
         let (mut schedule, start) = (Schedule::default(), Instant::now());

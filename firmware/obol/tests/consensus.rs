@@ -152,6 +152,21 @@ fn value_any(byte: u8) -> Any {
 }
 
 #[test]
+fn votes_of_another_duty_justify_nothing() {
+    // The votes inside are signed by their members and were all said: about another slot, or another duty of the slot.
+    let of = |slot: u64, kind: i32| {
+        changed(true, move |message| {
+            let duty = main_of(message).duty.as_mut().unwrap();
+            (duty.slot, duty.r#type) = (slot, kind);
+        })
+    };
+    assert!(of(DUTY.slot, 2).is_ok());
+    for (slot, kind) in [(DUTY.slot + 1, 2), (DUTY.slot, 1), (DUTY.slot, 13), (DUTY.slot + 1, 1)] {
+        assert_eq!(of(slot, kind).unwrap_err(), Refusal::OtherDuty, "{slot} {kind}");
+    }
+}
+
+#[test]
 fn every_broken_rule_has_its_name() {
     type Change = fn(&mut QbftConsensusMsg);
     // (signed again, change, refusal)

@@ -16,7 +16,7 @@ use cluster::definition::Operator;
 use cluster::{Definition, Enr, IdentityKey, Lock, Network, SchemaVersion};
 use obol::dkg::ceremony::{Answer, Channel, Event, Failure, Output, Phase, Question, Record};
 use obol::dkg::exchange::{self, Exchange};
-use obol::dkg::wire::{BCastSigRequest, FrostRound1Casts, FrostRound1P2P};
+use obol::dkg::wire::{BCastSigRequest, FrostRound1Casts, FrostRound1P2P, FrostRound2Casts, MsgNodeSig};
 use obol::dkg::{Born, Ceremony, Dealer, Plan, Profile, frost};
 use obol::wire::{Any, Named as _};
 use prost::Message as _;
@@ -552,20 +552,28 @@ fn assert_named(world: &World, words: &str) {
 }
 
 /// Changes the first broadcast of a member inside its request to sign it.
-fn lying_cast(change: impl Fn(&mut FrostRound1Casts) + 'static) -> impl FnMut(usize, Packet) -> Vec<Packet> {
+/// A liar that changes what it asks the others to sign under one identifier.
+fn lying_broadcast<M: prost::Message + Default>(
+    id: &'static str,
+    change: impl Fn(&mut M) + 'static,
+) -> impl FnMut(usize, Packet) -> Vec<Packet> {
     move |_, packet| match packet {
         Packet::SignRequest(bytes) => {
             let mut request = BCastSigRequest::decode(bytes.as_slice()).unwrap();
-            if request.id == frost::ROUND_1 {
+            if request.id == id {
                 let any = request.message.clone().unwrap();
-                let mut casts = FrostRound1Casts::decode(any.value.as_slice()).unwrap();
-                change(&mut casts);
-                request.message = Some(Any { value: casts.encode_to_vec(), ..any });
+                let mut message = M::decode(any.value.as_slice()).unwrap();
+                change(&mut message);
+                request.message = Some(Any { value: message.encode_to_vec(), ..any });
             }
             vec![Packet::SignRequest(request.encode_to_vec())]
         }
         other => vec![other],
     }
+}
+
+fn lying_cast(change: impl Fn(&mut FrostRound1Casts) + 'static) -> impl FnMut(usize, Packet) -> Vec<Packet> {
+    lying_broadcast(frost::ROUND_1, change)
 }
 
 #[test]
@@ -593,6 +601,46 @@ fn malformed_first_broadcasts_are_never_signed_and_their_sender_is_named() {
         casts.casts[0].commitments = huge;
     }));
     assert_named(&world, "longer than its kind can be");
+}
+
+#[test]
+fn later_broadcasts_in_another_s_name_are_never_signed_and_their_sender_is_named() {
+    type Change = fn(&mut FrostRound2Casts);
+    let cases: [(&str, Change); 5] = [
+        ("the field key is absent", |casts| casts.casts[1].key = None),
+        ("claims to be share index 3", |casts| casts.casts[0].key.as_mut().unwrap().source_id = 3),
+        ("is meant for share index 4", |casts| casts.casts[0].key.as_mut().unwrap().target_id = 4),
+        ("wrong length", |casts| casts.casts[0].verification_key.push(0)),
+        ("1 entries for 2 validators", |casts| casts.casts.truncate(1)),
+    ];
+    for (words, change) in cases {
+        assert_named(&with_a_liar(lying_broadcast(frost::ROUND_2, change)), words);
+    }
+    // A node signature has a place in the lock: the one of whoever sent it, whatever it says.
+    type Claim = fn(&mut MsgNodeSig);
+    let claims: [(&str, Claim); 3] = [
+        ("claims to be share index 3", |message| message.peer_index = 2),
+        ("claims to be share index 1", |message| message.peer_index = 0),
+        ("claims to be share index 4294967295", |message| message.peer_index = u32::MAX),
+    ];
+    for (words, change) in claims {
+        assert_named(&with_a_liar(lying_broadcast(frost::NODE_SIGNATURE, change)), words);
+    }
+}
+
+#[test]
+fn entries_without_a_key_are_refused_before_anything_is_looked_up_in_them() {
+    let keyless = lying_cast(|casts| casts.casts[0].key = None);
+    assert_named(&with_a_liar(keyless), "the field key is absent");
+    let keyless_share = |_: usize, packet: Packet| match packet {
+        Packet::Message(Channel::Share, bytes) => {
+            let mut message = FrostRound1P2P::decode(bytes.as_slice()).unwrap();
+            message.shares[1].key = None;
+            vec![Packet::Message(Channel::Share, message.encode_to_vec())]
+        }
+        other => vec![other],
+    };
+    assert_named(&with_a_liar(keyless_share), "the field key is absent");
 }
 
 #[test]

@@ -111,7 +111,7 @@ pub(super) fn answer(node: &FakeNode, parts: &Parts, path: &str, body: &Bytes) -
     let root = |byte: u8| Root([byte; 32]);
     let validators = u64::try_from(chain.validators.len()).unwrap();
     let key = |index: u64| chain.validators[usize::try_from(index).unwrap()];
-    if path.starts_with("/eth/v1/validator/duties/proposer/") {
+    if path.contains("/validator/duties/proposer/") {
         let epoch: u64 = last.parse().unwrap();
         let duty = |offset: u64| {
             let index = offset % validators;

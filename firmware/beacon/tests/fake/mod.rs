@@ -273,13 +273,19 @@ async fn answer(node: &FakeNode, request: Request, path: &str) -> Response {
     }
     let posted: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     if parts.method == Method::POST
-        && parts.headers.get("content-type").is_none_or(|v| v != "application/json")
+        && parts.headers.get("content-type").is_none_or(|v| !v.as_bytes().starts_with(b"application/json"))
     {
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type").into_response();
     }
     let mut inner = node.inner.lock().unwrap();
     let chain = inner.chain.clone();
     let root = |byte: u8| Root([byte; 32]).to_string();
+    let entry = |inner: &Inner, index: usize, key: &PublicKeyBytes| {
+        let status = inner.statuses.get(&index).cloned().unwrap_or("active_ongoing".to_owned());
+        let activation = if status.starts_with("pending") { u64::MAX } else { 0 };
+        json!({"index": index.to_string(), "balance": "1", "status": status, "validator": {
+            "pubkey": key, "activation_epoch": activation.to_string(), "exit_epoch": u64::MAX.to_string()}})
+    };
     let data = match path {
         "/eth/v1/beacon/genesis" => json!({
             "genesis_time": chain.genesis_time_s.to_string(),
@@ -320,13 +326,19 @@ async fn answer(node: &FakeNode, request: Request, path: &str) -> Response {
                 .iter()
                 .enumerate()
                 .filter(|(_, key)| ids.is_empty() || ids.contains(&key.to_string()));
-            let entry = |(index, key): (usize, &PublicKeyBytes)| {
-                let status = inner.statuses.get(&index).cloned().unwrap_or("active_ongoing".to_owned());
-                let activation = if status.starts_with("pending") { u64::MAX } else { 0 };
-                json!({"index": index.to_string(), "balance": "1", "status": status, "validator": {
-                    "pubkey": key, "activation_epoch": activation.to_string(), "exit_epoch": u64::MAX.to_string()}})
-            };
-            known.map(entry).collect()
+            known.map(|(index, key)| entry(&inner, index, key)).collect()
+        }
+        _ if path.starts_with("/eth/v1/beacon/states/head/validators/") => {
+            let asked = path.rsplit('/').next().unwrap();
+            let mut all = chain.validators.iter().enumerate();
+            match all.find(|(index, key)| index.to_string() == asked || key.to_string() == asked) {
+                Some((index, key)) => entry(&inner, index, key),
+                None => return error(404, "Validator not found"),
+            }
+        }
+        _ if path.starts_with("/eth/v1/validator/liveness/") => {
+            let indices: Vec<String> = serde_json::from_value(posted).unwrap_or_default();
+            indices.iter().map(|index| json!({"index": index, "is_live": false})).collect()
         }
         "/eth/v1/validator/attestation_data" => {
             let slot: u64 =

@@ -392,6 +392,40 @@ mod tests {
     }
 
     #[test]
+    fn nobody_signs_what_is_no_message_of_the_ceremony_nor_a_hash_that_the_asker_chose() {
+        for version in [BroadcastVersion::V1, BroadcastVersion::V2] {
+            let mut all = members(version, 1);
+            let asked = |id: &str, message: Option<Any>| {
+                let request = BCastSigRequest { id: id.to_owned(), message };
+                all[1].on_request(0, &request.encode_to_vec()).unwrap_err()
+            };
+            let other = "/charon/consensus/qbft/2.0.0";
+            assert_eq!(asked(other, Some(message(0))), BroadcastRefusal::UnknownId(other.to_owned()));
+            assert_eq!(asked(ID, None), BroadcastRefusal::Absent("message"));
+            let vote = crate::wire::QbftMsg { r#type: 1, round: 1, ..Default::default() };
+            let vote = Any {
+                type_url: "type.googleapis.com/core.corepb.v1.QBFTMsg".to_owned(),
+                value: vote.encode_to_vec(),
+            };
+            assert_eq!(asked(ID, Some(vote)), BroadcastRefusal::WrongType);
+            assert_eq!(
+                asked(ID, Some(Any { value: vec![0; 129], ..message(0) })),
+                BroadcastRefusal::TooLong(129)
+            );
+            // What is signed is a hash that we made, with the name of the type in it, and never the 32 bytes that were sent.
+            let chosen = Any { value: vec![0x1d; 32], ..message(0) };
+            let request = BCastSigRequest { id: ID.to_owned(), message: Some(chosen) }.encode_to_vec();
+            let read = all[1].on_request(0, &request).unwrap();
+            let answer = BCastSigResponse::decode(all[1].sign(0, &read).unwrap().as_slice()).unwrap();
+            let key = identity(1).public_key();
+            assert_eq!(key.verify(&read.hash, &answer.signature), Ok(()));
+            for digest in [[0x1d; 32], Sha256::digest([0x1d; 32]).into()] {
+                assert!(key.verify(&digest, &answer.signature).is_err());
+            }
+        }
+    }
+
+    #[test]
     fn what_was_signed_in_another_session_is_refused() {
         let bytes = signed_by_all(&mut members(BroadcastVersion::V2, 1), message(0));
         let mut other = members(BroadcastVersion::V2, 2);
