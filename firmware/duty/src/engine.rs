@@ -139,6 +139,8 @@ pub enum PublishError {
     Temporary(String),
     /// Not worth another try.
     Permanent(String),
+    /// These were refused and are not worth another try; whatever else was handed over is taken.
+    Partly(BTreeMap<TaskId, String>),
 }
 
 /// What must survive a restart.

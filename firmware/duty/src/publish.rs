@@ -208,6 +208,19 @@ impl<S: Clone + PartialEq> Work<S> {
                 results.given_up.extend(sent);
                 results.publishing.answered();
             }
+            Err(PublishError::Partly(refused)) => {
+                let (out, taken): (Vec<_>, Vec<_>) =
+                    sent.into_iter().partition(|id| refused.contains_key(id));
+                if !taken.is_empty() {
+                    results.published.extend(taken);
+                    results.last_published_at = Some(context.now);
+                }
+                results.given_up.extend(out);
+                // One refusal is told as often as it was said only once.
+                let texts: BTreeSet<String> = refused.into_values().collect();
+                results.error = Some(texts.into_iter().collect::<Vec<_>>().join("; "));
+                results.publishing.answered();
+            }
         }
         Ok(())
     }

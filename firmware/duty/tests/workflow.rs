@@ -743,6 +743,40 @@ fn what_becomes_complete_while_a_combination_is_under_way_goes_together_after_it
     assert_eq!(jobs(&mut bench), [2]);
 }
 
+#[test]
+fn a_list_of_which_a_part_is_refused_counts_as_published_for_the_rest() {
+    let duty = Duty::new(SLOT, DutyKind::SyncMessage);
+    let id = |byte: u8| TaskId::from(PublicKeyBytes([byte; 48]));
+    let outcome = |refused: &[u8]| {
+        let mut bench = Bench::new(4);
+        let validators = (1..=3).map(|byte| (PublicKeyBytes([byte; 48]), Payload::from([])));
+        bench.wait_until(100 * 12_000 + 4_000);
+        bench.tell(Event::Schedule { duty, validators: validators.collect() }).unwrap();
+        for from in 1..4 {
+            let partial = |byte: u8| Partial {
+                id: id(byte),
+                message_root: Root([8; 32]),
+                signature: SignatureBytes([from; 96]),
+                data: Payload::from([8]),
+            };
+            let set = (1..=3).map(partial).collect();
+            bench.tell(Event::Partials { duty, sender: Member(from), set }).unwrap();
+        }
+        let results = (1..=3).map(|byte| (id(byte), Ok(SignatureBytes([9; 96])))).collect();
+        bench.tell(Event::Combined { duty, results }).unwrap();
+        let refused: BTreeMap<_, _> = refused.iter().map(|byte| (id(*byte), "too old".to_owned())).collect();
+        bench.tell(Event::Published { duty, result: Err(PublishError::Partly(refused)) }).unwrap();
+        bench.wait_until(DEADLINE);
+        assert_eq!(bench.count("publish"), 1, "neither the one nor the other goes out again");
+        let record = bench.record();
+        (record.published, record.outcome)
+    };
+    let failed = Outcome::Missed(Reason::PublishFailed("too old".to_owned()));
+    assert_eq!(outcome(&[2]), (2, failed.clone()));
+    assert_eq!(outcome(&[1, 3]), (1, failed.clone()));
+    assert_eq!(outcome(&[1, 2, 3]), (0, failed));
+}
+
 /// Two validators aggregate in one slot; selections arrive from the other members.
 fn selections(given: &[u8]) -> Bench {
     let mut bench = Bench::new(4);
