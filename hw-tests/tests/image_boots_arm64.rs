@@ -16,6 +16,11 @@ fn the_arm64_image_boots_seals_its_disk_and_opens_it_again() {
     boots::boots_seals_and_opens_again(Arch::Arm64, "HEARTH_ARM64_IMAGE");
 }
 
+#[test]
+fn a_share_on_arm64_opens_after_an_update_and_for_nothing_else() {
+    boots::share::opens_for_an_update_and_nothing_else(Arch::Arm64, "HEARTH_ARM64_IMAGE");
+}
+
 /// The runner for real boards, against the same image behind a pseudo-terminal: the root shell shares the line with the
 /// kernel's and the journal's messages, as on a board.
 #[test]
