@@ -338,8 +338,8 @@ impl Daemon {
                     Ok(()) => return copies.note(&lock_hash, Some(copies::Handed::Settled)),
                     Err(problem) => {
                         tracing::warn!(code = %problem.code, "the signer did not take the identity key: backups lack it");
-                        if ["identity_conflict", "too_many_identities"].contains(&problem.code.as_str()) {
-                            // It stays so.
+                        // Whatever is not a signer that cannot be asked yet stays so.
+                        if problem.code != sealed::LOCKED {
                             return copies.note(&lock_hash, Some(copies::Handed::Settled));
                         }
                     }

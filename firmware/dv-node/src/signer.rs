@@ -87,7 +87,7 @@ impl Signer {
         // It looks at every signature in the lock.
         let patient = Client::new(self.client.socket()).with_timeout(LOCK_PATIENCE);
         let kept: Result<serde_json::Value, ClientError> = patient.put(&identity_path(hash), &given).await;
-        kept.map(drop).map_err(silent)
+        kept.map(drop).map_err(locked)
     }
 
     /// Asks for all of them at once. Every request gets its answer; what the signer refuses does not hold up the others.

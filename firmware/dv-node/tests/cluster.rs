@@ -525,6 +525,8 @@ async fn what_members_remember_reaches_the_signer_before_the_first_vote_of_a_run
     house.attested_again().await;
     house.attested_again().await;
     let last = house.attested_again().await;
+    // What it has signed last is with the others by then.
+    house.until(last + 1).await;
     house.members[0].kill();
     let before = {
         let mut signer = house.members[0].signer.lock().unwrap();

@@ -117,8 +117,10 @@ impl Daemon {
         for number in waiting {
             let Some(seat) = self.seats.get(&number) else { continue };
             let hash = seat.place.lock_hash().unwrap_or_default();
-            if Signer::new(&self.config.signer_socket).identity(&hash).await.is_err() {
-                continue;
+            match Signer::new(&self.config.signer_socket).identity(&hash).await {
+                Ok(_) => {}
+                Err(problem) if problem.code == sealed::LOCKED => return,
+                Err(_) => continue,
             }
             if let Some(seat) = self.seats.get_mut(&number) {
                 seat.sealed = None;
@@ -168,12 +170,23 @@ impl Daemon {
     /// What cannot be taken over now keeps nothing else from it.
     async fn take_over(&self) -> Result<(), Problem> {
         let mut outcome = Ok(());
+        // There is one vault: where it cannot be asked for one, asking for each would hold up everything else here.
+        let is_over =
+            |done: &Result<(), Problem>| matches!(done, Err(problem) if problem.code == sealed::LOCKED);
         for store in self.folders.all_stores().map_err(|error| disk(&error))? {
-            outcome = self.take_store_over(&store).await.and(outcome);
+            let done = self.take_store_over(&store).await;
+            if is_over(&done) {
+                return done;
+            }
+            outcome = done.and(outcome);
         }
         let requests = [self.ceremonies.request_path()].into_iter().chain(self.change.store.request_paths());
         for request in requests {
-            outcome = self.take_over_request(&request).await.and(outcome);
+            let done = self.take_over_request(&request).await;
+            if is_over(&done) {
+                return done;
+            }
+            outcome = done.and(outcome);
         }
         outcome
     }

@@ -37,8 +37,8 @@ pub(crate) enum Event {
     Shares(Result<BTreeSet<PublicKeyBytes>, ClientError>),
     /// What a beacon node would vote for a head that it has just told of, or nothing.
     HeadVote(Option<AttestationData>),
-    /// The signer knows what a member remembers of us.
-    RememberedTold,
+    /// The signer knows what this member remembers of us.
+    RememberedTold(qbft::Member),
     /// A value to propose, or none.
     Fetched(Duty, Result<Value, FetchError>),
     /// The signer's answers.

@@ -359,7 +359,7 @@ impl Node {
             Event::Proposers(epoch, result) => self.on_proposers(epoch, result),
             Event::SyncDuties(epoch, result) => self.on_sync_duties(epoch, result),
             Event::Shares(result) => self.on_shares(result),
-            Event::RememberedTold => self.on_remembered_told(),
+            Event::RememberedTold(member) => self.on_remembered_told(member),
             Event::HeadVote(vote) => self.on_head_vote(vote),
             Event::Fetched(duty, result) => self.step(duty::Event::Fetched { duty, result }),
             Event::Signed(duty, results) => self.on_signed(duty, results),

@@ -55,8 +55,8 @@ pub(super) struct Listening {
     connected: BTreeMap<Member, Instant>,
     answered: BTreeSet<Member>,
     heard: BTreeMap<Member, Instant>,
-    /// What the signer has not answered yet.
-    telling: usize,
+    /// Whose memory the signer is being told of: that of each member once at a time.
+    telling: BTreeSet<Member>,
     first_asked: Option<Instant>,
     is_over: bool,
 }
@@ -78,7 +78,7 @@ impl Listening {
         let mut awaited = members.filter(|member| {
             !self.answered.contains(member) && self.connected.get(member).is_some_and(is_new)
         });
-        let waits = self.telling > 0 || (is_new(&first_asked) && awaited.next().is_some());
+        let waits = !self.telling.is_empty() || (is_new(&first_asked) && awaited.next().is_some());
         self.is_over = !waits;
         waits
     }
@@ -120,10 +120,9 @@ impl Node {
         }
         self.listening.heard.insert(sender, now);
         self.listening.answered.insert(sender);
-        if seen.is_empty() || self.client.is_some() {
+        if seen.is_empty() || self.client.is_some() || !self.listening.telling.insert(sender) {
             return;
         }
-        self.listening.telling += 1;
         let (signer, member) = (self.signer.clone(), self.membership.name_of(sender).to_owned());
         self.spawn(async move {
             loop {
@@ -151,14 +150,14 @@ impl Node {
                         continue;
                     }
                 }
-                return Event::RememberedTold;
+                return Event::RememberedTold(sender);
             }
         });
     }
 
     /// The signer knows.
-    pub(super) fn on_remembered_told(&mut self) {
-        self.listening.telling = self.listening.telling.saturating_sub(1);
+    pub(super) fn on_remembered_told(&mut self, member: Member) {
+        self.listening.telling.remove(&member);
     }
 
     /// All of these tasks, held back, while members are listened to first.
@@ -171,8 +170,8 @@ impl Node {
             .iter()
             .filter(|(_, peer)| peer.connected && peer.info.as_ref().is_none_or(may_be_hearth))
             .map(|(member, _)| *member);
-        let is_vote = matches!(duty.kind, DutyKind::Attester | DutyKind::Proposer);
-        if !is_vote || !self.listening.must_wait(members, patience, Instant::now()) {
+        // A block waits for nobody: blocks are not remembered, and on short slots one that is held comes too late.
+        if duty.kind != DutyKind::Attester || !self.listening.must_wait(members, patience, Instant::now()) {
             return Ok(tasks);
         }
         let why = "the other members are heard first: they may remember what this box has forgotten";
@@ -221,13 +220,13 @@ mod tests {
         listening.answered.insert(Member(1));
         assert!(listening.must_wait(members(), PATIENT, at(200)));
         listening.answered.insert(Member(2));
-        listening.telling = 1;
+        listening.telling.insert(Member(1));
         assert!(listening.must_wait(members(), PATIENT, at(60_000)), "the signer has not been told");
-        listening.telling = 0;
+        listening.telling.clear();
         assert!(!listening.must_wait(members(), PATIENT, at(60_001)));
         // Over is over.
         listening.connected(Member(3), at(60_002));
-        listening.telling = 1;
+        listening.telling.insert(Member(3));
         assert!(!listening.must_wait([Member(3)].into_iter(), PATIENT, at(60_003)));
 
         // Nobody answers, and one comes and goes.

@@ -465,6 +465,39 @@ mod tests {
     }
 
     #[test]
+    fn floors_that_the_full_disk_did_not_take_are_owed_and_nothing_is_signed_before_they_are_there() {
+        let full = |writer: &Writer, is_full: bool| {
+            writer.store().connection().pragma_update(None, "query_only", is_full).unwrap();
+        };
+        for ends_in_order in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut first = writer(dir.path(), 1, UnixMillis(5));
+            first.import(&[import(1), import(2)], UnixMillis(5)).unwrap();
+            assert!(signs(&mut first, &vote(1, 2, 3, 1), at_epoch(3)));
+            full(&first, true);
+            assert!(first.remembered(&[vote(1, 9, 10, 1)], at_epoch(10)).is_err());
+            assert!(
+                first.record_all(&[&vote(2, 9, 10, 1)], at_epoch(10)).is_err(),
+                "no share before it is kept"
+            );
+            // A backup and a change of the cluster ask for it too, and take nothing of it for kept.
+            assert!(first.watermarks().is_err() && first.prepare(&[]).is_err());
+            full(&first, false);
+            if ends_in_order {
+                first.close().unwrap();
+            } else {
+                assert!(!signs(&mut first, &vote(2, 11, 12, 1), at_epoch(12)), "the floors are there first");
+                first.reload().expect("the disk holds what its own sum says");
+                drop(first);
+            }
+            let mut second = writer(dir.path(), 3, at_epoch(12));
+            assert!(!signs(&mut second, &vote(1, 19, 20, 1), at_epoch(20)), "stopped for good");
+            assert!(!signs(&mut second, &vote(2, 11, 12, 1), at_epoch(12)));
+            assert!(signs(&mut second, &vote(2, 14, 15, 1), at_epoch(15)));
+        }
+    }
+
+    #[test]
     fn a_stopped_share_that_is_deleted_and_imported_again_stays_stopped() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = writer(dir.path(), 1, UnixMillis(5));

@@ -587,11 +587,15 @@ impl Writer {
     }
 
     fn raise_over_all(&mut self, past: Past, now: UnixMillis) -> Result<(), LedgerError> {
+        self.ensure_certain()?;
         let now = self.no_earlier_than_recorded(now);
         let transaction = self.store.begin()?;
+        // What is raised in memory and does not get to the disk is read back before anything else is done, whoever asks for it.
+        self.doubtful = true;
         let (resuming, digest) = raise_all(&transaction, &mut self.shares, self.digest, past, now)?;
         store::write_digest(&transaction, digest)?;
         transaction.commit()?;
+        self.doubtful = false;
         self.digest = digest;
         self.resuming.extend(resuming);
         Ok(())
@@ -618,9 +622,10 @@ impl Writer {
         now.max(UnixMillis(self.shown.recorded_at.load(Ordering::Relaxed)))
     }
 
-    /// Ends the run in order. A run that this process did not begin, or whose records are in doubt, stays open.
-    fn close(mut self) -> Result<(), LedgerError> {
-        if self.begun && !self.doubtful {
+    /// Ends the run in order. A run that this process did not begin, whose records stay in doubt, or of which something is owed that
+    /// the disk does not take, stays open: the next start raises all floors.
+    pub(super) fn close(mut self) -> Result<(), LedgerError> {
+        if self.begun && self.ensure_certain().is_ok() && self.keep_stops().is_ok() {
             let transaction = self.store.begin()?;
             store::write_open(&transaction, false)?;
             transaction.commit()?;
