@@ -35,7 +35,12 @@ pub(crate) fn build(
             "release"
         }
     };
-    of_this_clone(repository, target)?;
+    // One clone at a time: what this one touches is this one's until cargo has built it.
+    std::fs::create_dir_all(target).with_context(|| format!("cannot make {}", target.display()))?;
+    let one = target.join("clone.lock");
+    let one = std::fs::File::create(&one).with_context(|| format!("cannot make {}", one.display()))?;
+    one.lock().context("cannot wait for another build of the image's programs")?;
+    let stamp = of_this_clone(repository, target)?;
     // Nothing in a program may tell where it was built; what an earlier build left behind may not shape it either.
     command.env("CARGO_TARGET_DIR", target).env("CARGO_INCREMENTAL", "0");
     let mut flags = flags(target)?;
@@ -45,17 +50,20 @@ pub(crate) fn build(
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     let status = command.stdin(Stdio::null()).status().context("cannot run cargo")?;
     ensure!(status.success(), "the programs do not build");
+    std::fs::write(&stamp, repository.as_os_str().as_encoded_bytes())
+        .with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(target.join(arch.triple()).join(folder))
 }
 
 /// Cargo tells sources apart by their age alone: what another clone built last would pass for this one's. So where the clone
-/// has changed since the last build, its sources count as new.
-fn of_this_clone(repository: &Path, target: &Path) -> anyhow::Result<()> {
+/// has changed since the last build that went well, its sources count as new. Gives the file that is to name this clone then.
+fn of_this_clone(repository: &Path, target: &Path) -> anyhow::Result<PathBuf> {
     let stamp = target.join("clone");
-    let clone = repository.as_os_str().as_encoded_bytes();
-    if std::fs::read(&stamp).is_ok_and(|last| last == clone) {
-        return Ok(());
+    if std::fs::read(&stamp).is_ok_and(|last| last == repository.as_os_str().as_encoded_bytes()) {
+        return Ok(stamp);
     }
+    // Of a build that breaks off some is this clone's and some another one's: nobody's, then.
+    let _ = std::fs::remove_file(&stamp);
     let touched = Command::new("find")
         .current_dir(repository)
         .arg("firmware")
@@ -64,8 +72,7 @@ fn of_this_clone(repository: &Path, target: &Path) -> anyhow::Result<()> {
         .status()
         .context("cannot run find")?;
     ensure!(touched.success(), "cannot mark the sources as new");
-    std::fs::create_dir_all(target).with_context(|| format!("cannot make {}", target.display()))?;
-    std::fs::write(&stamp, clone).with_context(|| format!("cannot write {}", stamp.display()))
+    Ok(stamp)
 }
 
 /// Every path of this machine under a name that is the same everywhere. The clone's is not among them: cargo names what is in
