@@ -130,7 +130,9 @@ impl Machine {
         let Some((user, _)) = self.user else { return built };
         let copy = self.dir.path().join("signer");
         if !copy.exists() {
-            std::fs::copy(built, &copy).unwrap();
+            // By another process: what this one writes, a child that another test starts meanwhile has open for a moment, and what is
+            // open for writing does not start.
+            assert!(Command::new("cp").arg(built).arg(&copy).status().unwrap().success());
             std::fs::create_dir_all(self.state()).unwrap();
             for path in [self.dir.path(), &self.state()] {
                 std::os::unix::fs::chown(path, Some(user), Some(user)).unwrap();
