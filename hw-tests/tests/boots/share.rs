@@ -91,7 +91,7 @@ fn folders(dir: &Path) -> [NodeFolder; 2] {
     let addresses =
         Addresses { fee_recipient: ExecutionAddress([1; 20]), withdrawal: ExecutionAddress([2; 20]) };
     ["first", "second"].map(|name| {
-        let options = CreateOptions::new(name, 4, 1, network.clone(), addresses.clone());
+        let options = CreateOptions::new(name, 4, 1, network.clone(), addresses);
         let created = create::cluster(&options, &mut rand::rng()).unwrap();
         let folder = dir.join(name);
         for file in created.node_files(0, KdfCost::Insecure, &mut rand::rng()).unwrap() {
