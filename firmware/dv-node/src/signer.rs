@@ -213,20 +213,6 @@ fn locked(error: ClientError) -> Problem {
     )
 }
 
-fn silent(error: ClientError) -> Problem {
-    match error {
-        ClientError::Refused { problem, .. } => problem,
-        error @ (ClientError::Unreachable { .. }
-        | ClientError::Broken { .. }
-        | ClientError::Timeout { .. }
-        | ClientError::Malformed { .. }) => Problem::new(
-            "signer_silent",
-            format!("The signer, which keeps the identity key of this cluster, does not answer: {error}."),
-            "Try again in a minute.",
-        ),
-    }
-}
-
 fn count(groups: &[SignGroup]) -> usize {
     groups.iter().map(|group| group.keys.len()).sum()
 }
