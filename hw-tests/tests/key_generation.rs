@@ -56,9 +56,11 @@ fn members(dir: &Path) -> Vec<Member> {
 /// The new lock is right, and any three of the new shares sign.
 fn assert_usable(lock: &Lock, members: &[Member]) {
     lock.verify(&[]).unwrap();
-    let version = hoodi().genesis_fork_version;
+    // What hoodi's beacon nodes say of it since Fulu: the signer knows it too.
+    let [previous_version, current_version] =
+        [[0x60, 0, 9, 0x10], [0x70, 0, 9, 0x10]].map(chain::ForkVersion);
     let fork_info = ForkInfo {
-        fork: Fork { previous_version: version, current_version: version, epoch: Epoch(0) },
+        fork: Fork { previous_version, current_version, epoch: Epoch(50_688) },
         genesis_validators_root: hoodi().genesis_validators_root().unwrap(),
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
