@@ -378,12 +378,24 @@ fn no_floor_is_raised_by_a_clock_that_has_gone_back() {
 }
 
 #[test]
-fn a_run_whose_records_are_in_doubt_is_not_ended_in_order() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut writer = run(dir.path(), 1, BEFORE_GENESIS);
-    writer.doubtful = true;
-    writer.close().unwrap();
-    assert!(Store::open(dir.path()).unwrap().is_open().unwrap(), "the next run raises the floors");
+fn a_run_whose_records_stay_in_doubt_is_not_ended_in_order() {
+    let closed_with = |change: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = run(dir.path(), 1, BEFORE_GENESIS);
+        writer.import(&[import(1, 101)], BEFORE_GENESIS).unwrap();
+        assert!(attest(&mut writer, 1, 9, 10, 1));
+        let transaction = writer.store.begin().unwrap();
+        transaction.execute(change, []).unwrap();
+        transaction.commit().unwrap();
+        writer.doubtful = true;
+        writer.close().unwrap();
+        !Store::open(dir.path()).unwrap().is_open().unwrap()
+    };
+    assert!(
+        closed_with("UPDATE attestations SET target = target"),
+        "what can be read back is in doubt no more"
+    );
+    assert!(!closed_with("UPDATE attestations SET target = target - 1"), "the next run raises the floors");
 }
 
 fn entry(source: u64, target: u64) -> SignedAttestation {
