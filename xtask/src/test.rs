@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use hw_tests::image::Arch;
+use hw_tests::image::{Arch, Image};
 use hw_tests::vm::measure::MEASURED;
 use serde_json::Value;
 
@@ -41,6 +41,8 @@ pub(crate) enum Part {
     PowerCuts,
     /// The image with four processors, on an NVMe disk, on one that is too small, on a stick that installs it: not among "all" either.
     ImageMore,
+    /// A release, signed with keys made for it alone: built with optimised programs, looked into, booted twice: not among "all".
+    Release,
     /// A second checkout gives the same image: everything is compiled twice more.
     SameBytes,
     /// A cluster that changes on a real chain: about two minutes, not among "all".
@@ -65,6 +67,7 @@ impl Part {
             Self::ImageArm64 => "image-arm64",
             Self::PowerCuts => "power-cuts",
             Self::ImageMore => "image-more",
+            Self::Release => "release",
             Self::SameBytes => "same-bytes",
             Self::EditedCluster => "edited-cluster",
             Self::Fulu => "fulu",
@@ -257,6 +260,10 @@ fn run_part(tally: &mut Tally, part: Part, built: Option<&Vec<Executable>>) {
             run_executables(tally, built, |test| test.is("charon_edit"), &one_by_one);
         }
         Part::Image => boot_image(tally, built, Arch::X86_64, "image_boots", "HEARTH_IMAGE"),
+        Part::Release => {
+            let image = image::build_release_to_try();
+            boot(tally, built, image, "release_boots", "HEARTH_RELEASE_IMAGE");
+        }
         Part::SameBytes => {
             let again = image::build_dev().and_then(|image| image::check_again(&image));
             tally.judge("a second checkout, in another folder, gives the same bytes", again);
@@ -290,6 +297,7 @@ fn describe(part: Part) -> &'static str {
         Part::Fast => "a real chain and four native members",
         Part::Image => "build the image, boot it, look inside",
         Part::ImageArm64 => "the same for ARM64, emulated",
+        Part::Release => "a release with keys made for it: build it, look inside, boot it",
         Part::SameBytes => "a second checkout in another folder, byte by byte",
         Part::ImageMore => "four processors, an NVMe disk, a disk that is too small, a stick that installs",
         Part::EditedCluster => "a cluster that changes on a real chain",
@@ -301,7 +309,17 @@ fn describe(part: Part) -> &'static str {
 
 /// Builds a dev image and runs the test that boots it.
 fn boot_image(tally: &mut Tally, built: Option<&Vec<Executable>>, arch: Arch, test: &str, named_by: &str) {
-    let image = image::build_dev_for(arch);
+    boot(tally, built, image::build_dev_for(arch), test, named_by);
+}
+
+/// Runs the test that boots an image which was built.
+fn boot(
+    tally: &mut Tally,
+    built: Option<&Vec<Executable>>,
+    image: anyhow::Result<Image>,
+    test: &str,
+    named_by: &str,
+) {
     let raw = image.as_ref().ok().map(|image| image.raw.clone());
     tally.judge("the image builds", image.map(|_| ()));
     if let Some(raw) = raw {
@@ -397,6 +415,7 @@ impl Executable {
             "moving_page",
             "passphrase_page",
             "power_cuts",
+            "release_boots",
             "two_clusters",
         ]
         .iter()

@@ -13,7 +13,7 @@ use crate::ask::{BYTES_PER_VALIDATOR, SMALL, encode, unless};
 use crate::error::{BeaconError, Cause, RequestError};
 use crate::nodes::{BeaconNodes, Node};
 use crate::submit::Submitted;
-use crate::wire::{Data, DutiesWire, ValidatorWire, ValidatorsRequest};
+use crate::wire::{Data, DutiesWire, LivenessWire, ValidatorWire, ValidatorsRequest};
 
 const ASKING_FOR_VOTE: &str = "asking for attestation data";
 /// How often and how long apart a node that is not yet in our slot is asked again: half a second in all.
@@ -132,6 +132,31 @@ impl BeaconNodes {
             let distinct: BTreeSet<_> = answer.data.iter().map(|duty| duty.validator_index).collect();
             unless(distinct.len() == answer.data.len(), node, doing, "two duties for one validator")?;
             Ok(AttesterDuties { dependent_root: answer.dependent_root, duties: answer.data })
+        })
+        .await
+    }
+
+    /// Who of these validators has voted in this epoch, the current or the previous one, as far as the head's chain shows.
+    pub async fn voted(
+        &self,
+        epoch: Epoch,
+        indices: &[ValidatorIndex],
+    ) -> Result<BTreeSet<ValidatorIndex>, BeaconError> {
+        let doing = "asking who has voted";
+        if indices.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let wanted: BTreeSet<ValidatorIndex> = indices.iter().copied().collect();
+        let body = encode(&wanted.iter().map(|index| index.0.to_string()).collect::<Vec<_>>());
+        let limits = self.read_limits(SMALL + wanted.len() * BYTES_PER_VALIDATOR);
+        let (wanted, body) = (&wanted, &body);
+        self.read(doing, |node| async move {
+            let path = format!("/eth/v1/validator/liveness/{}", epoch.0);
+            let answer = node.endpoint.post(doing, &path, &[], body.clone(), limits).await?;
+            let answer: Data<Vec<LivenessWire>> = node.endpoint.parse(doing, &answer.body)?;
+            let all_wanted = answer.data.iter().all(|entry| wanted.contains(&entry.index));
+            unless(all_wanted, node, doing, "a validator nobody asked for")?;
+            Ok(answer.data.into_iter().filter(|entry| entry.is_live).map(|entry| entry.index).collect())
         })
         .await
     }

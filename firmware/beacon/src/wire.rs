@@ -101,6 +101,12 @@ pub(crate) struct ValidatorDetailsWire {
 }
 
 #[derive(Deserialize)]
+pub(crate) struct LivenessWire {
+    pub(crate) index: ValidatorIndex,
+    pub(crate) is_live: bool,
+}
+
+#[derive(Deserialize)]
 pub(crate) struct DutiesWire<D> {
     pub(crate) dependent_root: Root,
     #[serde(default)]

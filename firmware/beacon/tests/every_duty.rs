@@ -54,6 +54,20 @@ async fn proposers_of_an_epoch_are_told_with_the_root_they_depend_on() {
 }
 
 #[tokio::test]
+async fn who_has_voted_in_an_epoch_is_told_of_those_that_were_asked_for() {
+    let (node, nodes) = one_node().await;
+    let indices = [0, 1, 2].map(ValidatorIndex);
+    assert_eq!(nodes.voted(Epoch(7), &indices).await.unwrap(), [].into());
+    node.inner.lock().unwrap().voted.insert(7, vec![1, 3]);
+    assert_eq!(nodes.voted(Epoch(7), &indices).await.unwrap(), [ValidatorIndex(1)].into());
+    assert_eq!(nodes.voted(Epoch(6), &indices).await.unwrap(), [].into());
+    assert_eq!(nodes.voted(Epoch(7), &[]).await.unwrap(), [].into(), "nobody is asked about nobody");
+    let stranger = json!({"data": [{"index": "3", "is_live": true}]});
+    node.fault("liveness", Fault::Says(200, stranger.to_string().into_bytes()));
+    assert!(unfitting(nodes.voted(Epoch(7), &indices).await));
+}
+
+#[tokio::test]
 async fn blocks_come_in_ssz_or_json_full_or_blinded() {
     let (node, nodes) = one_node().await;
     for blinded in [false, true] {

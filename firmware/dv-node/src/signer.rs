@@ -12,8 +12,9 @@ use ipc::folder::{
     identity_path,
 };
 use ipc::web3signer::{
-    PUBLIC_KEYS_PATH, REMEMBERED_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer, SeenSignature, SignAnswer,
-    SignGroup, SignOutcome, SignRequest, sign_lists, sign_path,
+    CHAIN_MARKS_PATH, ChainMark, MAX_CHAIN_MARKS_AT_ONCE, PUBLIC_KEYS_PATH, REMEMBERED_PATH, SEEN_PATH,
+    SIGN_MANY_PATH, SeenAnswer, SeenSignature, SignAnswer, SignGroup, SignOutcome, SignRequest, sign_lists,
+    sign_path,
 };
 use ipc::{Client, ClientError, Problem, Sensitive};
 
@@ -147,6 +148,14 @@ impl Signer {
     /// Tells it of those that members remember from before this box started.
     pub async fn remembered(&self, seen: &[SeenSignature]) -> Result<SeenAnswer, ClientError> {
         self.client.post(REMEMBERED_PATH, &seen).await
+    }
+
+    /// Tells it what the chain shows of its shares' validators.
+    pub async fn chain_marks(&self, marks: &[ChainMark]) -> Result<(), ClientError> {
+        for some in marks.chunks(MAX_CHAIN_MARKS_AT_ONCE) {
+            let _nothing_to_say: serde_json::Value = self.client.post(CHAIN_MARKS_PATH, &some).await?;
+        }
+        Ok(())
     }
 
     /// As many outcomes as were asked for, in their order.

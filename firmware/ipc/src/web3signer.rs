@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use chain::{AttestationData, ForkInfo, PublicKeyBytes, Root, SignatureBytes};
+use chain::{AttestationData, Epoch, ForkInfo, PublicKeyBytes, Root, SignatureBytes};
 use serde::{Deserialize, Serialize};
 
 /// Path of the list of public keys.
@@ -27,6 +27,10 @@ pub const SIGN_MANY_PATH: &str = "/api/v1/eth2/sign";
 pub const SEEN_PATH: &str = "/api/v1/eth2/seen";
 /// Path that takes a list of [`SeenSignature`] that members remember from before this box started, and answers [`SeenAnswer`].
 pub const REMEMBERED_PATH: &str = "/api/v1/eth2/remembered";
+/// Path that takes a list of [`ChainMark`].
+pub const CHAIN_MARKS_PATH: &str = "/api/v1/eth2/chain_marks";
+/// Marks in one such list at most.
+pub const MAX_CHAIN_MARKS_AT_ONCE: usize = 512;
 /// Signatures in one such list at most: each has to be verified.
 pub const MAX_SEEN_AT_ONCE: usize = 64;
 /// Signatures in one request at most.
@@ -58,6 +62,18 @@ pub struct SeenSignature {
 pub struct SeenAnswer {
     /// The shares that were stopped because of it.
     pub stopped: Vec<PublicKeyBytes>,
+}
+
+/// What a beacon node knows of a share's validator: that it has voted. Its other shares may have done so without this one, so this
+/// only ever makes a signer more careful.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainMark {
+    /// The share's public key.
+    pub key: PublicKeyBytes,
+    /// The epoch that the validator has voted for last.
+    pub target: Epoch,
+    /// The epoch that the chain has justified by now: no vote up to then had a later source.
+    pub justified: Epoch,
 }
 
 /// A whole message to be signed. The field that holds the message depends on the type.

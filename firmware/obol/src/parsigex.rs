@@ -103,26 +103,33 @@ pub enum Refusal {
     ZeroSignature,
 }
 
+/// Votes that are read of one message of the past at most: a cluster may have had more validators when it was sent.
+const MOST_REMEMBERED: usize = 10_000;
+
 /// Checks a message; any failure refuses all of it.
 pub fn receive(bytes: &[u8], context: &Context<'_>) -> Result<Received, Refusal> {
+    count_entries(bytes, context.validators.len())?;
     let in_time = |duty| match context.now.expiry(duty) {
         Expiry::Expired => Err(Refusal::Expired),
         Expiry::Scheduled | Expiry::Exempt => Ok(()),
     };
-    check(bytes, context, in_time)
+    check(bytes, context, in_time, |_| true)
 }
 
-/// The same for what is no longer of use to a duty, as a witness of what was signed: its deadline may have passed.
+/// The same for what is no longer of use to a duty, as a witness of what was signed: its deadline may have passed, and it may
+/// speak of validators that whoever forgot it does not know either; those are left out.
 pub fn receive_remembered(bytes: &[u8], context: &Context<'_>) -> Result<Received, Refusal> {
-    check(bytes, context, |_| Ok(()))
+    count_entries(bytes, context.validators.len().max(MOST_REMEMBERED))?;
+    let is_known = |key: &str| read_set_key(key).is_some_and(|key| context.validators.contains(&key));
+    check(bytes, context, |_| Ok(()), is_known)
 }
 
 fn check(
     bytes: &[u8],
     context: &Context<'_>,
     in_time: impl FnOnce(Duty) -> Result<(), Refusal>,
+    is_read: impl Fn(&str) -> bool,
 ) -> Result<Received, Refusal> {
-    count_entries(bytes, context.validators.len())?;
     let message = ParSigExMsg::decode(bytes).map_err(|_| Refusal::Malformed)?;
     message.complete().map_err(Refusal::Absent)?;
     let wire_duty = message.duty.ok_or(Refusal::Absent("duty"))?;
@@ -142,7 +149,7 @@ fn check(
         return Err(Refusal::Empty);
     }
     let read = |(key, entry)| read_entry(duty.kind, key, entry, context);
-    let partials = set.into_iter().map(read).collect::<Result<_, _>>()?;
+    let partials = set.into_iter().filter(|(key, _)| is_read(key)).map(read).collect::<Result<_, _>>()?;
     Ok(Received { duty, share_index: context.sender, partials })
 }
 

@@ -206,6 +206,15 @@ fn what_is_over_is_read_as_a_witness_and_by_every_other_rule() {
     assert_eq!(remembered(2, &at(60, 3)), Err(Refusal::NotTheSendersShare(3)));
     assert_eq!(remembered(2, &at(6 * 32, 2)), Err(Refusal::TooEarly));
     assert_eq!(remembered(2, b"nothing"), Err(Refusal::Malformed));
+    // It may speak of validators that came later than what is known here.
+    let stranger = PublicKeyBytes([7; 48]);
+    let all = [(&VALIDATORS[0], &signed), (&VALIDATORS[1], &signed), (&stranger, &signed)];
+    let more = encode(Duty::new(60, DutyType::Attester), 2, all);
+    let read = remembered(2, &more).unwrap();
+    assert_eq!(read.partials.into_keys().collect::<Vec<_>>(), VALIDATORS);
+    let others = [VALIDATORS[0], stranger];
+    let other = encode(Duty::new(100, DutyType::Attester), 2, others.iter().map(|key| (key, &signed)));
+    assert_eq!(receive_from(2, &other), Err(Refusal::UnknownValidator), "nothing of it is of use");
 }
 
 fn entry(message: &mut ParSigExMsg) -> &mut obol::wire::ParSignedData {

@@ -9,7 +9,7 @@ use chain::{PublicKeyBytes, UnixMillis};
 use ipc::{
     Problem,
     owner::{RESUME_CONFIRMATION, ResumeShare, ShareResumed},
-    web3signer::{MAX_SEEN_AT_ONCE, SeenAnswer, SeenSignature},
+    web3signer::{ChainMark, MAX_CHAIN_MARKS_AT_ONCE, MAX_SEEN_AT_ONCE, SeenAnswer, SeenSignature},
 };
 
 use crate::{
@@ -49,6 +49,18 @@ impl Signer {
             tracing::error!(pubshare = %share, "members remember a vote of this share that is not on record here: it is stopped until the owner decides");
         }
         Ok(SeenAnswer { stopped })
+    }
+
+    /// Takes note of what the chain shows of the validators of these shares (decision 0402). Believed by nobody, and only ever
+    /// stricter.
+    pub(crate) async fn note_chain_marks(&self, marks: Vec<ChainMark>) -> Result<(), Refusal> {
+        let ledger = self.ready()?;
+        if marks.len() > MAX_CHAIN_MARKS_AT_ONCE {
+            return Err(Refusal::Malformed(format!(
+                "at most {MAX_CHAIN_MARKS_AT_ONCE} marks are taken at once"
+            )));
+        }
+        ledger.mark(marks).await.map_err(|error| Refusal::NotDurable(error.to_string()))
     }
 
     /// The votes among them that the shares' own keys verify.

@@ -140,6 +140,26 @@ pub(crate) fn build_dev_for(arch: image::Arch) -> anyhow::Result<Image> {
     build(&Place::ordinary()?, &What::dev(arch), Earlier::Kept)
 }
 
+/// A release of this commit, for nothing but to be looked into and booted here: its keys are gone when it is built.
+pub(crate) fn build_release_to_try() -> anyhow::Result<Image> {
+    let keys = tempfile::tempdir().context("cannot make a folder for keys")?;
+    for name in ["sb", "pcr"] {
+        let file = |kind| keys.path().join(format!("{name}.{kind}"));
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-sha256", "-days", "7300"]);
+        openssl.args(["-subj", "/CN=Hearth release to try/", "-keyout"]).arg(file("key"));
+        let output = openssl.arg("-out").arg(file("crt")).output().context("cannot run openssl")?;
+        ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let arch = image::Arch::X86_64;
+    let what = What { arch, profile: image::Profile::Release, console: None, keys: Some(keys.path().into()) };
+    // Beside, and not in the place of, a release that somebody means to give to people.
+    let out = Some(run::cache()?.join("image").join(format!("release-to-try-{}", arch.name())));
+    let image = build(&Place { out, ..verify::of_commit()? }, &what, Earlier::Layers)?;
+    small_enough(size(&image.compressed)?)?;
+    Ok(image)
+}
+
 /// Whether a second checkout in another folder gives the same bytes as this image of this checkout.
 pub(crate) fn check_again(image: &Image) -> anyhow::Result<()> {
     verify::again(image, &What::dev(image::Arch::X86_64))

@@ -104,6 +104,8 @@ pub struct Inner {
     pub blocks_asked: Vec<(u64, String)>,
     /// The aggregate of every committee, if any.
     pub aggregate: Option<Value>,
+    /// Who has voted in which epoch: indices, by position.
+    pub voted: BTreeMap<u64, Vec<usize>>,
     /// Whether there is an aggregate of whatever slot is asked for, when none is given above.
     pub makes_aggregates: bool,
 }
@@ -140,6 +142,7 @@ impl FakeNode {
             has_builder: false,
             blocks_asked: Vec::new(),
             aggregate: None,
+            voted: BTreeMap::new(),
             makes_aggregates: false,
         };
         let node = Self {
@@ -338,7 +341,10 @@ async fn answer(node: &FakeNode, request: Request, path: &str) -> Response {
         }
         _ if path.starts_with("/eth/v1/validator/liveness/") => {
             let indices: Vec<String> = serde_json::from_value(posted).unwrap_or_default();
-            indices.iter().map(|index| json!({"index": index, "is_live": false})).collect()
+            let epoch: u64 = path.rsplit('/').next().unwrap().parse().unwrap();
+            let voted = inner.voted.get(&epoch).cloned().unwrap_or_default();
+            let is_live = |index: &String| voted.iter().any(|voter| voter.to_string() == *index);
+            indices.iter().map(|index| json!({"index": index, "is_live": is_live(index)})).collect()
         }
         "/eth/v1/validator/attestation_data" => {
             let slot: u64 =

@@ -15,7 +15,7 @@ use ipc::web3signer::SeenSignature;
 use obol::{DutyType, Protocol, parsigex};
 use qbft::Member;
 
-use super::Node;
+use super::{Node, wall};
 use crate::obol_network::{from_wire, partials_of, to_wire};
 
 /// Messages sent back to one member in an epoch at most, besides one for each slot: in an honest epoch a member votes in each
@@ -118,7 +118,8 @@ impl Node {
         let Some(running) = &self.running else { return };
         let timing = &running.chain.timing;
         let epoch = (timing.epoch_of(duty.slot), timing.slots_per_epoch);
-        self.last_votes.keep(member, duty, bytes);
+        let current = timing.slot_at(wall()).unwrap_or_default();
+        self.last_votes.keep(member, duty, current, bytes);
         // Other software takes a member's signatures from that member alone. Of two boxes with one identity another may have
         // answered last, so what was once a Hearth counts as one.
         if !is_recorded(duty) || !self.peers.get(&member).is_some_and(|peer| peer.was_hearth) {

@@ -6,11 +6,13 @@ use beacon::{AttesterDuties, BeaconError, ChainEvent, ProposerDuties, ValidatorI
 use chain::{AttestationData, Epoch, PublicKeyBytes, SignatureBytes, SyncDuty, VoluntaryExit};
 use duty::{Duty, FetchError, PublishError, SignError, TaskId, Value};
 use ipc::ClientError;
+use ipc::web3signer::ChainMark;
 use obol::HostEvent;
 use qbft::Member;
 use tokio::sync::oneshot;
 
 use super::combine::Combined;
+use super::remembered::Witness;
 use crate::obol_api::{ApiError, Call};
 use crate::validator_client::question::Question;
 
@@ -37,8 +39,12 @@ pub(crate) enum Event {
     Shares(Result<BTreeSet<PublicKeyBytes>, ClientError>),
     /// What a beacon node would vote for a head that it has just told of, or nothing.
     HeadVote(Option<AttestationData>),
-    /// The signer knows what this member remembers of us.
-    RememberedTold(qbft::Member),
+    /// The signer knows what this witness remembers of us.
+    RememberedTold(Witness),
+    /// It cannot be told of what this witness remembers yet, and says why.
+    RememberedUntold(Witness, String),
+    /// Which validators have voted lately, as far as the chain shows.
+    ChainMarks(Vec<ChainMark>),
     /// A value to propose, or none.
     Fetched(Duty, Result<Value, FetchError>),
     /// The signer's answers.

@@ -4,20 +4,23 @@
 //! members know better: they hold the votes that it has forgotten. So each keeps the last one of every member and sends it back
 //! when that one connects, in the ordinary message and unchanged; and before its first vote a box gives those that are connected
 //! a moment to do so. Whatever they say can stop a share or make it wait; nothing they say, and no silence, allows anything.
+//! The chain itself is asked in the same moment which validators have voted (decision 0402).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chain::Slot;
+use beacon::{BeaconError, BeaconNodes};
+use chain::{Epoch, PublicKeyBytes, Slot, ValidatorIndex};
 use duty::{Duty, DutyKind, SignError, Task};
 use ipc::ClientError;
-use ipc::web3signer::SeenSignature;
+use ipc::web3signer::{ChainMark, SeenSignature};
 use obol::{Protocol, parsigex};
 use qbft::Member;
 
 use super::sign::Results;
 use super::{Event, Node};
+use crate::signer::Signer;
 
 /// The largest message that is kept. A slot's votes of a thousand validators take a fifth of it.
 const MOST_BYTES: usize = 1024 * 1024;
@@ -36,8 +39,11 @@ const TELL_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct LastVotes(BTreeMap<Member, (Slot, Arc<[u8]>)>);
 
 impl LastVotes {
-    /// Keeps a message unless one of a later slot is here.
-    pub(super) fn keep(&mut self, member: Member, duty: Duty, bytes: &[u8]) {
+    /// Keeps a message unless one of a later slot is here. What comes before its time could keep honest ones out.
+    pub(super) fn keep(&mut self, member: Member, duty: Duty, current: Slot, bytes: &[u8]) {
+        if duty.slot > current {
+            return;
+        }
         let is_older = self.0.get(&member).is_some_and(|(slot, _)| *slot > duty.slot);
         if duty.kind == DutyKind::Attester && bytes.len() <= MOST_BYTES && !is_older {
             self.0.insert(member, (duty.slot, bytes.into()));
@@ -49,14 +55,33 @@ impl LastVotes {
     }
 }
 
+/// Who remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Witness {
+    /// A member, what was signed with our share.
+    Member(Member),
+    /// The chain, which validators have voted.
+    Chain,
+}
+
+/// How far the chain has been heard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Chain {
+    #[default]
+    NotAsked,
+    Asked,
+    Answered,
+}
+
 /// Whom the first vote of this run waits for. Pure.
 #[derive(Debug, Default)]
 pub(super) struct Listening {
     connected: BTreeMap<Member, Instant>,
     answered: BTreeSet<Member>,
     heard: BTreeMap<Member, Instant>,
-    /// Whose memory the signer is being told of: that of each member once at a time.
-    telling: BTreeSet<Member>,
+    /// Whose memory the signer is being told of, that of each once at a time; and why it has not taken it in yet.
+    telling: BTreeMap<Witness, Option<String>>,
+    chain: Chain,
     first_asked: Option<Instant>,
     is_over: bool,
 }
@@ -78,9 +103,20 @@ impl Listening {
         let mut awaited = members.filter(|member| {
             !self.answered.contains(member) && self.connected.get(member).is_some_and(is_new)
         });
-        let waits = !self.telling.is_empty() || (is_new(&first_asked) && awaited.next().is_some());
+        let is_open = self.chain != Chain::Answered || awaited.next().is_some();
+        let waits = !self.telling.is_empty() || (is_new(&first_asked) && is_open);
         self.is_over = !waits;
         waits
+    }
+
+    /// What an owner is told who asks why nothing is signed yet.
+    fn why_waiting(&self) -> SignError {
+        match self.telling.values().flatten().next() {
+            Some(signer_says) => SignError::Unavailable(signer_says.clone()),
+            None => SignError::HeldBack(
+                "the other members are heard first: they may remember what this box has forgotten".to_owned(),
+            ),
+        }
     }
 
     fn listens_to(&self, sender: Member, now: Instant) -> bool {
@@ -120,44 +156,85 @@ impl Node {
         }
         self.listening.heard.insert(sender, now);
         self.listening.answered.insert(sender);
-        if seen.is_empty() || self.client.is_some() || !self.listening.telling.insert(sender) {
+        if !seen.is_empty() {
+            let member = self.membership.name_of(sender).to_owned();
+            self.tell(Witness::Member(sender), member, Memory::Votes(seen));
+        }
+    }
+
+    /// Asks the chain which of our validators have voted lately.
+    fn ask_the_chain(&mut self, duty: Duty) {
+        let Some(running) = &self.running else { return };
+        self.listening.chain = Chain::Asked;
+        let epoch = running.chain.timing.epoch_of(duty.slot);
+        let ours: BTreeMap<ValidatorIndex, PublicKeyBytes> = self
+            .duties
+            .validators
+            .iter()
+            .filter_map(|(key, info)| Some((info.index, self.membership.keys.get(key)?.own_share)))
+            .collect();
+        let beacon = self.beacon.clone();
+        self.spawn(async move { Event::ChainMarks(marks_of(&beacon, epoch, &ours).await) });
+    }
+
+    /// The chain has answered, perhaps that it does not know.
+    pub(super) fn on_chain_marks(&mut self, marks: Vec<ChainMark>) {
+        self.listening.chain = Chain::Answered;
+        if !marks.is_empty() {
+            self.tell(Witness::Chain, "the beacon chain".to_owned(), Memory::Marks(marks));
+        }
+    }
+
+    /// Tells the signer, once at a time of each witness, until it has taken it in or refused it.
+    fn tell(&mut self, witness: Witness, name: String, memory: Memory) {
+        if self.client.is_some() || self.listening.telling.contains_key(&witness) {
             return;
         }
-        let (signer, member) = (self.signer.clone(), self.membership.name_of(sender).to_owned());
+        self.listening.telling.insert(witness, None);
+        let (signer, events) = (self.signer.clone(), self.events.clone());
         self.spawn(async move {
             loop {
-                match signer.remembered(&seen).await {
-                    Ok(answer) if answer.stopped.is_empty() => {
-                        tracing::debug!(member, "what is remembered of us is known");
-                    }
-                    Ok(answer) => tracing::error!(
-                        member,
-                        shares = answer.stopped.len(),
+                match memory.tell(&signer).await {
+                    Ok(0) => tracing::debug!(witness = name, "what is remembered of us is known"),
+                    Ok(stopped) => tracing::error!(
+                        witness = name,
+                        shares = stopped,
                         "a member remembers votes of this box that its signer has no record of: the shares are stopped"
                     ),
                     Err(ClientError::Refused { status, problem }) if status != UNAVAILABLE => {
-                        tracing::warn!(member, code = %problem.code, "the signer does not take what is remembered of us");
+                        tracing::warn!(witness = name, code = %problem.code, "the signer does not take what is remembered of us");
                     }
                     // Locked, or not up yet: it signs nothing either.
-                    Err(
-                        ClientError::Refused { .. }
-                        | ClientError::Unreachable { .. }
-                        | ClientError::Broken { .. }
-                        | ClientError::Timeout { .. }
-                        | ClientError::Malformed { .. },
-                    ) => {
+                    Err(error) => {
+                        let why = match error {
+                            ClientError::Refused { problem, .. } => problem.message,
+                            ClientError::Unreachable { .. }
+                            | ClientError::Broken { .. }
+                            | ClientError::Timeout { .. }
+                            | ClientError::Malformed { .. } => error.to_string(),
+                        };
+                        if events.send(Event::RememberedUntold(witness, why)).await.is_err() {
+                            return Event::RememberedTold(witness); // The node has ended.
+                        }
                         tokio::time::sleep(TELL_AGAIN).await;
                         continue;
                     }
                 }
-                return Event::RememberedTold(sender);
+                return Event::RememberedTold(witness);
             }
         });
     }
 
     /// The signer knows.
-    pub(super) fn on_remembered_told(&mut self, member: Member) {
-        self.listening.telling.remove(&member);
+    pub(super) fn on_remembered_told(&mut self, witness: Witness) {
+        self.listening.telling.remove(&witness);
+    }
+
+    /// The signer cannot be told yet.
+    pub(super) fn on_remembered_untold(&mut self, witness: Witness, why: String) {
+        if let Some(known) = self.listening.telling.get_mut(&witness) {
+            *known = Some(why);
+        }
     }
 
     /// All of these tasks, held back, while members are listened to first.
@@ -171,12 +248,53 @@ impl Node {
             .filter(|(_, peer)| peer.connected && peer.info.as_ref().is_none_or(may_be_hearth))
             .map(|(member, _)| *member);
         // A block waits for nobody: blocks are not remembered, and on short slots one that is held comes too late.
+        if duty.kind == DutyKind::Attester && self.listening.chain == Chain::NotAsked {
+            self.ask_the_chain(duty);
+        }
         if duty.kind != DutyKind::Attester || !self.listening.must_wait(members, patience, Instant::now()) {
             return Ok(tasks);
         }
-        let why = "the other members are heard first: they may remember what this box has forgotten";
-        Err(tasks.into_iter().map(|task| (task.id, Err(SignError::HeldBack(why.to_owned())))).collect())
+        let why = self.listening.why_waiting();
+        Err(tasks.into_iter().map(|task| (task.id, Err(why.clone()))).collect())
     }
+}
+
+/// What a witness remembers.
+enum Memory {
+    Votes(Vec<SeenSignature>),
+    Marks(Vec<ChainMark>),
+}
+
+impl Memory {
+    /// How many shares the signer stopped because of it.
+    async fn tell(&self, signer: &Signer) -> Result<usize, ClientError> {
+        match self {
+            Self::Votes(seen) => signer.remembered(seen).await.map(|answer| answer.stopped.len()),
+            Self::Marks(marks) => signer.chain_marks(marks).await.map(|()| 0),
+        }
+    }
+}
+
+/// The last epoch in which each of these validators has voted, this one or the one before. What no beacon node says is left out.
+async fn marks_of(
+    beacon: &BeaconNodes,
+    epoch: Epoch,
+    ours: &BTreeMap<ValidatorIndex, PublicKeyBytes>,
+) -> Vec<ChainMark> {
+    let untold = |error: BeaconError| tracing::warn!(%error, "not known which validators have voted lately");
+    let indices: Vec<_> = ours.keys().copied().collect();
+    // Without it a mark still keeps the share from voting twice in one epoch.
+    let finality = beacon.finality().await.map_err(untold);
+    let justified = finality.map_or(Epoch(0), |finality| finality.current_justified.epoch);
+    let mut voted = BTreeMap::new();
+    for epoch in [epoch.saturating_sub(1), epoch] {
+        let indices = beacon.voted(epoch, &indices).await.map_err(untold).unwrap_or_default();
+        voted.extend(indices.into_iter().map(|index| (index, epoch)));
+    }
+    let mark = |(index, key): (&ValidatorIndex, &PublicKeyBytes)| {
+        voted.get(index).map(|target| ChainMark { key: *key, target: *target, justified })
+    };
+    ours.iter().filter_map(mark).collect()
 }
 
 /// HTTP: come again.
@@ -195,16 +313,22 @@ mod tests {
     #[test]
     fn the_newest_votes_of_each_member_are_kept() {
         let mut last = LastVotes::default();
-        last.keep(Member(1), attester(5), b"five");
-        last.keep(Member(2), attester(9), b"nine");
-        last.keep(Member(1), attester(4), b"four");
-        last.keep(Member(1), Duty::new(Slot(7), DutyKind::Proposer), b"block");
+        last.keep(Member(1), attester(5), Slot(9), b"five");
+        last.keep(Member(2), attester(9), Slot(9), b"nine");
+        last.keep(Member(1), attester(4), Slot(9), b"four");
+        last.keep(Member(1), Duty::new(Slot(7), DutyKind::Proposer), Slot(9), b"block");
         assert_eq!(last.of(Member(1)).as_deref(), Some(&b"five"[..]));
-        last.keep(Member(1), attester(6), b"six");
-        last.keep(Member(1), attester(7), &vec![0; MOST_BYTES + 1]);
+        last.keep(Member(1), attester(6), Slot(9), b"six");
+        last.keep(Member(1), attester(7), Slot(9), &vec![0; MOST_BYTES + 1]);
         assert_eq!(last.of(Member(1)).as_deref(), Some(&b"six"[..]));
         assert_eq!(last.of(Member(2)).as_deref(), Some(&b"nine"[..]));
         assert_eq!(last.of(Member(3)), None);
+        last.keep(Member(2), attester(10), Slot(9), b"ten");
+        assert_eq!(last.of(Member(2)).as_deref(), Some(&b"nine"[..]), "it is not time for that");
+    }
+
+    fn heard_by_the_chain() -> Listening {
+        Listening { chain: Chain::Answered, ..Listening::default() }
     }
 
     #[test]
@@ -213,24 +337,27 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let members = || [Member(1), Member(2)].into_iter();
         // Both answer.
-        let mut listening = Listening::default();
+        let mut listening = heard_by_the_chain();
         listening.connected(Member(1), at(0));
         listening.connected(Member(2), at(0));
         assert!(listening.must_wait(members(), PATIENT, at(100)));
         listening.answered.insert(Member(1));
         assert!(listening.must_wait(members(), PATIENT, at(200)));
         listening.answered.insert(Member(2));
-        listening.telling.insert(Member(1));
+        assert!(matches!(listening.why_waiting(), SignError::HeldBack(_)));
+        listening.telling.insert(Witness::Member(Member(1)), None);
+        listening.telling.insert(Witness::Chain, Some("type your passphrase".to_owned()));
         assert!(listening.must_wait(members(), PATIENT, at(60_000)), "the signer has not been told");
+        assert_eq!(listening.why_waiting(), SignError::Unavailable("type your passphrase".to_owned()));
         listening.telling.clear();
         assert!(!listening.must_wait(members(), PATIENT, at(60_001)));
         // Over is over.
         listening.connected(Member(3), at(60_002));
-        listening.telling.insert(Member(3));
+        listening.telling.insert(Witness::Member(Member(3)), None);
         assert!(!listening.must_wait([Member(3)].into_iter(), PATIENT, at(60_003)));
 
         // Nobody answers, and one comes and goes.
-        let mut listening = Listening::default();
+        let mut listening = heard_by_the_chain();
         listening.connected(Member(1), at(0));
         assert!(listening.must_wait(members(), PATIENT, at(1_900)));
         listening.connected(Member(1), at(1_950));
@@ -245,10 +372,15 @@ mod tests {
         );
 
         // They were connected long before it.
-        let mut listening = Listening::default();
+        let mut listening = heard_by_the_chain();
         listening.connected(Member(1), at(0));
         assert!(!listening.must_wait(members(), PATIENT, at(5_000)));
-        assert!(!Listening::default().must_wait(std::iter::empty(), PATIENT, at(0)), "nobody is there");
+        assert!(!heard_by_the_chain().must_wait(std::iter::empty(), PATIENT, at(0)), "nobody is there");
+
+        // The chain has as long.
+        let mut listening = Listening { chain: Chain::Asked, ..Listening::default() };
+        assert!(listening.must_wait(std::iter::empty(), PATIENT, at(0)));
+        assert!(!listening.must_wait(std::iter::empty(), PATIENT, at(2_000)), "it does not answer");
     }
 
     #[test]

@@ -114,6 +114,8 @@ pub struct SignerState {
     pub takes_copies: bool,
     /// Those that members remember, each with how much had been signed when it was told.
     pub remembered: Vec<(usize, ipc::web3signer::SeenSignature)>,
+    /// What the chain shows, each with how much had been signed when it was told.
+    pub chain_marks: Vec<(usize, ipc::web3signer::ChainMark)>,
     /// The ceremony that its owner has begun: its definition hash.
     pub ceremony: Option<String>,
     /// Its owner has confirmed that every validator leaves.
@@ -187,6 +189,7 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         copies: BTreeMap::new(),
         takes_copies: true,
         remembered: Vec::new(),
+        chain_marks: Vec::new(),
         ceremony: None,
         exits_confirmed: false,
         edit_allowed: false,
@@ -202,6 +205,7 @@ fn start_signer(socket: &Path, shares: Vec<SecretShare>, genesis_root: Root) -> 
         .route(ipc::edit::EDIT_STATUS_PATH, get(edit_status))
         .route(ipc::web3signer::SEEN_PATH, post(seen))
         .route(ipc::web3signer::REMEMBERED_PATH, post(remembered))
+        .route(ipc::web3signer::CHAIN_MARKS_PATH, post(chain_marks))
         .route("/api/v1/eth2/sign/{key}", post(sign_one))
         .route(ipc::folder::SEAL_IDENTITY_PATH, post(seal_identity))
         .route("/v1/identities/{lock_hash}", get(identity).put(keep_identity))
@@ -238,6 +242,20 @@ async fn remembered(
     let signed = state.signed.len();
     state.remembered.extend(seen.into_iter().map(|seen| (signed, seen)));
     Json(ipc::web3signer::SeenAnswer::default()).into_response()
+}
+
+/// The same for what the chain shows.
+async fn chain_marks(
+    State(state): State<Shared>,
+    Json(marks): Json<Vec<ipc::web3signer::ChainMark>>,
+) -> Response {
+    let mut state = state.lock().unwrap();
+    if state.locked {
+        return vault_is_locked();
+    }
+    let signed = state.signed.len();
+    state.chain_marks.extend(marks.into_iter().map(|mark| (signed, mark)));
+    Json(serde_json::json!({})).into_response()
 }
 
 /// As if sealed: what another vault made does not open. How it is done truly is the real signer's to test.

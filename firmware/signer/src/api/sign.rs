@@ -17,8 +17,8 @@ use ipc::{
         IdentityAnswer, IdentityGiven, IdentityToSeal, OPEN_IDENTITY_PATH, SEAL_IDENTITY_PATH, SealedIdentity,
     },
     web3signer::{
-        MAX_SIGNED_AT_ONCE, PUBLIC_KEYS_PATH, REMEMBERED_PATH, SEEN_PATH, SIGN_MANY_PATH, SeenAnswer,
-        SeenSignature, SignGroup, SignOutcome, UPCHECK_PATH,
+        CHAIN_MARKS_PATH, ChainMark, MAX_SIGNED_AT_ONCE, PUBLIC_KEYS_PATH, REMEMBERED_PATH, SEEN_PATH,
+        SIGN_MANY_PATH, SeenAnswer, SeenSignature, SignGroup, SignOutcome, UPCHECK_PATH,
     },
 };
 
@@ -34,6 +34,7 @@ pub(crate) fn router(signer: Arc<Signer>) -> Router {
         .route(SIGN_MANY_PATH, post(sign_many))
         .route(SEEN_PATH, post(seen))
         .route(REMEMBERED_PATH, post(remembered))
+        .route(CHAIN_MARKS_PATH, post(chain_marks))
         .route(PUBLIC_KEYS_PATH, get(public_keys))
         .route(UPCHECK_PATH, get(up))
         .route(
@@ -183,6 +184,14 @@ async fn seen(State(signer): State<Arc<Signer>>, body: Bytes) -> Result<Json<See
 async fn remembered(State(signer): State<Arc<Signer>>, body: Bytes) -> Result<Json<SeenAnswer>, Refusal> {
     let seen: Vec<SeenSignature> = serde_json::from_slice(&body).map_err(unreadable)?;
     signer.note_remembered(seen).await.map(Json)
+}
+
+async fn chain_marks(
+    State(signer): State<Arc<Signer>>,
+    body: Bytes,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    let marks: Vec<ChainMark> = serde_json::from_slice(&body).map_err(unreadable)?;
+    signer.note_chain_marks(marks).await.map(|()| Json(serde_json::json!({})))
 }
 
 fn refused(refusal: &Refusal) -> SignOutcome {

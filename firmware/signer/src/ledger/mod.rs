@@ -4,6 +4,7 @@
 //! burst costs one fsync. A [`Clearance`] exists only for a message whose record is on the disk.
 
 #[cfg(test)]
+mod chain_marks;
 mod crash;
 mod delete;
 mod digest;
@@ -30,7 +31,10 @@ use std::{
 };
 
 use chain::{Epoch, PublicKeyBytes, Root, UnixMillis};
-use ipc::signer::{ChainClock, LastSigned};
+use ipc::{
+    signer::{ChainClock, LastSigned},
+    web3signer::ChainMark,
+};
 use slashing::{History, SignedAttestation, SignedBlock};
 use tokio::sync::{mpsc, oneshot};
 
@@ -266,6 +270,11 @@ enum Job {
         votes: Vec<Asked>,
         now: UnixMillis,
         reply: oneshot::Sender<Result<Vec<PublicKeyBytes>, LedgerError>>,
+    },
+    ChainMarks {
+        marks: Vec<ChainMark>,
+        now: UnixMillis,
+        reply: oneshot::Sender<Result<(), LedgerError>>,
     },
     Resume {
         key: PublicKeyBytes,
@@ -509,6 +518,11 @@ impl Ledger {
     /// The same for what members remember from before this box started; then every share may have to wait.
     pub(crate) async fn remembered(&self, votes: Vec<Asked>) -> Result<Vec<PublicKeyBytes>, LedgerError> {
         self.ask(|reply| Job::Remembered { votes, now: now(), reply }).await?
+    }
+
+    /// Takes note of what the chain shows of these shares' validators.
+    pub(crate) async fn mark(&self, marks: Vec<ChainMark>) -> Result<(), LedgerError> {
+        self.ask(|reply| Job::ChainMarks { marks, now: now(), reply }).await?
     }
 
     /// Whether members remember votes that this ledger lacks.

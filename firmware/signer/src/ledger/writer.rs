@@ -10,14 +10,17 @@ use std::{
 };
 
 use chain::{Epoch, PublicKeyBytes, Root, UnixMillis};
-use ipc::signer::{ChainClock, LastSigned};
+use ipc::{
+    signer::{ChainClock, LastSigned},
+    web3signer::ChainMark,
+};
 use rusqlite::Transaction;
 use slashing::{AttestationVote, BlockProposal, History, Retention};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Asked, Clearance, Facts, Import, Imported, Job, LedgerError, Past, Resuming, ShareRow, Stopped, digest,
-    edit, elsewhere,
+    Asked, ChainMarks, Clearance, Facts, Import, Imported, Job, LedgerError, Past, Resuming, ShareRow,
+    Stopped, digest, edit, elsewhere,
     record::{record, with_imported},
     store,
     store::Store,
@@ -91,6 +94,8 @@ pub(super) struct Writer {
     unkept_stops: Vec<(Asked, UnixMillis)>,
     /// When it was found that all floors must be raised for votes that this ledger lacks; until that is on the disk.
     floors_owed: Option<UnixMillis>,
+    /// What the chain shows of validators that is not on record here.
+    chain_marks: ChainMarks,
     metrics: Metrics,
 }
 
@@ -113,6 +118,7 @@ impl Writer {
             shown: Shown::default(),
             unkept_stops: Vec::new(),
             floors_owed: None,
+            chain_marks: ChainMarks::default(),
             metrics,
         }
     }
@@ -222,6 +228,9 @@ impl Writer {
                 Job::Remembered { votes, now, reply } => {
                     let _ = reply.send(self.remembered(&votes, now));
                 }
+                Job::ChainMarks { marks, now, reply } => {
+                    let _ = reply.send(self.ensure_certain().map(|()| self.mark(&marks, now)));
+                }
                 Job::Resume { key, shown, now, reply } => {
                     let _ = reply.send(self.resume(&key, shown, now));
                 }
@@ -316,6 +325,10 @@ impl Writer {
         for asked in batch {
             if stopped.contains_key(&asked.key) {
                 verdicts.push(Err(Refusal::SignsElsewhere));
+                continue;
+            }
+            if let Err(refusal) = self.chain_marks.allow(asked) {
+                verdicts.push(Err(refusal));
                 continue;
             }
             if let Err(refusal) = check_siblings(&self.shares, &self.siblings, asked) {
@@ -471,6 +484,15 @@ impl Writer {
     /// All shares, each with its row number, whose it is, and what is known of it.
     pub(super) fn all_held(&self) -> impl Iterator<Item = (PublicKeyBytes, i64, Validator, &History)> {
         self.shares.iter().map(|(key, held)| (*key, held.id, held.validator, &held.history))
+    }
+
+    /// Takes note of what the chain shows; see [`ChainMarks`].
+    fn mark(&mut self, marks: &[ChainMark], now: UnixMillis) {
+        for mark in marks {
+            if let Some(held) = self.shares.get(&mark.key).filter(|held| !held.is_deleted) {
+                self.chain_marks.note(mark, &held.history, &held.clock, now);
+            }
+        }
     }
 
     /// When a share was seen elsewhere, if it is stopped.

@@ -2,7 +2,9 @@
 
 use crate::elsewhere::{remember, signed_elsewhere};
 use crate::harness::*;
+use chain::Epoch;
 use ipc::signer::{History, ProtectionTier};
+use ipc::web3signer::{CHAIN_MARKS_PATH, ChainMark};
 use std::path::PathBuf;
 use tpm::{Tpm, swtpm::Swtpm};
 
@@ -86,8 +88,8 @@ fn files_of(dir: &std::path::Path) -> Folder {
     files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn yesterday_s_disk_with_yesterday_s_software_tpm_is_given_away_by_what_members_remember() {
+/// A machine that was put back with its TPM, as a virtual one is: its two shares have voted for epoch 3 and have forgotten it.
+async fn put_back_with_its_chip() -> Machine {
     let mut machine = Machine::new();
     let signer = machine.start().await;
     signer.import(&bundle(&[1, 2], History::NeverSigned)).await.unwrap();
@@ -111,6 +113,42 @@ async fn yesterday_s_disk_with_yesterday_s_software_tpm_is_given_away_by_what_me
         std::fs::write(path, content).unwrap();
     }
     machine.swtpm = Some(Swtpm::start_at(&machine.tcti, &chip).unwrap());
+    machine
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_and_a_tpm_of_yesterday_do_not_vote_against_what_the_chain_shows() {
+    let machine = put_back_with_its_chip().await;
+    let signer = machine.start().await;
+    assert_eq!(signer.problem_codes().await, [""; 0], "the box itself cannot know");
+    let shown =
+        |share, target| ChainMark { key: pubshare(share), target: Epoch(target), justified: Epoch(2) };
+    let mark = async |marks: &[ChainMark]| {
+        let told: serde_json::Value = signer.sign.post(CHAIN_MARKS_PATH, &marks).await.unwrap();
+        assert_eq!(told, serde_json::json!({}));
+    };
+    // Of a share that is not here, and of an epoch that is on record.
+    mark(&[shown(9, 3), shown(1, 2)]).await;
+    signer.attest(&pubshare(1), &vote(1, 2, 1)).await.expect("a repeat");
+    mark(&[shown(1, 3)]).await;
+    for (source, target, head) in [(2, 3, 1), (2, 3, 2), (1, 4, 1)] {
+        let outcome = signer.attest(&pubshare(1), &vote(source, target, head)).await;
+        assert_eq!(code(outcome), refused(412, "slashable"), "{source} to {target}");
+    }
+    // Nothing waits, nothing is stopped, and a validator of which the chain shows nothing goes on.
+    assert_eq!(signer.problem_codes().await, [""; 0]);
+    signer.attest(&pubshare(1), &vote(3, 4, 1)).await.unwrap();
+    signer.attest(&pubshare(2), &vote(2, 4, 1)).await.unwrap();
+    // What members remember a moment later is as much of a proof as before.
+    assert_eq!(remember(&signer, &[signed_elsewhere(1, 1, 2, 3, 1)]).await, [pubshare(1)]);
+    let too_many = vec![shown(1, 3); ipc::web3signer::MAX_CHAIN_MARKS_AT_ONCE + 1];
+    let outcome: Result<serde_json::Value, _> = signer.sign.post(CHAIN_MARKS_PATH, &too_many).await;
+    assert_eq!(code(outcome), refused(400, "malformed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn yesterday_s_disk_with_yesterday_s_software_tpm_is_given_away_by_what_members_remember() {
+    let machine = put_back_with_its_chip().await;
     let signer = machine.start().await;
     assert_eq!(signer.problem_codes().await, [""; 0], "the box itself cannot know");
     // Members that lie cost nothing: another's signature, one that is none, a vote that is on record, a share that is not here.
