@@ -241,6 +241,9 @@ impl Node {
     pub(super) fn hold_until_heard(&mut self, duty: Duty, tasks: Vec<Task>) -> Result<Vec<Task>, Results> {
         let slot_ms = self.running.as_ref().map_or(u64::MAX, |running| running.chain.timing.slot_ms);
         let patience = PATIENCE.min(Duration::from_millis(slot_ms / 3));
+        if duty.kind == DutyKind::Attester && self.listening.chain == Chain::NotAsked {
+            self.ask_the_chain(duty);
+        }
         let may_be_hearth = |info: &obol::peerinfo::Report| info.dv_client == obol::peerinfo::DV_CLIENT;
         let members = self
             .peers
@@ -248,9 +251,6 @@ impl Node {
             .filter(|(_, peer)| peer.connected && peer.info.as_ref().is_none_or(may_be_hearth))
             .map(|(member, _)| *member);
         // A block waits for nobody: blocks are not remembered, and on short slots one that is held comes too late.
-        if duty.kind == DutyKind::Attester && self.listening.chain == Chain::NotAsked {
-            self.ask_the_chain(duty);
-        }
         if duty.kind != DutyKind::Attester || !self.listening.must_wait(members, patience, Instant::now()) {
             return Ok(tasks);
         }
