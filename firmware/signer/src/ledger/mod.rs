@@ -3,8 +3,8 @@
 //! One thread owns the database. Requests that wait while it writes are checked and committed together, so a slot's
 //! burst costs one fsync. A [`Clearance`] exists only for a message whose record is on the disk.
 
-#[cfg(test)]
 mod chain_marks;
+#[cfg(test)]
 mod crash;
 mod delete;
 mod digest;
