@@ -19,8 +19,9 @@ use slashing::{AttestationVote, BlockProposal, History, Retention};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Asked, ChainMarks, Clearance, Facts, Import, Imported, Job, LedgerError, Past, Resuming, ShareRow,
-    Stopped, digest, edit, elsewhere,
+    Asked, Clearance, Facts, Import, Imported, Job, LedgerError, Past, Resuming, ShareRow, Stopped,
+    chain_marks::ChainMarks,
+    digest, edit, elsewhere,
     record::{record, with_imported},
     store,
     store::Store,
