@@ -136,13 +136,14 @@ impl BeaconNodes {
         .await
     }
 
-    /// Who of these validators has voted in this epoch, the current or the previous one, as far as the head's chain shows.
-    pub async fn voted(
+    /// Who of these validators was seen doing something in this epoch, the current or the previous one. Some nodes count votes
+    /// alone, some blocks as well, and some have to be told to look. Nothing is held against a node that does not say.
+    pub async fn seen_live(
         &self,
         epoch: Epoch,
         indices: &[ValidatorIndex],
     ) -> Result<BTreeSet<ValidatorIndex>, BeaconError> {
-        let doing = "asking who has voted";
+        let doing = "asking who has voted lately";
         if indices.is_empty() {
             return Ok(BTreeSet::new());
         }
@@ -150,7 +151,7 @@ impl BeaconNodes {
         let body = encode(&wanted.iter().map(|index| index.0.to_string()).collect::<Vec<_>>());
         let limits = self.read_limits(SMALL + wanted.len() * BYTES_PER_VALIDATOR);
         let (wanted, body) = (&wanted, &body);
-        self.read(doing, |node| async move {
+        self.read_early(doing, |node| async move {
             let path = format!("/eth/v1/validator/liveness/{}", epoch.0);
             let answer = node.endpoint.post(doing, &path, &[], body.clone(), limits).await?;
             let answer: Data<Vec<LivenessWire>> = node.endpoint.parse(doing, &answer.body)?;

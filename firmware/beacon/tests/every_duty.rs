@@ -54,17 +54,23 @@ async fn proposers_of_an_epoch_are_told_with_the_root_they_depend_on() {
 }
 
 #[tokio::test]
-async fn who_has_voted_in_an_epoch_is_told_of_those_that_were_asked_for() {
+async fn who_was_live_in_an_epoch_is_told_of_those_that_were_asked_for() {
     let (node, nodes) = one_node().await;
     let indices = [0, 1, 2].map(ValidatorIndex);
-    assert_eq!(nodes.voted(Epoch(7), &indices).await.unwrap(), [].into());
+    assert_eq!(nodes.seen_live(Epoch(7), &indices).await.unwrap(), [].into());
     node.inner.lock().unwrap().voted.insert(7, vec![1, 3]);
-    assert_eq!(nodes.voted(Epoch(7), &indices).await.unwrap(), [ValidatorIndex(1)].into());
-    assert_eq!(nodes.voted(Epoch(6), &indices).await.unwrap(), [].into());
-    assert_eq!(nodes.voted(Epoch(7), &[]).await.unwrap(), [].into(), "nobody is asked about nobody");
+    assert_eq!(nodes.seen_live(Epoch(7), &indices).await.unwrap(), [ValidatorIndex(1)].into());
+    assert_eq!(nodes.seen_live(Epoch(6), &indices).await.unwrap(), [].into());
+    assert_eq!(nodes.seen_live(Epoch(7), &[]).await.unwrap(), [].into(), "nobody is asked about nobody");
     let stranger = json!({"data": [{"index": "3", "is_live": true}]});
     node.fault("liveness", Fault::Says(200, stranger.to_string().into_bytes()));
-    assert!(unfitting(nodes.voted(Epoch(7), &indices).await));
+    assert!(unfitting(nodes.seen_live(Epoch(7), &indices).await));
+    // Whatever it says to this question, it goes on being asked the others.
+    for status in [400, 404, 500, 503] {
+        node.fault("liveness", Fault::Says(status, b"{}".to_vec()));
+        assert!(nodes.seen_live(Epoch(7), &indices).await.is_err());
+        assert!(nodes.proposer_duties(Epoch(3)).await.is_ok(), "after {status}");
+    }
 }
 
 #[tokio::test]

@@ -64,13 +64,13 @@ pub struct SeenAnswer {
     pub stopped: Vec<PublicKeyBytes>,
 }
 
-/// What a beacon node knows of a share's validator: that it has voted. Its other shares may have done so without this one, so this
+/// What a beacon node knows of a share's validator: that it has done something. Its other shares may have done so without this one, so this
 /// only ever makes a signer more careful.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainMark {
     /// The share's public key.
     pub key: PublicKeyBytes,
-    /// The epoch that the validator has voted for last.
+    /// The last epoch in which the validator was seen, which may have been a vote for that epoch.
     pub target: Epoch,
     /// The epoch that the chain has justified by now: no vote up to then had a later source.
     pub justified: Epoch,

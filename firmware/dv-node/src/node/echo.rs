@@ -140,7 +140,7 @@ impl Node {
         if heard.is_some_and(|at| at.elapsed() < LISTEN_EVERY) {
             return;
         }
-        let Some((duty, seen)) = self.read_our_name(bytes, parsigex::receive) else { return };
+        let Some((duty, seen)) = self.read_our_name(bytes) else { return };
         let Some(running) = &self.running else { return };
         // Of a duty from before this run nobody here knows what was sent.
         if running.chain.timing.start_of(duty.slot) < running.since {
@@ -170,12 +170,9 @@ impl Node {
     }
 }
 
-/// How a message is read: for a duty that is not over, or whenever it was.
-type Receive = fn(&[u8], &parsigex::Context<'_>) -> Result<parsigex::Received, parsigex::Refusal>;
-
 impl Node {
-    /// What of a message in our name was not sent in this run; nothing when it is no such message.
-    pub(super) fn read_our_name(&self, bytes: &[u8], receive: Receive) -> Option<(Duty, Vec<SeenSignature>)> {
+    /// What of a message in our name was not sent in this run; nothing when it is no such message. Its duty may be over.
+    pub(super) fn read_our_name(&self, bytes: &[u8]) -> Option<(Duty, Vec<SeenSignature>)> {
         let context = parsigex::Context {
             validators: &self.validators,
             members: u8::try_from(self.operators.len()).ok()?,
@@ -183,7 +180,7 @@ impl Node {
             now: self.obol_now()?,
             sender: self.membership.share_index,
         };
-        let received = receive(bytes, &context).ok()?;
+        let received = parsigex::receive_remembered(bytes, &context).ok()?;
         let duty = from_wire(received.duty).filter(|duty| is_recorded(*duty))?;
         let running = self.running.as_ref()?;
         let sent = running.sent_partials.get(&duty);

@@ -43,8 +43,8 @@ pub(crate) enum Event {
     RememberedTold(Witness),
     /// It cannot be told of what this witness remembers yet, and says why.
     RememberedUntold(Witness, String),
-    /// Which validators have voted lately, as far as the chain shows.
-    ChainMarks(Vec<ChainMark>),
+    /// Which validators have voted lately, as far as the chain shows; none when no beacon node says.
+    ChainMarks(Option<Vec<ChainMark>>),
     /// A value to propose, or none.
     Fetched(Duty, Result<Value, FetchError>),
     /// The signer's answers.

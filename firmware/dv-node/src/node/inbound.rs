@@ -162,7 +162,12 @@ impl Node {
             Err(parsigex::Refusal::NotTheSendersShare(share)) if share == self.membership.share_index => {
                 self.on_our_name(sender, bytes);
             }
-            Err(parsigex::Refusal::Expired) if self.on_late_partials(sender, bytes) => {}
+            // What it remembers of us may be of another day, when the cluster had more validators than this box knows of.
+            Err(
+                parsigex::Refusal::Expired
+                | parsigex::Refusal::TooManyEntries
+                | parsigex::Refusal::UnknownValidator,
+            ) if self.on_late_partials(sender, bytes) => {}
             Err(refusal) => self.count_refused(sender, "parsigex", &refusal),
         }
     }

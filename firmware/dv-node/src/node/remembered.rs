@@ -19,7 +19,7 @@ use obol::{Protocol, parsigex};
 use qbft::Member;
 
 use super::sign::Results;
-use super::{Event, Node};
+use super::{Event, Node, wall};
 use crate::signer::Signer;
 
 /// The largest message that is kept. A slot's votes of a thousand validators take a fifth of it.
@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LISTEN_EVERY: Duration = Duration::from_secs(10);
 /// What is sent back is of use before the first vote.
 const LASTS: Duration = Duration::from_secs(12);
+/// A beacon node that does not say who has voted is asked again after this time, for about a minute; then in the next epoch.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+const ASK_TIMES: u32 = 30;
 /// A signer that cannot take it in yet is told again after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 
@@ -92,11 +95,12 @@ impl Listening {
         self.connected.entry(member).or_insert(now);
     }
 
-    /// Whether a vote has to wait for what these members remember. While the signer cannot be told it could not sign either;
-    /// for everything else the wait is bounded, and once it is over it is over for this run.
+    /// Whether a vote has to wait for what these members remember, or the chain. While the signer cannot be told it could not sign
+    /// either; for everything else the wait is bounded, and once it is over it is over for this run.
     fn must_wait(&mut self, members: impl Iterator<Item = Member>, patience: Duration, now: Instant) -> bool {
         if self.is_over {
-            return false;
+            // What was told after all counts before the vote that is asked for when the signer opens.
+            return self.telling.values().any(Option::is_some);
         }
         let first_asked = *self.first_asked.get_or_insert(now);
         let is_new = |at: &Instant| now.saturating_duration_since(*at) < patience;
@@ -143,7 +147,7 @@ impl Node {
         if !self.listening.listens_to(sender, Instant::now()) {
             return false;
         }
-        let Some((_, seen)) = self.read_our_name(bytes, parsigex::receive_remembered) else { return false };
+        let Some((_, seen)) = self.read_our_name(bytes) else { return false };
         self.on_remembered(sender, seen);
         true
     }
@@ -162,25 +166,41 @@ impl Node {
         }
     }
 
-    /// Asks the chain which of our validators have voted lately.
-    fn ask_the_chain(&mut self, duty: Duty) {
-        let Some(running) = &self.running else { return };
+    /// Asks the chain which of our validators have voted lately, unless it has answered in this run: what this box has forgotten
+    /// is from before.
+    pub(super) fn ask_the_chain(&mut self) {
+        let Some(running) = self.running.as_ref().filter(|_| self.listening.chain == Chain::NotAsked) else {
+            return;
+        };
+        let (Some(epoch), None) = (running.chain.timing.epoch_at(wall()), &self.client) else { return };
         self.listening.chain = Chain::Asked;
-        let epoch = running.chain.timing.epoch_of(duty.slot);
         let ours: BTreeMap<ValidatorIndex, PublicKeyBytes> = self
             .duties
             .validators
             .iter()
             .filter_map(|(key, info)| Some((info.index, self.membership.keys.get(key)?.own_share)))
             .collect();
-        let beacon = self.beacon.clone();
-        self.spawn(async move { Event::ChainMarks(marks_of(&beacon, epoch, &ours).await) });
+        let (beacon, events) = (self.beacon.clone(), self.events.clone());
+        self.spawn(async move {
+            for time in 0..ASK_TIMES {
+                match marks_of(&beacon, epoch, &ours).await {
+                    Ok(marks) => return Event::ChainMarks(Some(marks)),
+                    Err(_) if events.is_closed() => break,
+                    Err(error) if time == 0 => {
+                        tracing::warn!(%error, "not known yet which validators have voted lately");
+                    }
+                    Err(_) => {}
+                }
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            Event::ChainMarks(None)
+        });
     }
 
-    /// The chain has answered, perhaps that it does not know.
-    pub(super) fn on_chain_marks(&mut self, marks: Vec<ChainMark>) {
-        self.listening.chain = Chain::Answered;
-        if !marks.is_empty() {
+    /// The chain has answered, or nobody knows.
+    pub(super) fn on_chain_marks(&mut self, marks: Option<Vec<ChainMark>>) {
+        self.listening.chain = if marks.is_some() { Chain::Answered } else { Chain::NotAsked };
+        if let Some(marks) = marks.filter(|marks| !marks.is_empty()) {
             self.tell(Witness::Chain, "the beacon chain".to_owned(), Memory::Marks(marks));
         }
     }
@@ -241,9 +261,6 @@ impl Node {
     pub(super) fn hold_until_heard(&mut self, duty: Duty, tasks: Vec<Task>) -> Result<Vec<Task>, Results> {
         let slot_ms = self.running.as_ref().map_or(u64::MAX, |running| running.chain.timing.slot_ms);
         let patience = PATIENCE.min(Duration::from_millis(slot_ms / 3));
-        if duty.kind == DutyKind::Attester && self.listening.chain == Chain::NotAsked {
-            self.ask_the_chain(duty);
-        }
         let may_be_hearth = |info: &obol::peerinfo::Report| info.dv_client == obol::peerinfo::DV_CLIENT;
         let members = self
             .peers
@@ -275,26 +292,25 @@ impl Memory {
     }
 }
 
-/// The last epoch in which each of these validators has voted, this one or the one before. What no beacon node says is left out.
+/// The last epoch in which each of these validators was seen, this one or the one before.
 async fn marks_of(
     beacon: &BeaconNodes,
     epoch: Epoch,
     ours: &BTreeMap<ValidatorIndex, PublicKeyBytes>,
-) -> Vec<ChainMark> {
-    let untold = |error: BeaconError| tracing::warn!(%error, "not known which validators have voted lately");
+) -> Result<Vec<ChainMark>, BeaconError> {
     let indices: Vec<_> = ours.keys().copied().collect();
-    // Without it a mark still keeps the share from voting twice in one epoch.
-    let finality = beacon.finality().await.map_err(untold);
-    let justified = finality.map_or(Epoch(0), |finality| finality.current_justified.epoch);
-    let mut voted = BTreeMap::new();
-    for epoch in [epoch.saturating_sub(1), epoch] {
-        let indices = beacon.voted(epoch, &indices).await.map_err(untold).unwrap_or_default();
-        voted.extend(indices.into_iter().map(|index| (index, epoch)));
-    }
+    let last = epoch.saturating_sub(1);
+    let (finality, before, now) = tokio::try_join!(
+        beacon.finality(),
+        beacon.seen_live(last, &indices),
+        beacon.seen_live(epoch, &indices),
+    )?;
+    let justified = finality.current_justified.epoch;
     let mark = |(index, key): (&ValidatorIndex, &PublicKeyBytes)| {
-        voted.get(index).map(|target| ChainMark { key: *key, target: *target, justified })
+        let target = if now.contains(index) { epoch } else { last };
+        (now.contains(index) || before.contains(index)).then_some(ChainMark { key: *key, target, justified })
     };
-    ours.iter().filter_map(mark).collect()
+    Ok(ours.iter().filter_map(mark).collect())
 }
 
 /// HTTP: come again.
@@ -355,6 +371,10 @@ mod tests {
         listening.connected(Member(3), at(60_002));
         listening.telling.insert(Witness::Member(Member(3)), None);
         assert!(!listening.must_wait([Member(3)].into_iter(), PATIENT, at(60_003)));
+        // But for a signer that cannot hear yet, and so signs nothing.
+        listening.telling.insert(Witness::Chain, Some("type your passphrase".to_owned()));
+        assert!(listening.must_wait(std::iter::empty(), PATIENT, at(60_004)));
+        listening.telling.clear();
 
         // Nobody answers, and one comes and goes.
         let mut listening = heard_by_the_chain();

@@ -199,6 +199,7 @@ impl Node {
                     self.duties.sync.all_may_have_changed();
                 }
                 self.prepare_proposers();
+                self.ask_the_chain();
                 self.on_slot(super::wall());
             }
             Err(error) => {

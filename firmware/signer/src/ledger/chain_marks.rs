@@ -2,7 +2,7 @@
 //!
 //! An old copy of the ledger whose TPM was put back with it, in a cluster whose members remember nothing, may have signed a part of
 //! what the chain shows. It may as well have been off while the others went on, which is the ordinary case: so nothing is stopped,
-//! and nothing waits. A validator votes once in an epoch, so to keep still about epochs in which it has voted costs nothing.
+//! and no alarm is raised. A validator votes once in an epoch, so to keep still about epochs in which it has voted costs nothing.
 //!
 //! Kept in memory for the run: whoever asks for votes asks the chain before the first one.
 
@@ -28,11 +28,11 @@ struct Mark {
 }
 
 impl ChainMarks {
-    /// Takes note of a mark that goes beyond what is on record. A beacon node that lies silences a share for the epoch that has
-    /// begun, and no longer.
+    /// Takes note of a mark that goes beyond what is on record. What is beyond what this signer could have signed, by its clock, is
+    /// cut to that.
     pub(super) fn note(&mut self, mark: &ChainMark, history: &History, clock: &ChainClock, now: UnixMillis) {
         let Some(epoch) = clock::epoch_at(clock, now) else { return };
-        let target = mark.target.min(epoch);
+        let target = mark.target.min(epoch.saturating_add(1));
         if Some(target) <= history.last_known().target {
             return;
         }
@@ -122,10 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn a_beacon_node_that_lies_silences_a_share_for_an_epoch_and_no_longer() {
+    fn what_no_signer_could_have_signed_yet_is_cut_to_what_it_could() {
         let mut marks = ChainMarks::default();
         note(&mut marks, u64::MAX, u64::MAX, &known(&[]), 10);
         assert!(!allows(&marks, 9, 10));
-        assert!(allows(&marks, 9, 11), "whatever is justified: a source of the epoch before is good");
+        assert!(!allows(&marks, 10, 11), "a target of the next epoch is signed as well");
+        assert!(!allows(&marks, 9, 12), "on a chain that does not justify it stays still until it does");
+        assert!(allows(&marks, 10, 12));
     }
 }
