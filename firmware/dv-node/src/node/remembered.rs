@@ -15,7 +15,7 @@ use chain::{Epoch, PublicKeyBytes, Slot, ValidatorIndex};
 use duty::{Duty, DutyKind, SignError, Task};
 use ipc::ClientError;
 use ipc::web3signer::{ChainMark, SeenSignature};
-use obol::{Protocol, parsigex};
+use obol::Protocol;
 use qbft::Member;
 
 use super::sign::Results;
