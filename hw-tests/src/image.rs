@@ -79,7 +79,7 @@ pub struct Options {
     pub profile: Profile,
     /// For which processor.
     pub arch: Arch,
-    /// The folder with the programs `signer`, `dv-node`, `web`, `cores` and `installer`.
+    /// The folder with the programs `signer`, `dv-node`, `web`, `cores`, `installer` and `recovery`.
     pub binaries: PathBuf,
     /// The serial port and speed of the real machine that a dev image is for; QEMU unless given.
     pub console: Option<String>,
@@ -204,7 +204,7 @@ mod tests {
 
     fn release_of(repository: &Path, keys: &Path) -> ImageError {
         let dir = tempfile::tempdir().unwrap();
-        for daemon in ["signer", "dv-node", "web", "cores", "installer"] {
+        for daemon in ["signer", "dv-node", "web", "cores", "installer", "recovery"] {
             std::fs::copy("/bin/true", dir.path().join(daemon)).unwrap();
         }
         let options = Options {

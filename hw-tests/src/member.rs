@@ -268,6 +268,11 @@ impl Member {
         self.dir.join("run/signer-control.sock")
     }
 
+    /// Where its page looks for what keeps a recovery key. A native member has no disk of its own, so nobody listens there but in tests.
+    pub fn recovery_socket(&self) -> PathBuf {
+        self.dir.join("run/recovery-control.sock")
+    }
+
     /// The signer's socket for clients outside the box.
     pub fn signer_remote_socket(&self) -> PathBuf {
         self.dir.join("run/signer-remote.sock")
@@ -377,7 +382,8 @@ impl Member {
         let dir = self.dir.display();
         let config = format!(
             "state_dir = \"{dir}/web\"\nname = \"{}\"\nlisten = \"{}\"\n\
-             node_socket = \"{dir}/run/dv-node-control.sock\"\nsigner_socket = \"{dir}/run/signer-control.sock\"\n",
+             node_socket = \"{dir}/run/dv-node-control.sock\"\nsigner_socket = \"{dir}/run/signer-control.sock\"\n\
+             recovery_socket = \"{dir}/run/recovery-control.sock\"\n",
             self.name,
             self.page_address(),
         );

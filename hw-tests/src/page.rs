@@ -171,6 +171,36 @@ impl Page {
         self.ask(path, self.body(self.client.post(self.url(path)), order))
     }
 
+    /// What became of the recovery key of /var.
+    ///
+    /// # Errors
+    /// When nobody keeps one.
+    pub fn recovery_status(&self) -> Result<ipc::recovery::RecoveryStatus, PageError> {
+        let path = ipc::web::RECOVERY_PATH;
+        self.ask(path, self.authorized(self.client.get(self.url(path))))
+    }
+
+    /// The recovery key of /var, which the box shows until it is written down.
+    ///
+    /// # Errors
+    /// When it was written down already, or nobody keeps one.
+    pub fn recovery_key(&self) -> Result<ipc::recovery::RecoveryShown, PageError> {
+        let path = ipc::web::RECOVERY_SHOW_PATH;
+        self.ask(path, self.authorized(self.client.post(self.url(path))))
+    }
+
+    /// It is written down.
+    ///
+    /// # Errors
+    /// When the group is another one.
+    pub fn recovery_key_noted(
+        &self,
+        noted: &ipc::recovery::RecoveryNoted,
+    ) -> Result<ipc::recovery::RecoveryStatus, PageError> {
+        let path = ipc::web::RECOVERY_NOTED_PATH;
+        self.ask(path, self.body(self.client.post(self.url(path)), noted))
+    }
+
     /// What the daemons count.
     ///
     /// # Errors

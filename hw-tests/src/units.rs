@@ -271,6 +271,9 @@ mod tests {
             "disk-health@.service",
             "install.service",
             "stick-is-out.service",
+            "recovery.service",
+            "recovery-key-look.service",
+            "recovery-key-kept.service",
         ] {
             assert!(scores.iter().any(|score| score.unit == unit), "{unit} is not looked at");
         }

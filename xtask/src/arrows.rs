@@ -26,7 +26,7 @@ const PURE: [&str; 6] = ["chain", "qbft", "slashing", "threshold", "duty", "clus
 const IMPURE: [&str; 8] =
     ["tokio", "nix", "rustix", "reqwest", "hyper", "libp2p", "tracing-journald", "rusqlite"];
 /// Processes; they meet in `ipc` and never name each other.
-const DAEMONS: [&str; 3] = ["signer", "dv-node", "web"];
+const DAEMONS: [&str; 4] = ["signer", "dv-node", "web", "recovery"];
 /// Tries the parsers of all of them, and is on no box.
 const TRIES_ALL: &str = "fuzz-targets";
 

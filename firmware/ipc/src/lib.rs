@@ -21,6 +21,7 @@ pub mod node;
 pub mod owner;
 pub mod passphrase;
 pub mod preflight;
+pub mod recovery;
 pub mod remote;
 pub mod server;
 pub mod service;

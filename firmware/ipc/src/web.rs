@@ -32,6 +32,12 @@ pub const RESTORES_PATH: &str = "/api/v1/restores";
 pub const MOVES_PATH: &str = "/api/v1/moves";
 /// Path that takes a sealed [`crate::passphrase::PassphraseOrder`] on a board without a TPM; needs the claim code.
 pub const PASSPHRASE_PATH: &str = "/api/v1/passphrase";
+/// Path that answers [`crate::recovery::RecoveryStatus`]; needs the claim code.
+pub const RECOVERY_PATH: &str = "/api/v1/recovery-key";
+/// Path that answers [`crate::recovery::RecoveryShown`] to `POST`; needs the claim code.
+pub const RECOVERY_SHOW_PATH: &str = "/api/v1/recovery-key/show";
+/// Path that takes [`crate::recovery::RecoveryNoted`]; needs the claim code.
+pub const RECOVERY_NOTED_PATH: &str = "/api/v1/recovery-key/noted";
 /// Path that takes [`crate::moving::Arrival`]; needs the claim code.
 pub const ARRIVALS_PATH: &str = "/api/v1/arrivals";
 

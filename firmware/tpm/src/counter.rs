@@ -74,7 +74,8 @@ impl Counter<'_> {
         self.read()?.ok_or(TpmError::BadCounter { index: self.index })
     }
 
-    fn exists(&mut self) -> Result<bool, TpmError> {
+    /// Whether the TPM has anything at this index, stepped or not.
+    pub fn exists(&mut self) -> Result<bool, TpmError> {
         let (found, _) = self
             .tpm
             .context
@@ -142,8 +143,10 @@ mod tests {
                 })
                 .unwrap();
             assert_eq!(tpm.counter(INDEX).read().unwrap(), None);
+            assert!(!tpm.counter(INDEX).exists().unwrap());
             tpm.counter(INDEX).define().unwrap();
             assert_eq!(tpm.counter(INDEX).read().unwrap(), None, "it has no value before its first step");
+            assert!(tpm.counter(INDEX).exists().unwrap());
         }
         let first = tpm.counter(INDEX).increment().unwrap();
         assert!(first > last, "{first} after {last}");

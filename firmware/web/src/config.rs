@@ -23,6 +23,9 @@ pub(crate) struct Config {
     pub(crate) node_socket: PathBuf,
     /// The signer's control socket.
     pub(crate) signer_socket: PathBuf,
+    /// The control socket of what keeps the recovery key, where there is one.
+    #[serde(default)]
+    pub(crate) recovery_socket: Option<PathBuf>,
 }
 
 /// Why there is no usable configuration.

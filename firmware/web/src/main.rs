@@ -16,6 +16,7 @@ mod key_generation;
 mod moving;
 mod notice;
 mod owner;
+mod recovery;
 mod remote;
 mod server;
 mod tls;
@@ -34,6 +35,7 @@ use tokio::net::TcpListener;
 use crate::claim::Claim;
 use crate::config::Config;
 use crate::notice::Notice;
+use crate::recovery::Keeper;
 use crate::server::Web;
 
 /// Connections at once, for everybody together.
@@ -87,6 +89,7 @@ async fn run(config_path: &Path) -> anyhow::Result<()> {
         machine: facts::read(Path::new("/"), &config.name),
         node: Client::new(config.node_socket).with_timeout(DAEMON_TIMEOUT),
         signer: Client::new(config.signer_socket).with_timeout(DAEMON_TIMEOUT),
+        recovery: Keeper::new(config.recovery_socket),
         claim: Mutex::new(Claim::new(&code)),
     });
 

@@ -17,6 +17,7 @@ use ipc::web::{
 use ipc::{Client, ClientError, ClusterSetup, NodeStatus, Problem, ShareImport, SignerStatus};
 
 use crate::claim::{Claim, Guess};
+use crate::recovery::Keeper;
 
 /// A lock of a thousand validators is about 2 MiB.
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -26,6 +27,7 @@ pub(crate) struct Web {
     pub(crate) machine: MachineStatus,
     pub(crate) node: Client,
     pub(crate) signer: Client,
+    pub(crate) recovery: Keeper,
     pub(crate) claim: Mutex<Claim>,
 }
 
@@ -65,6 +67,10 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
             "/assets/passphrase.js",
             get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/passphrase.js"))),
         )
+        .route(
+            "/assets/recovery.js",
+            get(|| asset("text/javascript; charset=utf-8", include_str!("../assets/recovery.js"))),
+        )
         .route("/assets/hearth.svg", get(|| asset("image/svg+xml", include_str!("../assets/hearth.svg"))))
         .route(STATUS_PATH, get(box_status))
         .route(CLUSTER_PATH, put(set_cluster))
@@ -77,6 +83,7 @@ pub(crate) fn router(web: Arc<Web>) -> Router {
         .merge(crate::key_generation::routes())
         .merge(crate::cluster_edit::routes())
         .merge(crate::moving::routes())
+        .merge(crate::recovery::routes())
         .fallback(nothing_here)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::map_response(harden))
@@ -300,6 +307,7 @@ mod tests {
             machine: crate::facts::read(directory, "hearth-test"),
             node: Client::new(directory.join("node.sock")),
             signer: Client::new(directory.join("signer.sock")),
+            recovery: Keeper::new(Some(directory.join("recovery.sock"))),
             claim: Mutex::new(Claim::new(CODE)),
         }))
     }
@@ -366,6 +374,9 @@ mod tests {
             (ipc::web::CLUSTER_EDIT_PATH, "PUT", change_of_cluster),
             ("/api/v1/cluster-edit?lock_hash=unreadable", "DELETE", ""),
             (ipc::web::CLUSTER_EDIT_LOCK_PATH, "PUT", r#"{"lock":{}}"#),
+            (ipc::web::RECOVERY_PATH, "GET", ""),
+            (ipc::web::RECOVERY_SHOW_PATH, "POST", ""),
+            (ipc::web::RECOVERY_NOTED_PATH, "POST", r#"{"group":1,"letters":""}"#),
         ] {
             let page = page(directory.path());
             let (status, text) = ask(&page, change(path, method, None, body)).await;
@@ -473,6 +484,7 @@ mod tests {
             include_str!("../assets/edit.js"),
             include_str!("../assets/moving.js"),
             include_str!("../assets/passphrase.js"),
+            include_str!("../assets/recovery.js"),
             include_str!("../assets/settings.js"),
             include_str!("../assets/ssv.js"),
         ] {
@@ -500,7 +512,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let page = page(directory.path());
         let secret = "5ec4e7".repeat(10);
-        for (path, method) in [(CLUSTER_PATH, "PUT"), (SHARES_PATH, "POST")] {
+        for (path, method) in
+            [(CLUSTER_PATH, "PUT"), (SHARES_PATH, "POST"), (ipc::web::RECOVERY_NOTED_PATH, "POST")]
+        {
             for body in
                 [format!("\"{secret}\""), format!("{{\"identity_key\":[\"{secret}\"]}}"), secret.clone()]
             {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 mod kernel_image;
+mod recovery;
 pub(crate) mod share;
 mod tamper;
 
@@ -41,13 +42,16 @@ pub(crate) fn boots_seals_and_opens_again(arch: Arch, named_by: &str) {
     let first = vm.wait_ready(patience).unwrap();
     let first_page = watch.answered().unwrap();
     assert_eq!(broken_facts(&mut vm).unwrap(), Vec::<String>::new());
+    let recovery_key = recovery::is_shown_once(&mut vm, page);
     vm.expect("echo kept >/var/lib/kept && sync -f /var").unwrap();
 
     vm.reboot().unwrap();
     let second = vm.wait_ready(patience).unwrap();
     assert_eq!(vm.expect("cat /var/lib/kept").unwrap(), "kept\n");
+    recovery::is_noted(&mut vm, page);
 
     vm.power_cut().unwrap();
+    recovery::opens_the_disk_from_outside(vm.disk(), &recovery_key);
     // What nobody signed is not heeded: this start is like the others.
     BootPartition::of(vm.disk()).add_wrong_add_ons();
     vm.power_on().unwrap();

@@ -21,6 +21,7 @@ use tpm::Tpm;
 
 use super::SHUT;
 use super::kernel_image::{KernelImage, test_key};
+use super::recovery;
 use super::tamper::{BootPartition, run};
 
 const VALIDATORS: u8 = 2;
@@ -139,8 +140,10 @@ pub(crate) fn opens_for_an_update_and_nothing_else(arch: Arch, named_by: &str) {
 
     let (mut vm, page, signer) = machine.started();
     assert_ne!(signer.protection.tier, ProtectionTier::None, "{}", signer.protection.explanation);
+    let recovery_key = recovery::waits(&page);
     first.import_shares(&page, 1, &chain()).unwrap();
     vm.shutdown().unwrap();
+    assert!(recovery::opens(&machine.disk(), &recovery_key));
     let yesterday = dir.path().join("yesterday.raw");
     copy(&machine.disk(), &yesterday);
 
@@ -152,10 +155,13 @@ pub(crate) fn opens_for_an_update_and_nothing_else(arch: Arch, named_by: &str) {
     let (mut vm, page, signer) = machine.started();
     assert_ne!(signer.protection.tier, ProtectionTier::None, "{:?}", problems(&signer));
     assert_eq!(signer.shares.len(), 1, "{:?}", problems(&signer));
+    // Whoever carries a box with shares off finds no key that waits, and one that somebody has seen is worth nothing.
+    recovery::has_lapsed(&mut vm, &page, &recovery_key);
     // And it takes another share, for which the TPM's counter takes a step.
     second.import_shares(&page, 1, &chain()).unwrap();
     assert_eq!(page.status().unwrap().signer.unwrap().shares.len(), usize::from(VALIDATORS));
     vm.shutdown().unwrap();
+    assert!(!recovery::opens(&machine.disk(), &recovery_key));
 
     // The same system signed for Secure Boot, without approvals: whoever has that one key has no share.
     boot.put_signed_kernel_image(update.bytes());

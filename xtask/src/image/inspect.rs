@@ -62,6 +62,13 @@ const COMMAND_LINE: [(&str, &str); 8] = [
 
 /// Words of the first system's systemd-repart.service, which no other file of it has.
 const SEALS: &[u8] = b"--tpm2-public-key-pcrs=11";
+/// Words of its units for the recovery key of /var: one made and one taken out, by order alone.
+const RECOVERS: [&[u8]; 4] = [
+    b"ConditionPathExists=/run/hearth-recovery/make",
+    b"--unlock-tpm2-device=auto --recovery-key $TAKE_OUT",
+    b"ConditionPathExists=/run/hearth-recovery/drop",
+    b"--wipe-slot=recovery ",
+];
 /// Words of its units for boards without a TPM: of their condition, and of their names.
 const STARTS_WITHOUT_TPM: [&[u8]; 2] = [b"hearth.tpm=none", b"no-tpm-disk.service"];
 
@@ -83,7 +90,9 @@ pub(super) fn check(
     let line = String::from_utf8_lossy(line);
     let mut wrong = in_tree(dir.path(), profile)?;
     let first_system = sections.get(".initrd").context("the kernel image has no first system")?;
-    wrong.extend(without_tpm(dir.path(), &unpacked(first_system, &tools)?, profile));
+    let first_system = unpacked(first_system, &tools)?;
+    wrong.extend(without_tpm(dir.path(), &first_system, profile));
+    wrong.extend(recovery(&first_system));
     wrong.extend(in_command_line(line.trim_end_matches('\0'), profile));
     wrong.extend(in_keys(&kernel, repository, profile)?);
     let certificate = keys.map_or_else(|| repository.join("image/test-keys"), Path::to_owned).join("sb.crt");
@@ -169,6 +178,14 @@ fn without_tpm(root: &Path, first_system: &[u8], profile: Profile) -> Vec<String
             format!("{told} ({what})")
         })
         .collect()
+}
+
+/// What makes the recovery key of /var and takes one out again does so by order of `recovery` alone, which knows whether the signer was there
+/// (decision 0348).
+fn recovery(first_system: &[u8]) -> Option<String> {
+    let has = |words: &&[u8]| first_system.windows(words.len()).any(|found| found == *words);
+    let missing = RECOVERS.iter().find(|words| !has(words))?;
+    Some(format!("no words '{}' in the first system", String::from_utf8_lossy(missing).trim()))
 }
 
 /// The files of the first system, one after the other.
@@ -459,6 +476,20 @@ mod tests {
     }
 
     #[test]
+    fn a_first_system_that_makes_a_recovery_key_without_being_told_to_is_found() {
+        let units = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../image/mkosi.images/initrd/mkosi.extra/etc/systemd/system");
+        let text = ["make", "drop"]
+            .map(|name| fs::read_to_string(units.join(format!("recovery-key-{name}.service"))).unwrap())
+            .concat();
+        assert_eq!(recovery(text.as_bytes()), None);
+        for words in RECOVERS {
+            let words = String::from_utf8_lossy(words);
+            assert!(recovery(text.replace(&*words, "").as_bytes()).is_some(), "{words}");
+        }
+    }
+
+    #[test]
     fn a_weak_command_line_is_found() {
         let line: Vec<String> = COMMAND_LINE.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let line = line.join(" ") + " roothash=ab systemd.import_credentials=no quiet loglevel=3";
@@ -523,7 +554,7 @@ mod tests {
         let part =
             |name: &str| serde_json::json!({ "name": name, "version": "1", "hashes": [{ "content": hash }] });
         let own = |name: &str| serde_json::json!({ "name": name, "version": "0", "publisher": "Hearth" });
-        let list = serde_json::json!({ "components": [part("udev"), own("signer"), own("dv-node"), own("web"), own("cores"), own("installer")] });
+        let list = serde_json::json!({ "components": [part("udev"), own("signer"), own("dv-node"), own("web"), own("cores"), own("installer"), own("recovery")] });
         let list = serde_json::to_vec(&list).unwrap();
         let manifest = |version: &str| {
             serde_json::to_vec(&serde_json::json!({ "packages": [{ "name": "udev", "version": version }] }))

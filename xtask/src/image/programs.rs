@@ -10,7 +10,7 @@ use super::foreign;
 use crate::{run, say};
 
 /// What the image runs.
-pub(crate) const DAEMONS: [&str; 5] = ["signer", "dv-node", "web", "cores", "installer"];
+pub(crate) const DAEMONS: [&str; 6] = ["signer", "dv-node", "web", "cores", "installer", "recovery"];
 
 /// Where cargo keeps what it builds for images.
 pub(crate) fn target() -> anyhow::Result<PathBuf> {

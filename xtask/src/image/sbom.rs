@@ -224,8 +224,8 @@ mod tests {
         let package = |name: &str, source: Value| json!({ "id": name, "name": name, "version": "1.0.0", "source": source, "license": "MIT" });
         let dep = json!([{ "pkg": "odd", "dep_kinds": [{ "kind": null }] }]);
         let metadata = json!({
-            "packages": [package("signer", Value::Null), package("dv-node", Value::Null), package("web", Value::Null), package("cores", Value::Null), package("installer", Value::Null), package("odd", "registry".into())],
-            "resolve": { "nodes": [node("signer", dep), node("dv-node", json!([])), node("web", json!([])), node("cores", json!([])), node("installer", json!([])), node("odd", json!([]))] },
+            "packages": [package("signer", Value::Null), package("dv-node", Value::Null), package("web", Value::Null), package("cores", Value::Null), package("installer", Value::Null), package("recovery", Value::Null), package("odd", "registry".into())],
+            "resolve": { "nodes": [node("signer", dep), node("dv-node", json!([])), node("web", json!([])), node("cores", json!([])), node("installer", json!([])), node("recovery", json!([])), node("odd", json!([]))] },
         });
         assert!(from_metadata(&metadata, &Checksums::new()).is_err());
         let sums = Checksums::from([(("odd".to_owned(), "1.0.0".to_owned()), "ff".to_owned())]);
