@@ -71,7 +71,7 @@ fn a_power_cut_between_any_steps_leaves_no_key_that_opens_and_nobody_knows_after
             machine.start(second, false);
             machine.start(3, false);
             let waits = machine.waiting().expect("a key waits");
-            assert_eq!(machine.header, [waits.clone()], "after {first} and {second} steps");
+            assert_eq!(machine.header.join(" "), waits, "after {first} and {second} steps");
             // As long as the signer never ran it is the same one that is shown.
             machine.start(3, false);
             assert_eq!((machine.waiting(), machine.header.len()), (Some(waits), 1));
@@ -112,6 +112,9 @@ fn where_the_signer_was_no_key_is_made() {
     );
 }
 
+/// What a dying disk or a meddler does to the folder.
+type Damage = fn(&Path);
+
 #[test]
 fn what_the_owner_has_noted_is_never_taken_out_and_never_made_again_whatever_the_disk_says_of_it() {
     let noted = || {
@@ -121,7 +124,7 @@ fn what_the_owner_has_noted_is_never_taken_out_and_never_made_again_whatever_the
         assert_eq!(fs::read_to_string(machine.folder.join("noted")).unwrap(), "1\n");
         machine
     };
-    let damages: [(&str, fn(&Path)); 8] = [
+    let damages: [(&str, Damage); 8] = [
         ("nothing", |_| {}),
         ("empty", |folder| fs::write(folder.join("noted"), "").unwrap()),
         ("garbled", |folder| fs::write(folder.join("noted"), [0xff; 200]).unwrap()),
