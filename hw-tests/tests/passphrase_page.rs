@@ -111,6 +111,7 @@ fn an_owner_writes_the_recovery_key_down_and_sees_it_no_more() {
     let kept = dir.path().join("kept");
     std::fs::create_dir(&kept).unwrap();
     std::fs::write(kept.join("key"), RECOVERY_KEY).unwrap();
+    std::fs::write(kept.join("this-start"), "0f0f").unwrap();
     let config = dir.path().join("recovery.toml");
     let text = format!(
         "state_dir = \"{}\"\n[signer]\nstate_dir = \"/none\"\ntcti = \"none\"\ncounter_index = 0\n\
@@ -121,6 +122,8 @@ fn an_owner_writes_the_recovery_key_down_and_sees_it_no_more() {
     std::fs::write(&config, text).unwrap();
     let log = dir.path().join("recovery.log");
     let _keeper = Launch::new("recovery", binaries().join("recovery"), &log)
+        .arg("--start")
+        .arg("0f0f")
         .arg("--config")
         .arg(&config)
         .start()

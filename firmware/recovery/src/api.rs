@@ -20,6 +20,8 @@ use crate::folder::{self, FolderError, Kept};
 /// The folder on /var, and what was shown of it.
 struct Keeper {
     folder: PathBuf,
+    /// Which start this is.
+    start: String,
     /// A key waits in one start, so what was before this one is not missed.
     shown: Mutex<Shown>,
 }
@@ -30,12 +32,12 @@ struct Shown {
     last_ms: Option<u64>,
 }
 
-pub(crate) fn router(folder: PathBuf) -> Router {
+pub(crate) fn router(folder: PathBuf, start: String) -> Router {
     Router::new()
         .route(STATUS_PATH, get(status))
         .route(SHOW_PATH, post(show))
         .route(NOTED_PATH, post(noted))
-        .with_state(Arc::new(Keeper { folder, shown: Mutex::default() }))
+        .with_state(Arc::new(Keeper { folder, start, shown: Mutex::default() }))
 }
 
 /// Why nothing is shown.
@@ -96,12 +98,23 @@ fn now_ms() -> u64 {
 }
 
 impl Keeper {
+    /// What the folder says, and the key only where the first system of this very start has found that it may be shown.
+    fn look(&self) -> Result<Kept, FolderError> {
+        let kept = folder::look(&self.folder)?;
+        if matches!(kept, Kept::Waiting(_)) && !folder::may_be_shown(&self.folder, &self.start)? {
+            return Err(FolderError::NotNow { path: self.folder.clone(), doing: "shown in this start" });
+        }
+        Ok(kept)
+    }
+
     fn status(&self) -> RecoveryStatus {
-        let (state, noted_ms) = match folder::look(&self.folder) {
+        let (state, noted_ms) = match self.look() {
             Ok(Kept::Nothing) => (RecoveryState::None, None),
             Ok(Kept::Waiting(_)) => (RecoveryState::Waiting, None),
             Ok(Kept::Noted { at_ms }) => (RecoveryState::Noted, at_ms),
-            Ok(Kept::Lapsed { .. }) => (RecoveryState::Lapsed, None),
+            Ok(Kept::Lapsed { slot_waits: false }) => (RecoveryState::Lapsed, None),
+            // It still opens the disk, and the next start tries again to take it out.
+            Ok(Kept::Lapsed { slot_waits: true }) => (RecoveryState::Failed, None),
             // The first system ends before this begins: it is not being made any more.
             Ok(Kept::Begun) => (RecoveryState::Failed, None),
             Err(error) => {
@@ -121,7 +134,7 @@ async fn status(State(keeper): State<Arc<Keeper>>) -> Json<RecoveryStatus> {
 
 /// `POST /v1/recovery-key/show`: as often as the owner asks, until it is written down.
 async fn show(State(keeper): State<Arc<Keeper>>) -> Result<Json<RecoveryShown>, Refused> {
-    let Kept::Waiting(key) = folder::look(&keeper.folder)? else { return Err(Refused::NoneWaits) };
+    let Kept::Waiting(key) = keeper.look()? else { return Err(Refused::NoneWaits) };
     let mut shown = keeper.shown.lock().unwrap_or_else(PoisonError::into_inner);
     *shown = Shown { times: shown.times.saturating_add(1), last_ms: Some(now_ms()) };
     tracing::info!(times = shown.times, "the owner is shown the recovery key");
@@ -134,7 +147,7 @@ async fn noted(
     State(keeper): State<Arc<Keeper>>,
     Body(noted): Body<RecoveryNoted>,
 ) -> Result<Json<RecoveryStatus>, Refused> {
-    let Kept::Waiting(key) = folder::look(&keeper.folder)? else { return Err(Refused::NoneWaits) };
+    let Kept::Waiting(key) = keeper.look()? else { return Err(Refused::NoneWaits) };
     if !key.has_group(noted.group, noted.letters.expose_secret()) {
         return Err(Refused::WrongGroup);
     }
@@ -150,15 +163,23 @@ mod tests {
     use ipc::server::{CallerName, CallerNames, Limits};
     use ipc::{Client, ClientError};
 
+    const START: &str = "0f0f";
+
     fn serve(caller: CallerName) -> (tempfile::TempDir, Client) {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("recovery");
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("key"), SAMPLE).unwrap();
+        std::fs::write(folder.join("this-start"), START).unwrap();
         let socket = dir.path().join("control.sock");
         let listener = ipc::listen::Inherited::default().take("control", Some(&socket)).unwrap();
         let callers = CallerNames::new(vec![caller]).resolve();
-        tokio::spawn(ipc::server::serve(listener, router(folder), callers, Limits::default()));
+        tokio::spawn(ipc::server::serve(
+            listener,
+            router(folder, START.to_owned()),
+            callers,
+            Limits::default(),
+        ));
         (dir, Client::new(socket))
     }
 
@@ -216,6 +237,18 @@ mod tests {
             (status.state, code(shown))
         };
         let gone = |state| (state, "no_recovery_key_waits".to_owned());
+        // The first system did not get to its end: whatever there is, is not shown.
+        for other in ["", "0f0e", "0f0f0"] {
+            std::fs::write(of("this-start"), other).unwrap();
+            assert_eq!(told().await, (RecoveryState::Failed, "recovery_key_unreadable".to_owned()));
+        }
+        std::fs::remove_file(of("this-start")).unwrap();
+        assert_eq!(told().await, (RecoveryState::Failed, "recovery_key_unreadable".to_owned()));
+        std::fs::write(of("this-start"), START).unwrap();
+        let status: RecoveryStatus = client.get(STATUS_PATH).await.unwrap();
+        assert_eq!(status.state, RecoveryState::Waiting);
+        std::fs::write(of("lapsed"), folder::SLOT_WAITS).unwrap();
+        assert_eq!(told().await, gone(RecoveryState::Failed), "its slot is still there");
         std::fs::write(of("lapsed"), "").unwrap();
         assert_eq!(told().await, gone(RecoveryState::Lapsed));
         std::fs::remove_file(of("lapsed")).unwrap();

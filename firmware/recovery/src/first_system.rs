@@ -5,7 +5,8 @@
 //! with shares finds no key waiting in it.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use tpm::Tpm;
@@ -24,6 +25,22 @@ const KEY: &str = "key";
 /// Slots that an earlier start made for a key that nobody was shown: marked as a recovery key's, or, where it came less far, not marked at all.
 const TAKE_OUT: &str = "TAKE_OUT=--wipe-slot=recovery,password\n";
 const TAKE_OUT_NOTHING: &str = "TAKE_OUT=\n";
+
+/// The partition beneath the encrypted disk that a folder is on, however many others have its label.
+pub(crate) fn disk_beneath(folder: &Path) -> anyhow::Result<PathBuf> {
+    // Before anything was made on it the folder is not there; that it is on /var is.
+    let mounted = folder.ancestors().find(|path| path.exists()).context("no folder")?;
+    let device =
+        fs::metadata(mounted).with_context(|| format!("cannot look at {}", mounted.display()))?.dev();
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let slaves = PathBuf::from(format!("/sys/dev/block/{major}:{minor}/slaves"));
+    let entries = fs::read_dir(&slaves).with_context(|| format!("cannot list {}", slaves.display()))?;
+    let names: Vec<_> = entries.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<_>>()?;
+    match names.as_slice() {
+        [one] => Ok(Path::new("/dev").join(one)),
+        others => anyhow::bail!("{} partitions are beneath {}", others.len(), mounted.display()),
+    }
+}
 
 /// What is to be done to the disk's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,27 +101,40 @@ fn decide(folder: &Path, signer_was_here: impl Fn() -> bool) -> Result<Option<Or
 }
 
 /// `recovery look`: leaves in `orders` what the next units are to do.
-pub(crate) fn look(folder: &Path, orders: &Path, signer: &Signer) -> anyhow::Result<()> {
+pub(crate) fn look(
+    folder: &Path,
+    orders: &Path,
+    start: &str,
+    signer: &Signer,
+    disk: impl Fn() -> anyhow::Result<PathBuf>,
+) -> anyhow::Result<()> {
     let order = decide(folder, || signer_was_here(signer))
         .context("the recovery key is left as it is: none is made and none is taken away")?;
     let (name, words) = match order {
+        None if matches!(folder::look(folder)?, Kept::Waiting(_)) => {
+            return folder::allow(folder, start).context("the recovery key is not shown in this start");
+        }
         None => return Ok(()),
         Some(Order::Make) => (MAKE, TAKE_OUT_NOTHING),
         Some(Order::MakeAgain) => (MAKE, TAKE_OUT),
         Some(Order::Drop) => (DROP, ""),
     };
+    let disk =
+        disk().context("the recovery key's slot is left as it is: which disk this is cannot be told")?;
     let path = orders.join(name);
-    fs::write(&path, words).with_context(|| format!("cannot write {}", path.display()))
+    fs::write(&path, format!("{words}DISK={}\n", disk.display()))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// `recovery keep`: takes over what those units have done.
-pub(crate) fn keep(folder: &Path, orders: &Path) -> anyhow::Result<()> {
+pub(crate) fn keep(folder: &Path, orders: &Path, start: &str) -> anyhow::Result<()> {
     if folder::is_there(&orders.join(DROPPED))? {
         folder::slot_is_gone(folder).context("it is not written down that the key's slot is gone")?;
     }
     let made = orders.join(KEY);
     if folder::is_there(&made)? {
         folder::take_over(&made, folder).context("this start leaves no recovery key behind")?;
+        folder::allow(folder, start).context("the recovery key is not shown in this start")?;
     }
     Ok(())
 }

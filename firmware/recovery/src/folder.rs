@@ -2,7 +2,7 @@
 //!
 //! It comes into being whole, by a new name: what is in it beside the marks is the key that opens the disk. From then on it holds one of
 //! `key` (it waits to be written down), `noted` (it was) and `lapsed` (it was not, in time). Where two of them are there, a power was cut in
-//! between, and the first of `noted`, `lapsed`, `key` counts. The same name with `.new` says that a key is being made, and was
+//! between, and the first of `noted`, `lapsed`, `key` counts. Beside `key`, `this-start` names the start in which it may be shown. The same name with `.new` says that a key is being made, and was
 //! shown to nobody. What cannot be read is an error and never absence.
 
 use std::fs::{self, DirBuilder, File};
@@ -17,6 +17,8 @@ use crate::key::{LENGTH, RecoveryKey};
 const KEY: &str = "key";
 const NOTED: &str = "noted";
 const LAPSED: &str = "lapsed";
+/// The boot ID of the start in which the key may be shown.
+const THIS_START: &str = "this-start";
 /// In `lapsed`: the disk's header still has the slot of the key that went.
 pub(crate) const SLOT_WAITS: &[u8] = b"its slot waits to be taken out\n";
 const SLOT_GONE: &[u8] = b"its slot was taken out\n";
@@ -159,15 +161,30 @@ pub(crate) fn note(folder: &Path, now_ms: u64) -> Result<(), FolderError> {
 
 /// Does away with the file of a key that is not to be shown any more.
 pub(crate) fn forget(folder: &Path) -> Result<(), FolderError> {
-    wipe(&folder.join(KEY))
+    wipe(&folder.join(KEY))?;
+    wipe(&folder.join(THIS_START))
+}
+
+/// Says that a key that waits may be shown in this start, and in no other. Without this word nobody is shown it: neither where the first
+/// system broke off, nor where the disk took no writes, nor from an old copy.
+pub(crate) fn allow(folder: &Path, start: &str) -> Result<(), FolderError> {
+    write_mark(&folder.join(THIS_START), start.as_bytes())
+}
+
+/// Whether [`allow`] was said in this start.
+pub(crate) fn may_be_shown(folder: &Path, start: &str) -> Result<bool, FolderError> {
+    let mark = folder.join(THIS_START);
+    Ok(!start.is_empty() && is_there(&mark)? && read_mark(&mark)? == start.as_bytes())
 }
 
 /// Nobody wrote it down in time, or it was never kept: it goes, and its slot waits to be taken out.
 pub(crate) fn lapse(folder: &Path) -> Result<(), FolderError> {
     match look(folder)? {
         Kept::Waiting(_) => {
-            write_mark(&folder.join(LAPSED), SLOT_WAITS)?;
-            forget(folder)
+            // Where that cannot be said any more the key goes all the same; its slot is then nobody's.
+            let said = write_mark(&folder.join(LAPSED), SLOT_WAITS);
+            forget(folder)?;
+            said
         }
         Kept::Begun => {
             let new = beside(folder);

@@ -29,6 +29,9 @@ struct Arguments {
     /// The configuration.
     #[arg(long, default_value = "/usr/lib/hearth/recovery.toml")]
     config: PathBuf,
+    /// Which start of the machine this is: its boot ID, as systemd writes it.
+    #[arg(long, default_value = "")]
+    start: String,
     /// Without one it serves the page.
     #[command(subcommand)]
     job: Option<Job>,
@@ -53,8 +56,11 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let config = Config::load(&arguments.config)?;
     match arguments.job {
-        Some(Job::Look { orders }) => first_system::look(&config.state_dir, &orders, &config.signer),
-        Some(Job::Keep { orders }) => first_system::keep(&config.state_dir, &orders),
+        Some(Job::Look { orders }) => {
+            let disk = || first_system::disk_beneath(&config.state_dir);
+            first_system::look(&config.state_dir, &orders, &arguments.start, &config.signer, disk)
+        }
+        Some(Job::Keep { orders }) => first_system::keep(&config.state_dir, &orders, &arguments.start),
         None => {
             ipc::logging::start("info");
             ipc::service::end_on_panic();
@@ -62,19 +68,19 @@ fn main() -> anyhow::Result<()> {
                 .enable_all()
                 .build()
                 .context("cannot start")?
-                .block_on(serve(config))
+                .block_on(serve(config, arguments.start))
         }
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, start: String) -> anyhow::Result<()> {
     let listener =
         ipc::listen::Inherited::from_environment()?.take("control", config.listen.control.as_deref())?;
     let stop = ipc::service::asked_to_stop();
     ipc::service::ready("the owner may ask for the recovery key");
     let limits = Limits { body_bytes: BODY_BYTES, ..Limits::default() };
     tokio::select! {
-        () = ipc::server::serve(listener, api::router(config.state_dir), config.callers.control.resolve(), limits) => {}
+        () = ipc::server::serve(listener, api::router(config.state_dir, start), config.callers.control.resolve(), limits) => {}
         () = stop => {}
     }
     Ok(())

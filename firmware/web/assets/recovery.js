@@ -7,10 +7,10 @@
   const SHOWN_FOR_MS = 10 * 60 * 1000;
   const when = (ms) => new Date(ms).toLocaleString();
   const WORDS = {
-    none: () => "No recovery key was made on this box's disk: its board had a signer before. Nothing is lost as long as this board and its TPM work.",
+    none: () => "This box keeps no recovery key to be shown, and makes none: its board had a signer before. Nothing is lost as long as this board and its TPM work; a key that you have on paper may still open the disk.",
     noted: ({ noted_ms }) => `Written down${noted_ms ? ` on ${when(noted_ms)}` : ""}. This box no longer has the key and shows it to nobody. If that was not you, somebody else has the key: write the disk anew before you trust this box with a share.`,
     lapsed: () => "There is no recovery key any more: it was not written down before the box was started again, or could not be kept. Nothing is lost as long as this board and its TPM work.",
-    failed: () => "The recovery key could not be made, or what is known of it cannot be read. One that you have on paper still opens the disk. Look at the disks on this page.",
+    failed: () => "The recovery key could not be made, or what is known of it cannot be read, or the box could not see to it in this start. One that you have on paper still opens the disk. Look at the disks on this page.",
   };
   let group = 0;
   let shownSince = null;

@@ -72,7 +72,10 @@ pub(crate) fn is_shown_once(vm: &mut Vm, port: u16) -> String {
     assert!(refused(stranger.recovery_key().unwrap_err()));
     let told = status(&owner);
     assert_eq!((told.state, told.shown), (RecoveryState::Waiting, 0));
-    assert_eq!(vm.expect(KEPT).unwrap(), "recovery recovery 700\nrecovery/key recovery 600\n");
+    assert_eq!(
+        vm.expect(KEPT).unwrap(),
+        "recovery recovery 700\nrecovery/key recovery 600\nrecovery/this-start recovery 644\n"
+    );
     assert_eq!(
         vm.expect("ls -A /run/hearth-recovery 2>/dev/null; true").unwrap(),
         "",

@@ -65,9 +65,9 @@ const SEALS: &[u8] = b"--tpm2-public-key-pcrs=11";
 /// Words of its units for the recovery key of /var: one made and one taken out, by order alone.
 const RECOVERS: [&[u8]; 4] = [
     b"ConditionPathExists=/run/hearth-recovery/make",
-    b"--unlock-tpm2-device=auto --recovery-key $TAKE_OUT",
+    b"--unlock-tpm2-device=auto --recovery-key $TAKE_OUT $DISK",
     b"ConditionPathExists=/run/hearth-recovery/drop",
-    b"--wipe-slot=recovery ",
+    b"--wipe-slot=recovery $DISK",
 ];
 /// Words of its units for boards without a TPM: of their condition, and of their names.
 const STARTS_WITHOUT_TPM: [&[u8]; 2] = [b"hearth.tpm=none", b"no-tpm-disk.service"];

@@ -6,6 +6,9 @@ use super::*;
 use crate::folder::{note, slot_is_gone, take_over};
 use crate::key::SAMPLE;
 
+/// As systemd writes a boot ID.
+const START: &str = "0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f";
+
 /// A disk and the memory of one start.
 struct Machine {
     _dir: tempfile::TempDir,
@@ -49,7 +52,7 @@ impl Machine {
             Some(_) => return,
         }
         if steps > 2 {
-            keep(&self.folder, &self.orders).unwrap();
+            keep(&self.folder, &self.orders, START).unwrap();
             assert!(!self.orders.join(KEY).exists());
         }
     }
@@ -256,16 +259,46 @@ fn the_orders_say_what_goes_on_the_command_line() {
         counter_index: 0x0150_0021,
     };
     // A TPM that does not answer: nothing is ordered.
-    look(&folder, dir.path(), &signer).unwrap();
+    let disk = || Ok(PathBuf::from("/dev/vda7"));
+    look(&folder, dir.path(), START, &signer, disk).unwrap();
     assert!(!dir.path().join(MAKE).exists() && !folder.with_extension("new").exists());
     let swtpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
     let signer = Signer { tcti: swtpm.tcti().to_owned(), ..signer };
     for words in [TAKE_OUT_NOTHING, TAKE_OUT] {
-        look(&folder, dir.path(), &signer).unwrap();
-        assert_eq!(fs::read_to_string(dir.path().join(MAKE)).unwrap(), words);
+        look(&folder, dir.path(), START, &signer, disk).unwrap();
+        let order = fs::read_to_string(dir.path().join(MAKE)).unwrap();
+        assert_eq!(order, format!("{words}DISK=/dev/vda7\n"));
         assert!(!dir.path().join(DROP).exists());
     }
     fs::create_dir(&signer.state_dir).unwrap();
-    look(&folder, dir.path(), &signer).unwrap();
-    assert!(dir.path().join(DROP).exists());
+    // Which disk it is about has to be known: another one may have the same label.
+    assert!(look(&folder, dir.path(), START, &signer, || anyhow::bail!("two")).is_err());
+    assert!(!dir.path().join(DROP).exists());
+    look(&folder, dir.path(), START, &signer, disk).unwrap();
+    assert_eq!(fs::read_to_string(dir.path().join(DROP)).unwrap(), "DISK=/dev/vda7\n");
+}
+
+#[test]
+fn a_key_may_be_shown_in_the_start_that_has_looked_and_in_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut machine = Machine::new();
+    machine.start(3, false);
+    let folder = machine.folder.clone();
+    let may = |start: &str| folder::may_be_shown(&folder, start).unwrap();
+    assert!(may(START) && !may("another") && !may(""));
+    // A start whose first system breaks off, or whose disk takes no writes, says nothing.
+    let swtpm = Swtpm::start(&dir.path().join("tpm")).unwrap();
+    let signer = Signer {
+        state_dir: dir.path().join("signer"),
+        tcti: swtpm.tcti().to_owned(),
+        counter_index: 0x0150_0021,
+    };
+    let disk = || Ok(PathBuf::from("/dev/vda7"));
+    look(&folder, dir.path(), "another", &signer, disk).unwrap();
+    assert!(may("another") && !may(START));
+    fs::create_dir(&signer.state_dir).unwrap();
+    // Even where it cannot be said that it lapsed, it goes.
+    fs::create_dir(folder.join("lapsed.new")).unwrap();
+    assert!(look(&folder, dir.path(), "third", &signer, disk).is_err());
+    assert!(!folder.join("key").exists() && !may("third") && !may("another"));
 }
